@@ -1,0 +1,46 @@
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+CACHES := .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: setup demo test check long bench constraints clean
+
+setup: $(STAMP)
+
+# setuptools comes first and pinned, so that the editable build needs no unpinned one.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev,examples]'
+	@touch $@
+
+demo: setup
+	$(BIN)/python -m examples.demo
+
+test: setup
+	$(BIN)/pytest
+
+# pytest last: its summary line ends the output.
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+long: setup
+	$(BIN)/pytest -m long
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+# Pins what a fresh installation brings today.
+constraints:
+	rm -rf build/fresh
+	$(PYTHON) -m venv build/fresh
+	build/fresh/bin/python -m pip install --quiet --editable '.[dev,examples]'
+	build/fresh/bin/python -m pip freeze --all --exclude pip --exclude-editable > constraints.txt
+	rm -rf build/fresh
+
+clean:
+	rm -rf .venv build dist *.egg-info $(CACHES)
+	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

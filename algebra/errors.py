@@ -1,0 +1,110 @@
+"""The errors a user meets: what was found, what was expected, where, and what to do."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import PurePath
+
+# Frames of these packages are never "the user's line". Told by module name, not by path,
+# so that an installed copy, an editable one and a zipped one behave the same.
+_NOT_THE_USER = frozenset({"scalops", "numpy", "scipy", "functools", "cloudpickle", "contextlib"})
+
+
+@dataclass(frozen=True)
+class Location:
+    """A line of the user's program."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{PurePath(self.file).name}:{self.line}"
+
+
+def user_location() -> Location | None:
+    """The innermost line of the calling stack that is the user's own."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        package = frame.f_globals.get("__name__", "").partition(".")[0]
+        if package not in _NOT_THE_USER:
+            return Location(frame.f_code.co_filename, frame.f_lineno)
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+class ScalopsError(Exception):
+    """Base of all errors of this package.
+
+    `found` says what was found and what was expected, `hint` what to do about it,
+    `location` is the user's line at which the operator was written.
+    """
+
+    def __init__(
+        self, found: str, *, location: Location | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(found)
+        self.found = found
+        self.location = location
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = self.found if self.location is None else f"{self.found} ({self.location})"
+        return text if self.hint is None else f"{text}; {self.hint}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.found, self.location, self.hint))
+
+
+def _rebuild(
+    kind: type[ScalopsError], found: str, location: Location | None, hint: str | None
+) -> ScalopsError:
+    return kind(found, location=location, hint=hint)
+
+
+class SchemaError(ScalopsError):
+    """A table has not the columns or types that an operator reads."""
+
+
+class TraceError(ScalopsError):
+    """A row function, loop body or condition cannot be turned into an expression."""
+
+
+class PlanError(ScalopsError):
+    """The program asks for something that no plan can do, or that is not built yet."""
+
+
+class LoopError(ScalopsError):
+    """A loop's state changes its structure or stops being finite."""
+
+
+class OptimizerError(ScalopsError):
+    """A rule broke a plan; the rule is named. Always a defect of this package."""
+
+
+class ExecutionError(ScalopsError):
+    """A plan failed while running."""
+
+
+class UserFunctionError(ExecutionError):
+    """A user's function raised; its own exception is `__cause__`."""
+
+
+class WorkerLost(ExecutionError):
+    """A worker process died and its work could not be done again."""
+
+
+class DataError(ExecutionError):
+    """The data are not what the plan was told: types, nulls, file contents."""
+
+
+class OutOfMemoryError(ExecutionError, MemoryError):
+    """The memory budget refuses what an operator cannot do without."""
+
+
+class SecurityError(ScalopsError):
+    """A key, a peer or a permission is refused."""
+
+
+class ConfigError(ScalopsError):
+    """An option has an unknown name or a value that makes no sense."""

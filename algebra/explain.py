@@ -1,0 +1,282 @@
+"""Plans for readers: one display tree, for every stage and format."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from scalops.algebra import expressions as ex
+from scalops.algebra import operators as op
+from scalops.algebra.printing import constant_text, fold_text, text
+from scalops.algebra.tree import Node, walk
+
+WIDTH = 100
+FORMAT_VERSION = 1
+
+
+@dataclass
+class Display:
+    """A line of a plan with its details and what it reads."""
+
+    title: str
+    details: list[tuple[str, str]] = field(default_factory=list)
+    children: list[Display] = field(default_factory=list)
+    location: str | None = None
+
+    def to_text(self) -> str:
+        """Indented lines no wider than WIDTH."""
+        lines: list[str] = []
+        _write(self, 0, lines)
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain data; empty parts are left out."""
+        made: dict[str, Any] = {"title": self.title}
+        if self.location:
+            made["location"] = self.location
+        if self.details:
+            made["details"] = [{"label": label, "text": value} for label, value in self.details]
+        if self.children:
+            made["children"] = [c.to_dict() for c in self.children]
+        return made
+
+    def to_json(self) -> str:
+        """JSON with a format version."""
+        return json.dumps({"version": FORMAT_VERSION, "plan": self.to_dict()}, indent=2)
+
+
+def _write(node: Display, depth: int, lines: list[str]) -> None:
+    title = node.title if node.location is None else f"{node.title}  ({node.location})"
+    lines.extend(_wrapped(title, "  " * depth, "  " * depth + "      "))
+    width = max((len(label) for label, _ in node.details), default=0)
+    previous = None
+    for label, value in node.details:
+        shown = label if label != previous else ""
+        previous = label
+        indent = "  " * (depth + 1)
+        lines.extend(
+            _wrapped(
+                f"{shown:<{width}}  {value}", f"{indent}· ", f"{indent}  {'':<{width}}      "
+            )
+        )
+    for child in node.children:
+        _write(child, depth + 1, lines)
+
+
+def _wrapped(line: str, first: str, rest: str) -> list[str]:
+    """Lines of at most WIDTH; a part with no space to break at is cut, not overflowed."""
+    return textwrap.wrap(
+        line,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=rest[: WIDTH // 2],
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    ) or [first.rstrip()]
+
+
+def bytes_text(count: float) -> str:
+    """Bytes in a unit that gives few digits."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+class PlanPrinter:
+    """Builds the display tree of a logical plan.
+
+    `notes(node)` may add details to a node: estimates, invariance.
+    """
+
+    def __init__(
+        self, *roots: Node, notes: Callable[[Node], Iterable[tuple[str, str]]] = lambda node: ()
+    ) -> None:
+        self._notes = notes
+        self._shown: set[Node] = set()
+        self.names: dict[Node, str] = {}
+        self._shared: dict[Node, str] = {}
+        parents: dict[Node, int] = {}
+        order = list(walk(*roots))
+        for node in order:
+            for child in {*_inputs(node)}:
+                parents[child] = parents.get(child, 0) + 1
+        loops = aggregates = tables = 0
+        for node in order:
+            if isinstance(node, op.Aggregate):
+                aggregates += 1
+                self.names[node] = f"#{aggregates}"
+            elif isinstance(node, op.Loop):
+                loops += 1
+                self.names[node] = f"loop{loops}"
+            elif parents.get(node, 0) > 1 and _inputs(node):
+                tables += 1
+                self._shared[node] = f"@{tables}"
+
+    def display(self, node: Node) -> Display:
+        """The display tree of a table, value or job."""
+        if isinstance(node, ex.Expression):
+            return self._with_inputs(Display(f"Value {self._text(node)}"), node)
+        title = self._title(node)
+        if node in self._shown and (node in self.names or node in self._shared):
+            return Display(f"{self._mark(node)}{title.split(' ')[0]} as above")
+        self._shown.add(node)
+        made = Display(self._mark(node) + title, self._details(node))
+        if node.location is not None and not isinstance(node, op.Job):
+            made.location = str(node.location)
+        made.details.extend(self._notes(node))
+        return self._with_inputs(made, node)
+
+    def _with_inputs(self, made: Display, node: Node) -> Display:
+        made.children.extend(self.display(child) for child in _inputs(node))
+        return made
+
+    def _mark(self, node: Node) -> str:
+        if isinstance(node, op.Loop):
+            return ""
+        name = self.names.get(node) or self._shared.get(node)
+        return f"{name} " if name else ""
+
+    def _text(self, expression: ex.Expression) -> str:
+        return text(expression, self.names)
+
+    def _title(self, node: Node) -> str:
+        match node:
+            case op.Scan(source=source):
+                return f"Scan {source.title}"
+            case op.Project(source=source, label=label, outputs=outputs):
+                word = "Project" if not label else f"Project [{label}]"
+                return f"{word} {self._outputs(outputs, source.schema.types)}"
+            case op.Filter(predicate=predicate):
+                return f"Filter {self._text(predicate)}"
+            case op.Limit(count=count):
+                return f"Limit {count}"
+            case op.Repartition(count=count):
+                return f"Repartition {count}"
+            case op.Loop():
+                return self._loop_title(node)
+            case op.Update():
+                return "Update each iteration"
+            case op.MapReduceUpdate():
+                return "MapReduceUpdate one pass each iteration"
+            case _:
+                return type(node).__name__
+
+    def _outputs(self, outputs: tuple[op.Named, ...], kinds: Any) -> str:
+        """Kept columns by name, runs of them shortened; new ones as name = algebra."""
+        parts: list[str] = []
+        kept: list[str] = []
+
+        def flush() -> None:
+            if len(kept) > 6:
+                parts.append(f"{kept[0]}, {kept[1]}, …, {kept[-1]} ({len(kept)} columns)")
+            else:
+                parts.extend(kept)
+            kept.clear()
+
+        for name, e in outputs:
+            if isinstance(e, ex.Column) and e.name == name:
+                kept.append(name)
+                continue
+            flush()
+            parts.append(f"{name} = {self._text(e)}")
+        flush()
+        return ", ".join(parts)
+
+    def _loop_title(self, node: op.Loop) -> str:
+        parts = []
+        if node.condition is not None:
+            parts.append(f"while {self._text(node.condition)}")
+        if node.range is not None:
+            r = node.range
+            parts.append(f"{len(r)} times" if (r.start, r.step) == (0, 1) else f"over {r.start}:{r.stop}:{r.step}")
+        if node.max_iterations is not None:
+            parts.append(f"at most {node.max_iterations} times")
+        name = f" {node.name}" if node.name and node.name != "<lambda>" else ""
+        return f"Loop {self.names.get(node, '')}{name}: {', '.join(parts)}"
+
+    def _details(self, node: Node) -> list[tuple[str, str]]:
+        details: list[tuple[str, str]] = []
+        match node:
+            case op.Scan():
+                details.append(("columns", _columns(node.schema.fields)))
+            case op.Aggregate(folds=folds):
+                details.extend(("fold", f"{f.name} = {fold_text(f, self.names)}") for f in folds)
+            case op.Update(update=update):
+                details.extend(("update", f"{n} = {self._text(e)}") for n, e in update)
+            case op.MapReduceUpdate(map=mapped, reduce=folds, update=update):
+                details.extend(("map", f"{n} = {self._text(e)}") for n, e in mapped)
+                details.extend(("reduce", f"{f.name} = {fold_text(f, self.names)}") for f in folds)
+                details.extend(("update", f"{n} = {self._text(e)}") for n, e in update)
+            case op.Loop(start=start, bindings=bindings):
+                for (name, e), kind in zip(start, node.types, strict=True):
+                    shown = constant_text(e.value) if isinstance(e, ex.Constant) else self._text(e)
+                    details.append(("state", f"{name}: {kind} starts at {shown}"))
+                details.extend(("once", f"{n} = {self._text(e)}") for n, e in bindings)
+        details.extend(self._opaque(node))
+        return details
+
+    def _opaque(self, node: Node) -> list[tuple[str, str]]:
+        found: dict[ex.Captured, None] = {}
+        for child in own_expressions(node):
+            for inner in _below(child):
+                if isinstance(inner, ex.Opaque):
+                    found[inner.function] = None
+        return [
+            ("opaque", f"{f.name} {f.reason} ({f.location}); called once per record")
+            for f in found
+        ]
+
+
+def _columns(fields: Iterable[tuple[str, Any]]) -> str:
+    parts = [f"{name}: {kind}" for name, kind in fields]
+    if len(parts) > 8:
+        parts = [*parts[:3], "…", parts[-1], f"({len(parts)} columns)"]
+    return ", ".join(parts) if "…" not in parts else ", ".join(parts[:-1]) + f" {parts[-1]}"
+
+
+def own_expressions(node: Node) -> list[ex.Expression]:
+    """The expressions that a node holds itself, its folds' included."""
+    found: list[ex.Expression] = []
+    for child in node.children:
+        if isinstance(child, ex.Expression):
+            found.append(child)
+        elif not isinstance(child, op.Operator):
+            found.extend(c for c in child.children if isinstance(c, ex.Expression))
+    return found
+
+
+def _below(root: ex.Expression) -> list[Node]:
+    """Expressions below a root, not entering the operators that they read."""
+    seen: dict[Node, None] = {}
+    stack: list[Node] = [root]
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen[node] = None
+            stack.extend(c for c in node.children if isinstance(c, ex.Expression))
+    return list(seen)
+
+
+def _inputs(node: Node) -> list[Node]:
+    """Operators that a node reads: its tables, and those behind its expressions."""
+    found: dict[Node, None] = {}
+    if isinstance(node, op.Job):
+        return list(dict.fromkeys(node.outputs))
+    if isinstance(node, ex.Expression):
+        roots: list[ex.Expression] = [node]
+    else:
+        roots = own_expressions(node)
+    for root in roots:
+        for inner in reversed(_below(root)):
+            if isinstance(inner, ex.Subquery):
+                found[inner.source] = None
+            elif isinstance(inner, ex.LoopOutput):
+                found[inner.loop] = None
+    if not isinstance(node, ex.Expression):
+        found.update(dict.fromkeys(c for c in node.children if isinstance(c, op.Operator)))
+    return list(found)

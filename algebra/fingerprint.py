@@ -1,0 +1,55 @@
+"""Fingerprints: what a plan computes, in 16 bytes that are the same in another process.
+
+A node's own digest tells structures apart within a process: it holds loop tokens and the
+tokens of memory tables. Here loops are numbered by their place in the plan and sources stand
+by their stamp, so that two processes that build the same plan over the same data agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import fields
+
+from scalops.algebra.expressions import Bound, Captured, Iteration, Opaque, State
+from scalops.algebra.operators import Loop, Scan
+from scalops.algebra.tree import Node, feed, walk
+
+FORMAT_VERSION = 1
+
+
+def fingerprint(*roots: Node) -> str:
+    """32 hexadecimal digits, by structure, constants, captured functions and source stamps."""
+    return _digest(roots, payloads=True).hex()
+
+
+def comparable(root: Node) -> bytes:
+    """A digest that leaves out captured functions' bytes.
+
+    Two traces of one function pickle the same code, but not always to the same bytes.
+    """
+    return _digest((root,), payloads=False)
+
+
+def _digest(roots: tuple[Node, ...], payloads: bool) -> bytes:
+    order = list(walk(*roots))
+    loops = [n for n in order if isinstance(n, Loop)]
+    numbers = {loop.token: i for i, loop in enumerate(loops)}
+    digests: dict[Node, bytes] = {}
+    for node in order:
+        state = hashlib.blake2b(type(node).__name__.encode(), digest_size=16)
+        for item in fields(node):
+            if not item.compare:
+                continue
+            value = getattr(node, item.name)
+            if isinstance(node, (Loop, State, Bound, Iteration)) and item.name in ("token", "loop"):
+                value = numbers.get(value, value)
+            elif isinstance(node, Scan) and item.name == "source":
+                value = (node.source.title, node.source.stamp)
+            elif isinstance(node, Opaque) and isinstance(value, Captured) and not payloads:
+                value = (value.name, str(value.location))
+            feed(value, state.update, digests.__getitem__)
+        digests[node] = state.digest()
+    final = hashlib.blake2b(f"plan {FORMAT_VERSION}".encode(), digest_size=16)
+    for root in roots:
+        final.update(digests[root])
+    return final.digest()

@@ -1,0 +1,173 @@
+"""Expressions in readable algebra."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from scalops.algebra import expressions as ex
+from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.folds import Fold
+from scalops.algebra.tree import Node
+
+_PRECEDENCE = {
+    "|": 1, "^": 2, "&": 3, "<<": 4, ">>": 4, "+": 5, "-": 5, "*": 6, "/": 6, "//": 6, "%": 6,
+    "@": 6, "**": 8,
+}  # fmt: skip
+_COMPARE = 0
+_UNARY = 7
+_ATOM = 10
+_LONGEST = 360  # a part longer than this is elided, so that shared parts cannot explode
+
+Names = Mapping[Node, str]
+
+
+def number(value: Any) -> str:
+    """A number, short: 6 significant digits unless that would change it much."""
+    if isinstance(value, (bool, np.bool_)):
+        return str(bool(value))
+    if isinstance(value, (float, np.floating)):
+        text = f"{float(value):.6g}"
+        return text if float(text) == float(value) else f"{float(value):.10g}"
+    return str(value)
+
+
+def constant_text(value: Any) -> str:
+    """A constant: small arrays in full, large ones by type and, where all are equal, the value."""
+    if isinstance(value, str):
+        return repr(value)
+    if isinstance(value, np.ndarray) and value.ndim:
+        if value.size <= 4 and value.ndim == 1:
+            return f"[{', '.join(number(v) for v in value.tolist())}]"
+        kind = ArrayType(str(value.dtype), value.shape)
+        if value.size and value.dtype.kind in "biuf" and bool((value == value.flat[0]).all()):
+            return f"{kind} of {number(value.flat[0])}"
+        return f"{kind} constant"
+    return number(value.item() if isinstance(value, np.ndarray) else value)
+
+
+def text(expression: ex.Expression, names: Names | None = None) -> str:
+    """One line of algebra; `names` gives aggregates and loops their names in the plan."""
+    return _Printer(names or {}).text(expression)
+
+
+def fold_text(fold: Fold, names: Names | None = None) -> str:
+    """A fold in words of algebra."""
+    printer = _Printer(names or {})
+    arguments = [printer.text(a) for a in fold.arguments]
+    match fold.kind:
+        case "count":
+            return f"count({', '.join(arguments)})"
+        case "is_empty":
+            return "is_empty()"
+        case "add":
+            return f"sum({arguments[0]})"
+        case "sum_scaled" | "add_scaled":
+            return f"sum(({arguments[0]}) * {arguments[1]}) as s @ X"
+        case "sum_outer" | "add_outer":
+            return f"sum(outer({arguments[0]}, {arguments[1]})) as U.T @ V"
+        case "reduce":
+            combined = printer.text(fold.combine[fold.output])
+            return f"reduce({', '.join(arguments)}; {combined})"
+        case "multiply" | "minimum" | "maximum":
+            short = {"multiply": "product", "minimum": "min", "maximum": "max"}[fold.kind]
+            return f"{short}({arguments[0]})"
+        case _:
+            return f"{fold.kind}({', '.join(arguments)})"
+
+
+class _Printer:
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._done: dict[Node, tuple[str, int]] = {}
+
+    def text(self, root: ex.Expression) -> str:
+        stack: list[tuple[Node, bool]] = [(root, False)]
+        while stack:
+            node, entered = stack.pop()
+            if node in self._done or not isinstance(node, ex.Expression):
+                continue
+            if entered:
+                made, precedence = self._node(node)
+                if len(made) > _LONGEST:
+                    made, precedence = f"{made[: _LONGEST - 1]}…", _ATOM
+                self._done[node] = made, precedence
+            else:
+                stack.append((node, True))
+                stack.extend((c, False) for c in node.children)
+        return self._done[root][0]
+
+    def _at(self, node: ex.Expression, precedence: int) -> str:
+        made, own = self._done[node]
+        return made if own >= precedence else f"({made})"
+
+    def _node(self, node: ex.Expression) -> tuple[str, int]:
+        match node:
+            case ex.Constant(value=value):
+                made = constant_text(value)
+                return made, _UNARY if made.startswith("-") else _ATOM
+            case ex.Column(name=name, record=record):
+                return (name if record == 0 else f"{name}'"), _ATOM
+            case ex.State(name=name):
+                return ("env" if name == "value" else f"env.{name}"), _ATOM
+            case ex.Iteration():
+                return "iteration", _ATOM
+            case ex.Leaf(name=name):
+                return name, _ATOM
+            case ex.Subquery(source=source, name=name):
+                return f"{self._names.get(source, '#?')}.{name}", _ATOM
+            case ex.LoopOutput(loop=loop, name=name):
+                own = self._names.get(loop, "loop")
+                return (own if name == "value" else f"{own}.{name}"), _ATOM
+            case ex.Item(source=source, index=index):
+                if isinstance(source, ex.Opaque) and len(source.outputs) == 1:
+                    return self._at(source, _ATOM), _ATOM
+                return f"{self._at(source, _ATOM)}[{index}]", _ATOM
+            case ex.Opaque(function=function, slots=slots):
+                name = function.name.removesuffix("()").replace("the lambda", "lambda")
+                read = ["record", *dict.fromkeys(self._at(s, 0) for s in slots)]
+                return f"{name}({', '.join(r for r in read if 'constant' not in r)})", _ATOM
+            case ex.Call():
+                return self._call(node)
+            case _:
+                return type(node).__name__.lower(), _ATOM
+
+    def _call(self, node: ex.Call) -> tuple[str, int]:
+        entry, arguments = node.function, node.arguments
+        if entry.form and len(arguments) == 2:
+            own = _PRECEDENCE.get(entry.form, _COMPARE)
+            left, right = (own + 1, own) if entry.form == "**" else (own, own + 1)
+            a, b = self._at(arguments[0], left), self._at(arguments[1], right)
+            return f"{a} {entry.form} {b}", own
+        if entry.form and len(arguments) == 1:
+            return f"{entry.form}{self._at(arguments[0], _UNARY)}", _UNARY
+        given = [self._done[a][0] for a in arguments]
+        parameters = dict(node.parameters)
+        match entry.name:
+            case "index":
+                return f"{self._at(arguments[0], _ATOM)}[{_key(parameters['key'])}]", _ATOM
+            case "take":
+                return f"{self._at(arguments[0], _ATOM)}[{given[1]}]", _ATOM
+            case "transpose":
+                return f"{self._at(arguments[0], _ATOM)}.T", _ATOM
+            case "cast":
+                return f"{parameters['dtype']}({given[0]})", _ATOM
+            case "absolute":
+                return f"abs({given[0]})", _ATOM
+        if len(given) > 6:
+            given = [*given[:2], "…", given[-1]]
+        more = [f"{n}={v}" for n, v in parameters.items() if v is not None and v is not False]
+        return f"{entry.name}({', '.join([*given, *more])})", _ATOM
+
+
+def _key(key: tuple[Any, ...]) -> str:
+    parts = []
+    for k in key:
+        if isinstance(k, tuple):
+            bounds = ["" if b is None else str(b) for b in k[1:]]
+            parts.append(":".join(bounds if bounds[2] else bounds[:2]))
+        else:
+            parts.append("None" if k is None else str(k))
+    return ", ".join(parts)

@@ -1,0 +1,49 @@
+"""A table's columns: names and types, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from scalops.algebra.dtypes import ArrayType
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Columns in order.
+
+    A `bare` table holds one value per record and nothing to name it by: its one column is
+    called `value`, and a row function's argument is that value itself.
+    """
+
+    fields: tuple[tuple[str, ArrayType], ...]
+    bare: bool = False
+
+    @cached_property
+    def types(self) -> dict[str, ArrayType]:
+        return dict(self.fields)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.fields)
+
+    @property
+    def bytes_per_row(self) -> int:
+        return sum(t.bytes for _, t in self.fields)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.types
+
+    def __getitem__(self, name: str) -> ArrayType:
+        return self.types[name]
+
+    def __iter__(self) -> Iterator[tuple[str, ArrayType]]:
+        return iter(self.fields)
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}: {kind}" for name, kind in self.fields)
+

@@ -1,0 +1,38 @@
+"""Checks of a whole plan that no single node can make."""
+
+from __future__ import annotations
+
+from scalops.algebra.errors import PlanError
+from scalops.algebra.expressions import Bound, Iteration, Slot, State, columns
+from scalops.algebra.operators import Job, Loop
+from scalops.algebra.tree import Node, walk
+
+
+def validate(job: Job) -> None:
+    """Raise PlanError where a symbol has left the function that it belongs to."""
+    outside: dict[Node, frozenset[int]] = {}
+    for node in walk(job):
+        free: frozenset[int] = frozenset().union(*(outside[c] for c in node.children))
+        if isinstance(node, (State, Bound, Iteration)):
+            free |= {node.loop}
+        if isinstance(node, Loop):
+            begun = frozenset().union(*(outside[e] for _, e in node.start))
+            if node.token in begun:
+                raise PlanError("a loop starts from its own state", location=node.location)
+            free -= {node.token}
+        outside[node] = free
+        if isinstance(node, Slot):
+            raise PlanError("a logical plan holds a physical slot")
+    for output in job.outputs:
+        if outside[output]:
+            raise PlanError(
+                "a symbol of a loop's environment is used outside its loop",
+                location=output.location,
+                hint="use the loop's result: model.w, or model['w']",
+            )
+        if not hasattr(output, "schema") and columns([output]):  # type: ignore[list-item]
+            raise PlanError(
+                "a record's symbol is used outside its row function", location=output.location
+            )
+
+

@@ -1,0 +1,20 @@
+"""Keep pytest to the importable names: `pytest scalops/algebra`, never `pytest algebra`."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Each is collected through its link in scalops/.
+collect_ignore = ["algebra", "engine", "optimizer"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a path that would import our modules under a second name."""
+    for argument in config.args:
+        # Not resolved: the link is the name that is wanted.
+        path = Path(os.path.abspath(config.invocation_params.dir / argument.partition("::")[0]))
+        if path.is_relative_to(config.rootpath):
+            inside = path.relative_to(config.rootpath)
+            if inside.parts[:1] and inside.parts[0] in collect_ignore:
+                raise pytest.UsageError(f"{inside} is imported as scalops/{inside}: name that path")

@@ -1,0 +1,129 @@
+"""Blocks: a few hundred to a few thousand consecutive records, column by column.
+
+Bounds are a numeric decision: they depend on the data's row counts and types alone, never on
+memory, workers or timing, because the order of float additions follows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from scalops.algebra.schema import Schema
+
+# Version 1 of the numeric constants of ARCHITECTURE.md; changing one changes results' last bits.
+BLOCK_BYTES = 1_750_000
+MIN_BLOCK_ROWS, MAX_BLOCK_ROWS = 64, 65_536
+MAX_PARTITIONS = 1_024
+MIN_PARTITION_BYTES = 256 * 1024
+
+Array = np.ndarray[Any, np.dtype[Any]]
+ColumnData = Array | pa.Array
+
+
+@dataclass
+class Block:
+    """`columns[name]`: an array [rows, *shape], or an Arrow array of strings.
+
+    `valid[name]` is a bool[rows] mask, present only for columns that hold a null here.
+    """
+
+    rows: int
+    columns: dict[str, ColumnData]
+    valid: dict[str, Array] = field(default_factory=dict)
+
+    def slice(self, start: int, stop: int) -> Block:
+        """The records start..stop-1, without copying."""
+        columns = {
+            n: c[start:stop] if isinstance(c, np.ndarray) else c.slice(start, stop - start)
+            for n, c in self.columns.items()
+        }
+        return Block(stop - start, columns, {n: v[start:stop] for n, v in self.valid.items()})
+
+    def keep(self, mask: Array) -> Block:
+        """The records for which mask is true."""
+        rows = int(np.count_nonzero(mask))
+        if rows == self.rows:
+            return self
+        columns = {
+            n: c[mask] if isinstance(c, np.ndarray) else c.filter(pa.array(mask))
+            for n, c in self.columns.items()
+        }
+        return Block(rows, columns, {n: v[mask] for n, v in self.valid.items()})
+
+    @property
+    def bytes(self) -> int:
+        return sum(int(c.nbytes) for c in (*self.columns.values(), *self.valid.values()))
+
+
+def concatenate(blocks: list[Block], schema: Schema) -> Block:
+    """One block of all the records, contiguous."""
+    if len(blocks) == 1:
+        return blocks[0]
+    rows = sum(b.rows for b in blocks)
+    columns: dict[str, ColumnData] = {}
+    valid: dict[str, Array] = {}
+    for name, kind in schema:
+        parts = [b.columns[name] for b in blocks]
+        if kind.is_string:
+            columns[name] = pa.concat_arrays(parts) if parts else pa.array([], pa.string())
+        elif parts:
+            columns[name] = np.concatenate(parts)
+        else:
+            columns[name] = np.empty((0, *kind.shape), kind.numpy)
+        if any(name in b.valid for b in blocks):
+            masks = [b.valid.get(name, np.ones(b.rows, bool)) for b in blocks]
+            valid[name] = np.concatenate(masks)
+    return Block(rows, columns, valid)
+
+
+def block_rows(schema: Schema) -> int:
+    """Records a block holds: the largest power of two within BLOCK_BYTES, 64 to 65,536."""
+    fitting = max(1, BLOCK_BYTES // max(1, schema.bytes_per_row))
+    return min(MAX_BLOCK_ROWS, max(MIN_BLOCK_ROWS, 1 << (fitting.bit_length() - 1)))
+
+
+def partition_bounds(rows: int, schema: Schema) -> list[tuple[int, int]]:
+    """Row ranges: whole blocks, at least 256 KiB, at most 1,024 of them. At least one, maybe empty."""
+    step = block_rows(schema)
+    wanted = max(-(-rows // MAX_PARTITIONS), MIN_PARTITION_BYTES // max(1, schema.bytes_per_row))
+    size = step * max(1, -(-wanted // step))
+    return [(a, min(rows, a + size)) for a in range(0, rows, size)] or [(0, 0)]
+
+
+def reblock(blocks: Iterable[Block], schema: Schema) -> Iterator[Block]:
+    """The same records in blocks of `block_rows(schema)`, the last one shorter.
+
+    Done where a filter has thinned the blocks out and where a table is cached, whether or not
+    the cache has room, so that the blocks are the same on every machine.
+    """
+    size = block_rows(schema)
+    waiting: list[Block] = []
+    rows = 0
+    for block in blocks:
+        if block.rows == 0:
+            continue
+        waiting.append(block)
+        rows += block.rows
+        while rows >= size:
+            whole = concatenate(waiting, schema)
+            yield whole.slice(0, size)
+            rows -= size
+            waiting = [whole.slice(size, whole.rows)] if rows else []
+    if rows:
+        yield concatenate(waiting, schema)
+
+
+def empty_block(schema: Schema) -> Block:
+    """A block of no records."""
+    return concatenate([], schema)
+
+
+def of_columns(columns: Mapping[str, ColumnData], valid: Mapping[str, Array] | None = None) -> Block:
+    """A block of columns of equal length."""
+    rows = len(next(iter(columns.values()))) if columns else 0
+    return Block(rows, dict(columns), dict(valid or {}))

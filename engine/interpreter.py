@@ -1,0 +1,395 @@
+"""The meaning of a logical plan, one record at a time, in plain Python.
+
+Slow and obvious. It finds the types of opaque functions on the first records of their sources,
+compares traced expressions with the plain functions they stand for, and is the witness that
+optimized plans give the same answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from scalops.algebra import expressions as ex
+from scalops.algebra import operators as op
+from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.errors import DataError, OptimizerError
+from scalops.algebra.folds import FOLDS, Fold
+from scalops.algebra.tree import Node
+from scalops.engine.blocks import Block
+from scalops.engine.opaque import Text, bind, python_value
+from scalops.engine.records import Record, take_apart
+
+Row = dict[str, Any]
+Starts = Mapping[int, Mapping[str, ex.Expression]]
+Environment = dict[tuple[str, int, str], Any]
+
+_KLEENE: dict[str, Callable[[Any, Any], Any]] = {
+    "bitwise_and": lambda a, b: False if a is False or b is False else None,
+    "bitwise_or": lambda a, b: True if a is True or b is True else None,
+}
+
+
+class Interpreter:
+    """Evaluates tables, values and loops.
+
+    With `sample`, sources give only their first `sample` records, and a loop's result is its
+    start: nothing takes longer than reading a file's head. `starts` then holds the start of
+    loops whose bodies are being traced.
+    """
+
+    def __init__(self, sample: int | None = None, starts: Starts | None = None) -> None:
+        self._sample = sample
+        self._environment: Environment = {}
+        self._folded: dict[Node, Row] = {}
+        self._depends: dict[Node, bool] = {}
+        for token, fields in (starts or {}).items():
+            for name, start in fields.items():
+                self._environment["state", token, name] = as_numpy(
+                    self.value(start), start.type.strong()
+                )
+            self._environment["iteration", token, ""] = 0
+
+    # Tables.
+
+    def records(self, node: Node) -> Iterator[Row]:
+        """A table's records, in order."""
+        match node:
+            case op.Scan(source=source):
+                yield from self._scan(node)
+            case op.Cache(source=source) | op.Repartition(source=source):
+                yield from self.records(source)
+            case op.Limit(source=source, count=count):
+                yield from islice(self.records(source), count)
+            case op.Project(source=source, outputs=outputs):
+                evaluator = self.evaluator([e for _, e in outputs])
+                kinds = [e.type.strong() for _, e in outputs]
+                names = [name for name, _ in outputs]
+                for row in self.records(source):
+                    values = map(as_numpy, evaluator((row,)), kinds)
+                    yield dict(zip(names, values, strict=True))
+            case op.Filter(source=source, predicate=predicate):
+                evaluator = self.evaluator([predicate])
+                for row in self.records(source):
+                    kept = evaluator((row,))[0]
+                    if kept is not None and bool(kept):
+                        yield row
+            case _:
+                raise OptimizerError(f"{type(node).__name__} is no table of records")
+
+    def _scan(self, node: op.Scan) -> Iterator[Row]:
+        names = node.schema.names
+        source: Any = node.source
+        if self._sample is not None:
+            yield from block_rows(source.head(self._sample, names), node.schema.types)
+            return
+        for partition in source.partitions():
+            for block in source.read(partition, names):
+                yield from block_rows(block, node.schema.types)
+
+    # Values.
+
+    def value(self, expression: ex.Expression) -> Any:
+        """The value of an expression that reads no record."""
+        return self.evaluator([expression])(())[0]
+
+    def evaluator(
+        self, roots: Sequence[ex.Expression]
+    ) -> Callable[[tuple[Row, ...]], list[Any]]:
+        """A function from records to the expressions' values."""
+        order = [n for n in _expressions(roots)]
+        functions = {n: self._bind(n) for n in order if isinstance(n, ex.Opaque)}
+
+        def evaluate(records: tuple[Row, ...]) -> list[Any]:
+            values: dict[Node, Any] = {}
+            with np.errstate(all="ignore"):
+                for node in order:
+                    values[node] = self._node(node, values, records, functions)
+            return [values[root] for root in roots]
+
+        return evaluate
+
+    def _bind(self, node: ex.Opaque) -> Callable[..., Any]:
+        return bind(node.function, [python_value(self.value(s)) for s in node.slots])
+
+    def _node(
+        self,
+        node: ex.Expression,
+        values: Mapping[Node, Any],
+        records: tuple[Row, ...],
+        functions: Mapping[ex.Opaque, Callable[..., Any]],
+    ) -> Any:
+        match node:
+            case ex.Constant(value=value):
+                return value
+            case ex.Column(name=name, record=record):
+                return records[record][name]
+            case ex.State(name=name, loop=loop):
+                return self._environment["state", loop, name]
+            case ex.Bound(name=name, loop=loop):
+                return self._environment["bound", loop, name]
+            case ex.Reduced(name=name):
+                return self._environment["reduced", 0, name]
+            case ex.Iteration(loop=loop):
+                return self._environment["iteration", loop, ""]
+            case ex.Item(source=source, index=index):
+                several = values[source]
+                return None if several is None else several[index]
+            case ex.Call():
+                return apply_function(node, [values[a] for a in node.arguments])
+            case ex.Opaque():
+                return self._opaque(node, values, functions[node])
+            case ex.Subquery(source=source, name=name):
+                return self.aggregate(source)[name]
+            case ex.LoopOutput(loop=loop, name=name):
+                return self._loop_output(loop, name)
+            case _:
+                raise OptimizerError(f"{type(node).__name__} has no meaning here")
+
+    def _opaque(
+        self, node: ex.Opaque, values: Mapping[Node, Any], function: Callable[..., Any]
+    ) -> tuple[Any, ...]:
+        arguments = []
+        for record in node.records:
+            if isinstance(record, ex.Expression):
+                arguments.append(python_value(values[record]))
+            else:
+                arguments.append(Record({n: python_value(values[e]) for n, e in record}))
+        _, parts = take_apart(function(*arguments))
+        return tuple(
+            part if part is None else as_numpy(part, kind)
+            for part, kind in zip(parts, node.outputs, strict=True)
+        )
+
+    # Folds.
+
+    def aggregate(self, node: op.Aggregate) -> Row:
+        """The one record of an Aggregate."""
+        if self._constant(node):
+            if node not in self._folded:
+                self._folded[node] = self._aggregate(node)
+            return self._folded[node]
+        return self._aggregate(node)
+
+    def _constant(self, node: Node) -> bool:
+        if node not in self._depends:
+            from scalops.algebra.tree import walk
+
+            leaves = (ex.State, ex.Bound, ex.Iteration, ex.Reduced)
+            self._depends[node] = any(isinstance(n, leaves) for n in walk(node))
+        return not self._depends[node]
+
+    def _aggregate(self, node: op.Aggregate) -> Row:
+        return self._fold(node.folds, self.records(node.source), node)
+
+    def _fold(self, folds: tuple[Fold, ...], rows: Iterable[Row], node: Node) -> Row:
+        evaluator = self.evaluator([a for f in folds for a in f.arguments])
+        counts = [len(f.arguments) for f in folds]
+        states: list[Any] = [None] * len(folds)
+        combiners = [self.evaluator(f.combine) for f in folds]
+        for row in rows:
+            values = evaluator((row,))
+            for i, fold in enumerate(folds):
+                own, values = values[: counts[i]], values[counts[i] :]
+                states[i] = _step(fold, states[i], own, combiners[i])
+        return {
+            f.name: self._finish(f, state, node) for f, state in zip(folds, states, strict=True)
+        }
+
+    def _finish(self, fold: Fold, state: Any, node: Node) -> Any:
+        if state is None:
+            if fold.empty is None and self._sample is None:
+                raise DataError(
+                    f"{fold.kind} over no records has no value", location=fold.location
+                )
+            empty = 0 if fold.empty is None else fold.empty
+            if fold.kind == "count":
+                return 0
+            return as_numpy(np.full(fold.type.shape, empty), fold.type)
+        match fold.kind:
+            case "count":
+                return state
+            case "mean":
+                return as_numpy(state[0] / state[1], fold.type)
+            case "reduce":
+                return as_numpy(state[fold.output], fold.type)
+            case _:
+                return as_numpy(state, fold.type)
+
+    # Loops.
+
+    def _loop_output(self, loop: op.Loop, name: str) -> Any:
+        if self._sample is not None:
+            if name in loop.state_types:
+                return as_numpy(self.value(dict(loop.start)[name]), loop.state_types[name])
+            return np.int64(0) if name == ex.ITERATIONS else np.bool_(False)
+        if not self._constant(loop) or loop not in self._folded:
+            self._folded[loop] = self.run_loop(loop)
+        return self._folded[loop][name]
+
+    def run_loop(self, loop: op.Loop) -> Row:
+        """The final environment, with `iterations` and `converged`."""
+        state = {n: as_numpy(self.value(e), loop.state_types[n]) for n, e in loop.start}
+        for name, e in loop.bindings:
+            self._environment["bound", loop.token, name] = self.value(e)
+        iterations, converged = 0, False
+        elements = None
+        if loop.range is not None:
+            elements = range(loop.range.start, loop.range.stop, loop.range.step)
+        while True:
+            for name, value in state.items():
+                self._environment["state", loop.token, name] = value
+            if elements is not None and iterations >= len(elements):
+                converged = True
+                break
+            if loop.condition is not None and not bool(self.value(loop.condition)):
+                converged = True
+                break
+            if loop.max_iterations is not None and iterations >= loop.max_iterations:
+                break
+            element = iterations if elements is None else elements[iterations]
+            self._environment["iteration", loop.token, ""] = element
+            if isinstance(loop.body, op.MapReduceUpdate):
+                self._map_reduce(loop.body)
+            new = [(n, self.value(e)) for n, e in loop.body.update]
+            state = {n: as_numpy(v, loop.state_types[n]) for n, v in new}
+            iterations += 1
+        return state | {ex.ITERATIONS: np.int64(iterations), ex.CONVERGED: np.bool_(converged)}
+
+    def _map_reduce(self, body: op.MapReduceUpdate) -> None:
+        evaluator = self.evaluator([e for _, e in body.map])
+        names = [n for n, _ in body.map]
+        rows = (
+            row | dict(zip(names, evaluator((row,)), strict=True))
+            for row in self.records(body.source)
+        )
+        for name, value in self._fold(body.reduce, rows, body).items():
+            self._environment["reduced", 0, name] = value
+
+
+def _expressions(roots: Sequence[ex.Expression]) -> list[ex.Expression]:
+    """Expressions below the roots, children first, not entering the tables of subqueries."""
+    done: dict[Node, None] = {}
+    stack: list[tuple[Node, bool]] = [(r, False) for r in reversed(roots)]
+    while stack:
+        node, entered = stack.pop()
+        if node in done:
+            continue
+        if entered:
+            done[node] = None
+            continue
+        stack.append((node, True))
+        inner = node.children
+        if isinstance(node, ex.Opaque):  # its slots are bound once, not per record
+            inner = tuple(c for c in inner if c not in node.slots)
+        stack.extend((c, False) for c in inner if isinstance(c, ex.Expression))
+    return [n for n in done if isinstance(n, ex.Expression)]
+
+
+def apply_function(node: ex.Call, arguments: list[Any]) -> Any:
+    """A function of the table on single-record values; null in, null out."""
+    name = node.function.name
+    if any(a is None for a in arguments):
+        if name == "where":
+            return arguments[1] if arguments[0] is not None and arguments[0] else arguments[2]
+        if name in _KLEENE:
+            known = [None if a is None else bool(a) for a in arguments]
+            return _KLEENE[name](*known)
+        return None
+    return node.function.evaluate(*arguments, **dict(node.parameters))
+
+
+def _step(fold: Fold, state: Any, values: list[Any], combine: Callable[..., list[Any]]) -> Any:
+    """The state after one more record; nulls are skipped."""
+    if fold.kind == "count":
+        skipped = bool(values) and values[0] is None
+        return (state or 0) + (0 if skipped else 1)
+    if fold.kind == "is_empty":
+        return False
+    if any(v is None for v in values):
+        return state
+    if fold.kind == "reduce":
+        if state is None:
+            return values
+        left = dict(zip(fold.fields, state, strict=True))
+        right = dict(zip(fold.fields, values, strict=True))
+        return combine((left, right))
+    value = _contribution(fold, values)
+    with np.errstate(all="ignore"):
+        if fold.kind == "mean":
+            return (value, 1) if state is None else (state[0] + value, state[1] + 1)
+        return value if state is None else _COMBINE[fold.kind](state, value)
+
+
+def _contribution(fold: Fold, values: list[Any]) -> Any:
+    match fold.kind:
+        case "sum_scaled" | "add_scaled":
+            return np.multiply(values[0], values[1])
+        case "sum_outer" | "add_outer":
+            return np.multiply.outer(values[0], values[1])
+        case "sum" | "any" | "all":
+            return np.asarray(values[0]).astype(fold.type.numpy)[()]
+        case _:
+            return values[0]
+
+
+_COMBINE: dict[str, Callable[[Any, Any], Any]] = {
+    "sum": np.add, "add": np.add, "multiply": np.multiply,
+    "sum_scaled": np.add, "add_scaled": np.add, "sum_outer": np.add, "add_outer": np.add,
+    "minimum": lambda a, b: min(a, b) if isinstance(a, str) else np.minimum(a, b),
+    "maximum": lambda a, b: max(a, b) if isinstance(a, str) else np.maximum(a, b),
+    "any": np.logical_or, "all": np.logical_and, "logical_or": np.logical_or,
+    "logical_and": np.logical_and, "bitwise_or": np.bitwise_or, "bitwise_and": np.bitwise_and,
+}  # fmt: skip
+assert set(_COMBINE) | {"count", "is_empty", "mean"} == set(FOLDS)
+
+
+def as_numpy(value: Any, kind: ArrayType) -> Any:
+    """A value in its declared type: a NumPy scalar, an array, a string; None is null."""
+    if value is None or kind.is_string:
+        return value
+    if kind.weak:
+        return value
+    array = np.asarray(value)
+    if array.dtype != kind.numpy:
+        array = array.astype(kind.numpy)
+    return array[()]
+
+
+def block_rows(block: Block, kinds: Mapping[str, ArrayType]) -> Iterator[Row]:
+    """A block's records."""
+    columns: dict[str, list[Any]] = {}
+    for name, values in block.columns.items():
+        items: list[Any]
+        if isinstance(values, np.ndarray):
+            items = list(values)
+        else:
+            items = [None if v is None else Text(v) for v in values.to_pylist()]
+        if name in block.valid:
+            mask = block.valid[name]
+            items = [v if ok else None for v, ok in zip(items, mask, strict=True)]
+        columns[name] = items
+    for i in range(block.rows):
+        yield {name: items[i] for name, items in columns.items()}
+
+
+def same_value(left: Any, right: Any) -> bool:
+    """Whether two single-record values agree up to rounding; NaN equals NaN, null null."""
+    if left is None or right is None:
+        return left is None and right is None
+    if isinstance(left, str) or isinstance(right, str):
+        return bool(left == right)
+    a, b = np.asarray(left), np.asarray(right)
+    if a.shape != b.shape:
+        return False
+    if a.dtype.kind in "Mm" or b.dtype.kind in "Mm":
+        return bool(np.array_equal(a, b))
+    tolerance = 1e-4 if np.float32 in (a.dtype, b.dtype) else 1e-9
+    scale = max(1.0, *(float(np.max(np.abs(x), initial=0.0)) for x in (a * 1.0, b * 1.0)))
+    if not math.isfinite(scale):
+        scale = 1.0
+    return bool(np.allclose(a, b, rtol=tolerance, atol=tolerance * scale, equal_nan=True))

@@ -1,0 +1,33 @@
+"""What a loop leaves behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from scalops.algebra.expressions import CONVERGED, ITERATIONS
+
+
+@dataclass
+class LoopOutcome:
+    """The final state by field, how many iterations it took, and what happened in each.
+
+    `history` holds one number per iteration for each scalar field, and `seconds`; `profile`
+    the seconds spent by kind of work over the whole loop.
+    """
+
+    state: dict[str, Any]
+    iterations: int
+    converged: bool
+    history: dict[str, Any] = field(default_factory=dict)
+    profile: dict[str, float] = field(default_factory=dict)
+
+    def value(self, name: str) -> Any:
+        """A field, or `iterations` or `converged`."""
+        if name == ITERATIONS:
+            return np.int64(self.iterations)
+        if name == CONVERGED:
+            return np.bool_(self.converged)
+        return self.state[name]

@@ -1,0 +1,188 @@
+"""Tables in files: one source for all formats, which differ in what reads the bytes.
+
+A new format is a class that fulfils `FileFormat`, a reader function and an entry in READERS.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from scalops.algebra.errors import SchemaError
+from scalops.algebra.schema import Schema
+from scalops.engine.blocks import Block, block_rows, concatenate
+from scalops.engine.storage.files import File, Paths, find_files
+from scalops.engine.storage.partitions import Partition
+
+
+class FileContents(Protocol):
+    """What a format found in the heads and footers of files laid end to end.
+
+    `digest` depends on what was found there, not on path or time.
+    """
+
+    @property
+    def schema(self) -> Schema: ...
+    @property
+    def rows(self) -> int | None: ...
+    @property
+    def digest(self) -> str: ...
+
+    def partitions(self, schema: Schema) -> list[Partition]:
+        """All, for a table of these columns."""
+        ...
+
+    def read(
+        self, partition: Partition, columns: tuple[str, ...], block_rows: int
+    ) -> Iterator[Block]:
+        """Stream blocks of `block_rows` records; any range, not only those of `partitions`."""
+        ...
+
+    def heads(self, rows: int) -> Iterator[Partition]:
+        """Ever longer ranges from the first record on, the last one all; the first that holds
+        `rows` records is enough."""
+        ...
+
+
+class FileFormat(Protocol):
+    """A format with its options; its `repr` shows them all."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def suffixes(self) -> tuple[str, ...]: ...
+
+    def inspect(self, files: tuple[File, ...]) -> FileContents:
+        """Read heads or footers. Raises: DataError and SchemaError, naming the file."""
+        ...
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FileSource:
+    """Files of one format as one table, in path order; only `columns`, where given."""
+
+    format: FileFormat
+    files: tuple[File, ...]
+    title: str
+    contents: FileContents
+    columns: tuple[str, ...] | None = None
+
+    @classmethod
+    def open(
+        cls, format: FileFormat, paths: Paths, columns: Sequence[str] | None = None
+    ) -> FileSource:
+        """Find the files and read their heads or footers.
+
+        Raises: DataError for what cannot be read, SchemaError for files that do not fit
+        together and for columns that are not there, PlanError for other than local files.
+        """
+        files, title = find_files(paths, format.suffixes)
+        contents = format.inspect(files)
+        if columns is None:
+            return cls(format, files, title, contents)
+        if isinstance(columns, str):
+            raise SchemaError(
+                f"columns={columns!r} is one string, not a list", hint=f"write [{columns!r}]"
+            )
+        missing = [name for name in columns if name not in contents.schema]
+        if missing or len(set(columns)) < len(columns) or not columns:
+            raise SchemaError(
+                f"columns={list(columns)} of {title}, which has {list(contents.schema.names)}",
+                hint="name each wanted column once",
+            )
+        return cls(format, files, title, contents, tuple(columns))
+
+    def __repr__(self) -> str:
+        found = [(file.path, file.size, file.mtime) for file in self.files]
+        digest = _digest(found, self.format, self.columns)
+        return f"FileSource({self.format.name}, {self.title}, {digest})"
+
+    @cached_property
+    def schema(self) -> Schema:
+        full = self.contents.schema
+        if self.columns is None:
+            return full
+        return Schema(tuple((name, full[name]) for name in self.columns))
+
+    @property
+    def rows(self) -> int | None:
+        return self.contents.rows
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk."""
+        return sum(file.size for file in self.files)
+
+    @cached_property
+    def stamp(self) -> str:
+        sizes = [file.size for file in self.files]
+        return _digest(sizes, self.format, str(self.schema), self.contents.digest)
+
+    def partitions(self) -> list[Partition]:
+        """Ranges of rows (Parquet) or bytes (text) over the files laid end to end."""
+        return self.contents.partitions(self.schema)
+
+    def read(self, partition: Partition, columns: tuple[str, ...]) -> Iterator[Block]:
+        """Stream the records of a partition.
+
+        Raises: DataError, naming the file, for what cannot be read or does not fit the schema.
+        """
+        return self.contents.read(partition, columns, block_rows(self.schema))
+
+    def head(self, rows: int, columns: tuple[str, ...]) -> Block:
+        """The first `rows` records, or all if there are fewer."""
+        schema = Schema(tuple((name, self.schema[name]) for name in columns))
+        blocks: list[Block] = []
+        for partition in self.contents.heads(rows):
+            blocks, found = [], 0
+            for block in self.read(partition, columns):
+                blocks.append(block.slice(0, min(block.rows, rows - found)))
+                found += blocks[-1].rows
+                if found == rows:
+                    return concatenate(blocks, schema)
+        return concatenate(blocks, schema)
+
+    def check_unchanged(self) -> None:
+        """Raise DataError, naming the file, if one is gone or changed in size or time."""
+        for file in self.files:
+            file.check_unchanged()
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def read_parquet(path: Paths, columns: Sequence[str] | None = None) -> FileSource:
+    """Parquet files: a path, a list of paths, a pattern or a folder."""
+    from scalops.engine.storage.parquet_format import ParquetFormat
+
+    return FileSource.open(ParquetFormat(), path, columns)
+
+
+def read_csv(
+    path: Paths,
+    column_names: Sequence[str] | None = None,
+    delimiter: str = ",",
+    has_header: bool | None = None,
+    column_types: Mapping[str, str] | None = None,
+    columns: Sequence[str] | None = None,
+) -> FileSource:
+    """Delimited text in UTF-8: a path, a list of paths, a pattern or a folder.
+
+    By default the first line is a header unless `column_names` are given; with neither the
+    columns are called f0, f1, .... Types are found in the first MiB, `column_types` overrules
+    them ({"f0": "float64"}). An empty field is null in a column of numbers, "" in one of strings.
+    """
+    from scalops.engine.storage.csv_format import CsvFormat
+
+    form = CsvFormat.of_options(column_names, delimiter, has_header, column_types)
+    return FileSource.open(form, path, columns)
+
+
+READERS: Mapping[str, Callable[..., Any]] = {
+    ".csv": read_csv,
+    ".parquet": read_parquet,
+}

@@ -1,0 +1,188 @@
+"""Cursors over row groups: consecutive partitions decode each row group once."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scalops.algebra.errors import DataError
+from scalops.engine.storage.files import File, reading
+
+# Row groups are read through buffers of this size, one per column, never as a whole.
+READ_BUFFER_BYTES = 1 << 20
+MAX_IDLE_CURSORS = 8
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Row group `index` of a file: the rows start..stop-1 of the whole table."""
+
+    file: File
+    index: int
+    start: int
+    stop: int
+
+
+@contextmanager
+def opened(file: File) -> Iterator[Any]:
+    """A pyarrow ParquetFile, closed at the end."""
+    parquet = _open(file)
+    try:
+        yield parquet
+    finally:
+        parquet.close()
+
+
+def _open(file: File) -> Any:
+    with reading(file.path, "Parquet"):
+        return pq.ParquetFile(file.path, buffer_size=READ_BUFFER_BYTES)
+
+
+class Cursor:
+    """Reads some columns forward from `position`; used by one reader at a time."""
+
+    def __init__(self, groups: tuple[RowGroup, ...], columns: tuple[str, ...], rows: int) -> None:
+        self.columns = columns
+        self.batch_rows = rows
+        self.position = 0
+        self._groups = groups
+        self._starts = [group.start for group in groups]
+        self._group: RowGroup | None = None
+        self._file: Any = None
+        self._path = ""
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._rest: pa.RecordBatch | None = None
+
+    def distance(self, row: int) -> int | None:
+        """Rows to decode before `row`, where the open row group leads there; else None."""
+        if self.position == row:
+            return 0
+        group = self._group
+        ahead = group is not None and self.position < row < group.stop
+        return row - self.position if ahead else None
+
+    def move(self, row: int) -> None:
+        """Go to a row, decoding again only what must be."""
+        if self.distance(row) is None:
+            self._start_group(row)
+        while self.position < row:
+            self._next(row - self.position)
+
+    def take(self, rows: int) -> list[pa.RecordBatch]:
+        """The next `rows` records; there must be as many."""
+        taken = []
+        while rows > 0:
+            if self._group is None or self.position == self._group.stop:
+                self._start_group(self.position)
+            taken.append(self._next(rows))
+            rows -= len(taken[-1])
+        return taken
+
+    def close(self) -> None:
+        self._batches, self._rest, self._group = iter(()), None, None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _start_group(self, row: int) -> None:
+        """Open the row group that holds `row`, at its first row."""
+        group = self._groups[bisect_right(self._starts, row) - 1]
+        if self._file is None or self._path != group.file.path:
+            self.close()
+            self._file, self._path = _open(group.file), group.file.path
+        with reading(group.file.path, "Parquet"):
+            if group.index >= self._file.num_row_groups:
+                raise _changed(group)
+            self._batches = self._file.iter_batches(
+                self.batch_rows, [group.index], list(self.columns), use_threads=False
+            )
+        self._group, self._rest, self.position = group, None, group.start
+
+    def _next(self, most: int) -> pa.RecordBatch:
+        """At most `most` records of the open row group, at least one."""
+        assert self._group is not None
+        batch = self._rest
+        if batch is None:
+            with reading(self._group.file.path, "Parquet"):
+                batch = next(self._batches, None)
+        if batch is None or len(batch) == 0 or self.position + len(batch) > self._group.stop:
+            raise _changed(self._group)
+        self._rest = batch.slice(most) if most < len(batch) else None
+        taken = batch.slice(0, most)
+        self.position += len(taken)
+        return taken
+
+
+def _changed(group: RowGroup) -> DataError:
+    return DataError(
+        f"{group.file.path}: row group {group.index} has not the "
+        f"{group.stop - group.start} rows of its footer",
+        hint="did the file change after the table was made?",
+    )
+
+
+class CursorPool:
+    """The idle cursors of one source, shared by all threads.
+
+    Who asks for a partition gets the cursor that stands at its first row, whichever thread left
+    it there; else one that reaches it inside its row group; else a new one. Each cursor is one
+    reader's at a time, so that two readers never disturb each other. Which one it is changes
+    the time alone, never the records.
+    """
+
+    def __init__(self, groups: tuple[RowGroup, ...]) -> None:
+        self._groups = groups
+        self._idle: list[Cursor] = []
+        self._lock = Lock()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (CursorPool, (self._groups,))
+
+    @contextmanager
+    def cursor(self, row: int, columns: tuple[str, ...], batch_rows: int) -> Iterator[Cursor]:
+        """A cursor at `row`, given back at the end; one that failed is closed."""
+        cursor = self._borrow(row, columns, batch_rows)
+        intact = False
+        try:
+            if self._groups:
+                cursor.move(row)
+            yield cursor
+            intact = True
+        except GeneratorExit:
+            intact = True  # the reader stopped early, between two blocks
+            raise
+        finally:
+            self._give_back(cursor, intact)
+
+    def _borrow(self, row: int, columns: tuple[str, ...], batch_rows: int) -> Cursor:
+        with self._lock:
+            fitting = [
+                (distance, cursor)
+                for cursor in self._idle
+                if cursor.columns == columns
+                and cursor.batch_rows == batch_rows
+                and (distance := cursor.distance(row)) is not None
+            ]
+            if fitting:
+                _, cursor = min(fitting, key=lambda pair: pair[0])
+                self._idle.remove(cursor)
+                return cursor
+        return Cursor(self._groups, columns, batch_rows)
+
+    def _give_back(self, cursor: Cursor, intact: bool) -> None:
+        if not intact or not self._groups or cursor.position == self._groups[-1].stop:
+            cursor.close()
+            return
+        with self._lock:
+            self._idle.append(cursor)
+            surplus = self._idle[:-MAX_IDLE_CURSORS]
+            del self._idle[:-MAX_IDLE_CURSORS]
+        for cursor in surplus:
+            cursor.close()

@@ -1,0 +1,156 @@
+"""Parquet files: schema, rows and row groups from the footers, records through cursors."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import pyarrow as pa
+
+from scalops.algebra.errors import DataError, SchemaError
+from scalops.algebra.schema import Schema
+from scalops.engine.blocks import Block, partition_bounds
+from scalops.engine.storage.arrow import block_of, schema_from_arrow, to_column
+from scalops.engine.storage.files import File, reading
+from scalops.engine.storage.parquet_cursor import CursorPool, RowGroup, opened
+from scalops.engine.storage.partitions import Partition, pieces
+
+_MAGIC = b"PAR1"
+_TRAILER_BYTES = 8  # the footer's length and the magic bytes
+
+
+@dataclass(frozen=True)
+class ParquetFormat:
+    """Apache Parquet."""
+
+    name: ClassVar[str] = "parquet"
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet", ".pq")
+
+    def inspect(self, files: tuple[File, ...]) -> ParquetContents:
+        """Read every footer. All files have the first one's columns, in any order."""
+        digest = hashlib.blake2b(digest_size=16)
+        groups: list[RowGroup] = []
+        offsets = [0]
+        schema: Schema | None = None
+        for file in files:
+            digest.update(_footer(file))
+            with opened(file) as parquet, reading(file.path, "Parquet"):
+                metadata, own = parquet.metadata, parquet.schema_arrow
+                rows = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
+            found = schema_from_arrow(own, file.path)
+            if schema is None:
+                schema = found
+            elif schema.types != found.types:
+                raise _difference(files[0], schema, file, found)
+            start = offsets[-1]
+            for index, count in enumerate(rows):
+                groups.append(RowGroup(file, index, start, start + count))
+                start += count
+            offsets.append(start)
+        assert schema is not None  # find_files gives at least one file
+        full = tuple(group for group in groups if group.start < group.stop)
+        return ParquetContents(files, full, tuple(offsets), schema, digest.hexdigest())
+
+
+@dataclass(frozen=True, eq=False)
+class ParquetContents:
+    """Row groups laid end to end; file i holds the rows offsets[i]..offsets[i + 1] - 1."""
+
+    files: tuple[File, ...]
+    groups: tuple[RowGroup, ...]
+    offsets: tuple[int, ...]
+    schema: Schema
+    digest: str
+
+    @property
+    def rows(self) -> int:
+        return self.offsets[-1]
+
+    @cached_property
+    def _cursors(self) -> CursorPool:
+        return CursorPool(self.groups)
+
+    def partitions(self, schema: Schema) -> list[Partition]:
+        """Row ranges."""
+        bounds = partition_bounds(self.rows, schema)
+        return [Partition(i, a, b, self._path(a, b), b - a) for i, (a, b) in enumerate(bounds)]
+
+    def _path(self, start: int, stop: int) -> str | None:
+        within = {self.files[index].path for index, _, _ in pieces(self.offsets, start, stop)}
+        return within.pop() if len(within) == 1 else None
+
+    def heads(self, rows: int) -> Iterator[Partition]:
+        """The first rows."""
+        stop = min(rows, self.rows)
+        yield Partition(0, 0, stop, self._path(0, stop), stop)
+
+    def read(
+        self, partition: Partition, columns: tuple[str, ...], block_rows: int
+    ) -> Iterator[Block]:
+        """Decode `columns` alone; none at all is answered from the footers."""
+        bounds = range(partition.start, partition.stop, block_rows)
+        if not columns:
+            for start in bounds:
+                yield Block(min(block_rows, partition.stop - start), {})
+            return
+        with self._cursors.cursor(partition.start, columns, block_rows) as cursor:
+            for start in bounds:
+                stop = min(start + block_rows, partition.stop)
+                yield self._block(cursor.take(stop - start), start, stop, columns)
+
+    def _block(
+        self, batches: list[pa.RecordBatch], start: int, stop: int, columns: tuple[str, ...]
+    ) -> Block:
+        path = self._path(start, stop) or f"{self.files[0].path} and others"
+        found = {
+            name: to_column(
+                [batch.column(name) for batch in batches],
+                self.schema[name],
+                f"column {name!r} of {path}",
+            )
+            for name in columns
+        }
+        return block_of(found, stop - start)
+
+
+def _footer(file: File) -> bytes:
+    """The footer as it stands in the file: schema, row groups, sizes and statistics."""
+    with reading(file.path, "Parquet"), open(file.path, "rb") as stream:
+        if file.size < len(_MAGIC) + _TRAILER_BYTES:
+            raise DataError(
+                f"{file.path} is not a Parquet file: it has {file.size} bytes",
+                hint="was it written to its end?",
+            )
+        stream.seek(-_TRAILER_BYTES, os.SEEK_END)
+        trailer = stream.read()
+        if trailer[4:] != _MAGIC:
+            stream.seek(0)
+            if stream.read(len(_MAGIC)) == _MAGIC:
+                raise DataError(
+                    f"{file.path} is a Parquet file without its end",
+                    hint="it was cut, or is still being written",
+                )
+            raise DataError(
+                f"{file.path} is not a Parquet file", hint="read_csv reads delimited text"
+            )
+        length = int.from_bytes(trailer[:4], "little")
+        stream.seek(max(0, file.size - _TRAILER_BYTES - length))
+        return stream.read(length)
+
+
+def _difference(first: File, expected: Schema, file: File, found: Schema) -> SchemaError:
+    """What the columns of a file are, and what those of the first file."""
+    lines = [
+        f"{name!r} is {found.types.get(name, 'missing')} instead of "
+        f"{expected.types.get(name, 'missing')}"
+        for name in dict.fromkeys((*expected.names, *found.names))
+        if expected.types.get(name) != found.types.get(name)
+    ]
+    return SchemaError(
+        f"{file.path} has other columns than {first.path}: {', '.join(lines)}",
+        hint="read files of one schema together",
+    )

@@ -1,0 +1,89 @@
+"""Estimates and costs, with where each number comes from.
+
+A constant that was not measured is `assumed` and printed as such. Numeric decisions use the
+assumed constants only, so that a plan does not depend on the machine it is made on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from scalops.algebra import expressions as ex
+from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.tree import Node
+
+Provenance = Literal["exact", "estimated", "assumed", "measured"]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A rate of a machine."""
+
+    name: str
+    value: float
+    unit: str
+    provenance: Provenance
+
+
+FLOPS = Constant("flops", 1.5e9, "elementwise flops/s per thread", "assumed")
+READ = Constant("read", 1.0e10, "bytes/s from memory per thread", "assumed")
+THREAD_START = Constant("thread_start", 6.0e-5, "s to wake a thread and wait for it", "assumed")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How many records and bytes, and how that is known."""
+
+    rows: float
+    bytes: float
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of one thread for one record."""
+
+    seconds: float
+
+    def __lt__(self, other: Cost) -> bool:
+        return self.seconds < other.seconds
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.seconds + other.seconds)
+
+
+def flops(*roots: ex.Expression) -> float:
+    """Flops per record of the expressions, shared parts counted once."""
+    seen: set[Node] = set()
+    stack: list[Node] = list(roots)
+    total = 0.0
+    while stack:
+        node = stack.pop()
+        if node in seen or not isinstance(node, ex.Expression):
+            continue
+        seen.add(node)
+        stack.extend(node.children)
+        if isinstance(node, ex.Opaque):
+            total += 1500.0  # a Python call is about a microsecond
+        elif isinstance(node, ex.Call):
+            total += _own_flops(node)
+    return total
+
+
+def _own_flops(node: ex.Call) -> float:
+    kinds = [a.any_type for a in node.arguments]
+    if node.function.flops_of is not None:
+        return node.function.flops_of(*kinds, **dict(node.parameters))
+    size = node.any_type.size if isinstance(node.any_type, ArrayType) else 1
+    return node.function.flops * max(1, size)
+
+
+def compute_cost(*roots: ex.Expression) -> Cost:
+    """Cost of computing the expressions for one record."""
+    return Cost(flops(*roots) / FLOPS.value)
+
+
+def read_cost(bytes_per_row: float) -> Cost:
+    """Cost of reading that many bytes of one record from memory."""
+    return Cost(bytes_per_row / READ.value)

@@ -1,0 +1,99 @@
+"""Sums of products over records are products of matrices."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from scalops.algebra import operators as op
+from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.expressions import Call, Expression, call, columns
+from scalops.algebra.folds import Fold
+from scalops.algebra.functions import function
+from scalops.algebra.tree import Node
+
+_FLOATS = ("float32", "float64")
+_FORMS = {"sum": ("sum_scaled", "sum_outer"), "add": ("add_scaled", "add_outer")}
+
+
+def contract_products(node: Node) -> Node | None:
+    """Σ s·x -> s @ X and Σ s·outer(u, v) -> (s·u).T @ V, per fold of an Aggregate.
+
+    s collects the scalar factors of the summand (products, quotients, signs), so that
+    Σ -y·x / (1 + e^m) becomes (-y / (1 + e^m)) @ X and no records × features array is made.
+    Sound by associativity and commutativity of multiplication, up to rounding: a numeric
+    decision, taken from the program alone. Floating point only, and only where the vector
+    already has the sum's type.
+    """
+    if not isinstance(node, op.Aggregate):
+        return None
+    folds = tuple(_contracted(f) or f for f in node.folds)
+    if all(a is b for a, b in zip(folds, node.folds, strict=True)):
+        return None
+    return replace(node, folds=folds)
+
+
+def _contracted(fold: Fold) -> Fold | None:
+    if fold.kind not in _FORMS:
+        return None
+    (argument,) = fold.arguments
+    if not argument.type.shape or argument.type.name not in _FLOATS:
+        return None
+    scale, vector = _factor(argument)
+    if vector is None or vector.type.name != argument.type.name:
+        return None
+    if not columns([vector]) or vector.type.shape != argument.type.shape:
+        return None
+    scaled, outer = _FORMS[fold.kind]
+    if isinstance(vector, Call) and vector.function.name == "outer":
+        left, right = vector.arguments
+        if not (columns([left]) and columns([right])):
+            return None
+        if scale is not None:
+            left = call(function("multiply"), scale, left)
+        if left.type.name != right.type.name or max(len(left.type.shape), len(right.type.shape)) > 1:
+            return None
+        return replace(fold, kind=outer, arguments=(left, right))
+    if scale is None or not columns([scale]) or vector.type.shape == ():
+        return None
+    if scale.type.name != vector.type.name:
+        scale = call(function("cast"), scale, dtype=vector.type.name)
+    return replace(fold, kind=scaled, arguments=(scale, vector))
+
+
+_Factors = tuple[Expression | None, Expression | None]
+
+
+def _factor(e: Expression) -> _Factors:
+    """(scalar, rest) with e = scalar · rest; either may be missing."""
+    if not e.type.shape:
+        return e, None
+    if isinstance(e, Call):
+        match e.function.name, e.arguments:
+            case "multiply", (a, b):
+                (s, x), (t, z) = _factor(a), _factor(b)
+                if x is None or z is None:
+                    return _product(s, t), x if z is None else z
+            case "divide", (a, b) if not b.type.shape:
+                s, x = _factor(a)
+                return _quotient(s, b), x
+            case "negative", (a,):
+                s, x = _factor(a)
+                if s is not None:
+                    return call(function("negative"), s), x
+    return None, e
+
+
+def _product(s: Expression | None, t: Expression | None) -> Expression | None:
+    if s is None or t is None:
+        return s or t
+    return call(function("multiply"), s, t)
+
+
+def _quotient(s: Expression | None, t: Expression) -> Expression:
+    if s is not None:
+        return call(function("divide"), s, t)
+    return call(function("reciprocal"), call(function("cast"), t, dtype=_float(t.type)))
+
+
+def _float(kind: ArrayType) -> str:
+    return kind.name if kind.name in _FLOATS else "float64"

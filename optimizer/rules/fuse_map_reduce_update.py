@@ -1,0 +1,52 @@
+"""A loop body that is one pass becomes one operator."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from scalops.algebra import expressions as ex
+from scalops.algebra import operators as op
+from scalops.algebra.tree import Node, find, substitute
+
+
+def fuse_map_reduce_update(node: Node) -> Node | None:
+    """Loop(Update(u(Aggregate(Project(T, a), f)))) -> Loop(MapReduceUpdate(T, a, f, u)).
+
+    Sound because it is the same computation in one operator: per record the named columns a,
+    the folds f, and the update u at the root of the aggregation tree. Not where the body needs
+    two passes (one fold reads another's result, or two tables are folded), runs a loop inside,
+    or folds nothing.
+    """
+    if not isinstance(node, op.Loop) or not isinstance(node.body, op.Update):
+        return None
+    body = node.body
+    aggregates = find((body,), op.Aggregate)
+    if len(aggregates) != 1 or find((body,), op.Loop):
+        return None
+    (aggregate,) = aggregates
+    if node.condition is not None and find((node.condition,), op.Aggregate):
+        return None
+    source, mapped = _map_part(aggregate.source)
+    reduced: dict[Node, Node] = {
+        ex.Subquery(aggregate, f.name): ex.Reduced(f.name, f.type) for f in aggregate.folds
+    }
+    update = tuple((n, substitute(e, reduced)) for n, e in body.update)
+    fused = op.MapReduceUpdate(
+        source, mapped, aggregate.folds, update, location=aggregate.location
+    )
+    return replace(node, body=fused)
+
+
+def _map_part(source: op.Operator) -> tuple[op.Operator, tuple[op.Named, ...]]:
+    """The table below a projection that only keeps and adds columns, and what it adds."""
+    if not isinstance(source, op.Project):
+        return source, ()
+    below = source.source
+    added = []
+    for name, e in source.outputs:
+        if isinstance(e, ex.Column) and e.name == name:
+            continue
+        if name in below.schema:
+            return source, ()
+        added.append((name, e))
+    return below, tuple(added)

@@ -1,0 +1,147 @@
+"""What a loop does not change is computed before it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from scalops.algebra import expressions as ex
+from scalops.algebra import operators as op
+from scalops.algebra.tree import Node, substitute, walk
+from scalops.optimizer.cost import compute_cost, read_cost
+from scalops.optimizer.invariance import Invariance, is_table
+
+
+def hoist_invariants(node: Node) -> Node | None:
+    """Loop(..e..) -> Loop(..k.., k = e once) for invariant values e; and for records:
+
+    Aggregate(Cache(T), f(g(columns), env)) -> Aggregate(Cache(Project(T, h = g(columns))), f(h, env)).
+
+    Sound because e and g read nothing that the loop changes. Values always move, to the
+    outermost loop that they do not read (an inner loop's bindings are hoisted again by the
+    outer one). A record's expression moves only where computing it costs more than reading its
+    result from memory, net of the columns that are then no longer read.
+    """
+    if not isinstance(node, op.Loop):
+        return None
+    analysis = Invariance(node)
+    return _hoist_values(node, analysis) or _hoist_columns(node, analysis)
+
+
+def _hoist_values(loop: op.Loop, analysis: Invariance) -> op.Loop | None:
+    found: dict[ex.Expression, None] = {}
+    stack: list[Node] = list(reversed(analysis.parts))
+    seen: set[Node] = set()
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, op.Operator) and is_table(node) and not analysis.varies(node):
+            continue  # an invariant table is hoisted whole, by its cache
+        if isinstance(node, ex.Expression) and _is_value(node) and not analysis.varies(node):
+            found[node] = None
+            continue
+        stack.extend(reversed(node.children))
+    if not found:
+        return None
+    mapping: dict[Node, Node] = {}
+    bindings = list(loop.bindings)
+    for e in found:
+        name = f"k{len(bindings) + 1}"
+        mapping[e] = ex.Bound(name, e.type, loop.token, location=e.location)
+        bindings.append((name, e))
+    return replace(_within(loop, mapping), bindings=tuple(bindings))
+
+
+def _is_value(node: ex.Expression) -> bool:
+    """Worth a binding: it reads a table or a loop, or computes; and it is one array."""
+    if isinstance(node, (ex.Subquery, ex.LoopOutput)):
+        return True
+    return isinstance(node, (ex.Call, ex.Item)) and not ex.columns([node])
+
+
+def _hoist_columns(loop: op.Loop, analysis: Invariance) -> op.Loop | None:
+    for node in walk(*analysis.parts):
+        if isinstance(node, (op.Aggregate, op.Project)) and isinstance(node.source, op.Cache):
+            if not analysis.varies(node):
+                continue
+            made = _with_columns_below(node, node.source, analysis)
+            if made is not None:
+                return _within(loop, {node: made})
+    return None
+
+
+def _with_columns_below(
+    node: op.Aggregate | op.Project, cache: op.Cache, analysis: Invariance
+) -> op.Operator | None:
+    roots = _record_expressions(node)
+    chosen = [e for e in _largest_invariant(roots, analysis) if _pays(e, roots)]
+    if not chosen:
+        return None
+    taken = set(cache.schema.names)
+    names = {e: _fresh("h", taken) for e in chosen}
+    kept = tuple((n, ex.Column(n, k)) for n, k in cache.schema)
+    below = op.Project(
+        cache.source, (*kept, *((n, e) for e, n in names.items())), location=chosen[0].location
+    )
+    mapping: dict[Node, Node] = {e: ex.Column(n, e.type.strong()) for e, n in names.items()}
+    source = replace(cache, source=below)
+    if isinstance(node, op.Aggregate):
+        folds = tuple(
+            replace(f, arguments=tuple(substitute(a, mapping) for a in f.arguments))
+            for f in node.folds
+        )
+        return replace(node, source=source, folds=folds)
+    outputs = tuple((n, substitute(e, mapping)) for n, e in node.outputs)
+    return replace(node, source=source, outputs=outputs, origin=None)
+
+
+def _record_expressions(node: op.Aggregate | op.Project) -> list[ex.Expression]:
+    if isinstance(node, op.Aggregate):
+        return [a for f in node.folds for a in f.arguments]
+    return [e for _, e in node.outputs]
+
+
+def _largest_invariant(roots: list[ex.Expression], analysis: Invariance) -> list[ex.Expression]:
+    """The largest computed parts of record expressions that read columns and no state."""
+    found: dict[ex.Expression, None] = {}
+    seen: set[Node] = set()
+    stack: list[Node] = list(reversed(roots))
+    while stack:
+        node = stack.pop()
+        if node in seen or not isinstance(node, ex.Expression):
+            continue
+        seen.add(node)
+        computed = isinstance(node, (ex.Call, ex.Item)) and bool(ex.columns([node]))
+        if computed and not analysis.varies(node):
+            found[node] = None
+        else:
+            stack.extend(reversed(node.children))
+    return list(found)
+
+
+def _pays(e: ex.Expression, roots: list[ex.Expression]) -> bool:
+    """Whether reading the result each time costs less than computing it each time."""
+    elsewhere = ex.columns_read([_without(r, e) for r in roots])
+    spared = sum(c.type.bytes for c in ex.columns([e]) if c.name not in elsewhere)
+    return read_cost(e.type.bytes) < compute_cost(e) + read_cost(spared)
+
+
+def _without(root: ex.Expression, e: ex.Expression) -> ex.Expression:
+    return substitute(root, {e: ex.Reduced("", e.type)})
+
+
+def _fresh(prefix: str, taken: set[str]) -> str:
+    number = 1
+    while f"{prefix}{number}" in taken:
+        number += 1
+    taken.add(f"{prefix}{number}")
+    return f"{prefix}{number}"
+
+
+def _within(loop: op.Loop, mapping: dict[Node, Node]) -> op.Loop:
+    """The loop with nodes of its body and condition replaced; its start stays."""
+    condition = None if loop.condition is None else substitute(loop.condition, mapping)
+    return replace(loop, body=substitute(loop.body, mapping), condition=condition)
+
+

@@ -1,0 +1,38 @@
+"""A map over a map is one map; a fold over a map reads the map's input."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from scalops.algebra import operators as op
+from scalops.algebra.expressions import Expression, columns
+from scalops.algebra.folds import Fold
+from scalops.algebra.tree import Node, substitute
+
+
+def merge_maps(node: Node) -> Node | None:
+    """Project(Project(T, a), b) -> Project(T, b∘a); Aggregate(Project(T, a), f) -> Aggregate(T, f∘a).
+
+    Sound because expressions are pure; what b reads twice is computed once, since the kernels
+    share equal expressions.
+    """
+    match node:
+        case op.Project(source=op.Project(source=source, outputs=inner), outputs=outputs):
+            merged = tuple((n, inline(e, inner)) for n, e in outputs)
+            return replace(node, source=source, outputs=merged, origin=None)
+        case op.Aggregate(source=op.Project(source=source, outputs=inner), folds=folds):
+            return replace(node, source=source, folds=tuple(inline_fold(f, inner) for f in folds))
+    return None
+
+
+def inline(expression: Expression, outputs: tuple[op.Named, ...]) -> Expression:
+    """The expression over a projection's input."""
+    named = dict(outputs)
+    return substitute(expression, {c: named[c.name] for c in columns([expression])})
+
+
+def inline_fold(fold: Fold, outputs: tuple[op.Named, ...]) -> Fold:
+    """The fold over a projection's input; its `combine` reads states, not records."""
+    return replace(fold, arguments=tuple(inline(a, outputs) for a in fold.arguments))
+
+

@@ -1,0 +1,117 @@
+"""Comparison of traced expressions with the plain functions they came from.
+
+A trace that runs through is not yet right: a function may look at a clock, ask `x is None`, or
+look a symbol up in a dictionary. So before a traced function's results are used, its expression
+is compared with the plain Python function on a few real records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+import numpy as np
+
+from scalops.algebra.errors import ScalopsError, TraceError
+from scalops.algebra.expressions import Captured
+from scalops.algebra.operators import Aggregate, Job, Loop, Operator
+from scalops.algebra.tree import Node, walk
+from scalops.engine.interpreter import Interpreter, Starts, same_value
+from scalops.engine.opaque import bind
+from scalops.engine.records import Record, take_apart
+from scalops.rows import RowFunction, sample_arguments
+
+CHECK_ROWS = 8
+_CAUSES = (
+    "usual causes: random numbers, a clock, `is None`, isinstance, looking a symbol up in a"
+    " dictionary; so.udf(f) runs it as it is"
+)
+
+
+def check_traces(job: Job, checked: MutableMapping[Node, bool]) -> None:
+    """Compare every traced row function of the job once; TraceError where they differ."""
+    order = list(walk(job))
+    waiting = [(n, i, f) for n, i, f in _row_functions(order) if n not in checked]
+    if not waiting:
+        return
+    # Outer loops first: an inner loop may start from an outer one's state.
+    starts: Starts = {
+        n.token: dict(n.start) for n in reversed(order) if isinstance(n, Loop)
+    }
+    interpreter = Interpreter(CHECK_ROWS, starts)
+    for node, inputs, function in waiting:
+        _compare(function, inputs, interpreter)
+        checked[node] = True
+
+
+def _row_functions(
+    order: list[Node],
+) -> Iterator[tuple[Node, tuple[Operator, ...], RowFunction]]:
+    for node in order:
+        if isinstance(node, Aggregate):
+            for fold in node.folds:
+                if isinstance(fold.origin, RowFunction):
+                    yield fold, (node.source, node.source), fold.origin
+        elif isinstance(node, Operator) and not isinstance(node, Loop):
+            origins = node.origin if isinstance(node.origin, tuple) else (node.origin,)
+            for origin in origins:
+                if isinstance(origin, RowFunction):
+                    yield node, node.inputs, origin
+
+
+def _compare(
+    function: RowFunction, inputs: tuple[Operator, ...], interpreter: Interpreter
+) -> None:
+    if function.captured is None:
+        return
+    slots = [interpreter.value(s) for s in function.slots]
+    plain = bind(function.captured, slots)
+    evaluate = interpreter.evaluator(function.outputs)
+    for arguments in sample_arguments(interpreter, inputs, CHECK_ROWS, lambda v: v):
+        records = tuple(
+            dict(a._values) if isinstance(a, Record) else {"value": a} for a in arguments
+        )
+        if any(v is None for r in records for v in r.values()):
+            continue  # plain Python has no null
+        traced = evaluate(records)
+        names, values = _plain(plain, arguments, function)
+        if names != function.names or len(values) != len(traced):
+            raise _differs(function, names or "one value", function.names or "one value", records)
+        for mine, theirs in zip(traced, values, strict=True):
+            if not same_value(mine, theirs):
+                raise _differs(function, theirs, mine, records)
+
+
+def _plain(plain: Any, arguments: tuple[Any, ...], function: RowFunction) -> Any:
+    try:
+        with np.errstate(all="ignore"):
+            return take_apart(plain(*arguments))
+    except ScalopsError:
+        raise
+    except Exception as error:
+        raise TraceError(
+            f"the plain function raises {type(error).__name__}: {error}, where its traced form"
+            f" gives a value; the record is {_shown(arguments)}",
+            location=function.location,
+            hint=_CAUSES,
+        ) from error
+
+
+def _differs(function: RowFunction, plain: Any, traced: Any, records: Any) -> TraceError:
+    captured = function.captured
+    assert isinstance(captured, Captured)
+    return TraceError(
+        f"{captured.name} gives {plain!r} when called plainly and {traced!r} when traced;"
+        f" the record is {_shown(records)}",
+        location=function.location,
+        hint=_CAUSES,
+    )
+
+
+def _shown(records: Any) -> str:
+    text = ", ".join(
+        repr(r._values) if isinstance(r, Record) else repr(r) for r in records
+    )
+    return text if len(text) <= 300 else text[:300] + "..."
+
+

@@ -1,0 +1,163 @@
+"""The environment of a loop: a scalar, an array, a tuple, a dict, or a class of named fields."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.errors import LoopError, Location, user_location
+from scalops.algebra.expressions import Expression
+from scalops.value import Value, lift
+
+BARE = "value"
+
+
+class Environment:
+    """Base of a loop's named state: annotate the fields, give each a start value.
+
+        class Model(so.Environment):
+            w: np.ndarray
+            loss: float
+    """
+
+    def __init__(self, **fields: Any) -> None:
+        declared = field_names(type(self))
+        missing = [n for n in declared if n not in fields and not hasattr(type(self), n)]
+        unknown = [n for n in fields if n not in declared]
+        if missing or unknown:
+            problem = f"lacks {missing}" if missing else f"has no field {unknown}"
+            raise LoopError(
+                f"{type(self).__name__} {problem}; its fields are {declared}",
+                location=user_location(),
+            )
+        for name in declared:
+            object.__setattr__(self, name, fields[name] if name in fields else getattr(type(self), name))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in field_names(type(self)):
+            raise LoopError(
+                f"{type(self).__name__} has no field {name!r};"
+                f" its fields are {field_names(type(self))}",
+                location=user_location(),
+                hint="annotate it in the class and give it a start value",
+            )
+        object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        inner = ", ".join(f"{n}={getattr(self, n)!r}" for n in field_names(type(self)))
+        return f"{type(self).__name__}({inner})"
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        names = field_names(type(self))
+        return all(np.array_equal(getattr(self, n), getattr(other, n)) for n in names)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def field_names(kind: type[Environment]) -> list[str]:
+    """Annotated fields, base classes first."""
+    names: dict[str, None] = {}
+    for base in reversed(kind.__mro__):
+        if base is not Environment and issubclass(base, Environment):
+            names.update(dict.fromkeys(base.__dict__.get("__annotations__", {})))
+    return list(names)
+
+
+def _annotations(kind: type[Environment]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(kind)
+    except NameError:
+        return {}
+
+
+class Structure:
+    """How an environment is built from named fields, and taken apart into them."""
+
+    def __init__(self, kind: str, names: tuple[str, ...], rebuild: Callable[[Mapping[str, Any]], Any]):
+        self.kind, self.names, self.rebuild = kind, names, rebuild
+
+    def take_apart(self, result: Any, location: Location | None) -> dict[str, Any]:
+        """The fields of what a body returned; LoopError where it is another structure."""
+        structure, fields = describe(result, location)
+        if structure.kind != self.kind or structure.names != self.names:
+            raise LoopError(
+                f"the body returns {structure.title}; the loop starts with {self.title}",
+                location=location,
+                hint="return the environment with the same fields"
+                if result is not None
+                else "the body returns nothing: end it with `return env`",
+            )
+        return fields
+
+    @property
+    def title(self) -> str:
+        return self.kind if self.kind in (BARE, "nothing") else f"{self.kind} {list(self.names)}"
+
+
+def describe(value: Any, location: Location | None) -> tuple[Structure, dict[str, Any]]:
+    """The structure of an environment and its fields."""
+    if value is None:
+        return Structure("nothing", (), lambda fields: None), {}
+    if isinstance(value, Environment):
+        cls = type(value)
+        names = tuple(field_names(cls))
+        fields = {n: getattr(value, n) for n in names}
+        return Structure(cls.__name__, names, lambda f: cls(**f)), fields
+    if isinstance(value, dict):
+        if not all(isinstance(k, str) for k in value):
+            raise LoopError("an environment's keys must be strings", location=location)
+        return Structure("dict", tuple(value), dict), dict(value)
+    if isinstance(value, tuple):
+        own = getattr(value, "_fields", None)
+        names = own or tuple(f"_{i}" for i in range(len(value)))
+        if own:
+            cls2: Any = type(value)
+            return Structure(cls2.__name__, names, lambda f: cls2(**f)), dict(zip(names, value, strict=True))
+        return (
+            Structure("tuple", names, lambda f: tuple(f[n] for n in names)),
+            dict(zip(names, value, strict=True)),
+        )
+    return Structure(BARE, (BARE,), lambda f: f[BARE]), {BARE: value}
+
+
+_ANNOTATED = {float: "float64", int: "int64", bool: "bool", str: "string"}
+
+
+def start_field(
+    owner: Any, name: str, value: Any, location: Location | None
+) -> tuple[Expression, ArrayType]:
+    """A start value and its type, converted to the field's annotation."""
+    expression = lift(value)
+    if expression is None:
+        raise LoopError(
+            f"the field {name!r} starts as a {type(value).__name__};"
+            " expected a number, an array or a Value",
+            location=location,
+        )
+    kind = expression.type.strong()
+    annotation = _annotations(type(owner)).get(name) if isinstance(owner, Environment) else None
+    wanted = _ANNOTATED.get(annotation) if isinstance(annotation, type) else None
+    if wanted is not None and wanted != kind.name:
+        fits = (
+            not kind.is_string
+            and wanted != "string"
+            and np.can_cast(kind.numpy, np.dtype(wanted), "same_kind")
+        )
+        if not fits:
+            raise LoopError(
+                f"the field {name!r} is annotated {annotation.__name__} and starts as {kind}",  # type: ignore[union-attr]
+                location=location,
+            )
+        kind = ArrayType(wanted, kind.shape)
+    return expression, kind
+
+
+def symbols(structure: Structure, values: Mapping[str, Value]) -> Any:
+    """A fresh environment of symbols, for one call of the body."""
+    return structure.rebuild(values)

@@ -1,0 +1,2 @@
+"""Placeholder."""
+def execute(job, options, listen=None): raise RuntimeError

@@ -1,0 +1,68 @@
+"""Results: nestings of lazy things taken apart for one job and put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from scalops.algebra.errors import PlanError, user_location
+from scalops.engine.outcome import LoopOutcome
+from scalops.loop import BareLoop, Loop, LoopResult
+from scalops.structured import StructuredValue
+from scalops.table import Table
+from scalops.value import Value
+
+
+def take_leaves(wanted: Any) -> list[Any]:
+    """The tables, values and loops of a nesting, in order."""
+    if isinstance(wanted, (Table, Value, Loop)):
+        return [wanted]
+    if isinstance(wanted, StructuredValue):
+        return take_leaves(wanted.parts)
+    if isinstance(wanted, dict):
+        return [leaf for item in wanted.values() for leaf in take_leaves(item)]
+    if isinstance(wanted, (list, tuple)):
+        return [leaf for item in wanted for leaf in take_leaves(item)]
+    raise PlanError(
+        f"collect takes tables, values, loops, and dicts, lists and tuples of them;"
+        f" it got a {type(wanted).__name__}",
+        location=user_location(),
+    )
+
+
+def rebuild(wanted: Any, results: Iterator[tuple[Any, Any]]) -> Any:
+    """The same nesting with results in the place of what was lazy."""
+    if isinstance(wanted, (Table, Value, Loop)):
+        leaf, result = next(results)
+        if isinstance(leaf, (Loop, BareLoop)):
+            return loop_result(leaf, result).env
+        return result
+    if isinstance(wanted, StructuredValue):
+        return rebuild(wanted.parts, results)
+    if isinstance(wanted, dict):
+        return {name: rebuild(item, results) for name, item in wanted.items()}
+    parts = [rebuild(item, results) for item in wanted]
+    if hasattr(wanted, "_fields"):
+        return type(wanted)(*parts)
+    return parts if isinstance(wanted, list) else tuple(parts)
+
+
+def loop_result(loop: Loop | BareLoop, outcome: LoopOutcome) -> LoopResult:
+    """A loop's outcome in the form of its environment."""
+    return LoopResult(
+        loop.structure.rebuild(outcome.state),
+        outcome.iterations,
+        outcome.converged,
+        history_table(outcome),
+        dict(outcome.profile),
+    )
+
+
+def history_table(outcome: LoopOutcome) -> pa.Table:
+    """One row per iteration: its number from 0, the scalar fields after it, seconds."""
+    columns: dict[str, Any] = {"iteration": pa.array(range(outcome.iterations), pa.int64())}
+    for name, values in outcome.history.items():
+        columns[name] = pa.array(values)
+    return pa.table(columns)

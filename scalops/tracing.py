@@ -1,0 +1,95 @@
+"""Tracing: a user's function is called with symbols and leaves an expression behind.
+
+A symbol that is asked for a truth value, a number or a string has none to give. In a row
+function this voids the trace: the signal is a BaseException, and the trace remembers it, so
+that a user's `except` cannot hide it; the function then runs as it is, record by record. In a
+loop body or condition there is no other way to run it, so it is a TraceError.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from scalops.algebra.errors import Location, ScalopsError, TraceError, user_location
+from scalops.algebra.expressions import Expression
+
+Kind = Literal["row", "loop"]
+
+
+class VoidTrace(BaseException):
+    """Raised in a row function when a symbol is asked for what only a value has."""
+
+
+@dataclass
+class Trace:
+    """One call of a user's function with symbols."""
+
+    kind: Kind
+    what: str
+    reason: str | None = None
+    location: Location | None = None
+    error: ScalopsError | None = None
+    starts: dict[int, dict[str, Expression]] = field(default_factory=dict)
+
+
+class _Stack(threading.local):
+    def __init__(self) -> None:
+        self.traces: list[Trace] = []
+
+
+_stack = _Stack()
+
+
+def current() -> Trace | None:
+    """The innermost trace of this thread."""
+    return _stack.traces[-1] if _stack.traces else None
+
+
+def row_depth() -> int:
+    """How many row functions are being traced, one inside the other."""
+    return sum(t.kind == "row" for t in _stack.traces)
+
+
+def loop_starts() -> dict[int, dict[str, Expression]]:
+    """The start environments of the loops whose bodies are being traced, by loop token."""
+    starts: dict[int, dict[str, Expression]] = {}
+    for trace in _stack.traces:
+        starts.update(trace.starts)
+    return starts
+
+
+@contextmanager
+def tracing(
+    kind: Kind, what: str, starts: dict[int, dict[str, Expression]] | None = None
+) -> Iterator[Trace]:
+    """Trace a call; what the user's code hid with an `except` is raised at the end."""
+    trace = Trace(kind, what, starts=starts or {})
+    _stack.traces.append(trace)
+    try:
+        yield trace
+    finally:
+        _stack.traces.pop()
+    if trace.error is not None:
+        raise trace.error
+
+
+def refuse(asked: str, hint: str) -> None:
+    """A symbol was asked for something: void a row trace, refuse in a loop, else return."""
+    trace = current()
+    if trace is None:
+        return
+    where = user_location()
+    if trace.kind == "row":
+        if trace.reason is None:
+            trace.reason, trace.location = f"asks for {asked}", where
+        raise VoidTrace(asked)
+    trace.error = trace.error or TraceError(
+        f"{trace.what} asks for {asked}, which is not known before the loop runs",
+        location=where,
+        hint=hint,
+    )
+    raise trace.error

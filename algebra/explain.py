@@ -14,6 +14,7 @@ from scalops.algebra.printing import constant_text, fold_text, text
 from scalops.algebra.tree import Node, walk
 
 WIDTH = 100
+_DEEPEST = 24  # a plan deeper than this (an unrolled loop) is not indented any further
 FORMAT_VERSION = 1
 
 
@@ -29,7 +30,11 @@ class Display:
     def to_text(self) -> str:
         """Indented lines no wider than WIDTH."""
         lines: list[str] = []
-        _write(self, 0, lines)
+        stack = [(self, 0)]
+        while stack:
+            node, depth = stack.pop()
+            _write(node, min(depth, _DEEPEST), lines)
+            stack.extend((child, depth + 1) for child in reversed(node.children))
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,8 +67,6 @@ def _write(node: Display, depth: int, lines: list[str]) -> None:
                 f"{shown:<{width}}  {value}", f"{indent}· ", f"{indent}  {'':<{width}}      "
             )
         )
-    for child in node.children:
-        _write(child, depth + 1, lines)
 
 
 def _wrapped(line: str, first: str, rest: str) -> list[str]:
@@ -119,21 +122,28 @@ class PlanPrinter:
 
     def display(self, node: Node) -> Display:
         """The display tree of a table, value or job."""
+        roots: list[Display] = []
+        stack: list[tuple[Node, list[Display]]] = [(node, roots)]
+        while stack:
+            node, siblings = stack.pop()
+            made, inputs = self._line(node)
+            siblings.append(made)
+            stack.extend((child, made.children) for child in reversed(inputs))
+        return roots[0]
+
+    def _line(self, node: Node) -> tuple[Display, list[Node]]:
+        """One line of the plan, and what stands below it."""
         if isinstance(node, ex.Expression):
-            return self._with_inputs(Display(f"Value {self._text(node)}"), node)
+            return Display(f"Value {self._text(node)}"), _inputs(node)
         title = self._title(node)
         if node in self._shown and (node in self.names or node in self._shared):
-            return Display(f"{self._mark(node)}{title.split(' ')[0]} as above")
+            return Display(f"{self._mark(node)}{title.split(' ')[0]} as above"), []
         self._shown.add(node)
         made = Display(self._mark(node) + title, self._details(node))
         if node.location is not None and not isinstance(node, op.Job):
             made.location = str(node.location)
         made.details.extend(self._notes(node))
-        return self._with_inputs(made, node)
-
-    def _with_inputs(self, made: Display, node: Node) -> Display:
-        made.children.extend(self.display(child) for child in _inputs(node))
-        return made
+        return made, _inputs(node)
 
     def _mark(self, node: Node) -> str:
         if isinstance(node, op.Loop):

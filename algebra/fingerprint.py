@@ -11,7 +11,7 @@ import hashlib
 from dataclasses import fields
 
 from scalops.algebra.expressions import Bound, Captured, Iteration, Opaque, State
-from scalops.algebra.operators import Loop, Scan
+from scalops.algebra.operators import Loop
 from scalops.algebra.tree import Node, feed, walk
 
 FORMAT_VERSION = 1
@@ -43,8 +43,8 @@ def _digest(roots: tuple[Node, ...], payloads: bool) -> bytes:
             value = getattr(node, item.name)
             if isinstance(node, (Loop, State, Bound, Iteration)) and item.name in ("token", "loop"):
                 value = numbers.get(value, value)
-            elif isinstance(node, Scan) and item.name == "source":
-                value = (node.source.title, node.source.stamp)
+            elif hasattr(value, "stamp"):  # a source, in a logical or physical scan
+                value = (value.title, value.stamp)
             elif isinstance(node, Opaque) and isinstance(value, Captured) and not payloads:
                 value = (value.name, str(value.location))
             feed(value, state.update, digests.__getitem__)

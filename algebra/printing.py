@@ -139,6 +139,8 @@ class _Printer:
         if entry.form and len(arguments) == 2:
             own = _PRECEDENCE.get(entry.form, _COMPARE)
             left, right = (own + 1, own) if entry.form == "**" else (own, own + 1)
+            if own == _COMPARE:  # Python would chain a < b < c
+                left = own + 1
             a, b = self._at(arguments[0], left), self._at(arguments[1], right)
             return f"{a} {entry.form} {b}", own
         if entry.form and len(arguments) == 1:

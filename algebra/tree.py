@@ -150,7 +150,7 @@ def transform(
 
 def with_children(node: N, new: dict[Node, Node]) -> N:
     """The node with each child replaced by `new[child]`; the same object if none differs."""
-    if all(new[child] is child for child in node.children):
+    if all(new[child] == child for child in node.children):
         return node
     changes = {}
     for item in fields(node):

@@ -16,10 +16,10 @@ import numpy as np
 
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
-from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.dtypes import BOOL, ArrayType
 from scalops.algebra.errors import DataError, OptimizerError
 from scalops.algebra.folds import FOLDS, Fold
-from scalops.algebra.tree import Node
+from scalops.algebra.tree import Node, walk
 from scalops.engine.blocks import Block
 from scalops.engine.opaque import Text, bind, python_value
 from scalops.engine.records import Record, take_apart
@@ -45,14 +45,13 @@ class Interpreter:
     def __init__(self, sample: int | None = None, starts: Starts | None = None) -> None:
         self._sample = sample
         self._environment: Environment = {}
-        self._folded: dict[Node, Row] = {}
-        self._depends: dict[Node, bool] = {}
+        self._changes: dict[int, int] = {}
+        self._tokens: dict[Node, frozenset[int]] = {}
+        self._known: dict[Node, tuple[tuple[int, ...], Row]] = {}
         for token, fields in (starts or {}).items():
             for name, start in fields.items():
-                self._environment["state", token, name] = as_numpy(
-                    self.value(start), start.type.strong()
-                )
-            self._environment["iteration", token, ""] = 0
+                self._set("state", token, name, as_numpy(self.value(start), start.type.strong()))
+            self._set("iteration", token, "", 0)
 
     # Tables.
 
@@ -169,22 +168,34 @@ class Interpreter:
 
     def aggregate(self, node: op.Aggregate) -> Row:
         """The one record of an Aggregate."""
-        if self._constant(node):
-            if node not in self._folded:
-                self._folded[node] = self._aggregate(node)
-            return self._folded[node]
-        return self._aggregate(node)
+        return self._once(
+            node, lambda: self._fold(node.folds, self.records(node.source), node)
+        )
 
-    def _constant(self, node: Node) -> bool:
-        if node not in self._depends:
-            from scalops.algebra.tree import walk
+    def _set(self, kind: str, loop: int, name: str, value: Any) -> None:
+        self._environment[kind, loop, name] = value
+        self._changes[loop] = self._changes.get(loop, 0) + 1
 
-            leaves = (ex.State, ex.Bound, ex.Iteration, ex.Reduced)
-            self._depends[node] = any(isinstance(n, leaves) for n in walk(node))
-        return not self._depends[node]
+    def _once(self, node: Node, compute: Callable[[], Row]) -> Row:
+        """A result, computed again only when a loop that it reads has moved on."""
+        state = tuple(self._changes.get(t, 0) for t in sorted(self._read(node)))
+        if node not in self._known or self._known[node][0] != state:
+            self._known[node] = state, compute()
+        return self._known[node][1]
 
-    def _aggregate(self, node: op.Aggregate) -> Row:
-        return self._fold(node.folds, self.records(node.source), node)
+    def _read(self, root: Node) -> frozenset[int]:
+        """The loops around a node whose environment it reads; 0 stands for reduced values."""
+        if root not in self._tokens:
+            for node in walk(root):
+                read: frozenset[int] = frozenset().union(*(self._tokens[c] for c in node.children))
+                if isinstance(node, (ex.State, ex.Bound, ex.Iteration)):
+                    read |= {node.loop}
+                elif isinstance(node, ex.Reduced):
+                    read |= {0}
+                elif isinstance(node, op.Loop):
+                    read -= {node.token, 0}
+                self._tokens[node] = read
+        return self._tokens[root]
 
     def _fold(self, folds: tuple[Fold, ...], rows: Iterable[Row], node: Node) -> Row:
         evaluator = self.evaluator([a for f in folds for a in f.arguments])
@@ -227,22 +238,20 @@ class Interpreter:
             if name in loop.state_types:
                 return as_numpy(self.value(dict(loop.start)[name]), loop.state_types[name])
             return np.int64(0) if name == ex.ITERATIONS else np.bool_(False)
-        if not self._constant(loop) or loop not in self._folded:
-            self._folded[loop] = self.run_loop(loop)
-        return self._folded[loop][name]
+        return self._once(loop, lambda: self.run_loop(loop))[name]
 
     def run_loop(self, loop: op.Loop) -> Row:
         """The final environment, with `iterations` and `converged`."""
         state = {n: as_numpy(self.value(e), loop.state_types[n]) for n, e in loop.start}
         for name, e in loop.bindings:
-            self._environment["bound", loop.token, name] = self.value(e)
+            self._set("bound", loop.token, name, self.value(e))
         iterations, converged = 0, False
         elements = None
         if loop.range is not None:
             elements = range(loop.range.start, loop.range.stop, loop.range.step)
         while True:
             for name, value in state.items():
-                self._environment["state", loop.token, name] = value
+                self._set("state", loop.token, name, value)
             if elements is not None and iterations >= len(elements):
                 converged = True
                 break
@@ -252,7 +261,7 @@ class Interpreter:
             if loop.max_iterations is not None and iterations >= loop.max_iterations:
                 break
             element = iterations if elements is None else elements[iterations]
-            self._environment["iteration", loop.token, ""] = element
+            self._set("iteration", loop.token, "", element)
             if isinstance(loop.body, op.MapReduceUpdate):
                 self._map_reduce(loop.body)
             new = [(n, self.value(e)) for n, e in loop.body.update]
@@ -268,7 +277,7 @@ class Interpreter:
             for row in self.records(body.source)
         )
         for name, value in self._fold(body.reduce, rows, body).items():
-            self._environment["reduced", 0, name] = value
+            self._set("reduced", 0, name, value)
 
 
 def _expressions(roots: Sequence[ex.Expression]) -> list[ex.Expression]:
@@ -293,14 +302,18 @@ def _expressions(roots: Sequence[ex.Expression]) -> list[ex.Expression]:
 def apply_function(node: ex.Call, arguments: list[Any]) -> Any:
     """A function of the table on single-record values; null in, null out."""
     name = node.function.name
+    kind = node.any_type
     if any(a is None for a in arguments):
         if name == "where":
             return arguments[1] if arguments[0] is not None and arguments[0] else arguments[2]
-        if name in _KLEENE:
+        if name in _KLEENE and kind == BOOL:
             known = [None if a is None else bool(a) for a in arguments]
             return _KLEENE[name](*known)
         return None
-    return node.function.evaluate(*arguments, **dict(node.parameters))
+    value = node.function.evaluate(*arguments, **dict(node.parameters))
+    if isinstance(kind, ArrayType) and kind.weak and not kind.shape:
+        return kind.python(value)  # NumPy's own result would not be weak any more
+    return value
 
 
 def _step(fold: Fold, state: Any, values: list[Any], combine: Callable[..., list[Any]]) -> Any:
@@ -331,7 +344,7 @@ def _contribution(fold: Fold, values: list[Any]) -> Any:
             return np.multiply(values[0], values[1])
         case "sum_outer" | "add_outer":
             return np.multiply.outer(values[0], values[1])
-        case "sum" | "any" | "all":
+        case "sum" | "mean" | "any" | "all":
             return np.asarray(values[0]).astype(fold.type.numpy)[()]
         case _:
             return values[0]

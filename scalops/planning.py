@@ -1,2 +1,64 @@
-"""Placeholder."""
-def execute(job, options, listen=None): raise RuntimeError
+"""From a job to its results: optimize, lower, run."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from scalops.algebra import operators as op
+from scalops.algebra.schema import Schema
+from scalops.engine.blas import single_threaded
+from scalops.engine.driver import Driver, Listener
+from scalops.engine.embedded import EmbeddedBackend
+from scalops.engine.memory import MemoryBudget
+from scalops.engine.physical_plan import PhysicalPlan
+from scalops.engine.storage.arrow import block_to_batch, schema_to_arrow
+from scalops.engine.threads import ThreadPool
+from scalops.optimizer.lowering import lower
+from scalops.optimizer.phases import PHASES
+from scalops.optimizer.replan import replan
+from scalops.optimizer.rewriter import Firing, rewrite
+
+if TYPE_CHECKING:
+    from scalops.session import Options
+
+_pools: dict[int, ThreadPool] = {}
+_pools_lock = threading.Lock()
+
+
+def optimize(job: op.Job) -> tuple[op.Job, list[Firing]]:
+    """The optimized job and what the rules did."""
+    return rewrite(job, PHASES)
+
+
+def plan(job: op.Job) -> PhysicalPlan:
+    """The physical plan of a job."""
+    return lower(optimize(job)[0])
+
+
+def _pool(threads: int) -> ThreadPool:
+    size = threads or len(os.sched_getaffinity(0))
+    with _pools_lock:
+        if size not in _pools:
+            _pools[size] = ThreadPool(size)
+        return _pools[size]
+
+
+def execute(job: op.Job, options: Options, listener: Listener | None = None) -> list[Any]:
+    """Run a job in this process: values, pyarrow tables and loop outcomes, in order."""
+    physical = plan(job)
+    backend = EmbeddedBackend(_pool(options.threads), MemoryBudget(options.memory))
+    with single_threaded():
+        results = Driver(physical, backend, listener, replan).run()
+    for i, node in enumerate(job.outputs):
+        if isinstance(node, op.Operator) and not isinstance(node, op.Loop):
+            results[i] = _to_arrow(results[i], node.schema)
+    return results
+
+
+def _to_arrow(blocks: list[Any], schema: Schema) -> pa.Table:
+    batches = [block_to_batch(b, schema) for b in blocks if b.rows]
+    return pa.Table.from_batches(batches, schema_to_arrow(schema))

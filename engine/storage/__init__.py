@@ -1,5 +1,6 @@
-"""Where records come from: memory and files, in partitions read as blocks."""
+"""Where records come from: memory and files, in partitions read as blocks; and Arrow's forms."""
 
+from scalops.engine.storage.arrow import block_to_batch, schema_from_arrow, schema_to_arrow
 from scalops.engine.storage.file_source import READERS, FileSource, read_csv, read_parquet
 from scalops.engine.storage.memory_source import MemorySource
 from scalops.engine.storage.partitions import Partition, ReadableSource
@@ -10,6 +11,9 @@ __all__ = [
     "MemorySource",
     "Partition",
     "ReadableSource",
+    "block_to_batch",
     "read_csv",
     "read_parquet",
+    "schema_from_arrow",
+    "schema_to_arrow",
 ]

@@ -20,8 +20,8 @@ SAMPLED_TEXT_BYTES = 65_536
 def checksum(column: Array | pa.ChunkedArray, kind: ArrayType) -> str:
     """A digest of at most 4,096 elements at fixed strides, the first and the last.
 
-    Of Arrow data at most 256 records. It depends on the contents alone, not on memory layout,
-    chunks or process.
+    Of Arrow data at most 256 records. It depends on the contents alone, not on where they lie
+    in memory or in which process.
     """
     state = hashlib.blake2b(digest_size=16)
     if isinstance(column, np.ndarray):

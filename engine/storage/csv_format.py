@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import ClassVar
 
@@ -117,7 +119,7 @@ class CsvFormat:
         fields = next(csv.reader([text], delimiter=self.delimiter))
         if not self.has_header:
             return Layout(start, tuple(f"f{i}" for i in range(len(fields))))
-        twice = sorted({name for name in fields if fields.count(name) > 1})
+        twice = sorted(name for name, times in Counter(fields).items() if times > 1)
         if twice:
             raise SchemaError(
                 f"{file.path}: its header has the columns {twice} twice",
@@ -198,7 +200,7 @@ class CsvContents:
     def rows(self) -> None:
         return None
 
-    @property
+    @cached_property
     def _offsets(self) -> list[int]:
         return list(accumulate((file.size for file in self.files), initial=0))
 

@@ -68,7 +68,7 @@ def reading(path: str, form: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except (pa.ArrowException, OSError, EOFError, MemoryError, OverflowError) as error:
+    except (pa.ArrowException, OSError, UnicodeError, OverflowError) as error:
         raise DataError(f"{path} {_what_is_wrong(error, form)}") from error
 
 
@@ -93,8 +93,11 @@ def find_files(paths: Paths, suffixes: tuple[str, ...]) -> tuple[tuple[File, ...
 
     Raises: DataError where nothing is found; PlanError for other than local files.
     """
-    one = isinstance(paths, (str, bytes)) or not isinstance(paths, Sequence)
-    given: list[object] = [paths] if one else [*paths]  # type: ignore[misc]
+    given: list[object]
+    if isinstance(paths, (str, bytes, os.PathLike)) or not isinstance(paths, Sequence):
+        given = [paths]
+    else:
+        given = list(paths)
     if not given:
         raise PlanError("an empty list of paths: no file to read")
     found: list[str] = []
@@ -141,11 +144,13 @@ def _expand(path: str, suffixes: tuple[str, ...]) -> list[str]:
         if not os.path.lexists(path):
             raise DataError(f"no file {path!r}{_folder(path)}", hint="check the path")
         return [path]
-    shown = os.path.basename(path).startswith("_")
+    written = Path(path).parts
+    any_hidden = any(part.startswith("_") and glob.has_magic(part) for part in written)
     matches = [
         match
         for match in sorted(glob.glob(path, recursive=True))
-        if shown or not os.path.basename(match).startswith("_")
+        if any_hidden
+        or not any(part.startswith("_") and part not in written for part in Path(match).parts)
     ]
     if not matches:
         raise DataError(

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from scalops.algebra.errors import DataError
 from scalops.engine.storage.files import File, reading
 
-# Row groups are read through buffers of this size, one per column, never as a whole.
+# Row groups are read through buffers of this size, one per column. With pre_buffer, or without
+# a buffer size, Arrow would hold the whole row group.
 READ_BUFFER_BYTES = 1 << 20
 MAX_IDLE_CURSORS = 8
 
@@ -42,7 +43,7 @@ def opened(file: File) -> Iterator[Any]:
 
 def _open(file: File) -> Any:
     with reading(file.path, "Parquet"):
-        return pq.ParquetFile(file.path, buffer_size=READ_BUFFER_BYTES)
+        return pq.ParquetFile(file.path, pre_buffer=False, buffer_size=READ_BUFFER_BYTES)
 
 
 class Cursor:

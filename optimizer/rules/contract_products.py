@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from scalops.algebra import operators as op
-from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.expressions import Call, Expression, call, columns
+from scalops.algebra.expressions import Call, Constant, Expression, call, columns, constant
 from scalops.algebra.folds import Fold
 from scalops.algebra.functions import function
 from scalops.algebra.tree import Node
@@ -22,7 +23,8 @@ def contract_products(node: Node) -> Node | None:
     Σ -y·x / (1 + e^m) becomes (-y / (1 + e^m)) @ X and no records × features array is made.
     Sound by associativity and commutativity of multiplication, up to rounding: a numeric
     decision, taken from the program alone. Floating point only, and only where the vector
-    already has the sum's type.
+    already has the sum's type; factors that met the vector one after the other meet each other
+    in that type, so that no narrow integer overflows that did not before.
     """
     if not isinstance(node, op.Aggregate):
         return None
@@ -38,7 +40,7 @@ def _contracted(fold: Fold) -> Fold | None:
     (argument,) = fold.arguments
     if not argument.type.shape or argument.type.name not in _FLOATS:
         return None
-    scale, vector = _factor(argument)
+    scale, vector = _factor(argument, argument.type.name)
     if vector is None or vector.type.name != argument.type.name:
         return None
     if not columns([vector]) or vector.type.shape != argument.type.shape:
@@ -50,34 +52,34 @@ def _contracted(fold: Fold) -> Fold | None:
             return None
         if scale is not None:
             left = call(function("multiply"), scale, left)
-        if left.type.name != right.type.name or max(len(left.type.shape), len(right.type.shape)) > 1:
+        if left.type.name != right.type.name:
+            return None
+        if len(left.type.shape) != 1 or len(right.type.shape) != 1:
             return None
         return replace(fold, kind=outer, arguments=(left, right))
     if scale is None or not columns([scale]) or vector.type.shape == ():
         return None
-    if scale.type.name != vector.type.name:
-        scale = call(function("cast"), scale, dtype=vector.type.name)
     return replace(fold, kind=scaled, arguments=(scale, vector))
 
 
 _Factors = tuple[Expression | None, Expression | None]
 
 
-def _factor(e: Expression) -> _Factors:
-    """(scalar, rest) with e = scalar · rest; either may be missing."""
+def _factor(e: Expression, dtype: str) -> _Factors:
+    """(scalar, rest) with e = scalar · rest; either may be missing. The scalar is a `dtype`."""
     if not e.type.shape:
-        return e, None
+        return _typed(e, dtype), None
     if isinstance(e, Call):
         match e.function.name, e.arguments:
             case "multiply", (a, b):
-                (s, x), (t, z) = _factor(a), _factor(b)
+                (s, x), (t, z) = _factor(a, dtype), _factor(b, dtype)
                 if x is None or z is None:
                     return _product(s, t), x if z is None else z
             case "divide", (a, b) if not b.type.shape:
-                s, x = _factor(a)
-                return _quotient(s, b), x
+                s, x = _factor(a, dtype)
+                return _quotient(s, _typed(b, dtype)), x
             case "negative", (a,):
-                s, x = _factor(a)
+                s, x = _factor(a, dtype)
                 if s is not None:
                     return call(function("negative"), s), x
     return None, e
@@ -92,8 +94,12 @@ def _product(s: Expression | None, t: Expression | None) -> Expression | None:
 def _quotient(s: Expression | None, t: Expression) -> Expression:
     if s is not None:
         return call(function("divide"), s, t)
-    return call(function("reciprocal"), call(function("cast"), t, dtype=_float(t.type)))
+    return call(function("reciprocal"), t)
 
 
-def _float(kind: ArrayType) -> str:
-    return kind.name if kind.name in _FLOATS else "float64"
+def _typed(e: Expression, dtype: str) -> Expression:
+    if e.type.name == dtype:
+        return e
+    if isinstance(e, Constant):
+        return constant(np.asarray(e.value).astype(dtype)[()])
+    return call(function("cast"), e, dtype=dtype)

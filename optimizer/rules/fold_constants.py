@@ -29,7 +29,9 @@ def fold_constants(node: Node) -> Node | None:
     try:
         with np.errstate(all="ignore"):
             value = node.function.evaluate(*values, **dict(node.parameters))
-    except (ArithmeticError, ValueError, np.linalg.LinAlgError):
+    except (ArithmeticError, LookupError, ValueError, np.linalg.LinAlgError):
+        return None
+    if kind.weak and kind.shape:
         return None
     if kind.weak:
         return Constant(kind.python(value), location=node.location)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
+from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.tree import Node, substitute, walk
 from scalops.optimizer.cost import compute_cost, read_cost
 from scalops.optimizer.invariance import Invariance, is_table
@@ -113,7 +114,8 @@ def _largest_invariant(roots: list[ex.Expression], analysis: Invariance) -> list
             continue
         seen.add(node)
         computed = isinstance(node, (ex.Call, ex.Item)) and bool(ex.columns([node]))
-        if computed and not analysis.varies(node):
+        weak = isinstance(node.any_type, ArrayType) and node.any_type.weak
+        if computed and not weak and not analysis.varies(node):
             found[node] = None
         else:
             stack.extend(reversed(node.children))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from scalops.algebra import operators as op
-from scalops.algebra.expressions import Expression, columns
+from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.expressions import Constant, Expression, call, columns, constant
 from scalops.algebra.folds import Fold
+from scalops.algebra.functions import function
 from scalops.algebra.tree import Node, substitute
 
 
@@ -28,7 +30,16 @@ def merge_maps(node: Node) -> Node | None:
 def inline(expression: Expression, outputs: tuple[op.Named, ...]) -> Expression:
     """The expression over a projection's input."""
     named = dict(outputs)
-    return substitute(expression, {c: named[c.name] for c in columns([expression])})
+    return substitute(expression, {c: _as_column(named[c.name]) for c in columns([expression])})
+
+
+def _as_column(e: Expression) -> Expression:
+    """A column has a definite width, so what takes its place must not be weakly typed."""
+    if not (isinstance(e.any_type, ArrayType) and e.any_type.weak):
+        return e
+    if isinstance(e, Constant):
+        return constant(e.type.numpy.type(e.value))
+    return call(function("cast"), e, dtype=e.type.name)
 
 
 def inline_fold(fold: Fold, outputs: tuple[op.Named, ...]) -> Fold:

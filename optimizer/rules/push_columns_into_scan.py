@@ -51,7 +51,7 @@ def _is_identity(node: op.Project) -> bool:
 def _narrowed(source: op.Operator, wanted: frozenset[str]) -> op.Operator | None:
     """The table with the wanted columns only, or None where it has no others."""
     names = tuple(n for n in source.schema.names if n in wanted)
-    if not names:
+    if not names and len(source.schema):
         types = source.schema.types
         names = (min(source.schema.names, key=lambda n: (types[n].is_string, types[n].bytes)),)
     if names == source.schema.names:

@@ -78,7 +78,8 @@ def _shared(roots: list[ex.Expression]) -> list[ex.Expression]:
 def _worth_a_name(node: Node) -> bool:
     if not isinstance(node, (ex.Call, ex.Item)) or not ex.columns([node]):
         return False
-    if not isinstance(node.any_type, ArrayType):
+    kind = node.any_type
+    if not isinstance(kind, ArrayType) or kind.weak:  # a column would be strongly typed
         return False
     return flops(node) >= _LEAST_FLOPS
 

@@ -1,0 +1,341 @@
+"""The embedded backend: stages run in this process, on threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scalops.engine import physical_plan as pp
+from scalops.engine.backends import TableInfo
+from scalops.engine.blocks import Array, Block, block_rows, partition_bounds, reblock
+from scalops.engine.kernels.folds import FoldKernel, Partial
+from scalops.engine.kernels.kernel import Kernel
+from scalops.engine.memory import MemoryBudget
+from scalops.engine.pipelines import (
+    BUFFERS,
+    HeldTable,
+    Pipeline,
+    Runtime,
+    Stored,
+    build,
+    contiguous,
+)
+from scalops.engine.reduction import combine_tree, leaf_count, leaf_ranges
+from scalops.engine.threads import ThreadPool
+
+SMALL_BYTES = 1 << 18  # waking a thread costs more than folding this
+
+
+@dataclass
+class _Reduction:
+    """A TreeAggregate stage, compiled."""
+
+    kernel: Kernel
+    folds: list[FoldKernel]
+    partial_bytes: int
+    results: tuple[Any, ...] = ()
+
+
+class EmbeddedBackend:
+    """Fulfils `backends.Backend` within this process."""
+
+    def __init__(self, pool: ThreadPool, budget: MemoryBudget) -> None:
+        self._pool, self._budget = pool, budget
+        self._runtime: Runtime
+        self._stages: list[pp.Stage] = []
+        self._pipelines: dict[int, Pipeline] = {}
+        self._reductions: dict[int, _Reduction] = {}
+        self._inline: frozenset[int] = frozenset()
+        self._cancelled = False
+
+    # Life.
+
+    def start(self, plan: pp.PhysicalPlan) -> None:
+        self._runtime = Runtime(plan, self._budget)
+        self._stages = list(plan.stages)
+        for stage in plan.stages:
+            pipeline = build(stage.source, self._runtime)
+            self._pipelines[stage.number] = pipeline
+            if isinstance(stage.sink, pp.TreeAggregate):
+                self._reductions[stage.number] = self._reduction(stage.sink, pipeline)
+
+    def _reduction(self, sink: pp.TreeAggregate, pipeline: Pipeline) -> _Reduction:
+        arguments = [a for f in sink.folds for a in f.arguments]
+        kernel = Kernel(arguments, block_rows(pipeline.schema), transient=True)
+        folds = [FoldKernel(f, self._runtime.slots) for f in sink.folds]
+        return _Reduction(kernel, folds, sum(f.type.bytes for f in sink.folds))
+
+    def stop(self) -> None:
+        if not hasattr(self, "_runtime"):
+            return
+        for number in list(self._runtime.tables):
+            self.release(number)
+        self._budget.release(BUFFERS)
+        self._pipelines.clear()
+        self._reductions.clear()
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def lost(self) -> tuple[str, ...]:
+        return ()
+
+    def commit(self, iteration: int) -> None:
+        pass  # array state is the driver's; nothing is kept here from one iteration to the next
+
+    def change(self, change: pp.Change) -> None:
+        self._inline = change.inline
+
+    def bind(self, values: Mapping[int, Any]) -> None:
+        slots = self._runtime.slots
+        for number, value in values.items():
+            slots[number] = value
+        self._runtime.version += 1
+
+    # Stages.
+
+    def partitions(self, stage: int) -> int:
+        return self._pipelines[stage].partitions()
+
+    def run_stage(self, stage: int) -> None:
+        sink = self._stages[stage].sink
+        if isinstance(sink, pp.CountPrefix):
+            self._count_prefix(self._pipelines[stage], sink)
+        else:
+            self._reduce(stage)
+
+    def combine(self, stage: int) -> tuple[Any, ...]:
+        return self._reductions[stage].results
+
+    def _reduce(self, stage: int) -> None:
+        pipeline, reduction = self._pipelines[stage], self._reductions[stage]
+        runtime = self._runtime
+        for fold in reduction.folds:
+            fold.bind(runtime.slots, runtime.version)
+        leaves = leaf_count(
+            pipeline.partitions(), pipeline.source_bytes, reduction.partial_bytes
+        )
+        ranges = leaf_ranges(pipeline.partitions(), leaves)
+
+        def leaf(worker: int, index: int) -> list[Partial]:
+            first, last = ranges[index]
+            return self._fold_blocks(
+                reduction, (b for p in range(first, last) for b in pipeline.blocks(p, worker)), worker
+            )
+
+        def merge(a: list[Partial], b: list[Partial]) -> list[Partial]:
+            return [f.merge(x, y) for f, x, y in zip(reduction.folds, a, b, strict=True)]
+
+        held = f"partials of stage {stage}"
+        small = stage in self._inline or pipeline.source_bytes < SMALL_BYTES
+        if leaves == 1 or small or not self._budget.reserve(
+            leaves * reduction.partial_bytes, held
+        ):
+            combined = _combine_stream((leaf(0, i) for i in range(leaves)), merge)
+        else:
+            partials: list[Any] = [None] * leaves
+
+            def task(worker: int, index: int) -> None:
+                partials[index] = leaf(worker, index)
+
+            try:
+                self._pool.run(task, leaves)
+            finally:
+                self._budget.release(held)
+            combined = combine_tree(partials, merge)
+        reduction.results = tuple(
+            f.finish(p) for f, p in zip(reduction.folds, combined, strict=True)
+        )
+
+    def _fold_blocks(
+        self, reduction: _Reduction, blocks: Iterator[Block], worker: int
+    ) -> list[Partial]:
+        """The partials of a leaf: its blocks in order."""
+        frame = self._runtime.frame(worker, reduction.kernel)
+        partials: list[Partial] = [None] * len(reduction.folds)
+        for block in blocks:
+            if block.rows == 0:
+                continue
+            self._check_cancelled()
+            vectors = reduction.kernel.run(frame, block)
+            at = 0
+            for i, fold in enumerate(reduction.folds):
+                own = vectors[at : at + fold.arity]
+                at += fold.arity
+                partials[i] = fold.merge(partials[i], _owned(fold.block(own, block.rows)))
+        return partials
+
+    def _check_cancelled(self) -> None:
+        if self._cancelled:
+            raise KeyboardInterrupt
+
+    def _count_prefix(self, pipeline: Pipeline, sink: pp.CountPrefix) -> None:
+        """Partitions in order, as many as it takes to find `count` records."""
+        left, counts = sink.count, []
+        for partition in range(pipeline.partitions()):
+            found = 0
+            if left:
+                for block in pipeline.blocks(partition, 0):
+                    found = min(left, found + block.rows)
+                    if found == left:
+                        break
+            counts.append(found)
+            left -= found
+        self._runtime.prefixes[sink.number] = counts
+
+    def load(self, stage: int) -> TableInfo:
+        sink = self._stages[stage].sink
+        assert isinstance(sink, pp.CacheTable)
+        self.release(sink.number)
+        table = _CachedTable(self._pipelines[stage], self._budget, f"cache {sink.number}")
+        self._runtime.tables[sink.number] = table
+        self._pool.run(table.fill, table.partitions())
+        return table.info()
+
+    def exchange(self, stage: int) -> TableInfo:
+        sink = self._stages[stage].sink
+        assert isinstance(sink, pp.Exchange)
+        pipeline = self._pipelines[stage]
+        owner = f"exchange {sink.number}"
+        self.release(sink.number)
+        received: list[list[Block]] = [[] for _ in range(pipeline.partitions())]
+
+        def task(worker: int, partition: int) -> None:
+            for block in pipeline.blocks(partition, worker):
+                self._budget.require(block.bytes, owner)
+                received[partition].append(block)
+
+        self._pool.run(task, pipeline.partitions())
+        parts = repartitioned([b for p in received for b in p], sink.required, pipeline)
+        self._runtime.tables[sink.number] = HeldTable(parts, pipeline.source_bytes)
+        rows = sum(b.rows for p in parts for b in p)
+        size = sum(b.bytes for p in parts for b in p)
+        return TableInfo(len(parts), rows, size, len(parts))
+
+    def fetch(self, stage: int, partition: int) -> list[Block]:
+        return list(self._pipelines[stage].blocks(partition, 0))
+
+    def release(self, table: int) -> None:
+        self._runtime.tables.pop(table, None)
+        self._budget.release(f"cache {table}")
+        self._budget.release(f"exchange {table}")
+
+
+def _owned(partial: Partial) -> Partial:
+    """A partial that is no view of a reused buffer."""
+    if isinstance(partial, np.ndarray) and partial.base is not None:
+        return partial.copy()
+    return partial
+
+
+def _combine_stream(
+    leaves: Iterator[list[Partial]], merge: Callable[[Any, Any], Any]
+) -> list[Partial]:
+    """The canonical tree over leaves as they come: at most log2 of them are held."""
+    stack: list[tuple[int, list[Partial]]] = []
+    for leaf in leaves:
+        level, partial = 0, leaf
+        while stack and stack[-1][0] == level:
+            partial = merge(stack.pop()[1], partial)
+            level += 1
+        stack.append((level, partial))
+    return stack[0][1]
+
+
+class _CachedTable(Stored):
+    """Partitions in contiguous arrays as far as the budget reaches; the rest is made again."""
+
+    def __init__(self, pipeline: Pipeline, budget: MemoryBudget, owner: str) -> None:
+        self._pipeline, self._budget, self._owner = pipeline, budget, owner
+        self._held: dict[int, list[Block]] = {}
+        self.bytes = pipeline.source_bytes
+        self._count = pipeline.partitions()
+
+    def partitions(self) -> int:
+        return self._count
+
+    def fill(self, worker: int, partition: int) -> None:
+        """Hold a partition if the budget allows."""
+        blocks = contiguous(list(self._fresh(partition, worker)), self._pipeline.schema)
+        size = sum(b.bytes for b in blocks if not _is_borrowed(b))
+        if self._budget.reserve(size, self._owner):
+            self._held[partition] = blocks
+
+    def _fresh(self, partition: int, worker: int) -> Iterator[Block]:
+        return reblock(self._pipeline.blocks(partition, worker), self._pipeline.schema)
+
+    def blocks(self, partition: int, worker: int) -> Iterator[Block]:
+        held = self._held.get(partition)
+        return iter(held) if held is not None else self._fresh(partition, worker)
+
+    def info(self) -> TableInfo:
+        """What is held."""
+        rows = sum(b.rows for blocks in self._held.values() for b in blocks)
+        size = sum(b.bytes for blocks in self._held.values() for b in blocks)
+        return TableInfo(self._count, rows, size, len(self._held))
+
+
+def _is_borrowed(block: Block) -> bool:
+    """Whether every column is a view of memory that somebody else holds anyway."""
+    return all(isinstance(c, np.ndarray) and _root(c).nbytes > 2 * c.nbytes for c in block.columns.values())
+
+
+def _root(array: Array) -> Any:
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def repartitioned(
+    blocks: list[Block], required: pp.Properties, pipeline: Pipeline
+) -> list[list[Block]]:
+    """Records sent to the partitions of a layout: contiguous ranges, or by hash of keys."""
+    count = required.partitions or len(partition_bounds(0, pipeline.schema))
+    if required.layout == "hash":
+        return _by_hash(blocks, required.keys, count, pipeline)
+    rows = sum(b.rows for b in blocks)
+    bounds = [(i * rows // count, (i + 1) * rows // count) for i in range(count)]
+    parts: list[list[Block]] = []
+    for start, stop in bounds:
+        own, at = [], 0
+        for block in blocks:
+            a, b = max(start, at), min(stop, at + block.rows)
+            if a < b:
+                own.append(block.slice(a - at, b - at))
+            at += block.rows
+        parts.append(list(reblock(own, pipeline.schema)))
+    return parts
+
+
+def _by_hash(
+    blocks: list[Block], keys: tuple[str, ...], count: int, pipeline: Pipeline
+) -> list[list[Block]]:
+    parts: list[list[Block]] = [[] for _ in range(count)]
+    for block in blocks:
+        target = hash_rows([block.columns[k] for k in keys]) % np.uint64(count)
+        for i in range(count):
+            kept = block.keep(target == i)
+            if kept.rows:
+                parts[i].append(kept)
+    return [list(reblock(p, pipeline.schema)) for p in parts]
+
+
+def hash_rows(columns: list[Any]) -> Array:
+    """A 64-bit hash of each record's keys (splitmix64's finaliser), the same on every machine."""
+    total: Array = np.zeros(len(columns[0]), np.uint64)
+    for column in columns:
+        if isinstance(column, np.ndarray):
+            bits = column.astype(np.float64).view(np.uint64) if column.dtype.kind == "f" else column
+            values = bits.astype(np.uint64)
+        else:
+            from zlib import crc32
+
+            values = np.array([crc32((v or "").encode()) for v in column.to_pylist()], np.uint64)
+        z = total * np.uint64(31) + values + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        total = z ^ (z >> np.uint64(31))
+    return total

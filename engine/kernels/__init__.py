@@ -1,0 +1,1 @@
+"""Kernels: expressions compiled once to steps over blocks of records."""

@@ -1,0 +1,330 @@
+"""An expression set compiled once to steps over blocks, with reused buffers.
+
+Expressions that read no column are uniform: computed once per iteration. The others are
+computed block by block. Equal expressions share a register. Elementwise steps write into
+preallocated buffers, which are reused as soon as their content has been read for the last time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from scalops.algebra import expressions as ex
+from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.errors import ExecutionError, ScalopsError
+from scalops.algebra.tree import Node
+from scalops.engine.blocks import Array, Block, ColumnData
+from scalops.engine.kernels.batched import batched, refuse_null
+from scalops.engine.kernels.nulls import combined_mask, known_arguments
+from scalops.engine.kernels.strings import reads_strings, string_step
+from scalops.engine.opaque import bind, call_rows, python_value, rows_of
+from scalops.engine.records import Record
+
+Vector = tuple[ColumnData, Array | None]  # values and mask of one expression over a block
+_BUFFERED_BYTES = 1 << 14  # smaller results: NumPy's own small-block allocator is as fast
+
+
+@dataclass
+class _Step:
+    node: ex.Expression
+    arguments: tuple[int, ...]
+    target: int
+    apply: Callable[..., Any]
+    buffer: int | None = None
+
+
+@dataclass
+class Frame:
+    """One thread's registers and buffers for a kernel."""
+
+    registers: list[Any]
+    buffers: list[Array | None]
+    version: int = -1
+    buffered: bool = True
+    functions: dict[int, Callable[..., Any]] = field(default_factory=dict)
+
+
+class Kernel:
+    """Expressions over a block's columns; `roots` in order.
+
+    With `transient`, results live in buffers until the next block: for folds, which read them
+    at once. Otherwise results are fresh arrays.
+    """
+
+    def __init__(self, roots: Sequence[ex.Expression], rows: int, transient: bool = False) -> None:
+        self._rows, self._transient = rows, transient
+        self._register: dict[Node, int] = {}
+        self._constants: list[Any] = []
+        self._columns: list[tuple[int, str]] = []
+        self._slots: list[tuple[int, int]] = []
+        self._uniform: list[_Step] = []
+        self._steps: list[_Step] = []
+        self._batched: dict[Node, bool] = {}
+        for root in roots:
+            self._compile(root)
+        self._roots = [(self._register[r], self._batched[r], r) for r in roots]
+        self._buffers: list[tuple[ArrayType, tuple[int, ...]]] = []
+        self._assign_buffers()
+        self._opaque = any(isinstance(s.node, ex.Opaque) for s in self._steps)
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes that one thread's buffers take."""
+        return sum(kind.bytes * self._rows for kind, _ in self._buffers)
+
+    # Compilation.
+
+    def _compile(self, root: ex.Expression) -> None:
+        stack: list[tuple[Node, bool]] = [(root, False)]
+        while stack:
+            node, entered = stack.pop()
+            if node in self._register or not isinstance(node, ex.Expression):
+                continue
+            if not entered:
+                stack.append((node, True))
+                stack.extend((c, False) for c in reversed(node.children))
+                continue
+            register = self._register[node] = len(self._constants)
+            self._constants.append(None)
+            self._batched[node] = self._add(node, register)
+
+    def _add(self, node: ex.Expression, register: int) -> bool:
+        match node:
+            case ex.Constant(value=value):
+                self._constants[register] = value
+                return False
+            case ex.Column(name=name, record=record):
+                self._columns.append((register, name if record == 0 else f"{name}'{record}"))
+                return True
+            case ex.Slot(number=number):
+                self._slots.append((register, number))
+                return False
+            case ex.Item(source=source, index=index):
+                step = _Step(node, (self._register[source],), register, _item(index))
+                return self._place(step, self._batched[source])
+            case ex.Call(arguments=arguments):
+                flags = [self._batched[a] for a in arguments]
+                registers = tuple(self._register[a] for a in arguments)
+                return self._place(
+                    _Step(node, registers, register, _callable(node, flags)), any(flags)
+                )
+            case ex.Opaque():
+                return self._place(_Step(node, (), register, _no_call), True)
+        raise TypeError(f"{type(node).__name__} cannot be compiled")
+
+    def _place(self, step: _Step, batched_step: bool) -> bool:
+        (self._steps if batched_step else self._uniform).append(step)
+        return batched_step
+
+    def _assign_buffers(self) -> None:
+        """Give elementwise steps a buffer; free it after its last reader."""
+        last: dict[int, int] = {}
+        pinned = set() if self._transient else {r for r, _, _ in self._roots}
+        for i, step in enumerate(self._steps):
+            reads = step.arguments
+            if isinstance(step.node, ex.Opaque):
+                reads = tuple(self._register[c] for c in step.node.children if c in self._register)
+            for register in reads:
+                last[register] = i
+            if not _is_elementwise(step.node):
+                pinned_inputs = set(reads)  # its result may be a view of them
+                for register in pinned_inputs:
+                    last[register] = len(self._steps)
+        for register, _, _ in self._roots:
+            last[register] = len(self._steps)
+        free: dict[ArrayType, list[int]] = {}
+        held: dict[int, int] = {}
+        for i, step in enumerate(self._steps):
+            for register in set(step.arguments):
+                if last.get(register) == i and register in held:
+                    buffer = held.pop(register)
+                    free.setdefault(self._buffers[buffer][0], []).append(buffer)
+            kind = step.node.any_type
+            if (
+                not _is_elementwise(step.node)
+                or step.target in pinned
+                or not isinstance(kind, ArrayType)
+                or kind.bytes * self._rows < _BUFFERED_BYTES
+            ):
+                continue
+            kind = kind.strong()
+            available = free.get(kind)
+            if available:
+                step.buffer = available.pop()
+            else:
+                step.buffer = len(self._buffers)
+                self._buffers.append((kind, (self._rows, *kind.shape)))
+            held[step.target] = step.buffer
+
+    # Running.
+
+    def frame(self, buffered: bool = True) -> Frame:
+        """Registers for one thread, with buffers where there is memory for them."""
+        return Frame(list(self._constants), [None] * len(self._buffers), buffered=buffered)
+
+    def prepare(self, frame: Frame, slots: Sequence[Any], version: int) -> None:
+        """Bind driver values and compute what is the same for every record."""
+        if frame.version == version:
+            return
+        frame.version = version
+        registers = frame.registers
+        for register, slot in self._slots:
+            registers[register] = slots[slot]
+        for step in self._uniform:
+            registers[step.target] = _guarded(step, [registers[a] for a in step.arguments])
+        for step in self._steps:
+            if isinstance(step.node, ex.Opaque):
+                values = [python_value(registers[self._register[s]]) for s in step.node.slots]
+                frame.functions[step.target] = bind(step.node.function, values)
+
+    def run(self, frame: Frame, block: Block) -> list[Vector]:
+        """Values and masks of the roots over a block."""
+        if block.valid or self._opaque:
+            return self._run_masked(frame, block)
+        registers, columns, rows = frame.registers, block.columns, block.rows
+        for register, name in self._columns:
+            registers[register] = columns[name]
+        step = None
+        try:
+            for step in self._steps:
+                arguments = [registers[a] for a in step.arguments]
+                if step.buffer is None or not frame.buffered:
+                    registers[step.target] = step.apply(*arguments)
+                else:
+                    registers[step.target] = step.apply(
+                        *arguments, out=self._buffer(frame, step.buffer, rows)
+                    )
+        except ScalopsError:
+            raise
+        except Exception as error:
+            raise _failed(step, error) from error
+        return [
+            (registers[r] if b else _spread(registers[r], e.type, rows), None)
+            for r, b, e in self._roots
+        ]
+
+    def _buffer(self, frame: Frame, number: int, rows: int) -> Array:
+        buffer = frame.buffers[number]
+        if buffer is None or len(buffer) < rows:
+            kind, shape = self._buffers[number]
+            buffer = np.empty((max(rows, shape[0]), *shape[1:]), kind.numpy)
+            frame.buffers[number] = buffer
+        return buffer[:rows]
+
+    def _run_masked(self, frame: Frame, block: Block) -> list[Vector]:
+        """As `run`, with a mask beside every register that holds nulls."""
+        registers, rows = frame.registers, block.rows
+        masks: dict[int, Array] = {}
+        for register, name in self._columns:
+            registers[register] = block.columns[name]
+            if name in block.valid:
+                masks[register] = block.valid[name]
+        for step in self._steps:
+            if isinstance(step.node, ex.Opaque):
+                vectors = self._call_opaque(step.node, frame, step, masks, rows)
+                registers[step.target] = vectors
+                continue
+            if isinstance(step.node, ex.Item) and isinstance(step.node.source, ex.Opaque):
+                values, mask = registers[step.arguments[0]][step.node.index]
+                registers[step.target] = values
+                if mask is not None:
+                    masks[step.target] = mask
+                continue
+            arguments = [registers[a] for a in step.arguments]
+            own = [masks.get(a) for a in step.arguments]
+            if any(m is not None for m in own) and isinstance(step.node, ex.Call):
+                arguments = known_arguments(step.node, arguments, own)
+            registers[step.target] = _guarded(step, arguments)
+            if any(m is not None for m in own) and isinstance(step.node, ex.Call):
+                if step.node.function.name == "assemble":
+                    raise refuse_null(step.node)
+                mask = combined_mask(step.node, arguments, own, rows)
+                if mask is not None:
+                    masks[step.target] = mask
+            elif own and own[0] is not None:
+                masks[step.target] = own[0]
+        return [
+            (registers[r], masks.get(r)) if b else (_spread(registers[r], e.type, rows), None)
+            for r, b, e in self._roots
+        ]
+
+    def _call_opaque(
+        self, node: ex.Opaque, frame: Frame, step: _Step, masks: Mapping[int, Array], rows: int
+    ) -> list[Vector]:
+        def items(e: ex.Expression) -> list[Any]:
+            register = self._register[e]
+            values = frame.registers[register]
+            if not self._batched[e]:
+                return [python_value(values)] * rows
+            return rows_of(values, masks.get(register))
+
+        arguments: list[list[Any]] = []
+        for record in node.records:
+            if isinstance(record, ex.Expression):
+                arguments.append(items(record))
+            else:
+                names = [n for n, _ in record]
+                columns = [items(e) for _, e in record]
+                rows_ = zip(*columns, strict=True) if columns else [()] * rows
+                arguments.append([Record(dict(zip(names, r, strict=True))) for r in rows_])
+        function = frame.functions[step.target]
+        return call_rows(node.function, function, arguments, node.names, node.outputs)
+
+
+def _is_elementwise(node: ex.Expression) -> bool:
+    return (
+        isinstance(node, ex.Call)
+        and node.function.ufunc is not None
+        and node.function.ufunc.nout == 1
+        and not reads_strings(node)
+    )
+
+
+def _callable(node: ex.Call, flags: Sequence[bool]) -> Callable[..., Any]:
+    if not any(flags):
+        parameters = dict(node.parameters)
+        if not parameters:
+            return node.function.evaluate
+        evaluate = node.function.evaluate
+        return lambda *arguments: evaluate(*arguments, **parameters)
+    if reads_strings(node):
+        return string_step(node)
+    return batched(node, flags)
+
+
+def _item(index: int) -> Callable[[Any], Any]:
+    return lambda several: several[index]
+
+
+def _no_call(*_: Any) -> Any:
+    raise AssertionError("an opaque step is called with its frame")
+
+
+def _guarded(step: _Step, arguments: list[Any]) -> Any:
+    try:
+        return step.apply(*arguments)
+    except ScalopsError:
+        raise
+    except Exception as error:
+        raise _failed(step, error) from error
+
+
+def _failed(step: _Step | None, error: Exception) -> ExecutionError:
+    node = None if step is None else step.node
+    name = node.function.name if isinstance(node, ex.Call) else "a step"
+    return ExecutionError(
+        f"{name} failed: {error}", location=None if node is None else node.location
+    )
+
+
+def _spread(value: Any, kind: ArrayType, rows: int) -> Any:
+    """A uniform value as a column."""
+    if kind.is_string:
+        import pyarrow as pa
+
+        return pa.array([value] * rows, pa.string())
+    return np.broadcast_to(np.asarray(value, dtype=kind.numpy), (rows, *kind.shape))

@@ -1,0 +1,54 @@
+"""The memory budget: caches, buffers and partials ask before they take."""
+
+from __future__ import annotations
+
+import threading
+
+from scalops.algebra.errors import OutOfMemoryError
+from scalops.algebra.explain import bytes_text
+
+
+class MemoryBudget:
+    """Bytes that may be held together; unlimited where `limit` is None.
+
+    `reserve` answers whether there is room and takes it; `require` raises where there is none.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = limit
+        self._held: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self.refused = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes held now."""
+        return sum(self._held.values())
+
+    def owners(self) -> dict[str, int]:
+        """Bytes held by owner."""
+        return {owner: size for owner, size in self._held.items() if size}
+
+    def reserve(self, size: int, owner: str) -> bool:
+        """Take `size` bytes for `owner` if they fit."""
+        with self._lock:
+            if self.limit is not None and self.held + size > self.limit:
+                self.refused += 1
+                return False
+            self._held[owner] = self._held.get(owner, 0) + size
+            return True
+
+    def require(self, size: int, owner: str) -> None:
+        """Take `size` bytes or raise OutOfMemoryError, which says who holds what."""
+        if not self.reserve(size, owner):
+            held = ", ".join(f"{o} {bytes_text(s)}" for o, s in self.owners().items())
+            raise OutOfMemoryError(
+                f"{owner} needs {bytes_text(size)}; the budget is {bytes_text(self.limit or 0)},"
+                f" of which are held: {held or 'nothing'}",
+                hint="raise it: so.session(memory=...)",
+            )
+
+    def release(self, owner: str) -> None:
+        """Give back all that an owner holds."""
+        with self._lock:
+            self._held.pop(owner, None)

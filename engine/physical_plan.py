@@ -1,0 +1,296 @@
+"""The physical plan, as data: stages over partitioned tables and the program that runs them.
+
+A stage is what every partition does by itself, ended by a sink where partitions meet: a
+reduction, an exchange, a cache, a gather. The program is the driver's part: which stage when,
+which values in between, and loops. Driver values live in numbered slots; a stage reads them by
+`Slot` leaves, so an iteration rebinds numbers and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from scalops.algebra import expressions as ex
+from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.folds import Fold
+from scalops.algebra.operators import Named, Range
+from scalops.algebra.schema import Schema
+from scalops.algebra.tree import Node
+
+
+@dataclass(frozen=True)
+class Properties:
+    """How a table's records lie: what an operator delivers, or its reader requires.
+
+    `partitions` is None where it does not matter or is not known; `keys` are those of a hash
+    layout; `ordered` says that partitions follow each other in table order.
+    """
+
+    partitions: int | None = None
+    layout: Literal["any", "range", "hash"] = "any"
+    keys: tuple[str, ...] = ()
+    ordered: bool = True
+    cached: bool = False
+
+    def satisfies(self, required: Properties) -> bool:
+        """Whether a table that delivers this can be read as it is."""
+        return (
+            (required.partitions is None or required.partitions == self.partitions)
+            and (required.layout == "any" or required.layout == self.layout)
+            and (not required.keys or required.keys == self.keys)
+            and (self.ordered or not required.ordered)
+        )
+
+
+# Tables: what a partition's blocks go through.
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PhysicalTable(Node):
+    """A partitioned table, read block by block."""
+
+    @property
+    def schema(self) -> Schema:
+        raise NotImplementedError
+
+    @property
+    def delivered(self) -> Properties:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TableScan(PhysicalTable):
+    """Blocks of a source, with only these columns decoded."""
+
+    source: Any
+    columns: tuple[str, ...]
+
+    @cached_property
+    def schema(self) -> Schema:
+        full = self.source.schema
+        return Schema(tuple((n, full[n]) for n in self.columns), full.bare)
+
+    @property
+    def delivered(self) -> Properties:
+        return Properties(layout="range")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Compute(PhysicalTable):
+    """New columns for each block, by one kernel."""
+
+    source: PhysicalTable
+    outputs: tuple[Named, ...]
+    bare: bool = False
+
+    @cached_property
+    def schema(self) -> Schema:
+        return Schema(tuple((n, e.type.strong()) for n, e in self.outputs), self.bare)
+
+    @property
+    def delivered(self) -> Properties:
+        inner = self.source.delivered
+        names = {n for n, e in self.outputs if isinstance(e, ex.Column) and e.name == n}
+        kept = inner.layout != "hash" or set(inner.keys) <= names
+        return inner if kept else Properties(inner.partitions, "any", (), inner.ordered)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Select(PhysicalTable):
+    """The records of each block for which the predicate is true."""
+
+    source: PhysicalTable
+    predicate: ex.Expression
+
+    @property
+    def schema(self) -> Schema:
+        return self.source.schema
+
+    @property
+    def delivered(self) -> Properties:
+        return self.source.delivered
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TakePrefix(PhysicalTable):
+    """The first records of each partition, as many as the prefix `number` gives it."""
+
+    source: PhysicalTable
+    number: int
+
+    @property
+    def schema(self) -> Schema:
+        return self.source.schema
+
+    @property
+    def delivered(self) -> Properties:
+        return self.source.delivered
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StoredTable(PhysicalTable):
+    """What an earlier stage left behind under this number."""
+
+    number: int
+    stored: Schema
+    properties: Properties = Properties()
+
+    @property
+    def schema(self) -> Schema:
+        return self.stored
+
+    @property
+    def delivered(self) -> Properties:
+        return self.properties
+
+
+# Sinks: where partitions meet.
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sink(Node):
+    """The end of a stage."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TreeAggregate(Sink):
+    """Fold each leaf (a run of partitions), combine leaves in the canonical binary tree.
+
+    The results go to `slots`, one per fold.
+    """
+
+    folds: tuple[Fold, ...]
+    slots: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CacheTable(Sink):
+    """Hold the blocks in memory as table `number`, as far as the budget reaches."""
+
+    number: int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Exchange(Sink):
+    """Send records to the partitions of `required`; the result is table `number`."""
+
+    number: int
+    required: Properties
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CountPrefix(Sink):
+    """How many of the first `count` records lie in each partition, as prefix `number`."""
+
+    number: int
+    count: int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Gather(Sink):
+    """Hand the records to the driver, in table order."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Stage(Node):
+    """What every partition does, and how they meet; `reads` are the slots bound before."""
+
+    number: int
+    source: PhysicalTable
+    sink: Sink
+
+    @cached_property
+    def reads(self) -> tuple[int, ...]:
+        from scalops.algebra.tree import find
+
+        return tuple(sorted({s.number for s in find((self,), ex.Slot)}))
+
+
+# The driver's program.
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Instruction(Node):
+    """A step of the driver."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RunStage(Instruction):
+    """Run a stage; what its sink leaves is there afterwards."""
+
+    stage: int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluate(Instruction):
+    """Compute driver values: slot = expression over slots."""
+
+    assignments: tuple[tuple[int, ex.Expression], ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Iterate(Instruction):
+    """A loop: slots of its state, the program of a test and of an iteration.
+
+    `start`, `next` and `state` are parallel: the start's slots, the slots in which an iteration
+    leaves the next state, and the state's own. `counter` is the slot of the range's element or
+    iteration number, `done` those of `iterations` and `converged`.
+    """
+
+    index: int
+    fields: tuple[str, ...]
+    types: tuple[ArrayType, ...]
+    start: tuple[int, ...]
+    state: tuple[int, ...]
+    next: tuple[int, ...]
+    counter: int
+    done: tuple[int, int]
+    test: tuple[Instruction, ...]
+    condition: ex.Expression | None
+    body: tuple[Instruction, ...]
+    range: Range | None
+    max_iterations: int | None
+    allow_nonfinite: bool
+    warn: bool
+    nested: bool
+    name: str | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the job gives, in order: a slot's value, a gathered stage, or a loop by its slots."""
+
+    kind: Literal["value", "table", "loop"]
+    number: int
+
+
+@dataclass(frozen=True)
+class PhysicalPlan:
+    """Stages by number, the program, and what to hand out."""
+
+    stages: tuple[Stage, ...]
+    program: tuple[Instruction, ...]
+    slots: tuple[tuple[str, ArrayType], ...]
+    outputs: tuple[Output, ...]
+    loops: tuple[Iterate, ...]
+    fingerprint: str
+
+
+# What passes between a running loop and the planner that may think again.
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What a loop's iterations took: seconds of the last one by stage."""
+
+    iteration: int
+    stage_seconds: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A neutral decision changed between iterations: stages to run on the calling thread."""
+
+    inline: frozenset[int]

@@ -1,0 +1,230 @@
+"""Pipelines: what a stage does to each partition, as an iterator of blocks that may stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from scalops.algebra.errors import DataError, ScalopsError
+from scalops.algebra.schema import Schema
+from scalops.engine import physical_plan as pp
+from scalops.engine.blocks import Block, block_rows, concatenate
+from scalops.engine.kernels.kernel import Frame, Kernel
+from scalops.engine.memory import MemoryBudget
+
+BUFFERS = "kernel buffers"
+
+
+class Runtime:
+    """What pipelines share while a plan runs: driver values, kept tables, prefixes, frames."""
+
+    def __init__(self, plan: pp.PhysicalPlan, budget: MemoryBudget) -> None:
+        self.budget = budget
+        self.slots: list[Any] = [None] * len(plan.slots)
+        self.version = 0
+        self.tables: dict[int, Stored] = {}
+        self.prefixes: dict[int, list[int]] = {}
+        self._frames: dict[tuple[int, Kernel], Frame] = {}
+
+    def frame(self, worker: int, kernel: Kernel) -> Frame:
+        """A worker's frame for a kernel, with the present values bound."""
+        frame = self._frames.get((worker, kernel))
+        if frame is None:
+            buffered = self.budget.reserve(kernel.buffer_bytes, BUFFERS)
+            frame = self._frames[worker, kernel] = kernel.frame(buffered)
+        kernel.prepare(frame, self.slots, self.version)
+        return frame
+
+
+class Stored:
+    """A table kept by a backend, partition by partition."""
+
+    bytes: int  # of the source it came from: decides leaves, held or not
+
+    def partitions(self) -> int:
+        raise NotImplementedError
+
+    def blocks(self, partition: int, worker: int) -> Iterator[Block]:
+        raise NotImplementedError
+
+
+class Pipeline:
+    """The blocks of a physical table, partition by partition."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+
+    def partitions(self) -> int:
+        """How many partitions there are; known when the stage runs."""
+        raise NotImplementedError
+
+    @property
+    def source_bytes(self) -> int:
+        """Bytes of the sources it reads."""
+        raise NotImplementedError
+
+    def blocks(self, partition: int, worker: int) -> Iterator[Block]:
+        """A partition's blocks, in order."""
+        raise NotImplementedError
+
+
+class _Scan(Pipeline):
+    def __init__(self, node: pp.TableScan) -> None:
+        super().__init__(node.schema)
+        self._node = node
+        self._partitions = node.source.partitions()
+
+    def partitions(self) -> int:
+        return len(self._partitions)
+
+    @property
+    def source_bytes(self) -> int:
+        return int(self._node.source.bytes)
+
+    def blocks(self, partition: int, worker: int) -> Iterator[Block]:
+        try:
+            yield from self._node.source.read(self._partitions[partition], self._node.columns)
+        except ScalopsError as error:
+            error.location = error.location or self._node.location
+            raise
+        except OSError as error:
+            raise DataError(
+                f"{self._node.source.title} cannot be read: {error}", location=self._node.location
+            ) from error
+
+
+class _Over(Pipeline):
+    """A step over another pipeline's blocks."""
+
+    def __init__(self, schema: Schema, source: Pipeline, runtime: Runtime) -> None:
+        super().__init__(schema)
+        self.source, self.runtime = source, runtime
+
+    def partitions(self) -> int:
+        return self.source.partitions()
+
+    @property
+    def source_bytes(self) -> int:
+        return self.source.source_bytes
+
+
+class _Compute(_Over):
+    def __init__(self, node: pp.Compute, source: Pipeline, runtime: Runtime) -> None:
+        super().__init__(node.schema, source, runtime)
+        self._names = node.schema.names
+        self._kernel = Kernel([e for _, e in node.outputs], block_rows(source.schema))
+
+    def blocks(self, partition: int, worker: int) -> Iterator[Block]:
+        for block in self.source.blocks(partition, worker):
+            frame = self.runtime.frame(worker, self._kernel)
+            vectors = self._kernel.run(frame, block)
+            columns = {n: v for n, (v, _) in zip(self._names, vectors, strict=True)}
+            masks = {
+                n: m for n, (_, m) in zip(self._names, vectors, strict=True) if m is not None
+            }
+            yield Block(block.rows, columns, masks)
+
+
+class _Select(_Over):
+    def __init__(self, node: pp.Select, source: Pipeline, runtime: Runtime) -> None:
+        super().__init__(node.schema, source, runtime)
+        self._kernel = Kernel([node.predicate], block_rows(source.schema))
+
+    def blocks(self, partition: int, worker: int) -> Iterator[Block]:
+        for block in self.source.blocks(partition, worker):
+            frame = self.runtime.frame(worker, self._kernel)
+            ((kept, mask),) = self._kernel.run(frame, block)
+            yield block.keep(np.asarray(kept if mask is None else kept & mask))
+
+
+class _TakePrefix(_Over):
+    def __init__(self, node: pp.TakePrefix, source: Pipeline, runtime: Runtime) -> None:
+        super().__init__(node.schema, source, runtime)
+        self._number = node.number
+
+    def blocks(self, partition: int, worker: int) -> Iterator[Block]:
+        left = self.runtime.prefixes[self._number][partition]
+        if left == 0:
+            return
+        for block in self.source.blocks(partition, worker):
+            yield block if block.rows <= left else block.slice(0, left)
+            left -= min(left, block.rows)
+            if left == 0:
+                return
+
+
+class _Stored(Pipeline):
+    def __init__(self, node: pp.StoredTable, runtime: Runtime) -> None:
+        super().__init__(node.schema)
+        self._number, self._runtime = node.number, runtime
+
+    def partitions(self) -> int:
+        return self._runtime.tables[self._number].partitions()
+
+    @property
+    def source_bytes(self) -> int:
+        return self._runtime.tables[self._number].bytes
+
+    def blocks(self, partition: int, worker: int) -> Iterator[Block]:
+        return self._runtime.tables[self._number].blocks(partition, worker)
+
+
+def build(node: pp.PhysicalTable, runtime: Runtime) -> Pipeline:
+    """Compile a physical table."""
+    match node:
+        case pp.TableScan():
+            return _Scan(node)
+        case pp.Compute(source=source):
+            return _Compute(node, build(source, runtime), runtime)
+        case pp.Select(source=source):
+            return _Select(node, build(source, runtime), runtime)
+        case pp.TakePrefix(source=source):
+            return _TakePrefix(node, build(source, runtime), runtime)
+        case pp.StoredTable():
+            return _Stored(node, runtime)
+    raise TypeError(type(node).__name__)
+
+
+class HeldTable(Stored):
+    """A table wholly in memory: blocks by partition."""
+
+    def __init__(self, partitions: Sequence[list[Block]], source_bytes: int) -> None:
+        self._partitions = partitions
+        self.bytes = source_bytes
+
+    def partitions(self) -> int:
+        return len(self._partitions)
+
+    def blocks(self, partition: int, worker: int) -> Iterator[Block]:
+        return iter(self._partitions[partition])
+
+
+def contiguous(blocks: list[Block], schema: Schema) -> list[Block]:
+    """The same blocks as views of contiguous, aligned arrays.
+
+    Blocks that lie contiguously already (views of a user's array) are kept as they are.
+    """
+    if all(_is_contiguous(b) for b in blocks):
+        return blocks
+    whole = concatenate(blocks, schema)
+    columns = {
+        n: np.require(c, requirements=["C", "A"]) if isinstance(c, np.ndarray) else c
+        for n, c in whole.columns.items()
+    }
+    whole = Block(whole.rows, columns, whole.valid)
+    made, start = [], 0
+    for block in blocks:
+        made.append(whole.slice(start, start + block.rows))
+        start += block.rows
+    return made
+
+
+def _is_contiguous(block: Block) -> bool:
+    return all(
+        not isinstance(c, np.ndarray) or (c.flags.c_contiguous and c.flags.aligned)
+        for c in block.columns.values()
+    )
+
+

@@ -1,0 +1,34 @@
+"""The canonical reduction: which partitions make a leaf, and in which order leaves are combined.
+
+A numeric decision. Leaves and tree follow from the number of partitions, the source's bytes
+and the partial's bytes; who computes a leaf and who adds two of them is anybody's choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+LEAF_FACTOR = 4  # a leaf's input is at least this many times the partial's bytes
+
+
+def leaf_count(partitions: int, source_bytes: int, partial_bytes: int) -> int:
+    """The largest power of two of leaves that keeps each leaf's input above the factor."""
+    most = min(partitions, source_bytes // max(1, LEAF_FACTOR * partial_bytes))
+    return 1 << (max(1, most).bit_length() - 1)
+
+
+def leaf_ranges(partitions: int, leaves: int) -> list[tuple[int, int]]:
+    """Contiguous runs of partitions, near-equal in number, in order."""
+    return [
+        (i * partitions // leaves, (i + 1) * partitions // leaves) for i in range(leaves)
+    ]
+
+
+def combine_tree(leaves: Sequence[T], merge: Callable[[T, T], T]) -> T:
+    """Combine neighbours level by level; the number of leaves is a power of two."""
+    level = list(leaves)
+    while len(level) > 1:
+        level = [merge(a, b) for a, b in zip(level[::2], level[1::2], strict=True)]
+    return level[0]

@@ -1,0 +1,91 @@
+"""Threads over tasks: a small pool whose caller works too."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Task = Callable[[int, int], None]  # (worker, index)
+
+
+class ThreadPool:
+    """`size` workers, the calling thread being one of them.
+
+    Tasks are taken one by one in order, so a slow one does not hold the others up.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = max(1, size)
+        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def run(self, task: Task, count: int, inline: bool = False) -> None:
+        """Call task(worker, index) for every index; the first exception is raised."""
+        if inline or self.size == 1 or count <= 1:
+            for index in range(count):
+                task(0, index)
+            return
+        helpers = min(self.size, count) - 1
+        self._start(helpers)
+        following = itertools.count()  # its next() is atomic under the interpreter lock
+        failures: list[BaseException] = []
+        finished = threading.Semaphore(0)
+
+        def work(worker: int) -> None:
+            with np.errstate(all="ignore"):
+                while not failures:
+                    index = next(following)
+                    if index >= count:
+                        return
+                    try:
+                        task(worker, index)
+                    except BaseException as error:
+                        failures.append(error)
+
+        def helper(worker: int) -> Callable[[], None]:
+            def call() -> None:
+                try:
+                    work(worker)
+                finally:
+                    finished.release()
+
+            return call
+
+        for worker in range(1, helpers + 1):
+            self._queue.put(helper(worker))
+        try:
+            work(0)
+        except BaseException as error:  # an interrupt between two tasks
+            failures.append(error)
+        for _ in range(helpers):
+            finished.acquire()
+        if failures:
+            raise failures[0]
+
+    def _start(self, count: int) -> None:
+        while len(self._threads) < count:
+            thread = threading.Thread(
+                target=self._serve, daemon=True, name=f"scalops-{len(self._threads) + 1}"
+            )
+            thread.start()
+            self._threads.append(thread)
+
+    def _serve(self) -> None:
+        while True:
+            call: Any = self._queue.get()
+            if call is None:
+                return
+            call()
+
+    def close(self) -> None:
+        """End the threads."""
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()

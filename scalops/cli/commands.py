@@ -1,0 +1,207 @@
+"""The commands `scalops run` and `scalops explain`.
+
+A command line is parsed twice: first up to the program, to find it, then as a whole, with the
+program's parameters as options.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from scalops.cli import refusals
+from scalops.cli.failures import user_code
+from scalops.cli.loading import choose_program, execute_file, split_program
+from scalops.cli.options import ProgramOption, call_program, normalize, program_options
+
+_PROGRAM_HELP = """
+    PROGRAM is a Python file with a function decorated @so.program, or FILE:NAME where it holds
+    several. Without a name it is main, else the only one defined in the file. Its parameters
+    are options, given after it: scalops {command} PROGRAM --help lists them with types and
+    defaults. A parameter that bears the name of an option of scalops is offered as
+    --param-NAME. What the program prints goes to standard error.
+"""
+_EXITS = "Exit codes: 0 done, 1 the program failed, 2 wrong usage, 130 interrupted."
+
+
+def _run_options() -> list[click.Option]:
+    return [
+        click.Option(
+            ["--json", "as_json"],
+            is_flag=True,
+            help="Print one JSON document: arrays as lists, tables as lists of records,"
+            ' NaN and infinities as "NaN", "Infinity", "-Infinity".',
+        ),
+        click.Option(
+            ["--progress/--no-progress", "progress"],
+            default=None,
+            help="Show the iterations on standard error while running.  [default: on a terminal]",
+        ),
+        refusals.refused_option("--workers"),
+        refusals.refused_option("--connect"),
+    ]
+
+
+def _explain_options() -> list[click.Option]:
+    stages = ("traced", "logical", "optimized", "physical", "all")
+    return [
+        click.Option(
+            ["--stage"],
+            type=click.Choice(stages),
+            default="optimized",
+            show_default=True,
+            help="Which plan to show.",
+        ),
+        click.Option(
+            ["--format", "form"],
+            type=refusals.BuiltFormat(("text", "json")),
+            default="text",
+            show_default=True,
+            help="How to print it.",
+        ),
+        click.Option(["--trace"], is_flag=True, help="Also list the rules that fired."),
+        refusals.refused_option("--analyze", is_flag=True),
+    ]
+
+
+def _reserved_names() -> frozenset[str]:
+    """The names of the options of both commands: a program has the same options in each."""
+    options = [*_run_options(), *_explain_options()]
+    names = {name for option in options for name in (*option.opts, *option.secondary_opts)}
+    return frozenset({normalize(name) for name in names} | {"help", "no-help"})
+
+
+class _FindProgram(click.Command):
+    """A command as far as it is known before its program: options, PROGRAM, the rest."""
+
+    def __init__(
+        self, name: str, options: Callable[[], list[click.Option]], perform: _Perform, summary: str
+    ) -> None:
+        super().__init__(
+            name,
+            callback=self._find,
+            params=[
+                click.Argument(["program"]),
+                click.Argument(
+                    ["rest"], nargs=-1, type=click.UNPROCESSED, metavar="[PROGRAM OPTIONS]..."
+                ),
+                *options(),
+            ],
+            help=summary + "\n" + _PROGRAM_HELP.format(command=name),
+            short_help=summary,
+            epilog=_EXITS,
+            context_settings={"allow_interspersed_args": False},
+        )
+        self._options, self._perform = options, perform
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            message = f"{error.message} The options of a program come after it."
+            raise click.NoSuchOption(error.option_name, message, ctx=error.ctx) from None
+
+    def _find(self, program: str, rest: tuple[str, ...], **own: Any) -> None:
+        ctx = click.get_current_context()
+        path, name = split_program(program)
+        with user_code():
+            module = execute_file(path)
+        chosen = choose_program(module, path, name)
+        command = _WithProgram(chosen, self._options())
+        given = {n: v for n, v in own.items() if _is_given(ctx, n)}
+        with command.make_context(
+            f"{ctx.info_name} {program}", list(rest), parent=ctx.parent, default_map=given
+        ) as whole:
+            self._perform(chosen, whole)
+
+
+class _WithProgram(click.Command):
+    """The whole command, its program's parameters included."""
+
+    def __init__(self, program: Any, own: list[click.Option]) -> None:
+        options = program_options(program.function, _reserved_names())
+        super().__init__(None, params=[*options, *own], help=program.__doc__, epilog=_EXITS)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        titles = {True: "Options of the program", False: "Options of scalops"}
+        for is_program, title in titles.items():
+            found = [
+                p.get_help_record(ctx)
+                for p in self.get_params(ctx)
+                if isinstance(p, ProgramOption) is is_program
+            ]
+            rows = [row for row in found if row is not None]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+_Perform = Callable[[Any, click.Context], None]
+
+
+def _is_given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def _run(program: Any, ctx: click.Context) -> None:
+    from scalops.cli.progress import ProgressLine
+    from scalops.cli.running import check_returned, run_returned
+
+    is_terminal = sys.stderr.isatty()
+    wanted = ctx.params["progress"]
+    line = None
+    if is_terminal if wanted is None else wanted:
+        line = ProgressLine(sys.stderr, is_terminal=is_terminal)
+    with user_code():
+        returned = call_program(program, ctx)
+        check_returned(program.function, returned)
+        if line is None:
+            result = run_returned(returned)
+        else:
+            with line:
+                result = run_returned(returned, line)
+        if ctx.params["as_json"]:
+            from scalops.cli.results_json import to_json as form
+        else:
+            from scalops.cli.results_text import to_text as form
+        text = form(result)
+    click.echo(text)
+
+
+def _explain(program: Any, ctx: click.Context) -> None:
+    from scalops.cli.running import check_returned
+
+    values = ctx.params
+    with user_code():
+        returned = call_program(program, ctx)
+        check_returned(program.function, returned)
+        # Not `scalops.explain`: an attribute of the package may hide a module of its name.
+        explain = importlib.import_module("scalops.explain").explain
+        text = explain(
+            returned, stage=values["stage"], format=values["form"], trace=values["trace"]
+        )
+    click.echo(text.rstrip("\n"))
+
+
+@click.group(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": normalize,
+    },
+    epilog=_EXITS,
+)
+@click.version_option(package_name="scalops", message="scalops %(version)s")
+def cli() -> None:
+    """Run programs whose loops over tables are optimized as one plan, or show that plan."""
+
+
+cli.add_command(_FindProgram("run", _run_options, _run, "Run a program and print its result."))
+cli.add_command(
+    _FindProgram("explain", _explain_options, _explain, "Show a program's plan; nothing is run.")
+)
+for _name in refusals.COMMANDS:
+    cli.add_command(refusals.refused_command(_name))

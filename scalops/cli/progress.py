@@ -1,0 +1,84 @@
+"""One line on standard error that says how far a running loop is."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any, TextIO
+
+_TERMINAL_SECONDS = 0.1
+_PLAIN_SECONDS = 1.0
+
+
+class ProgressLine:
+    """Told of each iteration of an outermost loop; draws about ten times a second.
+
+    On a terminal the line is redrawn in place and disappears at the end. Elsewhere at most
+    one line a second is written, and one at the end.
+    """
+
+    def __init__(self, stream: TextIO, *, is_terminal: bool) -> None:
+        self._stream = stream
+        self._live: Any = None
+        self._is_terminal = is_terminal
+        self._interval = _TERMINAL_SECONDS if is_terminal else _PLAIN_SECONDS
+        # A loop shorter than one interval draws nothing, and needs no rich.
+        self._drawn_at = time.monotonic()
+        self._is_drawn = True
+        self._loop: str | None = None
+        self._number = -1
+        self._scalars: dict[str, float] = {}
+        self._seconds = 0.0
+        self._count = 0
+
+    def iteration(
+        self, loop_name: str | None, number: int, scalars: dict[str, float], seconds: float
+    ) -> None:
+        """Note an iteration, numbered from 0, with the scalar fields after it."""
+        if loop_name != self._loop or number <= self._number:
+            self._loop, self._seconds, self._count = loop_name, 0.0, 0
+        self._number, self._scalars = number, scalars
+        self._seconds += seconds
+        self._count += 1
+        self._is_drawn = False
+        now = time.monotonic()
+        if now - self._drawn_at >= self._interval:
+            self._drawn_at = now
+            self._draw()
+
+    def text(self) -> str:
+        """The line as it is drawn."""
+        name = f"{self._loop}: " if self._loop else ""
+        fields = "".join(f"  {n} {v:.6g}" for n, v in self._scalars.items())
+        seconds = self._seconds / max(self._count, 1)
+        return f"{name}iteration {self._number + 1}{fields}  {seconds:.3g} s/iteration"
+
+    def _draw(self) -> None:
+        self._is_drawn = True
+        if not self._is_terminal:
+            print(self.text(), file=self._stream, flush=True)
+            return
+        from rich.text import Text
+
+        if self._live is None:
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(file=self._stream, force_terminal=True)
+            self._live = Live(console=console, auto_refresh=False, transient=True)
+            self._live.start()
+        self._live.update(Text(self.text(), no_wrap=True, overflow="ellipsis"), refresh=True)
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+        elif not self._is_terminal and not self._is_drawn:
+            self._draw()

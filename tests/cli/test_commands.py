@@ -1,0 +1,179 @@
+"""The commands themselves: what is offered, what is refused, what is passed on."""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from scalops.cli.progress import ProgressLine
+from scalops.loop import LoopResult
+from tests.cli.conftest import Invoke, Write
+
+COUNT = """
+import numpy as np
+import scalops as so
+
+print("importing")
+
+@so.program
+def main(n: int = 3):
+    print("building")
+    return so.table({"x": np.arange(float(n))}).count()
+"""
+LOOP = """
+import scalops as so
+
+@so.program
+def main(steps: int = 3):
+    return so.loop({"x": 1.0}, range(steps))(lambda env: {"x": env["x"] / 2})
+
+@so.program
+def nested():
+    return {"models": [main()], "bare": so.loop(1.0, range(2))(lambda x: x / 2)}
+"""
+HISTORY = pa.table({"iteration": [0, 1], "seconds": [0.25, 0.5]})
+RESULT = LoopResult({"x": np.float64(0.125)}, 2, True, HISTORY, {})
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """A session that runs nothing: every loop gives RESULT, all else 7. Lists the listeners."""
+    listeners = []
+    module = importlib.import_module("scalops.session")
+
+    def collect(thing: Any, listen: Any = None) -> Any:
+        listeners.append(listen)
+        return {"models": [{"x": 0.125}], "bare": 0.25} if isinstance(thing, dict) else np.int64(7)
+
+    def run_loop(loop: Any, listen: Any = None) -> LoopResult:
+        listeners.append(listen)
+        return RESULT
+
+    monkeypatch.setattr(module, "collect", collect)
+    monkeypatch.setattr(module, "run_loop", run_loop)
+    return listeners
+
+
+@pytest.fixture
+def explained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What was asked to be explained, and how."""
+    calls = []
+
+    def explain(thing: Any, stage: str, format: str, trace: bool) -> str:
+        calls.append((thing, stage, format, trace))
+        print("looking")
+        return "the plan\n"
+
+    module = ModuleType("scalops.explain")
+    module.explain = explain  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "scalops.explain", module)
+    return calls
+
+
+def test_only_the_result_goes_to_standard_output(
+    write: Write, invoke: Invoke, session: list[Any]
+) -> None:
+    result = invoke("run", write(COUNT))
+    assert (result.exit_code, result.stdout) == (0, "7\n")
+    assert result.stderr == "importing\nbuilding\n"
+    assert session == [None]
+
+
+def test_loop_tells_its_iterations(write: Write, invoke: Invoke, session: list[Any]) -> None:
+    path = write(LOOP)
+    assert invoke("run", path).stdout == "2 iterations, converged, 0.750 s\nx: 0.125\n"
+    assert invoke("run", path, "--json").stdout == (
+        '{"env": {"x": 0.125}, "iterations": 2, "converged": true, "seconds": 0.75}\n'
+    )
+
+
+def test_loops_in_a_nesting_tell_their_iterations(
+    write: Write, invoke: Invoke, session: list[Any]
+) -> None:
+    assert invoke("run", f"{write(LOOP)}:nested").stdout.splitlines() == [
+        "models:",
+        "  [0]: 2 iterations, converged, 0.750 s",
+        "    x: 0.125",
+        "bare: 2 iterations, converged, 0.750 s",
+        "  x: 0.125",
+    ]
+
+
+def test_own_options_may_stand_before_or_after_the_program(
+    write: Write, invoke: Invoke, session: list[Any]
+) -> None:
+    path = write(LOOP)
+    before = invoke("run", "--json", "--progress", path, "--steps", "2")
+    after = invoke("run", path, "--steps", "2", "--progress", "--json")
+    assert before.stdout == after.stdout
+    assert before.stdout.startswith("{")
+    assert [type(listener) for listener in session] == [ProgressLine, ProgressLine]
+
+
+def test_progress_is_off_without_a_terminal(
+    write: Write, invoke: Invoke, session: list[Any]
+) -> None:
+    path = write(LOOP)
+    invoke("run", path)
+    invoke("run", path, "--no-progress")
+    assert session == [None, None]
+
+
+def test_explain_passes_on_what_was_returned(
+    write: Write, invoke: Invoke, explained: list[Any]
+) -> None:
+    path = write(LOOP)
+    result = invoke("explain", f"{path}:nested")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "the plan\n", "looking\n")
+    invoke("explain", path, "--stage", "all", "--format", "json", "--trace")
+    (nesting, *defaults), (_, *given) = explained
+    assert set(nesting) == {"models", "bare"}
+    assert defaults == ["optimized", "text", False]
+    assert given == ["all", "json", True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["run", "PROGRAM", "--workers", "4"], "--workers"),
+        (["run", "--workers", "4", "PROGRAM"], "--workers"),
+        (["run", "PROGRAM", "--connect", "tcp://host:1"], "--connect"),
+        (["explain", "PROGRAM", "--analyze"], "--analyze"),
+        (["explain", "PROGRAM", "--format", "dot"], "--format dot"),
+        (["explain", "PROGRAM", "--format", "mermaid"], "--format mermaid"),
+        (["explain", "PROGRAM", "--format=html"], "--format html"),
+        (["whatif"], "scalops whatif"),
+        (["whatif", "PROGRAM", "--records", "9", "--json"], "scalops whatif"),
+        (["calibrate", "--help"], "scalops calibrate"),
+        (["cluster", "start"], "scalops cluster"),
+        (["worker", "--connect", "tcp://host:1", "--key", "k"], "scalops worker"),
+        (["keys", "create"], "scalops keys"),
+    ],
+)
+def test_what_is_not_built_is_refused(
+    write: Write, invoke: Invoke, arguments: list[str], what: str
+) -> None:
+    path = str(write("import scalops as so\n@so.program\ndef main(): ...\n"))
+    result = invoke(*(path if a == "PROGRAM" else a for a in arguments))
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"PlanError: {what} is not yet built; the README lists what works in this version\n"
+    )
+
+
+def test_what_is_not_built_is_not_offered(invoke: Invoke) -> None:
+    texts = [invoke(*command, "--help").stdout for command in ((), ("run",), ("explain",))]
+    for word in ("whatif", "calibrate", "cluster", "keys", "workers", "connect", "analyze", "dot"):
+        assert not any(word in text for text in texts)
+
+
+def test_wrong_stage_is_wrong_usage(write: Write, invoke: Invoke) -> None:
+    result = invoke("explain", write(COUNT), "--stage", "phisical")
+    assert result.exit_code == 2
+    assert "'phisical' is not one of 'traced', 'logical', 'optimized', 'physical', 'all'" in (
+        result.stderr
+    )

@@ -1,0 +1,85 @@
+"""The progress line: what it says, and how often it is drawn."""
+
+import io
+
+import pytest
+
+from scalops.cli import progress
+from scalops.cli.progress import ProgressLine
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def test_line_names_loop_iteration_fields_and_seconds(clock: Clock) -> None:
+    line = ProgressLine(io.StringIO(), is_terminal=False)
+    line.iteration("model", 0, {"loss": 0.5}, 0.1)
+    line.iteration("model", 1, {"loss": 0.25, "delta": 1e-7}, 0.3)
+    assert line.text() == "model: iteration 2  loss 0.25  delta 1e-07  0.2 s/iteration"
+    line.iteration(None, 0, {}, 0.5)
+    assert line.text() == "iteration 1  0.5 s/iteration"
+
+
+def test_next_loop_of_the_same_name_starts_again(clock: Clock) -> None:
+    line = ProgressLine(io.StringIO(), is_terminal=False)
+    line.iteration("model", 0, {}, 9.0)
+    line.iteration("model", 0, {}, 1.0)
+    assert line.text() == "model: iteration 1  1 s/iteration"
+
+
+def test_without_a_terminal_one_line_a_second_and_the_last(clock: Clock) -> None:
+    stream = io.StringIO()
+    with ProgressLine(stream, is_terminal=False) as line:
+        for i in range(30):
+            clock.now += 0.1
+            line.iteration(None, i, {}, 0.1)
+    assert [text.split()[1] for text in stream.getvalue().splitlines()] == ["10", "20", "30"]
+
+
+def test_last_iteration_is_written_once(clock: Clock) -> None:
+    stream = io.StringIO()
+    with ProgressLine(stream, is_terminal=False) as line:
+        line.iteration(None, 0, {}, 0.1)
+    assert stream.getvalue() == "iteration 1  0.1 s/iteration\n"
+
+
+def test_without_a_loop_nothing_is_written() -> None:
+    stream = io.StringIO()
+    with ProgressLine(stream, is_terminal=False):
+        pass
+    assert stream.getvalue() == ""
+
+
+def test_terminal_line_is_redrawn_and_disappears(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = io.StringIO()
+    with ProgressLine(stream, is_terminal=True) as line:
+        for i in range(100):
+            clock.now += 0.01
+            line.iteration("model", i, {"loss": 1.0}, 0.01)
+    drawn = stream.getvalue()
+    assert 8 <= drawn.count("model: iteration") <= 11
+    assert "\x1b[2K" in drawn
+    assert drawn.rpartition("\x1b[2K")[2].strip("\r") == ""
+
+
+def test_short_loop_on_a_terminal_draws_nothing(clock: Clock) -> None:
+    stream = io.StringIO()
+    with ProgressLine(stream, is_terminal=True) as line:
+        line.iteration("model", 0, {}, 0.01)
+    assert stream.getvalue() == ""

@@ -35,12 +35,13 @@ class ProgramOption(click.Option):
         required = parameter.default is parameter.empty
         switch = f"--{option}/--no-{option}" if kind is bool else f"--{option}"
         renamed = option != normalize(parameter.name)
+        # Where the option is not given the function's own default holds, not one of click's.
+        default = {} if required else {"default": None}
         super().__init__(
             [switch, f"program_{parameter.name}"],
             type=_TYPES[kind],
             required=required,
-            # No default for click: where the option is not given, the function's own holds.
-            default=None,
+            **default,
             help=f"The program's parameter {parameter.name}." if renamed else None,
         )
 

@@ -51,7 +51,7 @@ def _lines(name: str, value: Any) -> Iterator[str]:
             yield f"{label}{kind}"
             yield from (f"  {line}" for line in lines)
     else:
-        yield f"{label}{value}"
+        yield f"{label}{value!s}"  # str: f"{float32}" would show digits it has not
 
 
 def _array(value: Any) -> str:

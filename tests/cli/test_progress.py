@@ -44,9 +44,9 @@ def test_without_a_terminal_one_line_a_second_and_the_last(clock: Clock) -> None
     stream = io.StringIO()
     with ProgressLine(stream, is_terminal=False) as line:
         for i in range(30):
-            clock.now += 0.1
+            clock.now += 0.125
             line.iteration(None, i, {}, 0.1)
-    assert [text.split()[1] for text in stream.getvalue().splitlines()] == ["10", "20", "30"]
+    assert [text.split()[1] for text in stream.getvalue().splitlines()] == ["8", "16", "24", "30"]
 
 
 def test_last_iteration_is_written_once(clock: Clock) -> None:

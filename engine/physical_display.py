@@ -1,0 +1,148 @@
+"""The physical plan for readers: stages, the driver's program, numeric decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from scalops.algebra import expressions as ex
+from scalops.algebra.explain import Display, bytes_text
+from scalops.algebra.printing import fold_text, text
+from scalops.engine import physical_plan as pp
+from scalops.engine.blocks import BLOCK_BYTES, block_rows
+from scalops.engine.reduction import LEAF_FACTOR, leaf_count
+
+
+def display(plan: pp.PhysicalPlan) -> Display:
+    """The program in the order in which it runs, each stage where it is run."""
+    root = Display("PhysicalPlan", [("fingerprint", plan.fingerprint)])
+    root.details.append(
+        (
+            "numeric",
+            f"blocks of at most {bytes_text(BLOCK_BYTES)}, leaves of at least {LEAF_FACTOR} times"
+            " their partial, binary tree over leaves; the same bits on any number of threads",
+        )
+    )
+    root.children = _program(plan, plan.program)
+    for output in plan.outputs:
+        if output.kind == "value":
+            root.details.append(("output", _slot(plan, output.number)))
+        elif output.kind == "loop":
+            root.details.append(("output", f"the environment of loop {output.number + 1}"))
+        else:
+            root.details.append(("output", f"the records of stage {output.number}"))
+    return root
+
+
+def _slot(plan: pp.PhysicalPlan, number: int) -> str:
+    name, kind = plan.slots[number]
+    return f"{name}: {kind}"
+
+
+def _program(plan: pp.PhysicalPlan, instructions: Sequence[pp.Instruction]) -> list[Display]:
+    return [_instruction(plan, i) for i in instructions]
+
+
+def _instruction(plan: pp.PhysicalPlan, node: pp.Instruction) -> Display:
+    match node:
+        case pp.RunStage(stage=number):
+            return _stage(plan, plan.stages[number])
+        case pp.Evaluate(assignments=assignments):
+            made = Display("Evaluate at the driver")
+            made.details = [("set", f"{plan.slots[s][0]} = {text(e)}") for s, e in assignments]
+            return made
+        case pp.Iterate():
+            return _iterate(plan, node)
+    raise TypeError(type(node).__name__)
+
+
+def _iterate(plan: pp.PhysicalPlan, node: pp.Iterate) -> Display:
+    how = "while the condition holds" if node.range is None else f"{len(node.range)} times"
+    made = Display(f"Iterate loop {node.index + 1}: {how}, compiled once")
+    made.details = [
+        ("state", f"{name}: {kind}") for name, kind in zip(node.fields, node.types, strict=True)
+    ]
+    if node.condition is not None:
+        made.details.append(("while", text(node.condition)))
+    if node.max_iterations is not None:
+        made.details.append(("at most", f"{node.max_iterations} times"))
+    made.children = [*_program(plan, node.test), *_program(plan, node.body)]
+    return made
+
+
+def _stage(plan: pp.PhysicalPlan, stage: pp.Stage) -> Display:
+    sink = stage.sink
+    match sink:
+        case pp.TreeAggregate():
+            made = Display(f"Stage {stage.number}: TreeAggregate")
+            made.details = [("fold", f"{f.name} = {fold_text(f)}") for f in sink.folds]
+            made.details.append(("numeric", _reduction(stage, sink)))
+        case pp.CacheTable(number=number):
+            made = Display(f"Stage {stage.number}: CacheTable t{number}, computed once")
+            made.details = [("columns", str(stage.source.schema)), ("numeric", _blocks(stage.source))]
+        case pp.Exchange(number=number, required=required):
+            made = Display(f"Stage {stage.number}: Exchange to t{number}")
+            made.details = [("layout", _layout(required))]
+        case pp.CountPrefix(number=number, count=count):
+            made = Display(f"Stage {stage.number}: CountPrefix p{number} of the first {count}")
+        case _:
+            made = Display(f"Stage {stage.number}: {type(sink).__name__}")
+    made.children = [_table(stage.source)]
+    return made
+
+
+def _blocks(table: pp.PhysicalTable) -> str:
+    """Numeric decisions about a table's blocks and partitions."""
+    parts = [f"blocks of {block_rows(table.schema)} rows"]
+    scan = _scan(table)
+    if scan is not None:
+        count = len(scan.source.partitions())
+        parts.insert(0, f"{count} partition{'' if count == 1 else 's'}")
+    return ", ".join(parts)
+
+
+def _scan(table: Any) -> pp.TableScan | None:
+    while not isinstance(table, pp.TableScan):
+        table = getattr(table, "source", None)
+        if table is None:
+            return None
+    return table
+
+
+def _reduction(stage: pp.Stage, sink: pp.TreeAggregate) -> str:
+    partial = sum(f.type.bytes for f in sink.folds)
+    scan = _scan(stage.source)
+    if scan is None:
+        return f"partials of {bytes_text(partial)}; leaves follow from the stored table"
+    leaves = leaf_count(len(scan.source.partitions()), scan.source.bytes, partial)
+    return f"{_blocks(stage.source)}, {leaves} leaves, partials of {bytes_text(partial)}"
+
+
+def _layout(required: pp.Properties) -> str:
+    keys = f" of {', '.join(required.keys)}" if required.keys else ""
+    return f"{required.partitions} partitions by {required.layout}{keys}"
+
+
+def _table(table: pp.PhysicalTable) -> Display:
+    match table:
+        case pp.TableScan(source=source, columns=columns):
+            shown = ", ".join(columns)
+            if len(columns) > 8:
+                shown = f"{', '.join(columns[:3])}, …, {columns[-1]} ({len(columns)} columns)"
+            return Display(f"TableScan {source.title}: {shown}")
+        case pp.Compute(outputs=outputs, source=source):
+            made = [
+                n if isinstance(e, ex.Column) and e.name == n else f"{n} = {text(e)}"
+                for n, e in outputs
+            ]
+            if len(made) > 8:
+                made = [*made[:3], f"… ({len(made)} columns)"]
+            return Display(f"Compute {', '.join(made)}", children=[_table(source)])
+        case pp.Select(predicate=predicate, source=source):
+            return Display(f"Select {text(predicate)}", children=[_table(source)])
+        case pp.TakePrefix(number=number, source=source):
+            return Display(f"TakePrefix p{number}", children=[_table(source)])
+        case pp.StoredTable(number=number):
+            kept = "cached" if table.delivered.cached else _layout(table.delivered)
+            return Display(f"StoredTable t{number} ({kept})")
+    raise TypeError(type(table).__name__)

@@ -1,0 +1,157 @@
+"""EXPLAIN: a plan at any stage, as text or JSON, without running anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from scalops.algebra import operators as op
+from scalops.algebra.errors import ConfigError, user_location
+from scalops.algebra.explain import FORMAT_VERSION, Display, PlanPrinter, bytes_text
+from scalops.algebra.fingerprint import fingerprint
+from scalops.algebra.tree import Node, walk
+from scalops.algebra.validate import validate
+from scalops.engine import physical_display
+from scalops.not_yet import refuse
+from scalops.optimizer.cardinality import estimate
+from scalops.optimizer.invariance import Invariance
+from scalops.optimizer.lowering import lower
+from scalops.optimizer.rewriter import Firing
+from scalops.planning import optimize
+from scalops.results import take_leaves
+
+STAGES = ("traced", "logical", "optimized", "physical")
+FORMATS = ("text", "json")
+_LATER_FORMATS = ("dot", "mermaid", "html")
+
+
+def explain(
+    thing: Any, stage: str = "optimized", format: str = "text", trace: bool = False
+) -> str:
+    """The plan of a table, value, loop or nesting of them.
+
+    `stage`: traced (as written, with the user's lines), logical (as the optimizer gets it),
+    optimized, physical, or all. `format`: text (at most 100 columns) or json. `trace` adds what
+    each rule did. Nothing is run.
+    """
+    if format in _LATER_FORMATS:
+        refuse(f"explain's format {format!r}")
+    _require("stage", stage, (*STAGES, "all"))
+    _require("format", format, FORMATS)
+    job = op.Job(tuple(_node(leaf) for leaf in take_leaves(thing)))
+    validate(job)
+    optimized, firings = optimize(job)
+    wanted = STAGES if stage == "all" else (stage,)
+    displays = {name: _display(name, job, optimized, firings) for name in wanted}
+    if format == "json":
+        made: dict[str, Any] = {
+            "version": FORMAT_VERSION,
+            "stages": {name: d.to_dict() for name, d in displays.items()},
+        }
+        if trace:
+            made["trace"] = [
+                {"phase": f.phase, "rule": f.rule, "before": _one(f.before), "after": _one(f.after)}
+                for f in firings
+            ]
+        return json.dumps(made, indent=2)
+    parts = []
+    for name, shown in displays.items():
+        parts.append(f"-- {name}\n{shown.to_text()}" if len(displays) > 1 else shown.to_text())
+    if trace:
+        parts.append(_trace_text(firings))
+    return "\n\n".join(parts)
+
+
+def _require(what: str, given: str, known: tuple[str, ...]) -> None:
+    if given not in known:
+        raise ConfigError(
+            f"explain's {what} is {given!r}; expected one of {', '.join(known)}",
+            location=user_location(),
+        )
+
+
+def _node(leaf: Any) -> Node:
+    node: Node = leaf.plan if hasattr(leaf, "plan") else leaf.expression
+    return node
+
+
+def _display(name: str, job: op.Job, optimized: op.Job, firings: list[Firing]) -> Display:
+    if name == "physical":
+        return physical_display.display(lower(optimized))
+    if name == "traced":
+        return _plan_display(PlanPrinter(job), job, {})
+    if name == "logical":
+        plain = _Plain(job)
+        return _plan_display(plain, job, {})
+    notes = _Notes(optimized, firings)
+    made = _plan_display(PlanPrinter(optimized, notes=notes), optimized, {})
+    made.details.append(("fingerprint", fingerprint(optimized)))
+    return made
+
+
+def _plan_display(printer: PlanPrinter, job: op.Job, _: Any) -> Display:
+    return printer.display(job)
+
+
+class _Plain(PlanPrinter):
+    """A printer without the user's words and lines: only what takes part in the plan."""
+
+    def display(self, node: Node) -> Display:
+        made = super().display(node)
+        made.location = None
+        return made
+
+    def _title(self, node: Node) -> str:
+        title = super()._title(node)
+        label = getattr(node, "label", "")
+        return title.replace(f" [{label}]", "", 1) if label else title
+
+
+class _Notes:
+    """What the optimizer knows of each node: invariance, cache and estimates, rules."""
+
+    def __init__(self, job: op.Job, firings: list[Firing]) -> None:
+        loops = [n for n in walk(job) if isinstance(n, op.Loop)]
+        self._invariant = {t for loop in loops for t in Invariance(loop).invariant_inputs()}
+        self._fused: dict[op.Loop, list[str]] = {}
+        self._rules = list(dict.fromkeys(f.rule for f in firings))
+
+    def __call__(self, node: Node) -> Iterable[tuple[str, str]]:
+        if isinstance(node, op.Cache):
+            guess = estimate(node)
+            yield (
+                "cached",
+                f"invariant, computed once: {_rows(guess.rows)} rows,"
+                f" {bytes_text(guess.bytes)} ({guess.provenance})",
+            )
+            yield "holds", str(node.schema)
+        elif isinstance(node, op.Loop):
+            yield "rules", ", ".join(self._rules)
+        elif isinstance(node, op.Filter):
+            guess = estimate(node)
+            yield "rows", f"{_rows(guess.rows)} ({guess.provenance})"
+
+
+def _rows(count: float) -> str:
+    return f"{count:,.0f}".replace(",", "_")
+
+
+def _one(node: Node) -> str:
+    shown = PlanPrinter(node).display(node) if not isinstance(node, op.Job) else Display("Job")
+    return shown.title
+
+
+def _trace_text(firings: list[Firing]) -> str:
+    lines = ["-- trace"]
+    for firing in firings:
+        before = _block("before", firing.before)
+        after = _block("after", firing.after)
+        lines.append(f"{firing.phase}: {firing.rule}")
+        lines.extend([*before, *after])
+    return "\n".join(lines)
+
+
+def _block(label: str, node: Node) -> list[str]:
+    text = PlanPrinter(node).display(node).to_text().splitlines()
+    return [f"  {label}", *(f"    {line}"[:100] for line in text)]

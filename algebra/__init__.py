@@ -1,1 +1,1 @@
-"""Data types, expressions, logical operators and plan text: what a program means, and nothing of how it runs."""
+"""What a program means: data types, expressions, logical operators, plan text. Not how it runs."""

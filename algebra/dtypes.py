@@ -92,8 +92,8 @@ def name_of(dtype: np.dtype[np.generic]) -> str | None:
     if dtype.kind in "OUT":
         return STRING
     if dtype.kind in "Mm":
-        unit = np.datetime_data(dtype)[0]
-        if unit in ("s", "ms", "us", "ns"):
+        unit, count = np.datetime_data(dtype)  # type: ignore[arg-type]
+        if unit in ("s", "ms", "us", "ns") and count == 1:
             return f"{'timestamp' if dtype.kind == 'M' else 'duration'}[{unit}]"
     return None
 

@@ -63,9 +63,7 @@ def _write(node: Display, depth: int, lines: list[str]) -> None:
         previous = label
         indent = "  " * (depth + 1)
         lines.extend(
-            _wrapped(
-                f"{shown:<{width}}  {value}", f"{indent}· ", f"{indent}  {'':<{width}}      "
-            )
+            _wrapped(f"{shown:<{width}}  {value}", f"{indent}· ", f"{indent}  {'':<{width}}      ")
         )
 
 
@@ -203,7 +201,11 @@ class PlanPrinter:
             parts.append(f"while {self._text(node.condition)}")
         if node.range is not None:
             r = node.range
-            parts.append(f"{len(r)} times" if (r.start, r.step) == (0, 1) else f"over {r.start}:{r.stop}:{r.step}")
+            parts.append(
+                f"{len(r)} times"
+                if (r.start, r.step) == (0, 1)
+                else f"over {r.start}:{r.stop}:{r.step}"
+            )
         if node.max_iterations is not None:
             parts.append(f"at most {node.max_iterations} times")
         name = f" {node.name}" if node.name and node.name != "<lambda>" else ""
@@ -237,8 +239,7 @@ class PlanPrinter:
                 if isinstance(inner, ex.Opaque):
                     found[inner.function] = None
         return [
-            ("opaque", f"{f.name} {f.reason} ({f.location}); called once per record")
-            for f in found
+            ("opaque", f"{f.name} {f.reason} ({f.location}); called once per record") for f in found
         ]
 
 

@@ -165,7 +165,9 @@ class Call(Expression):
 
     def infer(self) -> Type:
         try:
-            return self.function.infer(*(a.any_type for a in self.arguments), **dict(self.parameters))
+            return self.function.infer(
+                *(a.any_type for a in self.arguments), **dict(self.parameters)
+            )
         except (TypeError, ValueError, IndexError) as error:
             raise TraceError(
                 str(error), location=self.location, hint="shapes and types are those of one record"

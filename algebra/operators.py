@@ -278,5 +278,3 @@ class Job(Operator):
     @property
     def schema(self) -> Schema:
         return Schema(())
-
-

@@ -46,4 +46,3 @@ class Schema:
 
     def __str__(self) -> str:
         return ", ".join(f"{name}: {kind}" for name, kind in self.fields)
-

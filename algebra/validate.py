@@ -34,5 +34,3 @@ def validate(job: Job) -> None:
             raise PlanError(
                 "a record's symbol is used outside its row function", location=output.location
             )
-
-

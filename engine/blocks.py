@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,7 @@ MAX_PARTITIONS = 1_024
 MIN_PARTITION_BYTES = 256 * 1024
 
 Array = np.ndarray[Any, np.dtype[Any]]
-ColumnData = Array | pa.Array
+ColumnData: TypeAlias = Any  # Array, or an Arrow array of strings (pyarrow has no types)
 
 
 @dataclass
@@ -88,7 +88,7 @@ def block_rows(schema: Schema) -> int:
 
 
 def partition_bounds(rows: int, schema: Schema) -> list[tuple[int, int]]:
-    """Row ranges: whole blocks, at least 256 KiB, at most 1,024 of them. At least one, maybe empty."""
+    """Row ranges of whole blocks, at least 256 KiB each, at most 1,024; one empty for no rows."""
     step = block_rows(schema)
     wanted = max(-(-rows // MAX_PARTITIONS), MIN_PARTITION_BYTES // max(1, schema.bytes_per_row))
     size = step * max(1, -(-wanted // step))
@@ -123,7 +123,9 @@ def empty_block(schema: Schema) -> Block:
     return concatenate([], schema)
 
 
-def of_columns(columns: Mapping[str, ColumnData], valid: Mapping[str, Array] | None = None) -> Block:
+def of_columns(
+    columns: Mapping[str, ColumnData], valid: Mapping[str, Array] | None = None
+) -> Block:
     """A block of columns of equal length."""
     rows = len(next(iter(columns.values()))) if columns else 0
     return Block(rows, dict(columns), dict(valid or {}))

@@ -187,7 +187,11 @@ def typed(value: Any, kind: ArrayType) -> Any:
     if kind.is_string:
         return value
     if kind.weak:
-        return value if isinstance(value, (bool, int, float)) and not isinstance(value, np.generic) else kind.python(value)
+        return (
+            value
+            if isinstance(value, (bool, int, float)) and not isinstance(value, np.generic)
+            else kind.python(value)
+        )
     if getattr(value, "dtype", None) == kind.numpy:
         return value
     return np.asarray(value).astype(kind.numpy)[()]
@@ -290,7 +294,12 @@ class _LoopRunner:
         driver, plan = self._driver, self._plan
         before = dict(driver.seconds)
         begin = perf_counter()
-        driver.set({s: typed(driver.get(a), k) for s, a, k in zip(plan.state, plan.start, plan.types, strict=True)})
+        driver.set(
+            {
+                s: typed(driver.get(a), k)
+                for s, a, k in zip(plan.state, plan.start, plan.types, strict=True)
+            }
+        )
         elements = None
         if plan.range is not None:
             elements = range(plan.range.start, plan.range.stop, plan.range.step)

@@ -115,15 +115,15 @@ class EmbeddedBackend:
         runtime = self._runtime
         for fold in reduction.folds:
             fold.bind(runtime.slots, runtime.version)
-        leaves = leaf_count(
-            pipeline.partitions(), pipeline.source_bytes, reduction.partial_bytes
-        )
+        leaves = leaf_count(pipeline.partitions(), pipeline.source_bytes, reduction.partial_bytes)
         ranges = leaf_ranges(pipeline.partitions(), leaves)
 
         def leaf(worker: int, index: int) -> list[Partial]:
             first, last = ranges[index]
             return self._fold_blocks(
-                reduction, (b for p in range(first, last) for b in pipeline.blocks(p, worker)), worker
+                reduction,
+                (b for p in range(first, last) for b in pipeline.blocks(p, worker)),
+                worker,
             )
 
         def merge(a: list[Partial], b: list[Partial]) -> list[Partial]:
@@ -131,9 +131,7 @@ class EmbeddedBackend:
 
         held = f"partials of stage {stage}"
         small = stage in self._inline or pipeline.source_bytes < SMALL_BYTES
-        if leaves == 1 or small or not self._budget.reserve(
-            leaves * reduction.partial_bytes, held
-        ):
+        if leaves == 1 or small or not self._budget.reserve(leaves * reduction.partial_bytes, held):
             combined = _combine_stream((leaf(0, i) for i in range(leaves)), merge)
         else:
             partials: list[Any] = [None] * leaves
@@ -280,7 +278,9 @@ class _CachedTable(Stored):
 
 def _is_borrowed(block: Block) -> bool:
     """Whether every column is a view of memory that somebody else holds anyway."""
-    return all(isinstance(c, np.ndarray) and _root(c).nbytes > 2 * c.nbytes for c in block.columns.values())
+    return all(
+        isinstance(c, np.ndarray) and _root(c).nbytes > 2 * c.nbytes for c in block.columns.values()
+    )
 
 
 def _root(array: Array) -> Any:

@@ -96,9 +96,7 @@ class Interpreter:
         """The value of an expression that reads no record."""
         return self.evaluator([expression])(())[0]
 
-    def evaluator(
-        self, roots: Sequence[ex.Expression]
-    ) -> Callable[[tuple[Row, ...]], list[Any]]:
+    def evaluator(self, roots: Sequence[ex.Expression]) -> Callable[[tuple[Row, ...]], list[Any]]:
         """A function from records to the expressions' values."""
         order = [n for n in _expressions(roots)]
         functions = {n: self._bind(n) for n in order if isinstance(n, ex.Opaque)}
@@ -168,9 +166,7 @@ class Interpreter:
 
     def aggregate(self, node: op.Aggregate) -> Row:
         """The one record of an Aggregate."""
-        return self._once(
-            node, lambda: self._fold(node.folds, self.records(node.source), node)
-        )
+        return self._once(node, lambda: self._fold(node.folds, self.records(node.source), node))
 
     def _set(self, kind: str, loop: int, name: str, value: Any) -> None:
         self._environment[kind, loop, name] = value
@@ -214,9 +210,7 @@ class Interpreter:
     def _finish(self, fold: Fold, state: Any, node: Node) -> Any:
         if state is None:
             if fold.empty is None and self._sample is None:
-                raise DataError(
-                    f"{fold.kind} over no records has no value", location=fold.location
-                )
+                raise DataError(f"{fold.kind} over no records has no value", location=fold.location)
             empty = 0 if fold.empty is None else fold.empty
             if fold.kind == "count":
                 return 0

@@ -122,7 +122,9 @@ def describe(record: Any) -> Any:
 class Collector:
     """Gathers what an opaque function returns into columns of the declared types."""
 
-    def __init__(self, captured: Captured, names: tuple[str, ...] | None, kinds: Sequence[ArrayType]):
+    def __init__(
+        self, captured: Captured, names: tuple[str, ...] | None, kinds: Sequence[ArrayType]
+    ):
         self._captured, self._names, self._kinds = captured, names, kinds
         self._columns: list[list[Any]] = [[] for _ in kinds]
 
@@ -149,7 +151,11 @@ class Collector:
             own = name_of(array.dtype)
             if array.shape == kind.shape and own is not None and _widens(own, kind):
                 return array
-        found = type(value).__name__ if not isinstance(value, np.ndarray) else f"array {value.dtype}{value.shape}"
+        found = (
+            type(value).__name__
+            if not isinstance(value, np.ndarray)
+            else f"array {value.dtype}{value.shape}"
+        )
         raise self._drift(found, str(kind), record)
 
     def _drift(self, found: str, expected: str, record: Any) -> UserFunctionError:

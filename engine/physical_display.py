@@ -79,7 +79,10 @@ def _stage(plan: pp.PhysicalPlan, stage: pp.Stage) -> Display:
             made.details.append(("numeric", _reduction(stage, sink)))
         case pp.CacheTable(number=number):
             made = Display(f"Stage {stage.number}: CacheTable t{number}, computed once")
-            made.details = [("columns", str(stage.source.schema)), ("numeric", _blocks(stage.source))]
+            made.details = [
+                ("columns", str(stage.source.schema)),
+                ("numeric", _blocks(stage.source)),
+            ]
         case pp.Exchange(number=number, required=required):
             made = Display(f"Stage {stage.number}: Exchange to t{number}")
             made.details = [("layout", _layout(required))]

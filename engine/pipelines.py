@@ -121,9 +121,7 @@ class _Compute(_Over):
             frame = self.runtime.frame(worker, self._kernel)
             vectors = self._kernel.run(frame, block)
             columns = {n: v for n, (v, _) in zip(self._names, vectors, strict=True)}
-            masks = {
-                n: m for n, (_, m) in zip(self._names, vectors, strict=True) if m is not None
-            }
+            masks = {n: m for n, (_, m) in zip(self._names, vectors, strict=True) if m is not None}
             yield Block(block.rows, columns, masks)
 
 
@@ -226,5 +224,3 @@ def _is_contiguous(block: Block) -> bool:
         not isinstance(c, np.ndarray) or (c.flags.c_contiguous and c.flags.aligned)
         for c in block.columns.values()
     )
-
-

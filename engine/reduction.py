@@ -21,9 +21,7 @@ def leaf_count(partitions: int, source_bytes: int, partial_bytes: int) -> int:
 
 def leaf_ranges(partitions: int, leaves: int) -> list[tuple[int, int]]:
     """Contiguous runs of partitions, near-equal in number, in order."""
-    return [
-        (i * partitions // leaves, (i + 1) * partitions // leaves) for i in range(leaves)
-    ]
+    return [(i * partitions // leaves, (i + 1) * partitions // leaves) for i in range(leaves)]
 
 
 def combine_tree(leaves: Sequence[T], merge: Callable[[T, T], T]) -> T:

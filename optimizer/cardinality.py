@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scalops.algebra import operators as op
+from scalops.algebra.schema import Schema
 from scalops.algebra.tree import Node
 from scalops.optimizer.cost import Estimate
 
@@ -29,14 +30,12 @@ def estimate(node: Node) -> Estimate:
             return Estimate(rows, rows * node.schema.bytes_per_row, sure)
         case op.Project(source=source) | op.Cache(source=source) | op.Repartition(source=source):
             inner = estimate(source)
-            return Estimate(
-                inner.rows, inner.rows * node.schema.bytes_per_row, inner.provenance
-            )
+            return Estimate(inner.rows, inner.rows * node.schema.bytes_per_row, inner.provenance)
         case op.Operator():
             return Estimate(1, node.schema.bytes_per_row, "exact")
     raise TypeError(type(node).__name__)
 
 
-def _text_width(schema: op.Schema) -> float:
+def _text_width(schema: Schema) -> float:
     """Bytes a record takes as text: about 6 a number, 20 a string, assumed."""
     return sum(20 if kind.is_string else 6 * kind.size for _, kind in schema)

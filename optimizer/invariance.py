@@ -42,7 +42,7 @@ class Invariance:
         self._free = free_tokens(*parts)
 
     def varies(self, node: Node) -> bool:
-        """Whether the node may change from one iteration to the next, or belongs to a loop inside."""
+        """Whether it may change from one iteration to the next, or belongs to a loop inside."""
         return bool(self._free[node] & self._inside)
 
     def inside(self, token: int) -> bool:

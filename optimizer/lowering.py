@@ -7,13 +7,14 @@ from slots.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
 from scalops.algebra.dtypes import BOOL, INT64, ArrayType
 from scalops.algebra.errors import OptimizerError
 from scalops.algebra.fingerprint import fingerprint
+from scalops.algebra.folds import Fold
 from scalops.algebra.functions import function
 from scalops.algebra.tree import Node, substitute
 from scalops.engine import physical_plan as pp
@@ -195,17 +196,15 @@ class _Lowering:
         for fold, slot in zip(node.folds, self._last_fold, strict=True):
             self._leaves[ex.Subquery(node, fold.name)] = slot
 
-    def _fold(self, source: op.Operator, folds: tuple[ex.Node, ...], tokens: Tokens) -> None:
+    def _fold(self, source: op.Operator, folds: tuple[Fold, ...], tokens: Tokens) -> None:
         below = self._table(source)
-        lowered = tuple(self._lowered_fold(f) for f in folds)  # type: ignore[arg-type]
+        lowered = tuple(self._lowered_fold(f) for f in folds)
         slots = tuple(self._slot(f.name, f.type) for f in lowered)
         sink = pp.TreeAggregate(lowered, tuple(s.number for s in slots))
         self._emit(tokens, pp.RunStage(self._stage(below, sink)))
         self._last_fold = slots
 
-    def _lowered_fold(self, fold: op.Fold) -> op.Fold:
-        from dataclasses import replace
-
+    def _lowered_fold(self, fold: Fold) -> Fold:
         return replace(
             fold,
             arguments=tuple(self._expression(a) for a in fold.arguments),
@@ -267,7 +266,7 @@ class _Lowering:
         return iterate.index
 
 
-def _over_source(fold: op.Fold, body: op.MapReduceUpdate) -> op.Fold:
+def _over_source(fold: Fold, body: op.MapReduceUpdate) -> Fold:
     """A fold over the body's source: its mapped columns in place of their names."""
     kept = tuple((n, ex.Column(n, k)) for n, k in body.source.schema)
     return inline_fold(fold, (*kept, *body.map))

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]
+import cloudpickle
 import numpy as np
 
 from scalops.algebra.errors import Location, TraceError, user_location
@@ -41,7 +41,11 @@ class _Capturer(cloudpickle.Pickler):  # type: ignore[misc]
             if is_record_symbol(obj):
                 raise CannotCapture("it keeps the symbol of another record")
             return self._slot(obj, obj.expression)
-        if isinstance(obj, np.ndarray) and obj.nbytes >= _LARGE_ARRAY_BYTES and not obj.dtype.hasobject:
+        if (
+            isinstance(obj, np.ndarray)
+            and obj.nbytes >= _LARGE_ARRAY_BYTES
+            and not obj.dtype.hasobject
+        ):
             return self._slot(obj, None)
         refusal = getattr(type(obj), "_capture_refusal", None)
         if refusal is not None:

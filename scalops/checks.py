@@ -35,9 +35,7 @@ def check_traces(job: Job, checked: MutableMapping[Node, bool]) -> None:
     if not waiting:
         return
     # Outer loops first: an inner loop may start from an outer one's state.
-    starts: Starts = {
-        n.token: dict(n.start) for n in reversed(order) if isinstance(n, Loop)
-    }
+    starts: Starts = {n.token: dict(n.start) for n in reversed(order) if isinstance(n, Loop)}
     interpreter = Interpreter(CHECK_ROWS, starts)
     for node, inputs, function in waiting:
         _compare(function, inputs, interpreter)
@@ -59,9 +57,7 @@ def _row_functions(
                     yield node, node.inputs, origin
 
 
-def _compare(
-    function: RowFunction, inputs: tuple[Operator, ...], interpreter: Interpreter
-) -> None:
+def _compare(function: RowFunction, inputs: tuple[Operator, ...], interpreter: Interpreter) -> None:
     if function.captured is None:
         return
     slots = [interpreter.value(s) for s in function.slots]
@@ -109,9 +105,5 @@ def _differs(function: RowFunction, plain: Any, traced: Any, records: Any) -> Tr
 
 
 def _shown(records: Any) -> str:
-    text = ", ".join(
-        repr(r._values) if isinstance(r, Record) else repr(r) for r in records
-    )
+    text = ", ".join(repr(r._values) if isinstance(r, Record) else repr(r) for r in records)
     return text if len(text) <= 300 else text[:300] + "..."
-
-

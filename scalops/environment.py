@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.errors import LoopError, Location, user_location
+from scalops.algebra.errors import Location, LoopError, user_location
 from scalops.algebra.expressions import Expression
 from scalops.value import Value, lift
 
@@ -19,9 +20,9 @@ BARE = "value"
 class Environment:
     """Base of a loop's named state: annotate the fields, give each a start value.
 
-        class Model(so.Environment):
-            w: np.ndarray
-            loss: float
+    class Model(so.Environment):
+        w: np.ndarray
+        loss: float
     """
 
     def __init__(self, **fields: Any) -> None:
@@ -35,7 +36,9 @@ class Environment:
                 location=user_location(),
             )
         for name in declared:
-            object.__setattr__(self, name, fields[name] if name in fields else getattr(type(self), name))
+            object.__setattr__(
+                self, name, fields[name] if name in fields else getattr(type(self), name)
+            )
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in field_names(type(self)):
@@ -65,7 +68,7 @@ def field_names(kind: type[Environment]) -> list[str]:
     names: dict[str, None] = {}
     for base in reversed(kind.__mro__):
         if base is not Environment and issubclass(base, Environment):
-            names.update(dict.fromkeys(base.__dict__.get("__annotations__", {})))
+            names.update(dict.fromkeys(inspect.get_annotations(base)))
     return list(names)
 
 
@@ -79,7 +82,9 @@ def _annotations(kind: type[Environment]) -> dict[str, Any]:
 class Structure:
     """How an environment is built from named fields, and taken apart into them."""
 
-    def __init__(self, kind: str, names: tuple[str, ...], rebuild: Callable[[Mapping[str, Any]], Any]):
+    def __init__(
+        self, kind: str, names: tuple[str, ...], rebuild: Callable[[Mapping[str, Any]], Any]
+    ):
         self.kind, self.names, self.rebuild = kind, names, rebuild
 
     def take_apart(self, result: Any, location: Location | None) -> dict[str, Any]:
@@ -118,7 +123,9 @@ def describe(value: Any, location: Location | None) -> tuple[Structure, dict[str
         names = own or tuple(f"_{i}" for i in range(len(value)))
         if own:
             cls2: Any = type(value)
-            return Structure(cls2.__name__, names, lambda f: cls2(**f)), dict(zip(names, value, strict=True))
+            return Structure(cls2.__name__, names, lambda f: cls2(**f)), dict(
+                zip(names, value, strict=True)
+            )
         return (
             Structure("tuple", names, lambda f: tuple(f[n] for n in names)),
             dict(zip(names, value, strict=True)),

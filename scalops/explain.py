@@ -26,9 +26,7 @@ FORMATS = ("text", "json")
 _LATER_FORMATS = ("dot", "mermaid", "html")
 
 
-def explain(
-    thing: Any, stage: str = "optimized", format: str = "text", trace: bool = False
-) -> str:
+def explain(thing: Any, stage: str = "optimized", format: str = "text", trace: bool = False) -> str:
     """The plan of a table, value, loop or nesting of them.
 
     `stage`: traced (as written, with the user's lines), logical (as the optimizer gets it),

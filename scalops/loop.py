@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from scalops.algebra import operators as op
 from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.errors import LoopError, Location, TraceError, user_location
+from scalops.algebra.errors import Location, LoopError, TraceError, user_location
 from scalops.algebra.expressions import (
     CONVERGED,
     ITERATIONS,
@@ -75,6 +75,7 @@ class _LoopMethods:
             refuse("run() with on_iteration, checkpoint or resume")
         from scalops.session import run_loop
 
+        assert isinstance(self, (Loop, BareLoop))
         return run_loop(self)
 
     def forget(self) -> None:
@@ -131,7 +132,7 @@ class BareLoop(_LoopMethods, Value):
     """A loop over one scalar or array: also the Value of its result."""
 
     __slots__ = ("plan", "structure")
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __init__(self, plan: op.Loop, structure: Structure) -> None:
         Value.__init__(self, LoopOutput(plan, BARE))
@@ -156,10 +157,13 @@ def loop(
     """
     location = user_location()
     if max_iterations is not None and (
-        isinstance(max_iterations, bool) or not isinstance(max_iterations, int) or max_iterations < 0
+        isinstance(max_iterations, bool)
+        or not isinstance(max_iterations, int)
+        or max_iterations < 0
     ):
         raise LoopError(
-            f"max_iterations is {max_iterations!r}; expected an int of at least 0", location=location
+            f"max_iterations is {max_iterations!r}; expected an int of at least 0",
+            location=location,
         )
     if not callable(condition) and not isinstance(condition, builtins.range):
         raise LoopError(
@@ -173,9 +177,7 @@ def loop(
             raise LoopError(
                 f"a loop's body is a function, not a {type(body).__name__}", location=location
             )
-        return _build(
-            start, condition, body, location, max_iterations, allow_nonfinite, warn, name
-        )
+        return _build(start, condition, body, location, max_iterations, allow_nonfinite, warn, name)
 
     return decorate
 
@@ -285,9 +287,7 @@ def _converted(expression: Expression, kind: ArrayType) -> Expression:
     return call(function("cast"), expression, dtype=kind.name)
 
 
-def _same_type(
-    name: str, value: Expression, kind: ArrayType, where: Location | None
-) -> Expression:
+def _same_type(name: str, value: Expression, kind: ArrayType, where: Location | None) -> Expression:
     """The returned field in the start's type, where NumPy's in-place rule allows it."""
     found = value.type
     fits = found.shape == kind.shape and found.is_string == kind.is_string
@@ -326,5 +326,3 @@ def _trace_condition(
             hint="compare a field: lambda env: env.delta > eps",
         )
     return expression
-
-

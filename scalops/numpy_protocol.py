@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -19,7 +19,7 @@ _REDUCTIONS = {
 }  # fmt: skip
 
 
-def _unsupported(what: str) -> Any:
+def _unsupported(what: str) -> NoReturn:
     refuse(what, "use so.call for a step that NumPy does at the driver")
     raise TraceError(
         f"{what} is not in the function table",
@@ -28,7 +28,9 @@ def _unsupported(what: str) -> Any:
     )
 
 
-def ufunc_call(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def ufunc_call(
+    ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     """A universal function with a Value among its inputs."""
     if "out" in kwargs:
         raise TraceError(
@@ -47,11 +49,11 @@ def ufunc_call(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: di
         left, right = (Value(expression_of(v, ufunc.__name__)) for v in inputs)
         return ufunc(left.reshape(*left.shape, *[1] * right.ndim), right)
     if method != "__call__" or kwargs:
-        return _unsupported(f"np.{ufunc.__name__}.{method} with {sorted(kwargs)}")
+        _unsupported(f"np.{ufunc.__name__}.{method} with {sorted(kwargs)}")
     if ufunc in (np.matmul, np.vecdot):
         return apply(linear.MATMUL, *inputs)
     if ufunc.signature is not None:
-        return _unsupported(f"np.{ufunc.__name__}")
+        _unsupported(f"np.{ufunc.__name__}")
     arguments = [expression_of(v, f"an argument of np.{ufunc.__name__}") for v in inputs]
     return results(call(ufunc_function(ufunc), *arguments, location=user_location()))
 
@@ -61,13 +63,13 @@ def function_call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
     adapter = _FUNCTIONS.get(func)
     name = getattr(func, "__name__", "function")
     if adapter is None:
-        return _unsupported(f"np.{name}")
+        _unsupported(f"np.{name}")
     try:
         return adapter(*args, **kwargs)
     except TypeError as error:
         if "unexpected keyword" not in str(error) and "positional argument" not in str(error):
             raise
-        return _unsupported(f"np.{name} with these arguments")
+        _unsupported(f"np.{name} with these arguments")
 
 
 def positive_axis(axis: Any, ndim: int) -> Any:
@@ -90,26 +92,24 @@ def index(value: Value, key: Any) -> Value:
     if len(keys) == 1 and isinstance(keys[0], (Value, np.ndarray, list)):
         indices = expression_of(keys[0], "an index")
         if indices.type.name == "bool":
-            return _unsupported("a boolean mask, whose result has no fixed shape")
-        taken = call(
-            arrays.TAKE, value.expression, indices, axis=0, location=user_location()
-        )
+            _unsupported("a boolean mask, whose result has no fixed shape")
+        taken = call(arrays.TAKE, value.expression, indices, axis=0, location=user_location())
         return Value(taken)
     plain: list[Any] = []
     for k in keys:
         if isinstance(k, slice):
             parts = (k.start, k.stop, k.step)
             if any(isinstance(p, Value) for p in parts):
-                return _unsupported("a slice with Values as bounds, whose size is not known")
+                _unsupported("a slice with Values as bounds, whose size is not known")
             plain.append(("slice", *(None if p is None else int(p) for p in parts)))
         elif k is None or k is Ellipsis:
             plain.append(k)
         elif isinstance(k, (int, np.integer)) and not isinstance(k, bool):
             plain.append(int(k))
         elif isinstance(k, Value):
-            return _unsupported("an index that is a Value together with others")
+            _unsupported("an index that is a Value together with others")
         else:
-            return _unsupported(f"an index of type {type(k).__name__}")
+            _unsupported(f"an index of type {type(k).__name__}")
     return apply(arrays.INDEX, value, key=_without_ellipsis(tuple(plain), value.ndim))
 
 
@@ -129,7 +129,7 @@ def _value(x: Any) -> Value:
 def _dot(a: Any, b: Any) -> Value:
     left, right = _value(a), _value(b)
     if left.ndim == 0 or right.ndim == 0:
-        product: Value = np.multiply(left, right)  # type: ignore[assignment, call-overload]
+        product: Value = np.multiply(left, right)  # type: ignore[assignment]
         return product
     return apply(linear.MATMUL, left, right)
 
@@ -241,7 +241,7 @@ def _parameter(entry: Any, name: str, default: Any) -> Callable[..., Value]:
     def adapter(a: Any, *args: Any, **kwargs: Any) -> Value:
         given = args[0] if args else kwargs.pop(name, default)
         if kwargs or len(args) > 1:
-            return _unsupported(f"np.{entry.name} with {sorted(kwargs)}")  # type: ignore[no-any-return]
+            _unsupported(f"np.{entry.name} with {sorted(kwargs)}")
         if name == "axis":
             given = positive_axis(given, _value(a).ndim)
         return apply(entry, a, **{name: given})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import itertools
 import logging
 import operator
 import threading
@@ -78,9 +79,7 @@ def symbol(schema: Schema, record: int = 0) -> Any:
     return values["value"] if schema.bare else Record(values)
 
 
-def trace_rows(
-    function: Callable[..., Any], inputs: Sequence[Operator], what: str
-) -> RowFunction:
+def trace_rows(function: Callable[..., Any], inputs: Sequence[Operator], what: str) -> RowFunction:
     """The expressions of a row function of one record of each input.
 
     Raises ScalopsError for what is wrong in any form: an unknown column, shapes that do not fit.
@@ -274,7 +273,9 @@ def _discover(
             hint=hint,
         )
     names, _ = results[0]
-    columns = [[values[i] for _, values in results if len(values) > i] for i in range(len(results[0][1]))]
+    columns = [
+        [values[i] for _, values in results if len(values) > i] for i in range(len(results[0][1]))
+    ]
     return names, tuple(_common_type(c, captured, hint) for c in columns)
 
 
@@ -315,7 +316,7 @@ def sample_arguments(
         if len(rows) >= count:
             break
     if len(inputs) == 2:
-        return list(zip(rows, rows[1:], strict=False))
+        return list(itertools.pairwise(rows))
     return [(row,) for row in rows]
 
 

@@ -247,4 +247,3 @@ def _node(leaf: Any) -> Node:
         return leaf.plan
     expression: Expression = leaf.expression
     return expression
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -209,8 +210,7 @@ class Table:
 
     def to_polars(self) -> Any:
         """Run the plan; a polars.DataFrame."""
-        import polars
-
+        polars: Any = importlib.import_module("polars")
         return polars.from_arrow(self.collect())
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
@@ -308,14 +308,11 @@ class Table:
             source, names, columns = self.plan, None, [self._column(f, what)]
         else:
             made = trace_rows(f, (self.plan,), what)
-            project = op.Project(
-                self.plan, made.named, label="map", origin=made, location=location
-            )
+            project = op.Project(self.plan, made.named, label="map", origin=made, location=location)
             source, names = project, made.names
             columns = [Column(n, k) for n, k in project.schema]
         folds = tuple(
-            Fold(what if names is None else c.name, kind, (c,), location=location)
-            for c in columns
+            Fold(what if names is None else c.name, kind, (c,), location=location) for c in columns
         )
         return self._wrap((source, folds, names))
 
@@ -323,7 +320,9 @@ class Table:
         source, folds, names = made
         aggregate = op.Aggregate(source, folds, location=user_location())
         values = [Value(Subquery(aggregate, f.name, location=f.location)) for f in folds]
-        return values[0] if names is None else StructuredValue(dict(zip(names, values, strict=True)))
+        if names is None:
+            return values[0]
+        return StructuredValue(dict(zip(names, values, strict=True)))
 
 
 def _no_values(asked: str, instead: str) -> str:

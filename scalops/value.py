@@ -216,7 +216,7 @@ class Value:
 
     def dot(self, other: Any) -> Any:
         """As numpy.dot."""
-        return np.dot(self, other)  # type: ignore[call-overload]
+        return np.dot(self, other)
 
     def astype(self, dtype: Any) -> Value:
         """Another scalar type."""
@@ -224,7 +224,7 @@ class Value:
 
     def clip(self, min: Any = None, max: Any = None) -> Any:
         """As numpy.clip."""
-        return np.clip(self, min, max)  # type: ignore[call-overload]
+        return np.clip(self, min, max)
 
     def round(self, decimals: int = 0) -> Value:
         """As numpy.round."""
@@ -331,21 +331,24 @@ def _unary(ufunc: np.ufunc) -> Callable[[Value], Value]:
     return method
 
 
-_BINARY = {
+_BINARY: dict[str, np.ufunc] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.divide,
     "floordiv": np.floor_divide, "mod": np.remainder, "pow": np.power, "and": np.bitwise_and,
     "or": np.bitwise_or, "xor": np.bitwise_xor, "lshift": np.left_shift, "rshift": np.right_shift,
 }  # fmt: skip
-_COMPARISONS = {
+_COMPARISONS: dict[str, np.ufunc] = {
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal,
     "gt": np.greater, "ge": np.greater_equal,
+}  # fmt: skip
+_UNARY: dict[str, np.ufunc] = {
+    "neg": np.negative, "pos": np.positive, "abs": np.absolute, "invert": np.invert,
 }  # fmt: skip
 for _name, _ufunc in _BINARY.items():
     setattr(Value, f"__{_name}__", _operator(_ufunc))
     setattr(Value, f"__r{_name}__", _operator(_ufunc, swapped=True))
 for _name, _ufunc in _COMPARISONS.items():
     setattr(Value, f"__{_name}__", _operator(_ufunc))
-for _name, _ufunc in {"neg": np.negative, "pos": np.positive, "abs": np.absolute, "invert": np.invert}.items():
+for _name, _ufunc in _UNARY.items():
     setattr(Value, f"__{_name}__", _unary(_ufunc))
 
 

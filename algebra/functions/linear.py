@@ -79,7 +79,9 @@ def _eigh_type(a: ArrayType) -> TupleType:
     return TupleType((ArrayType(name, a.shape[:-1]), ArrayType(name, a.shape)))
 
 
-def _norm_type(a: ArrayType, ord: Any = None, axis: Any = None, keepdims: bool = False) -> ArrayType:
+def _norm_type(
+    a: ArrayType, ord: Any = None, axis: Any = None, keepdims: bool = False
+) -> ArrayType:
     dtype = np.dtype(_inexact(a))
     result = np.linalg.norm(np.broadcast_to(np.ones((), dtype), a.shape), ord, axis, keepdims)
     return ArrayType(_inexact(a), np.shape(result))
@@ -103,11 +105,11 @@ NORM = register(Function("norm", _norm_type, np.linalg.norm, flops_of=lambda a, 
 SOLVE = register(
     Function("solve", _solve_type, np.linalg.solve, flops_of=lambda a, b: _cube(a), can_fail=True)
 )
-INV = register(
-    Function("inv", _same_square("inv"), np.linalg.inv, flops_of=_cube, can_fail=True)
-)
+INV = register(Function("inv", _same_square("inv"), np.linalg.inv, flops_of=_cube, can_fail=True))
 CHOLESKY = register(
-    Function("cholesky", _same_square("cholesky"), np.linalg.cholesky, flops_of=_cube, can_fail=True)
+    Function(
+        "cholesky", _same_square("cholesky"), np.linalg.cholesky, flops_of=_cube, can_fail=True
+    )
 )
 DET = register(Function("det", _det_type, np.linalg.det, flops_of=_cube))
 SLOGDET = register(Function("slogdet", _slogdet_type, np.linalg.slogdet, flops_of=_cube))

@@ -35,7 +35,7 @@ def elementwise(function: Callable[..., Any], call: Call, flags: Batched) -> Ste
     """A ufunc: batched arguments of lower rank get axes after the block axis."""
     rank = max(len(a.type.shape) for a in call.arguments)
     expand = [
-        b and 0 < rank - len(a.type.shape) for a, b in zip(call.arguments, flags, strict=True)
+        b and rank - len(a.type.shape) > 0 for a, b in zip(call.arguments, flags, strict=True)
     ]
     if not any(expand):
         return function
@@ -184,7 +184,7 @@ def _broadcast_to(call: Call, flags: Batched, parameters: Any) -> Step:
     return lambda a: np.broadcast_to(a.reshape(len(a), *own), (len(a), *shape))
 
 
-def _joined(function: Callable[..., Any]) -> Callable[..., Step]:
+def _joined(function: Callable[..., Any]) -> Callable[..., Step | None]:
     def maker(call: Call, flags: Batched, parameters: Any) -> Step:
         axis = parameters["axis"] + 1
 
@@ -201,7 +201,7 @@ def _joined(function: Callable[..., Any]) -> Callable[..., Step]:
     return maker
 
 
-def _fold(function: Callable[..., Any], flat: bool = False) -> Callable[..., Step]:
+def _fold(function: Callable[..., Any], flat: bool = False) -> Callable[..., Step | None]:
     def maker(call: Call, flags: Batched, parameters: Any) -> Step | None:
         given = dict(parameters)
         axis = given.pop("axis", None)

@@ -79,7 +79,9 @@ class FoldKernel:
             return int(partial or 0)
         if partial is None:
             if fold.empty is None:
-                what = {"add": "reduce", "minimum": "min", "maximum": "max"}.get(fold.kind, "reduce")
+                what = {"add": "reduce", "minimum": "min", "maximum": "max"}.get(
+                    fold.kind, "reduce"
+                )
                 raise DataError(
                     f"{what} over no records has no value",
                     location=fold.location,
@@ -240,5 +242,3 @@ class _Pairwise:
                 columns.append((np.asarray(x, kind.numpy)[None], np.asarray(y, kind.numpy)[None]))
         combined = self._combine([c[0] for c in columns], [c[1] for c in columns])
         return [c[0] if isinstance(c, np.ndarray) else c[0].as_py() for c in combined]
-
-

@@ -31,9 +31,7 @@ def fuse_map_reduce_update(node: Node) -> Node | None:
         ex.Subquery(aggregate, f.name): ex.Reduced(f.name, f.type) for f in aggregate.folds
     }
     update = tuple((n, substitute(e, reduced)) for n, e in body.update)
-    fused = op.MapReduceUpdate(
-        source, mapped, aggregate.folds, update, location=aggregate.location
-    )
+    fused = op.MapReduceUpdate(source, mapped, aggregate.folds, update, location=aggregate.location)
     return replace(node, body=fused)
 
 

@@ -15,7 +15,7 @@ from scalops.optimizer.invariance import Invariance, is_table
 def hoist_invariants(node: Node) -> Node | None:
     """Loop(..e..) -> Loop(..k.., k = e once) for invariant values e; and for records:
 
-    Aggregate(Cache(T), f(g(columns), env)) -> Aggregate(Cache(Project(T, h = g(columns))), f(h, env)).
+    Aggregate(Cache(T), f(g(x), env)) -> Aggregate(Cache(Project(T, h = g(x))), f(h, env)).
 
     Sound because e and g read nothing that the loop changes. Values always move, to the
     outermost loop that they do not read (an inner loop's bindings are hoisted again by the
@@ -145,5 +145,3 @@ def _within(loop: op.Loop, mapping: dict[Node, Node]) -> op.Loop:
     """The loop with nodes of its body and condition replaced; its start stays."""
     condition = None if loop.condition is None else substitute(loop.condition, mapping)
     return replace(loop, body=substitute(loop.body, mapping), condition=condition)
-
-

@@ -18,8 +18,8 @@ def merge_filters(node: Node) -> Node | None:
     dropped, and might raise.
     """
     match node:
-        case op.Filter(source=op.Filter(source=source, predicate=p), predicate=q) if (
-            not _may_raise(q)
+        case op.Filter(source=op.Filter(source=source, predicate=p), predicate=q) if not _may_raise(
+            q
         ):
             both = call(function("bitwise_and"), p, q, location=node.location)
             return replace(node, source=source, predicate=both, origin=None)
@@ -32,4 +32,6 @@ def _may_raise(predicate: Expression) -> bool:
 
 def _can_fail(node: Call) -> bool:
     # NumPy refuses integers to negative integer powers.
-    return node.function.can_fail or (node.function.name == "power" and node.type.numpy.kind in "iu")
+    return node.function.can_fail or (
+        node.function.name == "power" and node.type.numpy.kind in "iu"
+    )

@@ -13,7 +13,7 @@ from scalops.algebra.tree import Node, substitute
 
 
 def merge_maps(node: Node) -> Node | None:
-    """Project(Project(T, a), b) -> Project(T, b∘a); Aggregate(Project(T, a), f) -> Aggregate(T, f∘a).
+    """Project(Project(T, a), b) -> Project(T, b∘a); Aggregate(Project(T, a), f) likewise.
 
     Sound because expressions are pure; what b reads twice is computed once, since the kernels
     share equal expressions.
@@ -45,5 +45,3 @@ def _as_column(e: Expression) -> Expression:
 def inline_fold(fold: Fold, outputs: tuple[op.Named, ...]) -> Fold:
     """The fold over a projection's input; its `combine` reads states, not records."""
     return replace(fold, arguments=tuple(inline(a, outputs) for a in fold.arguments))
-
-

@@ -36,7 +36,7 @@ class ProgramOption(click.Option):
         switch = f"--{option}/--no-{option}" if kind is bool else f"--{option}"
         renamed = option != normalize(parameter.name)
         # Where the option is not given the function's own default holds, not one of click's.
-        default = {} if required else {"default": None}
+        default: dict[str, Any] = {} if required else {"default": None}
         super().__init__(
             [switch, f"program_{parameter.name}"],
             type=_TYPES[kind],

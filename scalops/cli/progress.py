@@ -27,16 +27,16 @@ class ProgressLine:
         self._is_drawn = True
         self._loop: str | None = None
         self._number = -1
-        self._scalars: dict[str, float] = {}
+        self._scalars: dict[str, Any] = {}
         self._seconds = 0.0
         self._count = 0
 
     def iteration(
-        self, loop_name: str | None, number: int, scalars: dict[str, float], seconds: float
+        self, loop: str | None, number: int, scalars: dict[str, Any], seconds: float
     ) -> None:
         """Note an iteration, numbered from 0, with the scalar fields after it."""
-        if loop_name != self._loop or number <= self._number:
-            self._loop, self._seconds, self._count = loop_name, 0.0, 0
+        if loop != self._loop or number <= self._number:
+            self._loop, self._seconds, self._count = loop, 0.0, 0
         self._number, self._scalars = number, scalars
         self._seconds += seconds
         self._count += 1
@@ -49,7 +49,7 @@ class ProgressLine:
     def text(self) -> str:
         """The line as it is drawn."""
         name = f"{self._loop}: " if self._loop else ""
-        fields = "".join(f"  {n} {v:.6g}" for n, v in self._scalars.items())
+        fields = "".join(f"  {n} {_short(v)}" for n, v in self._scalars.items())
         seconds = self._seconds / max(self._count, 1)
         return f"{name}iteration {self._number + 1}{fields}  {seconds:.3g} s/iteration"
 
@@ -82,3 +82,8 @@ class ProgressLine:
             self._live.stop()
         elif not self._is_terminal and not self._is_drawn:
             self._draw()
+
+
+def _short(value: Any) -> str:
+    value = value.item() if hasattr(value, "item") else value
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

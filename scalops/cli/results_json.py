@@ -92,7 +92,7 @@ def _cells(column: pa.ChunkedArray) -> list[Any]:
 
 
 def loop_seconds(result: LoopResult) -> float:
-    """The seconds of all iterations."""
-    if "seconds" in result.history.column_names:
-        return float(np.sum(result.history.column("seconds").to_numpy()))
-    return float(sum(result.profile.values()))
+    """The seconds of the whole loop; those of its iterations where no total is known."""
+    if "total" in result.profile:
+        return float(result.profile["total"])
+    return float(np.sum(result.history.column("seconds").to_numpy()))

@@ -27,7 +27,8 @@ def _lines(name: str, value: Any) -> Iterator[str]:
     margin = "  " if name else ""
     if isinstance(value, LoopResult):
         end = "converged" if value.converged else "not converged"
-        yield f"{label}{_count(value.iterations, 'iteration')}, {end}, {loop_seconds(value):.3f} s"
+        iterations = _count(value.iterations, "iteration")
+        yield f"{label}{iterations}, {end}, {_seconds(loop_seconds(value))}"
         unnamed = named_fields(value.env) is None and not isinstance(value.env, tuple)
         yield from (margin + line for line in _lines("value" if unnamed else "", value.env))
         return
@@ -60,6 +61,10 @@ def _array(value: Any) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds < 100 else f"{seconds:.0f} s"
 
 
 def _table_lines(table: pa.Table) -> Iterator[str]:

@@ -85,7 +85,7 @@ def test_only_the_result_goes_to_standard_output(
 
 def test_loop_tells_its_iterations(write: Write, invoke: Invoke, session: list[Any]) -> None:
     path = write(LOOP)
-    assert invoke("run", path).stdout == "2 iterations, converged, 0.750 s\nx: 0.125\n"
+    assert invoke("run", path).stdout == "2 iterations, converged, 0.75 s\nx: 0.125\n"
     assert invoke("run", path, "--json").stdout == (
         '{"env": {"x": 0.125}, "iterations": 2, "converged": true, "seconds": 0.75}\n'
     )
@@ -96,9 +96,9 @@ def test_loops_in_a_nesting_tell_their_iterations(
 ) -> None:
     assert invoke("run", f"{write(LOOP)}:nested").stdout.splitlines() == [
         "models:",
-        "  [0]: 2 iterations, converged, 0.750 s",
+        "  [0]: 2 iterations, converged, 0.75 s",
         "    x: 0.125",
-        "bare: 2 iterations, converged, 0.750 s",
+        "bare: 2 iterations, converged, 0.75 s",
         "  x: 0.125",
     ]
 

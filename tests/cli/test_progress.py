@@ -2,6 +2,7 @@
 
 import io
 
+import numpy as np
 import pytest
 
 from scalops.cli import progress
@@ -31,6 +32,12 @@ def test_line_names_loop_iteration_fields_and_seconds(clock: Clock) -> None:
     assert line.text() == "model: iteration 2  loss 0.25  delta 1e-07  0.2 s/iteration"
     line.iteration(None, 0, {}, 0.5)
     assert line.text() == "iteration 1  0.5 s/iteration"
+
+
+def test_fields_that_are_no_numbers_are_shown(clock: Clock) -> None:
+    line = ProgressLine(io.StringIO(), is_terminal=False)
+    line.iteration(None, 0, {"done": np.bool_(False), "n": np.int64(7), "name": "a"}, 1.0)
+    assert line.text() == "iteration 1  done False  n 7  name a  1 s/iteration"
 
 
 def test_next_loop_of_the_same_name_starts_again(clock: Clock) -> None:

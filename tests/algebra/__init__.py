@@ -1,0 +1,1 @@
+"""Tests of types, expressions, nodes and plan text."""

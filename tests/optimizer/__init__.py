@@ -1,0 +1,1 @@
+"""Tests of the optimizer: rules one by one, then all phases together."""

@@ -25,8 +25,8 @@ class Source(Protocol):
     """Where records come from: described here, read by the engine.
 
     `repr` names the data as they are now and takes part in a plan's structure; `title` is for
-    readers; `rows` is exact where metadata tell it. `stamp` depends on the contents alone, so
-    that it is the same in another process.
+    readers; `rows` is exact where metadata tell it, `likely_rows` an estimate. `stamp` depends
+    on the contents alone, so that it is the same in another process.
     """
 
     @property
@@ -35,6 +35,8 @@ class Source(Protocol):
     def title(self) -> str: ...
     @property
     def rows(self) -> int | None: ...
+    @property
+    def likely_rows(self) -> float: ...
     @property
     def bytes(self) -> int: ...
     @property

@@ -170,8 +170,13 @@ def _replaced(value: Any, new: dict[Node, Node]) -> Any:
     return value
 
 
-def substitute(root: N, mapping: dict[Node, Node]) -> N:
-    """Replace every occurrence of the mapping's keys by its values, largest first."""
+def substitute(
+    root: N, mapping: dict[Node, Node], enter: Callable[[Node], bool] = lambda node: True
+) -> N:
+    """Replace every occurrence of the mapping's keys by its values, largest first.
+
+    Subtrees whose root `enter` refuses are left alone.
+    """
     if not mapping:
         return root
     if root in mapping:
@@ -182,7 +187,9 @@ def substitute(root: N, mapping: dict[Node, Node]) -> N:
         node, entered = stack.pop()
         if node in done:
             continue
-        if entered:
+        if not enter(node):
+            done[node] = node
+        elif entered:
             done[node] = with_children(node, done)
         else:
             stack.append((node, True))

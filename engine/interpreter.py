@@ -286,11 +286,19 @@ def _expressions(roots: Sequence[ex.Expression]) -> list[ex.Expression]:
             done[node] = None
             continue
         stack.append((node, True))
-        inner = node.children
+        inner: Iterable[Node] = node.children
         if isinstance(node, ex.Opaque):  # its slots are bound once, not per record
-            inner = tuple(c for c in inner if c not in node.slots)
+            inner = _arguments(node)
         stack.extend((c, False) for c in inner if isinstance(c, ex.Expression))
     return [n for n in done if isinstance(n, ex.Expression)]
+
+
+def _arguments(node: ex.Opaque) -> Iterator[ex.Expression]:
+    for record in node.records:
+        if isinstance(record, ex.Expression):
+            yield record
+        else:
+            yield from (e for _, e in record)
 
 
 def apply_function(node: ex.Call, arguments: list[Any]) -> Any:
@@ -325,8 +333,8 @@ def _step(fold: Fold, state: Any, values: list[Any], combine: Callable[..., list
         left = dict(zip(fold.fields, state, strict=True))
         right = dict(zip(fold.fields, values, strict=True))
         return combine((left, right))
-    value = _contribution(fold, values)
     with np.errstate(all="ignore"):
+        value = _contribution(fold, values)
         if fold.kind == "mean":
             return (value, 1) if state is None else (state[0] + value, state[1] + 1)
         return value if state is None else _COMBINE[fold.kind](state, value)

@@ -105,13 +105,12 @@ def user_error(
     tb = error.__traceback__
     while tb is not None and tb.tb_frame.f_globals.get("__name__", "").startswith("scalops"):
         tb = tb.tb_next
-    raised = UserFunctionError(
+    error.__traceback__ = tb
+    return UserFunctionError(
         f"{captured.name} raised {type(error).__name__}: {error}; {position}"
         f" {shown if len(shown) <= 300 else shown[:300] + '...'}",
         location=where,
     )
-    raised.__cause__ = error.with_traceback(tb)
-    return raised
 
 
 def describe(record: Any) -> Any:
@@ -211,6 +210,6 @@ def call_rows(
             raise
         except Exception as error:
             shown = describe(row[0]) if len(row) == 1 else [describe(r) for r in row]
-            raise user_error(captured, error, shown, "the record is") from None
+            raise user_error(captured, error, shown, "the record is") from error
         collector.add(result, row[0])
     return collector.columns()

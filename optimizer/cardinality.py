@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from scalops.algebra import operators as op
-from scalops.algebra.schema import Schema
 from scalops.algebra.tree import Node
 from scalops.optimizer.cost import Estimate
 
@@ -17,7 +16,7 @@ def estimate(node: Node) -> Estimate:
             width = node.schema.bytes_per_row
             if source.rows is not None:
                 return Estimate(source.rows, source.rows * width, "exact")
-            rows = source.bytes / max(1, _text_width(source.schema))
+            rows = source.likely_rows
             return Estimate(rows, rows * width, "estimated")
         case op.Filter(source=source):
             inner = estimate(source)
@@ -34,8 +33,3 @@ def estimate(node: Node) -> Estimate:
         case op.Operator():
             return Estimate(1, node.schema.bytes_per_row, "exact")
     raise TypeError(type(node).__name__)
-
-
-def _text_width(schema: Schema) -> float:
-    """Bytes a record takes as text: about 6 a number, 20 a string, assumed."""
-    return sum(20 if kind.is_string else 6 * kind.size for _, kind in schema)

@@ -88,6 +88,18 @@ class _Lowering:
     def _emit(self, tokens: Tokens, instruction: pp.Instruction) -> None:
         self._scope(tokens).instructions.append(instruction)
 
+    def _start_values(self, loop: op.Loop) -> list[ex.Slot]:
+        """Slots of the start environment, evaluated together before the loop."""
+        assignments, slots = [], []
+        for (name, e), kind in zip(loop.start, loop.types, strict=True):
+            if e.type != kind and not kind.is_string:
+                e = ex.call(function("cast"), e, dtype=kind.name)
+            slot = self._slot(f"start {name}", kind)
+            assignments.append((slot.number, self._expression(e)))
+            slots.append(slot)
+        self._emit(self._tokens(loop), pp.Evaluate(tuple(assignments)))
+        return slots
+
     def _tokens(self, node: Node) -> Tokens:
         if node not in self._free:
             self._free.update(free_tokens(node))
@@ -218,11 +230,7 @@ class _Lowering:
         if loop in self._loop_numbers:
             return self._loop_numbers[loop]
         outer = self._tokens(loop)
-        starts = []
-        for (name, e), kind in zip(loop.start, loop.types, strict=True):
-            if e.type != kind and not kind.is_string:
-                e = ex.call(function("cast"), e, dtype=kind.name)
-            starts.append(self._value(e, f"start {name}"))
+        starts = self._start_values(loop)
         state = [self._slot(n, k) for n, k in loop.state_types.items()]
         for slot, (name, kind) in zip(state, loop.state_types.items(), strict=True):
             self._leaves[ex.State(name, kind, loop.token)] = slot

@@ -5,45 +5,49 @@
 Tables, values and loops are lazy; `collect()` runs them as one plan.
 """
 
+import sys as _sys
+from importlib import import_module as _import_module
+from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from scalops.algebra.errors import (
-    ConfigError,
-    DataError,
-    ExecutionError,
-    LoopError,
-    OptimizerError,
-    PlanError,
-    ScalopsError,
-    SchemaError,
-    SecurityError,
-    TraceError,
-    UserFunctionError,
-    WorkerLost,
-)
-from scalops.environment import Environment
-from scalops.functions import (
-    bool_,
-    cast,
-    float32,
-    float64,
-    int32,
-    int64,
-    lit,
-    string,
-    timestamp,
-    udf,
-    vector,
-    where,
-)
-from scalops.loop import Loop, LoopResult, loop
-from scalops.numpy_protocol import sigmoid
-from scalops.program import program
-from scalops.session import collect, session
-from scalops.sources import from_arrow, read_csv, read_parquet, table
-from scalops.table import Table
-from scalops.value import Value
+if _TYPE_CHECKING:
+    from scalops.algebra.errors import (
+        ConfigError,
+        DataError,
+        ExecutionError,
+        LoopError,
+        OptimizerError,
+        PlanError,
+        ScalopsError,
+        SchemaError,
+        SecurityError,
+        TraceError,
+        UserFunctionError,
+        WorkerLost,
+    )
+    from scalops.environment import Environment
+    from scalops.functions import (
+        bool_,
+        cast,
+        float32,
+        float64,
+        int32,
+        int64,
+        lit,
+        string,
+        timestamp,
+        udf,
+        vector,
+        where,
+    )
+    from scalops.loop import Loop, LoopResult, loop
+    from scalops.numpy_protocol import sigmoid
+    from scalops.program import program
+    from scalops.session import collect, session
+    from scalops.sources import from_arrow, read_csv, read_parquet, table
+    from scalops.table import Table
+    from scalops.value import Value
 
 __version__ = "0.1.0"
 __all__ = [
@@ -87,15 +91,72 @@ __all__ = [
     "where",
 ]
 
+# Names come from their modules when first used, so that the command line can print its help
+# without loading NumPy.
+_EXPORTS = {
+    "scalops.algebra.errors": (
+        "ConfigError",
+        "DataError",
+        "ExecutionError",
+        "LoopError",
+        "OptimizerError",
+        "PlanError",
+        "ScalopsError",
+        "SchemaError",
+        "SecurityError",
+        "TraceError",
+        "UserFunctionError",
+        "WorkerLost",
+    ),
+    "scalops.environment": ("Environment",),
+    "scalops.functions": (
+        "bool_",
+        "cast",
+        "float32",
+        "float64",
+        "int32",
+        "int64",
+        "lit",
+        "string",
+        "timestamp",
+        "udf",
+        "vector",
+        "where",
+    ),
+    "scalops.loop": ("Loop", "LoopResult", "loop"),
+    "scalops.numpy_protocol": ("sigmoid",),
+    "scalops.program": ("program",),
+    "scalops.session": ("collect", "session"),
+    "scalops.sources": ("from_arrow", "read_csv", "read_parquet", "table"),
+    "scalops.table": ("Table",),
+    "scalops.value": ("Value",),
+}
+_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
+
+
+class _Package(_ModuleType):
+    """The package, whose public names are never hidden by a submodule of the same name."""
+
+    def __setattr__(self, name: str, value: _Any) -> None:
+        # Importing scalops.session sets the attribute `session`, which is a function here.
+        if not (name in _MODULE_OF and isinstance(value, _ModuleType)):
+            super().__setattr__(name, value)
+
+
+_sys.modules[__name__].__class__ = _Package
+
 if not _TYPE_CHECKING:
 
     def __getattr__(name: str) -> _Any:
-        from scalops import not_yet
-
-        if name in not_yet.FUNCTIONS:
-
-            def refused(*_: _Any, **__: _Any) -> _Any:
+        if name in _MODULE_OF:
+            value = getattr(_import_module(_MODULE_OF[name]), name)
+            globals()[name] = value
+            return value
+        if name != "not_yet":  # the module itself, while it is being imported
+            not_yet = _import_module("scalops.not_yet")
+            if name in not_yet.FUNCTIONS:
                 not_yet.refuse(f"so.{name}")
-
-            return refused
         raise AttributeError(f"module 'scalops' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return __all__

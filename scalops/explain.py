@@ -10,7 +10,7 @@ from scalops.algebra import operators as op
 from scalops.algebra.errors import ConfigError, user_location
 from scalops.algebra.explain import FORMAT_VERSION, Display, PlanPrinter, bytes_text
 from scalops.algebra.fingerprint import fingerprint
-from scalops.algebra.tree import Node, walk
+from scalops.algebra.tree import Node, find, walk
 from scalops.algebra.validate import validate
 from scalops.engine import physical_display
 from scalops.not_yet import refuse
@@ -78,18 +78,13 @@ def _display(name: str, job: op.Job, optimized: op.Job, firings: list[Firing]) -
     if name == "physical":
         return physical_display.display(lower(optimized))
     if name == "traced":
-        return _plan_display(PlanPrinter(job), job, {})
+        return PlanPrinter(job).display(job)
     if name == "logical":
-        plain = _Plain(job)
-        return _plan_display(plain, job, {})
+        return _Plain(job).display(job)
     notes = _Notes(optimized, firings)
-    made = _plan_display(PlanPrinter(optimized, notes=notes), optimized, {})
+    made = PlanPrinter(optimized, notes=notes).display(optimized)
     made.details.append(("fingerprint", fingerprint(optimized)))
     return made
-
-
-def _plan_display(printer: PlanPrinter, job: op.Job, _: Any) -> Display:
-    return printer.display(job)
 
 
 class _Plain(PlanPrinter):
@@ -112,20 +107,39 @@ class _Notes:
     def __init__(self, job: op.Job, firings: list[Firing]) -> None:
         loops = [n for n in walk(job) if isinstance(n, op.Loop)]
         self._invariant = {t for loop in loops for t in Invariance(loop).invariant_inputs()}
-        self._fused: dict[op.Loop, list[str]] = {}
-        self._rules = list(dict.fromkeys(f.rule for f in firings))
+        self._once = {
+            a for loop in loops for _, e in loop.bindings for a in find((e,), op.Aggregate)
+        }
+        self._fired = {f.rule for f in firings}
+
+    def _fusing(self, node: op.MapReduceUpdate) -> Iterable[str]:
+        """The rules behind a fused pass, as far as they fired and show in it."""
+        traces = {
+            "merge_maps": True,
+            "merge_aggregates": len(node.reduce) > 1,
+            "contract_products": any("scaled" in f.kind or "outer" in f.kind for f in node.reduce),
+            "share_common_expressions": bool(node.map),
+            "fuse_map_reduce_update": True,
+        }
+        return [rule for rule, shows in traces.items() if shows and rule in self._fired]
 
     def __call__(self, node: Node) -> Iterable[tuple[str, str]]:
         if isinstance(node, op.Cache):
             guess = estimate(node)
             yield (
                 "cached",
-                f"invariant, computed once: {_rows(guess.rows)} rows,"
+                f"invariant, computed once by cache_invariants: {_rows(guess.rows)} rows,"
                 f" {bytes_text(guess.bytes)} ({guess.provenance})",
             )
             yield "holds", str(node.schema)
         elif isinstance(node, op.Loop):
-            yield "rules", ", ".join(self._rules)
+            if node.bindings:
+                yield "once", "before the first iteration, by hoist_invariants"
+        elif isinstance(node, op.Aggregate):
+            if node in self._once:
+                yield "runs", "once, before the loop"
+        elif isinstance(node, op.MapReduceUpdate):
+            yield "fused", ", ".join(self._fusing(node))
         elif isinstance(node, op.Filter):
             guess = estimate(node)
             yield "rows", f"{_rows(guess.rows)} ({guess.provenance})"

@@ -228,7 +228,7 @@ def _record_argument(schema: Schema, record: int) -> Any:
 
 def declared_types(returns: Any) -> tuple[tuple[str, ...] | None, tuple[ArrayType, ...]]:
     """Column names and types of `returns=`: a type, a tuple of types, or a dict of them."""
-    names, kinds = take_apart(returns)
+    names, kinds = (None, [returns]) if isinstance(returns, ArrayType) else take_apart(returns)
     for kind in kinds:
         if not isinstance(kind, ArrayType):
             raise TraceError(
@@ -294,7 +294,7 @@ def _sample_results(
             shown = [dict(a._values) if isinstance(a, Record) else a for a in arguments]
             raise user_error(
                 captured, error, shown[0] if len(shown) == 1 else shown, "the record is"
-            ) from None
+            ) from error
     return results
 
 

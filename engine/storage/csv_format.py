@@ -201,6 +201,18 @@ class CsvContents:
         return None
 
     @cached_property
+    def likely_rows(self) -> float:
+        """Bytes over the length of the lines in the first 64 KiB of records."""
+        for file, layout in zip(self.files, self.layouts, strict=True):
+            lines = head(file, layout.start, 65_536)
+            if lines:
+                records = sum(
+                    f.size - x.start for f, x in zip(self.files, self.layouts, strict=True)
+                )
+                return records * max(1, lines.count(b"\n")) / len(lines)
+        return 0.0
+
+    @cached_property
     def _offsets(self) -> list[int]:
         return list(accumulate((file.size for file in self.files), initial=0))
 

@@ -29,6 +29,8 @@ class FileContents(Protocol):
     @property
     def rows(self) -> int | None: ...
     @property
+    def likely_rows(self) -> float: ...
+    @property
     def digest(self) -> str: ...
 
     def partitions(self, schema: Schema) -> list[Partition]:
@@ -110,6 +112,11 @@ class FileSource:
     @property
     def rows(self) -> int | None:
         return self.contents.rows
+
+    @property
+    def likely_rows(self) -> float:
+        """The number of records, estimated from the head where no metadata tell it."""
+        return self.contents.likely_rows
 
     @property
     def bytes(self) -> int:

@@ -109,6 +109,11 @@ class MemorySource:
         return f"MemorySource({self.token}, {self.stamp})"
 
     @property
+    def likely_rows(self) -> float:
+        """The number of records."""
+        return self.rows
+
+    @property
     def bytes(self) -> int:
         return sum(int(column.nbytes) for column in self.columns.values())
 

@@ -70,6 +70,10 @@ class ParquetContents:
     def rows(self) -> int:
         return self.offsets[-1]
 
+    @property
+    def likely_rows(self) -> float:
+        return self.offsets[-1]
+
     @cached_property
     def _cursors(self) -> CursorPool:
         return CursorPool(self.groups)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from scalops.algebra import expressions as ex
@@ -37,7 +38,7 @@ def _hoist_values(loop: op.Loop, analysis: Invariance) -> op.Loop | None:
         if node in seen:
             continue
         seen.add(node)
-        if isinstance(node, op.Operator) and is_table(node) and not analysis.varies(node):
+        if is_table(node) and not analysis.varies(node):
             continue  # an invariant table is hoisted whole, by its cache
         if isinstance(node, ex.Expression) and _is_value(node) and not analysis.varies(node):
             found[node] = None
@@ -45,13 +46,18 @@ def _hoist_values(loop: op.Loop, analysis: Invariance) -> op.Loop | None:
         stack.extend(reversed(node.children))
     if not found:
         return None
+
+    def outside_invariants(node: Node) -> bool:
+        # An invariant table must not come to read the binding: it would be invariant no more.
+        return not is_table(node) or analysis.varies(node)
+
     mapping: dict[Node, Node] = {}
     bindings = list(loop.bindings)
     for e in found:
         name = f"k{len(bindings) + 1}"
         mapping[e] = ex.Bound(name, e.type, loop.token, location=e.location)
         bindings.append((name, e))
-    return replace(_within(loop, mapping), bindings=tuple(bindings))
+    return replace(_within(loop, mapping, outside_invariants), bindings=tuple(bindings))
 
 
 def _is_value(node: ex.Expression) -> bool:
@@ -89,11 +95,11 @@ def _with_columns_below(
     source = replace(cache, source=below)
     if isinstance(node, op.Aggregate):
         folds = tuple(
-            replace(f, arguments=tuple(substitute(a, mapping) for a in f.arguments))
+            replace(f, arguments=tuple(substitute(a, mapping, ex.in_record) for a in f.arguments))
             for f in node.folds
         )
         return replace(node, source=source, folds=folds)
-    outputs = tuple((n, substitute(e, mapping)) for n, e in node.outputs)
+    outputs = tuple((n, substitute(e, mapping, ex.in_record)) for n, e in node.outputs)
     return replace(node, source=source, outputs=outputs, origin=None)
 
 
@@ -130,7 +136,7 @@ def _pays(e: ex.Expression, roots: list[ex.Expression]) -> bool:
 
 
 def _without(root: ex.Expression, e: ex.Expression) -> ex.Expression:
-    return substitute(root, {e: ex.Reduced("", e.type)})
+    return substitute(root, {e: ex.Reduced("", e.type)}, ex.in_record)
 
 
 def _fresh(prefix: str, taken: set[str]) -> str:
@@ -141,7 +147,11 @@ def _fresh(prefix: str, taken: set[str]) -> str:
     return f"{prefix}{number}"
 
 
-def _within(loop: op.Loop, mapping: dict[Node, Node]) -> op.Loop:
+def _within(
+    loop: op.Loop, mapping: dict[Node, Node], enter: Callable[[Node], bool] = lambda node: True
+) -> op.Loop:
     """The loop with nodes of its body and condition replaced; its start stays."""
-    condition = None if loop.condition is None else substitute(loop.condition, mapping)
-    return replace(loop, body=substitute(loop.body, mapping), condition=condition)
+    condition = loop.condition
+    if condition is not None:
+        condition = substitute(condition, mapping, enter)
+    return replace(loop, body=substitute(loop.body, mapping, enter), condition=condition)

@@ -6,7 +6,14 @@ from dataclasses import replace
 
 from scalops.algebra import operators as op
 from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.expressions import Constant, Expression, call, columns, constant
+from scalops.algebra.expressions import (
+    Constant,
+    Expression,
+    call,
+    columns,
+    constant,
+    in_record,
+)
 from scalops.algebra.folds import Fold
 from scalops.algebra.functions import function
 from scalops.algebra.tree import Node, substitute
@@ -30,7 +37,9 @@ def merge_maps(node: Node) -> Node | None:
 def inline(expression: Expression, outputs: tuple[op.Named, ...]) -> Expression:
     """The expression over a projection's input."""
     named = dict(outputs)
-    return substitute(expression, {c: _as_column(named[c.name]) for c in columns([expression])})
+    mapping: dict[Node, Node] = {c: _as_column(named[c.name]) for c in columns([expression])}
+    # A subquery in it reads records of its own, whose columns may have the same names.
+    return substitute(expression, mapping, in_record)
 
 
 def _as_column(e: Expression) -> Expression:

@@ -31,7 +31,7 @@ def share_common_expressions(node: Node) -> Node | None:
     taken = set(node.source.schema.names)
     names = {e: _fresh(taken) for e in shared}
     mapping: dict[Node, Node] = {e: ex.Column(n, e.type.strong()) for e, n in names.items()}
-    new_roots = [substitute(r, mapping) for r in roots]
+    new_roots = [substitute(r, mapping, ex.in_record) for r in roots]
     read = ex.columns_read(new_roots)
     kept = [(n, ex.Column(n, k)) for n, k in node.source.schema if n in read]
     below = op.Project(node.source, (*kept, *((n, e) for e, n in names.items())))

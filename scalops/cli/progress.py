@@ -48,7 +48,7 @@ class ProgressLine:
 
     def text(self) -> str:
         """The line as it is drawn."""
-        name = f"{self._loop}: " if self._loop else ""
+        name = f"{self._loop}: " if self._loop and self._loop != "<lambda>" else ""
         fields = "".join(f"  {n} {_short(v)}" for n, v in self._scalars.items())
         seconds = self._seconds / max(self._count, 1)
         return f"{name}iteration {self._number + 1}{fields}  {seconds:.3g} s/iteration"

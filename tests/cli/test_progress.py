@@ -30,8 +30,9 @@ def test_line_names_loop_iteration_fields_and_seconds(clock: Clock) -> None:
     line.iteration("model", 0, {"loss": 0.5}, 0.1)
     line.iteration("model", 1, {"loss": 0.25, "delta": 1e-7}, 0.3)
     assert line.text() == "model: iteration 2  loss 0.25  delta 1e-07  0.2 s/iteration"
-    line.iteration(None, 0, {}, 0.5)
-    assert line.text() == "iteration 1  0.5 s/iteration"
+    for unnamed in (None, "<lambda>"):
+        line.iteration(unnamed, 0, {}, 0.5)
+        assert line.text() == "iteration 1  0.5 s/iteration"
 
 
 def test_fields_that_are_no_numbers_are_shown(clock: Clock) -> None:

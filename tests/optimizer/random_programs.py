@@ -225,8 +225,9 @@ class _Author:
         times = self._one_of(1, 2, 3)
         folds = self._one_of(0, 1, 1, 2, 2, 3)
         start = {"w": np.full(DIMENSION, 0.25), "s": 0.5, "n": 0}
-        if outer and self._flip():
-            start["s"] = self._one_of(*(v for v in outer if not v.shape))
+        scalars = [v for v in outer if not v.shape]
+        if scalars and self._flip():
+            start["s"] = self._one_of(*scalars)
         script: list[Callable[[Any, Sequence[Any]], tuple[Any, Any]]] = []
         for _ in range(folds):
             script.append(self._statement(outer))

@@ -1,0 +1,20 @@
+"""All benchmarks at a small size: `python -m benchmarks`, or `--full` for the stated sizes."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks import logistic_regression, overhead
+
+
+def main() -> None:
+    """Run each benchmark."""
+    full = "--full" in sys.argv[1:]
+    rows = "1000000" if full else "200000"
+    overhead.main([])
+    logistic_regression.main(["--rows", rows])
+    logistic_regression.main(["--rows", rows, "--float32"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Dense logistic regression, loss and gradient, beside a whole-array NumPy loop.
+
+    python -m benchmarks.logistic_regression [--rows N] [--columns D] [--iterations K] [--float32]
+
+Goal: at most 1.0 x the whole-array loop per iteration, at 1,000,000 x 100 float64.
+"""
+
+from __future__ import annotations
+
+import argparse
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+import scalops as so
+from benchmarks.measure import blas, interleaved, report
+
+STEP = 0.1
+
+
+class Model(so.Environment):
+    """The loop's state."""
+
+    w: np.ndarray
+    loss: float
+
+
+def data(rows: int, columns: int, dtype: str) -> tuple[Any, Any]:
+    """Seeded records: x of normal numbers, y of -1 and 1 from a noisy hyperplane."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((rows, columns), dtype=dtype)  # type: ignore[arg-type]
+    noise = rng.standard_normal(rows, dtype=dtype)  # type: ignore[arg-type]
+    y = np.where(x @ rng.standard_normal(columns).astype(dtype) + noise > 0, 1, -1).astype(dtype)
+    return x, y
+
+
+def program(xy: so.Table, columns: int, rows: int, iterations: int, dtype: str) -> Any:
+    """As a user writes it: one record at a time."""
+    start = Model(w=np.zeros(columns, dtype), loss=np.inf)
+
+    @so.loop(start, range(iterations))
+    def model(env: Any) -> Any:
+        def margin(r: Any) -> Any:
+            return r.y * (r.x @ env.w)
+
+        gradient = xy.map(lambda r: -r.y * r.x / (1 + np.exp(margin(r)))).reduce(lambda a, b: a + b)
+        env.loss = xy.map(lambda r: np.log1p(np.exp(-margin(r)))).reduce(lambda a, b: a + b)
+        env.w -= STEP / rows * gradient
+        return env
+
+    return model
+
+
+def by_numpy(x: Any, y: Any, iterations: int) -> tuple[Any, list[float]]:
+    """Whole arrays, as one writes it by hand."""
+    w, seconds = np.zeros(x.shape[1], x.dtype), []
+    for _ in range(iterations):
+        begin = perf_counter()
+        margin = y * (x @ w)
+        gradient = x.T @ (-y / (1 + np.exp(margin)))
+        np.log1p(np.exp(-margin)).sum()
+        w = (w - STEP / len(y) * gradient).astype(x.dtype)
+        seconds.append(perf_counter() - begin)
+    return w, seconds
+
+
+def main(arguments: list[str] | None = None) -> float:
+    """Run and print; the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--columns", type=int, default=100)
+    parser.add_argument("--iterations", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--float32", action="store_true")
+    given = parser.parse_args(arguments)
+    dtype = "float32" if given.float32 else "float64"
+    x, y = data(given.rows, given.columns, dtype)
+    results: dict[str, Any] = {}
+
+    def ours(threads: int) -> list[float]:
+        xy = so.table({"x": x, "y": y})
+        loop = program(xy, given.columns, given.rows, given.iterations, dtype)
+        with so.session(threads=threads):
+            outcome = loop.run()
+        results["scalops"] = outcome.env.w
+        return [float(s) for s in outcome.history["seconds"].to_pylist()]
+
+    def numpy_loop() -> list[float]:
+        results["numpy"], seconds = by_numpy(x, y, given.iterations)
+        return seconds
+
+    def read_once() -> list[float]:
+        seconds = []
+        for _ in range(3):
+            begin = perf_counter()
+            x.sum()
+            seconds.append(perf_counter() - begin)
+        return seconds
+
+    timings = interleaved(
+        {
+            "scalops": lambda: ours(0),
+            "scalops, 1 thread": lambda: ours(1),
+            "NumPy, whole arrays": numpy_loop,
+            "NumPy, x.sum() (one read)": read_once,
+        },
+        given.rounds,
+    )
+    tolerance = 1e-3 if given.float32 else 1e-9
+    np.testing.assert_allclose(results["scalops"], results["numpy"], rtol=tolerance, atol=tolerance)
+    print(f"BLAS of the NumPy loop: {blas()}")
+    title = f"logistic regression, {given.rows:,} x {given.columns} {dtype}, per iteration"
+    return report(title, timings, "scalops", "NumPy, whole arrays")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Interleaved measurement of several ways to do the same thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from threadpoolctl import threadpool_info
+
+Round = Callable[[], list[float]]  # runs once, gives the seconds of each iteration
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Median seconds per iteration over all rounds, without each round's first."""
+
+    name: str
+    seconds: float
+    least: float
+    most: float
+
+
+def interleaved(ways: Mapping[str, Round], rounds: int) -> list[Timing]:
+    """Run the ways in turn, each round beginning with another, so that drift hits all alike."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    names = list(ways)
+    for i in range(rounds):
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            times[name].extend(ways[name]()[1:])
+    return [Timing(n, median(t), min(t), max(t)) for n, t in times.items()]
+
+
+def report(title: str, timings: list[Timing], ours: str, peer: str, unit: float = 1e-3) -> float:
+    """Print a table and return our time as a ratio to the peer's."""
+    label = {1e-3: "ms", 1e-6: "us"}[unit]
+    print(f"\n{title}")
+    for t in timings:
+        low, high = t.least / unit, t.most / unit
+        print(f"  {t.name:<28} {t.seconds / unit:10.3f} {label}   ({low:.3f} to {high:.3f})")
+    by_name = {t.name: t.seconds for t in timings}
+    ratio = by_name[ours] / by_name[peer]
+    print(f"  ratio {ours} / {peer}: {ratio:.2f}")
+    return ratio
+
+
+def blas() -> str:
+    """Which BLAS and how many threads the peers use."""
+    found = [i for i in threadpool_info() if i["user_api"] == "blas"]
+    return ", ".join(f"{i['internal_api']} {i['version']} x{i['num_threads']}" for i in found)

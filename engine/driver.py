@@ -71,7 +71,8 @@ class Driver:
     def _output(self, output: pp.Output) -> Any:
         match output.kind:
             case "value":
-                return self._values[output.number]
+                kind = self._plan.slots[output.number][1]
+                return typed(self._values[output.number], kind.strong())
             case "loop":
                 return self._outcomes[output.number]
             case "table":

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from scalops.algebra.expressions import Column
+from scalops.algebra.tree import Node, substitute
 from scalops.engine import physical_plan as pp
 from scalops.engine.backends import TableInfo
 from scalops.engine.blocks import Array, Block, block_rows, partition_bounds, reblock
@@ -63,7 +65,8 @@ class EmbeddedBackend:
                 self._reductions[stage.number] = self._reduction(stage.sink, pipeline)
 
     def _reduction(self, sink: pp.TreeAggregate, pipeline: Pipeline) -> _Reduction:
-        arguments = [a for f in sink.folds for a in f.arguments]
+        mapped: dict[Node, Node] = {Column(n, e.type.strong()): e for n, e in sink.map}
+        arguments = [substitute(a, mapped) for f in sink.folds for a in f.arguments]
         kernel = Kernel(arguments, block_rows(pipeline.schema), transient=True)
         folds = [FoldKernel(f, self._runtime.slots) for f in sink.folds]
         return _Reduction(kernel, folds, sum(f.type.bytes for f in sink.folds))

@@ -75,7 +75,8 @@ def _stage(plan: pp.PhysicalPlan, stage: pp.Stage) -> Display:
     match sink:
         case pp.TreeAggregate():
             made = Display(f"Stage {stage.number}: TreeAggregate")
-            made.details = [("fold", f"{f.name} = {fold_text(f)}") for f in sink.folds]
+            made.details = [("map", f"{n} = {text(e)}") for n, e in sink.map]
+            made.details += [("fold", f"{f.name} = {fold_text(f)}") for f in sink.folds]
             made.details.append(("numeric", _reduction(stage, sink)))
         case pp.CacheTable(number=number):
             made = Display(f"Stage {stage.number}: CacheTable t{number}, computed once")

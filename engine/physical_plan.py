@@ -158,11 +158,13 @@ class Sink(Node):
 class TreeAggregate(Sink):
     """Fold each leaf (a run of partitions), combine leaves in the canonical binary tree.
 
-    The results go to `slots`, one per fold.
+    The results go to `slots`, one per fold. `map` names columns computed from the input's on
+    the way, which the folds read like any other.
     """
 
     folds: tuple[Fold, ...]
     slots: tuple[int, ...]
+    map: tuple[Named, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, repr=False)

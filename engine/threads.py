@@ -13,6 +13,14 @@ import numpy as np
 Task = Callable[[int, int], None]  # (worker, index)
 
 
+_NAME = "scalops"
+
+
+def in_engine_thread() -> bool:
+    """Whether the calling thread is one that the engine started."""
+    return threading.current_thread().name.startswith(_NAME)
+
+
 class ThreadPool:
     """`size` workers, the calling thread being one of them.
 
@@ -70,7 +78,7 @@ class ThreadPool:
     def _start(self, count: int) -> None:
         while len(self._threads) < count:
             thread = threading.Thread(
-                target=self._serve, daemon=True, name=f"scalops-{len(self._threads) + 1}"
+                target=self._serve, daemon=True, name=f"{_NAME}-{len(self._threads) + 1}"
             )
             thread.start()
             self._threads.append(thread)

@@ -19,7 +19,6 @@ from scalops.algebra.functions import function
 from scalops.algebra.tree import Node, substitute
 from scalops.engine import physical_plan as pp
 from scalops.optimizer.invariance import Tokens, free_tokens
-from scalops.optimizer.rules.merge_maps import inline_fold
 
 
 @dataclass
@@ -208,11 +207,18 @@ class _Lowering:
         for fold, slot in zip(node.folds, self._last_fold, strict=True):
             self._leaves[ex.Subquery(node, fold.name)] = slot
 
-    def _fold(self, source: op.Operator, folds: tuple[Fold, ...], tokens: Tokens) -> None:
+    def _fold(
+        self,
+        source: op.Operator,
+        folds: tuple[Fold, ...],
+        tokens: Tokens,
+        mapped: tuple[op.Named, ...] = (),
+    ) -> None:
         below = self._table(source)
         lowered = tuple(self._lowered_fold(f) for f in folds)
         slots = tuple(self._slot(f.name, f.type) for f in lowered)
-        sink = pp.TreeAggregate(lowered, tuple(s.number for s in slots))
+        named = tuple((n, self._expression(e)) for n, e in mapped)
+        sink = pp.TreeAggregate(lowered, tuple(s.number for s in slots), named)
         self._emit(tokens, pp.RunStage(self._stage(below, sink)))
         self._last_fold = slots
 
@@ -245,9 +251,8 @@ class _Lowering:
         self._scopes[-1] = _Scope(loop.token)
         body = loop.body
         if isinstance(body, op.MapReduceUpdate):
-            folds = tuple(_over_source(f, body) for f in body.reduce)
-            self._fold(body.source, folds, frozenset({loop.token}))
-            for fold, slot in zip(folds, self._last_fold, strict=True):
+            self._fold(body.source, body.reduce, frozenset({loop.token}), body.map)
+            for fold, slot in zip(body.reduce, self._last_fold, strict=True):
                 self._leaves[ex.Reduced(fold.name, fold.type)] = slot
         assignments = [(n, self._expression(e)) for n, e in body.update]
         new = [self._slot(f"next {n}", loop.state_types[n]) for n, _ in assignments]
@@ -273,8 +278,3 @@ class _Lowering:
         self._loop_numbers[loop] = iterate.index
         return iterate.index
 
-
-def _over_source(fold: Fold, body: op.MapReduceUpdate) -> Fold:
-    """A fold over the body's source: its mapped columns in place of their names."""
-    kept = tuple((n, ex.Column(n, k)) for n, k in body.source.schema)
-    return inline_fold(fold, (*kept, *body.map))

@@ -26,7 +26,7 @@ from scalops.capture import (
     function_location,
     function_name,
 )
-from scalops.engine.interpreter import Interpreter
+from scalops.engine.interpreter import Interpreter, Starts
 from scalops.engine.opaque import bind, python_value, user_error
 from scalops.engine.records import Record, take_apart
 from scalops.tracing import VoidTrace, loop_starts, row_depth, tracing
@@ -244,10 +244,11 @@ def _discover(
     """The type of an opaque function, from running it on the first records of its sources."""
     hint = "declare it: so.udf(f, returns=...)"
     outcome: list[Any] = []
+    starts = loop_starts()  # those of this thread's traces
 
     def run() -> None:
         try:
-            outcome.append(_sample_results(captured, slots, inputs))
+            outcome.append(_sample_results(captured, slots, inputs, starts))
         except BaseException as error:
             outcome.append(error)
 
@@ -280,9 +281,9 @@ def _discover(
 
 
 def _sample_results(
-    captured: Captured, slots: tuple[Expression, ...], inputs: Sequence[Operator]
+    captured: Captured, slots: tuple[Expression, ...], inputs: Sequence[Operator], starts: Starts
 ) -> list[tuple[tuple[str, ...] | None, list[Any]]]:
-    interpreter = Interpreter(SAMPLE_ROWS, loop_starts())
+    interpreter = Interpreter(SAMPLE_ROWS, starts)
     function = bind(captured, [python_value(interpreter.value(s)) for s in slots])
     results = []
     for arguments in sample_arguments(interpreter, inputs, SAMPLE_ROWS, python_value):

@@ -17,6 +17,7 @@ from scalops.algebra.operators import Loop as LoopPlan
 from scalops.algebra.tree import Node, find, substitute
 from scalops.algebra.validate import validate
 from scalops.checks import check_traces
+from scalops.engine.threads import in_engine_thread
 from scalops.loop import BareLoop, Loop, LoopResult
 from scalops.not_yet import refuse
 from scalops.planning import execute
@@ -155,6 +156,13 @@ class Session:
 
     def run(self, nodes: tuple[Node, ...], listen: Any = None) -> list[Any]:
         """Run the nodes as one job; results in the same order."""
+        if getattr(_running, "plan", False) or in_engine_thread():
+            # The engine's threads would wait for themselves.
+            raise PlanError(
+                "collect() is called while a plan runs, from one of its functions",
+                location=user_location(),
+                hint="collect before, or let the function use the Value itself",
+            )
         job = Job(nodes)
         validate(job)
         for scan in find((job,), Scan):
@@ -170,7 +178,11 @@ class Session:
             open_nodes = [n for n in nodes if n not in self._results]
             if open_nodes:
                 rewritten = tuple(substitute(n, kept) for n in open_nodes)
-                results = execute(Job(rewritten), self.options, listen)
+                _running.plan = True
+                try:
+                    results = execute(Job(rewritten), self.options, listen)
+                finally:
+                    _running.plan = False
                 for node, result in zip(open_nodes, results, strict=True):
                     if isinstance(node, (Expression, LoopPlan)):  # not tables: they are large
                         self._results[node] = result
@@ -186,15 +198,22 @@ class Session:
             if isinstance(node, Constant):
                 continue
             if node in self._results:
-                kept[node] = constant(self._results[node])
+                kept[node] = _kept_constant(node, self._results[node])
             elif isinstance(node, LoopOutput) and node.loop in self._results:
                 outcome = self._results[node.loop]
                 kept[node] = constant(outcome.value(node.name))
         return kept
 
 
+_running = threading.local()
 _current: contextvars.ContextVar[Session | None] = contextvars.ContextVar("session", default=None)
 _default: Session | None = None
+
+
+def _kept_constant(node: Expression, value: Any) -> Constant:
+    """A kept result in its type: a weak number stays weak."""
+    kind = node.type
+    return Constant(kind.python(value)) if kind.weak else constant(value)
 
 
 def current_session() -> Session:

@@ -1,0 +1,121 @@
+"""push_columns_into_scan: only the columns that are read are decoded, computed and cached."""
+
+from random import Random
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import scalops as so
+from scalops.algebra import operators as op
+from scalops.algebra.tree import find
+from scalops.optimizer.rules.merge_maps import merge_maps
+from scalops.optimizer.rules.push_columns_into_scan import push_columns_into_scan
+from tests.conftest import Golden
+from tests.optimizer.plans import (
+    apply,
+    assert_same_answer,
+    assert_stays,
+    before_and_after,
+    firings,
+    job_of,
+)
+from tests.optimizer.random_programs import random_table
+
+T = so.table(
+    {
+        "name": ["a", "b", "c"],
+        "x": np.ones((3, 8)),
+        "y": np.arange(3.0),
+        "small": np.arange(3, dtype=np.int8),
+        "i": np.arange(3),
+    }
+)
+
+
+def cached(table: so.Table) -> so.Table:
+    return so.Table(op.Cache(table.plan))
+
+
+def test_fires(golden: Golden) -> None:
+    held = cached(T)
+    cases = {
+        "Project": (T.map(lambda r: r.y + 1),),
+        "Aggregate": (T.sum("y"),),
+        "a filter keeps what it reads itself": (T.filter(lambda r: r.i > 0).sum("y"),),
+        "through a limit and a repartition": (T.limit(2).repartition(2).mean("y"),),
+        "count keeps the narrowest column": (T.count(),),
+        "a plain choice of columns disappears": (T.select("y", "name"),),
+        "a choice above a filter": (T.filter(lambda r: r.i > 0).select("y"),),
+        "a map computes what is read": (T.map(lambda r: {"a": r.y, "b": r.i}).limit(1).sum("a"),),
+        "a cache keeps what any reader needs": (held.sum("y"), held.sum(lambda r: r.i * r.y)),
+    }
+    jobs = {title: apply(job_of(*things), merge_maps)[0] for title, things in cases.items()}
+    golden(
+        "rules/push_columns_into_scan.txt",
+        before_and_after(*((t, j, apply(j, push_columns_into_scan)[0]) for t, j in jobs.items())),
+    )
+
+
+def test_stays_at_a_bare_table() -> None:
+    assert_stays(job_of(T, T.limit(1), T.filter(lambda r: r.y > 0)), push_columns_into_scan)
+
+
+def test_stays_where_every_column_is_read() -> None:
+    assert_stays(job_of(T.map(lambda r: dict(zip("abcde", r, strict=True)))), push_columns_into_scan)
+
+
+def test_stays_at_the_one_column_that_count_needs() -> None:
+    one = so.table({"y": np.arange(3.0)})
+    assert_stays(job_of(one.count(), one.is_empty()), push_columns_into_scan)
+
+
+def test_stays_where_a_table_has_no_columns() -> None:
+    assert_stays(job_of(T.select().limit(2).count()), push_columns_into_scan)
+
+
+def test_stays_where_a_cache_is_also_a_result() -> None:
+    held = cached(T)
+    assert_stays(job_of(held, held.sum("y")), push_columns_into_scan)
+
+
+def test_stays_where_a_cache_is_filtered() -> None:
+    held = cached(T)
+    assert_stays(job_of(held.filter(lambda r: r.y > 0).limit(1)), push_columns_into_scan)
+
+
+def test_stays_where_an_opaque_function_takes_whole_records() -> None:
+    slow = so.udf(lambda r: r.y, returns=so.float64)
+    assert_stays(job_of(T.map(slow)), push_columns_into_scan)
+
+
+def test_no_scan_reads_a_column_that_nothing_reads() -> None:
+    held = cached(T)
+    narrow = held.filter(lambda r: r.i > 0).map(lambda r: {"y": r.y, "i": r.i}).sum("y")
+    after, _ = apply(job_of(narrow, held.sum("y")), merge_maps, push_columns_into_scan)
+    # The filter above the cache reads whole records, so the cache keeps all of them.
+    assert [s.schema.names for s in find((after,), op.Scan)] == [T.schema.names]
+    after, _ = apply(job_of(held.sum("y"), held.map(lambda r: r.i)), push_columns_into_scan)
+    assert [s.schema.names for s in find((after,), op.Scan)] == [("y", "i")]
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=30)
+def test_same_answer(random: Random) -> None:
+    table = random_table(random)
+    held = cached(table.filter(lambda r: r.k > 0))
+    chosen = random.sample(table.columns, random.randrange(1, 6))
+    results = (
+        table.filter(lambda r: r.b).select(*chosen),
+        table.select(*chosen).limit(2),
+        table.limit(3).map(lambda r: r.f * r.x).sum(),
+        table.map(lambda r: {"a": r.f, "b": r.g, "x": r.x}).filter(lambda r: r.a > 0).sum("b"),
+        table.drop("x").repartition(2).count(),
+        held.sum("f"),
+        held.mean("i"),
+        held.map(lambda r: {"x": r.x, "k": r.k}),
+    )
+    before = job_of(*results)
+    after, trace = apply(before, push_columns_into_scan)
+    assert firings(trace, push_columns_into_scan) >= 5
+    assert_same_answer(before, after)

@@ -1,0 +1,98 @@
+"""The shared programs run unchanged, give the same bits everywhere, and explain themselves."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import scalops as so
+
+# (program, what it prints when it runs by itself)
+PROGRAMS = ("logistic_regression", "bgd_scalops2012", "normal_equations")
+
+
+@pytest.fixture(params=PROGRAMS)
+def program(request: pytest.FixtureRequest, shared_programs: Path, shared_data: Path) -> Path:
+    """The path of a program whose data are there."""
+    return shared_programs / f"{request.param}.py"
+
+
+def load(path: Path) -> Any:
+    """The program's module."""
+    spec = importlib.util.spec_from_file_location(f"shared_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def bits(result: Any) -> Any:
+    """Every array of a result, byte by byte."""
+    if isinstance(result, so.Environment):
+        return {name: bits(value) for name, value in vars(result).items()}
+    if isinstance(result, dict):
+        return {name: bits(value) for name, value in result.items()}
+    return np.asarray(result).tobytes()
+
+
+def test_runs_by_itself(program: Path) -> None:
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(program.stem)
+
+
+def test_runs_through_the_command_line(program: Path) -> None:
+    command = [sys.executable, "-m", "scalops", "run", str(program), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    json.loads(done.stdout)
+
+
+def test_gives_the_same_bits_for_any_threads_and_memory(program: Path) -> None:
+    module = load(program)
+    results = []
+    for options in (
+        {"threads": 1},
+        {"threads": 2},
+        {"threads": 4},
+        {"threads": 2, "memory": "20KB"},
+        {"threads": 4, "memory": "1MB"},
+    ):
+        with so.session(**options):
+            results.append(bits(so.collect(module.main())))
+    assert all(r == results[0] for r in results)
+
+
+def test_explains_without_running(program: Path) -> None:
+    text = so_explain(program, "all")
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def so_explain(path: Path, stage: str) -> str:
+    """What `scalops explain` prints."""
+    command = [sys.executable, "-m", "scalops", "explain", str(path), "--stage", stage]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_logistic_regression_is_one_pass_over_cached_emails(
+    shared_programs: Path, shared_data: Path
+) -> None:
+    text = so_explain(shared_programs / "logistic_regression.py", "optimized")
+    lines = [line.strip() for line in text.splitlines()]
+    passes = [i for i, line in enumerate(lines) if line.startswith("MapReduceUpdate")]
+    assert len(passes) == 1
+    inside = "\n".join(lines[passes[0] :])
+    assert "as above" in lines[-1] or "Cache" in inside
+    assert "Scan" not in inside and "assemble" not in inside and "log1p(assemble" not in inside
+    assert inside.count("x @ env.w") == 1
+    before = "\n".join(lines[: passes[0]])
+    assert "Cache" in before and "log1p(assemble(" in before and "Scan spambase.data" in before

@@ -142,6 +142,9 @@ class _Package(_ModuleType):
         if not (name in _MODULE_OF and isinstance(value, _ModuleType)):
             super().__setattr__(name, value)
 
+    def __reduce__(self) -> _Any:
+        return _import_module, (self.__name__,)  # a function that uses `so` can be pickled
+
 
 _sys.modules[__name__].__class__ = _Package
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
 from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.tree import Node, substitute, walk
+from scalops.algebra.tree import Node, find, substitute, walk
 from scalops.optimizer.cost import compute_cost, read_cost
 from scalops.optimizer.invariance import Invariance, is_table
 
@@ -53,8 +53,10 @@ def _hoist_values(loop: op.Loop, analysis: Invariance) -> op.Loop | None:
 
     mapping: dict[Node, Node] = {}
     bindings = list(loop.bindings)
+    # Loops inside have bindings too; a name stands for one of them in the whole plan text.
+    taken = {n for inner in (loop, *find(analysis.parts, op.Loop)) for n, _ in inner.bindings}
     for e in found:
-        name = f"k{len(bindings) + 1}"
+        name = _fresh("k", taken)
         mapping[e] = ex.Bound(name, e.type, loop.token, location=e.location)
         bindings.append((name, e))
     return replace(_within(loop, mapping, outside_invariants), bindings=tuple(bindings))

@@ -70,8 +70,11 @@ def test_stays_at_the_one_column_that_count_needs() -> None:
     assert_stays(job_of(one.count(), one.is_empty()), push_columns_into_scan)
 
 
-def test_stays_where_a_table_has_no_columns() -> None:
-    assert_stays(job_of(T.select().limit(2).count()), push_columns_into_scan)
+def test_one_column_stays_below_a_table_without_columns() -> None:
+    before = job_of(T.select().limit(2).count(), T.select().count())
+    after, _ = apply(before, push_columns_into_scan)
+    assert [s.schema.names for s in find((after,), op.Scan)] == [("small",)]
+    assert_same_answer(before, after)
 
 
 def test_stays_where_a_cache_is_also_a_result() -> None:

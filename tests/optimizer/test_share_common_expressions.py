@@ -66,11 +66,10 @@ def test_fires(golden: Golden) -> None:
         ),
         pytest.param(
             lambda r: {
-                "a": np.where(np.exp(r.y) > 2, 1, -1) * so.cast(r.y, "float32"),
-                "b": np.where(np.exp(r.y) > 2, 1, -1),
+                "a": np.where(r.y, 1, np.exp(so.lit(1))) * r.s1,
+                "b": np.where(r.y, 1, np.exp(so.lit(1))),
             },
             id="weakly typed",
-            marks=pytest.mark.skip("only its condition is shared"),
         ),
     ],
 )

@@ -47,19 +47,32 @@ class ScalopsError(Exception):
         self.found = found
         self.location = location
         self.hint = hint
+        self.during: tuple[str, ...] = ()
+
+    def add_place(self, place: str) -> None:
+        """Say where the run was: a partition, an iteration; the innermost first."""
+        self.during = (*self.during, place)
 
     def __str__(self) -> str:
         text = self.found if self.location is None else f"{self.found} ({self.location})"
+        if self.during:
+            text = f"{text}, in {', '.join(self.during)}"
         return text if self.hint is None else f"{text}; {self.hint}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.found, self.location, self.hint))
+        return (_rebuild, (type(self), self.found, self.location, self.hint, self.during))
 
 
 def _rebuild(
-    kind: type[ScalopsError], found: str, location: Location | None, hint: str | None
+    kind: type[ScalopsError],
+    found: str,
+    location: Location | None,
+    hint: str | None,
+    during: tuple[str, ...],
 ) -> ScalopsError:
-    return kind(found, location=location, hint=hint)
+    error = kind(found, location=location, hint=hint)
+    error.during = during
+    return error
 
 
 class SchemaError(ScalopsError):

@@ -59,8 +59,8 @@ class Driver:
 
     def run(self) -> list[Any]:
         """The job's outputs: values, tables as blocks by partition, loop outcomes."""
-        self._backend.start(self._plan)
         try:
+            self._backend.start(self._plan)
             with np.errstate(all="ignore"):
                 for step in self._program(self._plan.program):
                     step()
@@ -289,6 +289,9 @@ class _LoopRunner:
             if k.is_numeric and k.numpy.kind == "f"
         ]
         self._warned = False
+        # In a nested loop both iterations are named.
+        name = f" {iterate.name}" if iterate.name else ""
+        self._of_which = f" of the loop{name} inside" if iterate.nested else ""
 
     def run(self) -> None:
         """Iterate until the condition is false, the range ends or max_iterations is reached."""
@@ -321,11 +324,15 @@ class _LoopRunner:
                 break
             started = perf_counter()
             driver.set({plan.counter: iteration if elements is None else elements[iteration]})
-            for step in self._body:
-                step()
-            new = [driver.get(s) for s in plan.next]
-            if not plan.allow_nonfinite:
-                self._check_finite(iteration)
+            try:
+                for step in self._body:
+                    step()
+                new = [driver.get(s) for s in plan.next]
+                if not plan.allow_nonfinite:
+                    self._check_finite()
+            except ScalopsError as error:
+                error.add_place(f"iteration {iteration}{self._of_which}")
+                raise
             driver.set(dict(zip(plan.state, new, strict=True)))
             driver.commit(iteration)
             if not plan.nested:
@@ -339,7 +346,8 @@ class _LoopRunner:
             state = {n: driver.get(s) for n, s in zip(plan.fields, plan.state, strict=True)}
             profile = {k: v - before[k] for k, v in driver.seconds.items()}
             profile["total"] = perf_counter() - begin
-            driver.finish_loop(plan, LoopOutcome(state, iteration, converged, history, profile))
+            kept = {n: self._finished(n, h) for n, h in history.items()}
+            driver.finish_loop(plan, LoopOutcome(state, iteration, converged, kept, profile))
 
     def _new_history(self) -> dict[str, Any]:
         # Typed arrays: a number is 8 bytes, and nothing is kept per iteration beside it.
@@ -352,14 +360,21 @@ class _LoopRunner:
         history["seconds"] = array("d")
         return history
 
+    def _finished(self, name: str, numbers: Any) -> Any:
+        """A history in the type of its field."""
+        kind = dict(zip(self._plan.fields, self._plan.types, strict=True)).get(name)
+        if kind is None:
+            return numbers
+        return numbers if kind.is_string else np.array(numbers, dtype=kind.numpy)
+
     def _record(self, history: dict[str, Any], iteration: int, seconds: float) -> None:
         scalars = {n: self._driver.get(s) for n, s in self._scalars}
         for name, value in scalars.items():
-            history[name].append(value)
+            history[name].append(value.item() if isinstance(value, np.bool_) else value)
         history["seconds"].append(seconds)
         self._driver.listen(self._plan, iteration, scalars, seconds)
 
-    def _check_finite(self, iteration: int) -> None:
+    def _check_finite(self) -> None:
         for name, old, new in self._floats:
             value = self._driver.get(new)
             finite = np.isfinite(value)
@@ -374,7 +389,7 @@ class _LoopRunner:
                 continue
             field_name = "the state" if name == "value" else f"the field {name!r}"
             raise LoopError(
-                f"{field_name} is {problem} after iteration {iteration}",
+                f"{field_name} has become {problem}",
                 location=self._plan.location,
                 hint="a smaller step may help; allow_nonfinite=True lets it pass",
             )

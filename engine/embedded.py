@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from scalops.algebra.errors import ScalopsError
 from scalops.algebra.expressions import Column
 from scalops.algebra.tree import Node, substitute
 from scalops.engine import physical_plan as pp
@@ -51,6 +52,7 @@ class EmbeddedBackend:
         self._pipelines: dict[int, Pipeline] = {}
         self._reductions: dict[int, _Reduction] = {}
         self._inline: frozenset[int] = frozenset()
+        self._gathered: dict[int, list[list[Block]]] = {}
         self._cancelled = False
 
     # Life.
@@ -122,12 +124,13 @@ class EmbeddedBackend:
         ranges = leaf_ranges(pipeline.partitions(), leaves)
 
         def leaf(worker: int, index: int) -> list[Partial]:
-            first, last = ranges[index]
-            return self._fold_blocks(
-                reduction,
-                (b for p in range(first, last) for b in pipeline.blocks(p, worker)),
-                worker,
-            )
+            partials: list[Partial] = [None] * len(reduction.folds)
+            for partition in range(*ranges[index]):
+                with in_partition(partition):
+                    self._fold_partition(
+                        reduction, pipeline.blocks(partition, worker), worker, partials
+                    )
+            return partials
 
         def merge(a: list[Partial], b: list[Partial]) -> list[Partial]:
             return [f.merge(x, y) for f, x, y in zip(reduction.folds, a, b, strict=True)]
@@ -151,12 +154,11 @@ class EmbeddedBackend:
             f.finish(p) for f, p in zip(reduction.folds, combined, strict=True)
         )
 
-    def _fold_blocks(
-        self, reduction: _Reduction, blocks: Iterator[Block], worker: int
-    ) -> list[Partial]:
-        """The partials of a leaf: its blocks in order."""
+    def _fold_partition(
+        self, reduction: _Reduction, blocks: Iterator[Block], worker: int, partials: list[Partial]
+    ) -> None:
+        """Fold a partition's blocks, in order, into a leaf's partials."""
         frame = self._runtime.frame(worker, reduction.kernel)
-        partials: list[Partial] = [None] * len(reduction.folds)
         for block in blocks:
             if block.rows == 0:
                 continue
@@ -167,7 +169,6 @@ class EmbeddedBackend:
                 own = vectors[at : at + fold.arity]
                 at += fold.arity
                 partials[i] = fold.merge(partials[i], _owned(fold.block(own, block.rows)))
-        return partials
 
     def _check_cancelled(self) -> None:
         if self._cancelled:
@@ -205,9 +206,10 @@ class EmbeddedBackend:
         received: list[list[Block]] = [[] for _ in range(pipeline.partitions())]
 
         def task(worker: int, partition: int) -> None:
-            for block in pipeline.blocks(partition, worker):
-                self._budget.require(block.bytes, owner)
-                received[partition].append(block)
+            with in_partition(partition):
+                for block in pipeline.blocks(partition, worker):
+                    self._budget.require(block.bytes, owner)
+                    received[partition].append(block)
 
         self._pool.run(task, pipeline.partitions())
         parts = repartitioned([b for p in received for b in p], sink.required, pipeline)
@@ -217,12 +219,43 @@ class EmbeddedBackend:
         return TableInfo(len(parts), rows, size, len(parts))
 
     def fetch(self, stage: int, partition: int) -> list[Block]:
-        return list(self._pipelines[stage].blocks(partition, 0))
+        if stage not in self._gathered:
+            self._gather(stage)
+        blocks = self._gathered[stage][partition]
+        self._gathered[stage][partition] = []
+        return blocks
+
+    def _gather(self, stage: int) -> None:
+        pipeline = self._pipelines[stage]
+        parts: list[list[Block]] = [[] for _ in range(pipeline.partitions())]
+
+        def task(worker: int, partition: int) -> None:
+            with in_partition(partition):
+                parts[partition] = list(pipeline.blocks(partition, worker))
+
+        self._pool.run(task, len(parts))
+        self._gathered[stage] = parts
 
     def release(self, table: int) -> None:
         self._runtime.tables.pop(table, None)
         self._budget.release(f"cache {table}")
         self._budget.release(f"exchange {table}")
+
+
+class in_partition:  # noqa: N801, used as a statement
+    """An error raised inside says in which partition."""
+
+    __slots__ = ("_number",)
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, tb: object) -> None:
+        if isinstance(error, ScalopsError):
+            error.add_place(f"partition {self._number}")
 
 
 def _owned(partial: Partial) -> Partial:
@@ -260,7 +293,8 @@ class _CachedTable(Stored):
 
     def fill(self, worker: int, partition: int) -> None:
         """Hold a partition if the budget allows."""
-        blocks = contiguous(list(self._fresh(partition, worker)), self._pipeline.schema)
+        with in_partition(partition):
+            blocks = contiguous(list(self._fresh(partition, worker)), self._pipeline.schema)
         size = sum(b.bytes for b in blocks if not _is_borrowed(b))
         if self._budget.reserve(size, self._owner):
             self._held[partition] = blocks

@@ -48,7 +48,11 @@ class MemoryBudget:
                 hint="raise it: so.session(memory=...)",
             )
 
-    def release(self, owner: str) -> None:
-        """Give back all that an owner holds."""
+    def release(self, owner: str, size: int | None = None) -> None:
+        """Give back all that an owner holds, or `size` bytes of it."""
         with self._lock:
-            self._held.pop(owner, None)
+            left = 0 if size is None else self._held.get(owner, 0) - size
+            if left > 0:
+                self._held[owner] = left
+            else:
+                self._held.pop(owner, None)

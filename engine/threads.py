@@ -13,6 +13,7 @@ import numpy as np
 Task = Callable[[int, int], None]  # (worker, index)
 
 
+RUNS_PER_WORKER = 8
 _NAME = "scalops"
 
 
@@ -24,7 +25,8 @@ def in_engine_thread() -> bool:
 class ThreadPool:
     """`size` workers, the calling thread being one of them.
 
-    Tasks are taken one by one in order, so a slow one does not hold the others up.
+    Each worker takes runs of neighbouring tasks (a file's partitions are read on where the
+    last one ended), several per worker, so that a slow run does not hold the others up.
     """
 
     def __init__(self, size: int) -> None:
@@ -39,19 +41,22 @@ class ThreadPool:
                 task(0, index)
             return
         helpers = min(self.size, count) - 1
+        length = max(1, count // (self.size * RUNS_PER_WORKER))
         self._start(helpers)
         following = itertools.count()  # its next() is atomic under the interpreter lock
         failures: list[BaseException] = []
+        ended: list[int] = []
         finished = threading.Semaphore(0)
 
         def work(worker: int) -> None:
             with np.errstate(all="ignore"):
                 while not failures:
-                    index = next(following)
-                    if index >= count:
+                    first = next(following) * length
+                    if first >= count:
                         return
                     try:
-                        task(worker, index)
+                        for index in range(first, min(count, first + length)):
+                            task(worker, index)
                     except BaseException as error:
                         failures.append(error)
 
@@ -60,6 +65,7 @@ class ThreadPool:
                 try:
                     work(worker)
                 finally:
+                    ended.append(worker)
                     finished.release()
 
             return call
@@ -70,8 +76,11 @@ class ThreadPool:
             work(0)
         except BaseException as error:  # an interrupt between two tasks
             failures.append(error)
-        for _ in range(helpers):
-            finished.acquire()
+        while len(ended) < helpers:  # an interrupt must not leave them at work
+            try:
+                finished.acquire()
+            except BaseException as error:
+                failures.append(error)
         if failures:
             raise failures[0]
 

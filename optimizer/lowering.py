@@ -267,7 +267,7 @@ class _Lowering:
             tuple(s.number for s in new), self._leaves[counter].number,
             (done[0].number, done[1].number), tuple(test), condition, tuple(program),
             loop.range, loop.max_iterations, loop.allow_nonfinite, loop.warn,
-            len(self._scopes) > 1, name=loop.name, location=loop.location,
+            self._scope(outer).token is not None, name=loop.name, location=loop.location,
         )  # fmt: skip
         self._loops.append(iterate)
         self._emit(outer, iterate)

@@ -90,7 +90,10 @@ class Structure:
     def take_apart(self, result: Any, location: Location | None) -> dict[str, Any]:
         """The fields of what a body returned; LoopError where it is another structure."""
         structure, fields = describe(result, location)
-        if structure.kind != self.kind or structure.names != self.names:
+        same = structure.names == self.names or (
+            self.kind == "dict" and set(structure.names) == set(self.names)
+        )
+        if structure.kind != self.kind or not same:
             raise LoopError(
                 f"the body returns {structure.title}; the loop starts with {self.title}",
                 location=location,

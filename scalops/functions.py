@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.errors import TraceError, user_location
 from scalops.algebra.functions import elementwise
 from scalops.not_yet import refuse
 from scalops.rows import Udf
-from scalops.value import Value, apply
+from scalops.value import Value, apply, cast_name, holds_value
 
 float64 = ArrayType("float64")
 float32 = ArrayType("float32")
@@ -26,25 +27,24 @@ def vector(n: int) -> ArrayType:
     return ArrayType("float64", (n,))
 
 
-def where(condition: Any, x: Any, y: Any) -> Value:
+def where(condition: Any, x: Any, y: Any) -> Any:
     """x where the condition holds, else y; null counts as false."""
+    if not _any_symbols(condition, x, y):
+        return np.where(condition, x, y)[()]
     return apply(elementwise.WHERE, condition, x, y)
 
 
-def cast(a: Any, dtype: Any) -> Value:
+def cast(a: Any, dtype: Any) -> Any:
     """`a` in another scalar type, given as a name or a type: `so.cast(r.n, "float32")`."""
-    name = dtype.name if isinstance(dtype, ArrayType) else str(dtype)
-    if name not in _CASTS:
-        raise TraceError(
-            f"cast to {name!r}; expected one of {sorted(_CASTS)}", location=user_location()
-        )
+    name = cast_name(dtype)
+    if not _any_symbols(a):
+        return None if a is None else elementwise.CAST.evaluate(a, dtype=name)
     return apply(elementwise.CAST, a, dtype=name)
 
 
-_CASTS = {
-    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-    "float16", "float32", "float64",
-}  # fmt: skip
+def _any_symbols(*values: Any) -> bool:
+    """Whether one of them is lazy; else the function is NumPy's, as in an opaque function."""
+    return any(isinstance(v, Value) or holds_value(v) for v in values)
 
 
 def lit(value: Any) -> Value:

@@ -216,7 +216,9 @@ def _build(
         token,
         tuple((n, e) for n, e, _ in named),
         op.Update(tuple(first.items()), location=function_location(body)),
-        None if elements else _trace_condition(condition, structure, kinds, starts, token),
+        None
+        if elements is not None
+        else _trace_condition(condition, structure, kinds, starts, token),
         elements,
         max_iterations,
         allow_nonfinite,

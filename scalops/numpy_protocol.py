@@ -151,6 +151,29 @@ def _joined(entry: Any, extra_axis: int) -> Callable[..., Value]:
     return adapter
 
 
+def _hstack(items: Any) -> Value:
+    values = [_at_least(_value(v), 1) for v in items]
+    return _joined(arrays.CONCATENATE, 0)(values, 0 if values[0].ndim == 1 else 1)
+
+
+def _vstack(items: Any) -> Value:
+    return _joined(arrays.CONCATENATE, 0)([_at_least(_value(v), 2) for v in items], 0)
+
+
+def _at_least(value: Value, ndim: int) -> Value:
+    """With axes of length 1 in front, as numpy.atleast_1d and atleast_2d."""
+    if value.ndim >= ndim:
+        return value
+    return value.reshape(*[1] * (ndim - value.ndim), *value.shape)
+
+
+def _take(a: Any, indices: Any, axis: Any = None) -> Value:
+    value = _value(a)
+    if axis is None:
+        return apply(arrays.TAKE, value.ravel(), indices, axis=0)
+    return apply(arrays.TAKE, value, indices, axis=positive_axis(axis, value.ndim))
+
+
 def _clip(a: Any, a_min: Any = None, a_max: Any = None, min: Any = None, max: Any = None) -> Any:
     low = a_min if min is None else min
     high = a_max if max is None else max
@@ -294,8 +317,8 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.nan_to_num: lambda a: apply(arrays.NAN_TO_NUM, a),
     np.stack: _joined(arrays.STACK, 1),
     np.concatenate: _joined(arrays.CONCATENATE, 0),
-    np.hstack: lambda items: _joined(arrays.CONCATENATE, 0)(items, -1),
-    np.vstack: lambda items: _joined(arrays.STACK, 1)(items, 0),
+    np.hstack: _hstack,
+    np.vstack: _vstack,
     np.clip: _clip,
     np.reshape: _reshape,
     np.ravel: _ravel,
@@ -307,7 +330,7 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.zeros_like: _like(np.zeros),
     np.ones_like: _like(np.ones),
     np.full_like: _full_like,
-    np.take: lambda a, indices, axis=0: apply(arrays.TAKE, a, indices, axis=axis),
+    np.take: _take,
     np.copy: _array,
     np.shape: lambda a: _value(a).shape,
     np.ndim: lambda a: _value(a).ndim,

@@ -248,7 +248,8 @@ def _discover(
 
     def run() -> None:
         try:
-            outcome.append(_sample_results(captured, slots, inputs, starts))
+            with np.errstate(all="ignore"):
+                outcome.append(_sample_results(captured, slots, inputs, starts))
         except BaseException as error:
             outcome.append(error)
 

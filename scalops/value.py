@@ -17,6 +17,7 @@ from scalops.tracing import current, refuse
 
 log = logging.getLogger("scalops")
 _WHERE = "use np.where, or a loop condition"
+_LARGEST_OBJECT_ARRAY = 256
 
 
 class Value:
@@ -125,15 +126,15 @@ class Value:
         return format(self._implicit("a formatted number"), spec) if spec else str(self)
 
     def __contains__(self, item: object) -> bool:
-        refuse("membership (in)", _WHERE)
-        return bool(np.any(np.asarray(self.collect() == item)))
+        return bool(np.any(self._implicit("membership (in)") == item))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         trace = current()
-        if trace is not None and not self.shape:
+        if trace is not None and self.size <= _LARGEST_OBJECT_ARRAY:
             # np.array([r.a, r.b]) becomes an array of symbols, which `lift` takes for np.stack.
-            symbols = np.empty((), dtype=object)
-            symbols[()] = self
+            symbols = np.empty(self.shape, dtype=object)
+            for position in np.ndindex(self.shape):
+                symbols[position] = self[position] if position else self
             return symbols
         return np.asarray(self._implicit("a NumPy array"), dtype=dtype)
 
@@ -220,7 +221,7 @@ class Value:
 
     def astype(self, dtype: Any) -> Value:
         """Another scalar type."""
-        return apply(function("cast"), self, dtype=np.dtype(dtype).name)
+        return apply(function("cast"), self, dtype=cast_name(dtype))
 
     def clip(self, min: Any = None, max: Any = None) -> Any:
         """As numpy.clip."""
@@ -229,6 +230,25 @@ class Value:
     def round(self, decimals: int = 0) -> Value:
         """As numpy.round."""
         return apply(arrays.ROUND, self, decimals=decimals)
+
+
+_CASTS = (
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "float16", "float32", "float64",
+)  # fmt: skip
+
+
+def cast_name(dtype: Any) -> str:
+    """The name of a scalar type to cast to, given as a name, a type of ours or NumPy's."""
+    try:
+        name = dtype.name if isinstance(dtype, ArrayType) else np.dtype(dtype).name
+    except TypeError:
+        name = str(dtype)
+    if name not in _CASTS:
+        raise TraceError(
+            f"cast to {name!r}; expected one of {', '.join(_CASTS)}", location=user_location()
+        )
+    return name
 
 
 def lift(value: Any) -> Expression | None:
@@ -240,10 +260,14 @@ def lift(value: Any) -> Expression | None:
         lifted: Value = as_value(value)
         return lifted.expression
     if isinstance(value, np.ndarray) and value.dtype == object:
+        if value.ndim == 0:
+            return lift(value.item())
         items = [lift(item) for item in value]
-        if value.ndim == 0 or any(item is None for item in items):
+        if not items or any(item is None for item in items):
             return None
-        return call(arrays.STACK, *[i for i in items if i is not None], axis=0)
+        known = [item for item in items if item is not None]
+        whole = _whole(known)
+        return call(arrays.STACK, *known, axis=0) if whole is None else whole
     if isinstance(value, (list, tuple)) and value:
         return lift_sequence(value)
     if isinstance(value, (bool, int, float, str, np.ndarray, np.generic)):
@@ -254,9 +278,25 @@ def lift(value: Any) -> Expression | None:
     return None
 
 
+def _whole(items: list[Expression]) -> Expression | None:
+    """The array of which these are all the elements, in order."""
+    first = items[0]
+    if not isinstance(first, Call) or first.function is not arrays.INDEX:
+        return None
+    array = first.arguments[0]
+    before = dict(first.parameters)["key"][:-1]
+    shape = array.type.shape
+    if shape[len(before) :] != (len(items),):
+        return None
+    wanted = [call(arrays.INDEX, array, key=(*before, i)) for i in range(len(items))]
+    if wanted != items:
+        return None
+    return call(arrays.INDEX, array, key=before) if before else array
+
+
 def lift_sequence(value: Any) -> Expression | None:
     """A list: of numbers, an array; with Values among them, np.stack."""
-    if not _holds_value(value):
+    if not holds_value(value):
         try:
             array = np.asarray(value)
         except ValueError:
@@ -269,9 +309,10 @@ def lift_sequence(value: Any) -> Expression | None:
     return call(arrays.STACK, *[i for i in items if i is not None], axis=0, location=location)
 
 
-def _holds_value(value: Any) -> bool:
+def holds_value(value: Any) -> bool:
+    """Whether it is lazy, or a nesting with something lazy in it."""
     if isinstance(value, (list, tuple)):
-        return any(_holds_value(item) for item in value)
+        return any(holds_value(item) for item in value)
     return isinstance(value, Value) or hasattr(type(value), "_as_value")
 
 
@@ -309,6 +350,9 @@ def is_record_symbol(value: Value) -> bool:
 def _binary(entry: Any, left: Any, right: Any) -> Any:
     a, b = lift(left), lift(right)
     if a is None or b is None:
+        if left is None or right is None:
+            # Python would answer `x == None` with False, whatever x will be.
+            refuse("a comparison with None", "compare with a number; NaN has np.isnan")
         return NotImplemented
     return Value(call(entry, a, b, location=user_location()))
 

@@ -83,6 +83,10 @@ def _cast(value: Any, dtype: str) -> Any:
     return np.asarray(value).astype(dtype)[()]
 
 
-CAST = register(
-    Function("cast", lambda kind, dtype: ArrayType(dtype, kind.shape), _cast),
-)
+def _cast_type(kind: ArrayType, dtype: str) -> ArrayType:
+    if not kind.is_numeric:
+        raise TypeError(f"cast has no meaning for {kind}")
+    return ArrayType(dtype, kind.shape)
+
+
+CAST = register(Function("cast", _cast_type, _cast))

@@ -102,7 +102,7 @@ def _known(vector: Vector) -> Any:
     values, mask = vector
     if mask is None:
         return values
-    return values[mask] if isinstance(values, np.ndarray) else values.drop_null()
+    return values[mask] if isinstance(values, np.ndarray) else values.filter(pa.array(mask))
 
 
 def _count(vectors: Sequence[Vector], rows: int) -> Partial:
@@ -174,8 +174,7 @@ def _string_extreme(least: bool) -> BlockFold:
     function = pc.min if least else pc.max
 
     def block(vectors: Sequence[Vector], rows: int) -> Partial:
-        values: pa.Array = vectors[0][0]
-        return function(values).as_py()
+        return function(_known(vectors[0])).as_py()
 
     return block
 
@@ -209,7 +208,7 @@ class _Pairwise:
             columns = self._halved(columns)
         if len(columns[0]) == 0:
             return None
-        return [c[0] if isinstance(c, np.ndarray) else c[0].as_py() for c in columns]
+        return [_first(c) for c in columns]
 
     def _halved(self, columns: list[Any]) -> list[Any]:
         count = len(columns[0])
@@ -241,4 +240,9 @@ class _Pairwise:
             else:
                 columns.append((np.asarray(x, kind.numpy)[None], np.asarray(y, kind.numpy)[None]))
         combined = self._combine([c[0] for c in columns], [c[1] for c in columns])
-        return [c[0] if isinstance(c, np.ndarray) else c[0].as_py() for c in combined]
+        return [_first(c) for c in combined]
+
+
+def _first(column: Any) -> Any:
+    """A column's first value, no view of it: the next block may overwrite what it shows."""
+    return np.array(column[0])[()] if isinstance(column, np.ndarray) else column[0].as_py()

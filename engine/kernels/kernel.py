@@ -121,28 +121,33 @@ class Kernel:
         return batched_step
 
     def _assign_buffers(self) -> None:
-        """Give elementwise steps a buffer; free it after its last reader."""
+        """Give elementwise steps a buffer; free it after its last reader.
+
+        What another step makes may be a view of its inputs, so reading that reads them too.
+        """
         last: dict[int, int] = {}
-        pinned = set() if self._transient else {r for r, _, _ in self._roots}
+        seen_through: dict[int, frozenset[int]] = {}  # registers whose memory a register may show
         for i, step in enumerate(self._steps):
             reads = step.arguments
             if isinstance(step.node, ex.Opaque):
                 reads = tuple(self._register[c] for c in step.node.children if c in self._register)
-            for register in reads:
+            shown = frozenset[int]().union(*(seen_through.get(r, frozenset((r,))) for r in reads))
+            for register in shown:
                 last[register] = i
-            if not _is_elementwise(step.node):
-                pinned_inputs = set(reads)  # its result may be a view of them
-                for register in pinned_inputs:
-                    last[register] = len(self._steps)
-        for register, _, _ in self._roots:
-            last[register] = len(self._steps)
+            own = frozenset((step.target,))
+            seen_through[step.target] = own if _is_elementwise(step.node) else own | shown
+        pinned: set[int] = set()
+        for root, _, _ in self._roots:
+            for register in seen_through.get(root, ()):
+                last[register] = len(self._steps)
+                if not self._transient:
+                    pinned.add(register)
         free: dict[ArrayType, list[int]] = {}
         held: dict[int, int] = {}
         for i, step in enumerate(self._steps):
-            for register in set(step.arguments):
-                if last.get(register) == i and register in held:
-                    buffer = held.pop(register)
-                    free.setdefault(self._buffers[buffer][0], []).append(buffer)
+            for register in [r for r in held if last.get(r, i) <= i]:
+                buffer = held.pop(register)
+                free.setdefault(self._buffers[buffer][0], []).append(buffer)
             kind = step.node.any_type
             if (
                 not _is_elementwise(step.node)
@@ -192,8 +197,11 @@ class Kernel:
         try:
             for step in self._steps:
                 arguments = [registers[a] for a in step.arguments]
-                if step.buffer is None or not frame.buffered:
+                if step.buffer is None:
                     registers[step.target] = step.apply(*arguments)
+                elif not frame.buffered:
+                    # In a buffer's layout: the memory at hand must not decide how it is added up.
+                    registers[step.target] = step.apply(*arguments, order="C")
                 else:
                     registers[step.target] = step.apply(
                         *arguments, out=self._buffer(frame, step.buffer, rows)

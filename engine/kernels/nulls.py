@@ -33,12 +33,26 @@ def _full(mask: Array | None, rows: int) -> Array:
 
 def _where(arguments: Sequence[Any], masks: Masks, rows: int) -> Array | None:
     """A null condition chooses the second; the result is null where the chosen one is."""
-    condition = np.broadcast_to(np.asarray(arguments[0], dtype=bool), (rows,))
-    if masks[0] is not None:
-        condition = condition & masks[0]
     if masks[1] is None and masks[2] is None:
         return None
-    return np.where(condition, _full(masks[1], rows), _full(masks[2], rows))
+    yes, no = _per_record(arguments[0], masks[0], rows)
+    return (_full(masks[1], rows) | ~yes) & (_full(masks[2], rows) | ~no)
+
+
+def _per_record(condition: Any, mask: Array | None, rows: int) -> tuple[Array, Array]:
+    """For which records some element is chosen from the first, and from the second."""
+    whole = np.asarray(condition, dtype=bool)
+    if whole.ndim == 0:
+        whole = np.broadcast_to(whole, (rows,))
+    if mask is not None:
+        whole = whole & _beside(mask, whole)
+    elements = whole.reshape(rows, -1)
+    return elements.any(axis=1), ~elements.all(axis=1)
+
+
+def _beside(mask: Array, values: Any) -> Array:
+    """A mask of records with axes for the elements of an array."""
+    return mask.reshape(-1, *[1] * (np.ndim(values) - 1)) if np.ndim(values) > 1 else mask
 
 
 def _kleene(conjunction: bool, arguments: Sequence[Any], masks: Masks, rows: int) -> Array:

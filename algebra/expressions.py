@@ -20,8 +20,9 @@ from scalops.algebra.tree import Node, find
 if TYPE_CHECKING:
     from scalops.algebra.operators import Aggregate, Loop
 
-ITERATIONS = "iterations"
-CONVERGED = "converged"
+# No attribute can have these names, so that a field may be called `iterations`.
+ITERATIONS = "@iterations"
+CONVERGED = "@converged"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

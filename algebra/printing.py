@@ -120,7 +120,7 @@ class _Printer:
                 return f"{self._names.get(source, '#?')}.{name}", _ATOM
             case ex.LoopOutput(loop=loop, name=name):
                 own = self._names.get(loop, "loop")
-                return (own if name == "value" else f"{own}.{name}"), _ATOM
+                return (own if name == "value" else f"{own}.{name.removeprefix('@')}"), _ATOM
             case ex.Item(source=source, index=index):
                 if isinstance(source, ex.Opaque) and len(source.outputs) == 1:
                     return self._at(source, _ATOM), _ATOM

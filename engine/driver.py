@@ -21,7 +21,7 @@ from scalops.algebra.tree import Node
 from scalops.engine import physical_plan as pp
 from scalops.engine.backends import Backend
 from scalops.engine.blocks import Block
-from scalops.engine.outcome import LoopOutcome
+from scalops.engine.outcome import SECONDS, LoopOutcome
 
 log = logging.getLogger("scalops")
 
@@ -64,7 +64,7 @@ class Driver:
             with np.errstate(all="ignore"):
                 for step in self._program(self._plan.program):
                     step()
-            return [self._output(o) for o in self._plan.outputs]
+                return [self._output(o) for o in self._plan.outputs]
         finally:
             self._backend.stop()
 
@@ -290,7 +290,8 @@ class _LoopRunner:
         ]
         self._warned = False
         # In a nested loop both iterations are named.
-        name = f" {iterate.name}" if iterate.name else ""
+        named = iterate.name and iterate.name != "<lambda>"
+        name = f" {iterate.name}" if named else ""
         self._of_which = f" of the loop{name} inside" if iterate.nested else ""
 
     def run(self) -> None:
@@ -357,7 +358,7 @@ class _LoopRunner:
             kind = kinds[name]
             code = {"f": "d", "i": "q", "u": "Q", "b": "b"}.get(kind.numpy.kind)
             history[name] = array(code) if code and kind.is_numeric else []
-        history["seconds"] = array("d")
+        history[SECONDS] = array("d")
         return history
 
     def _finished(self, name: str, numbers: Any) -> Any:
@@ -371,7 +372,7 @@ class _LoopRunner:
         scalars = {n: self._driver.get(s) for n, s in self._scalars}
         for name, value in scalars.items():
             history[name].append(value.item() if isinstance(value, np.bool_) else value)
-        history["seconds"].append(seconds)
+        history[SECONDS].append(seconds)
         self._driver.listen(self._plan, iteration, scalars, seconds)
 
     def _check_finite(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from scalops.engine import physical_plan as pp
 from scalops.engine.backends import TableInfo
 from scalops.engine.blocks import Array, Block, block_rows, partition_bounds, reblock
 from scalops.engine.kernels.folds import FoldKernel, Partial
-from scalops.engine.kernels.kernel import Kernel
+from scalops.engine.kernels.kernel import Kernel, Vector
 from scalops.engine.memory import MemoryBudget
 from scalops.engine.pipelines import (
     BUFFERS,
@@ -25,6 +26,7 @@ from scalops.engine.pipelines import (
     Stored,
     build,
     contiguous,
+    own_bytes,
 )
 from scalops.engine.reduction import combine_tree, leaf_count, leaf_ranges
 from scalops.engine.threads import ThreadPool
@@ -53,7 +55,6 @@ class EmbeddedBackend:
         self._reductions: dict[int, _Reduction] = {}
         self._inline: frozenset[int] = frozenset()
         self._gathered: dict[int, list[list[Block]]] = {}
-        self._cancelled = False
 
     # Life.
 
@@ -81,9 +82,13 @@ class EmbeddedBackend:
         self._budget.release(BUFFERS)
         self._pipelines.clear()
         self._reductions.clear()
+        self._gathered.clear()
+        self._stages.clear()
+        del self._runtime  # with its frames' buffers
 
     def cancel(self) -> None:
-        self._cancelled = True
+        if hasattr(self, "_runtime"):
+            self._runtime.cancelled = True
 
     def lost(self) -> tuple[str, ...]:
         return ()
@@ -99,6 +104,7 @@ class EmbeddedBackend:
         for number, value in values.items():
             slots[number] = value
         self._runtime.version += 1
+        self._gathered.clear()
 
     # Stages.
 
@@ -162,17 +168,12 @@ class EmbeddedBackend:
         for block in blocks:
             if block.rows == 0:
                 continue
-            self._check_cancelled()
             vectors = reduction.kernel.run(frame, block)
             at = 0
             for i, fold in enumerate(reduction.folds):
                 own = vectors[at : at + fold.arity]
                 at += fold.arity
                 partials[i] = fold.merge(partials[i], _owned(fold.block(own, block.rows)))
-
-    def _check_cancelled(self) -> None:
-        if self._cancelled:
-            raise KeyboardInterrupt
 
     def _count_prefix(self, pipeline: Pipeline, sink: pp.CountPrefix) -> None:
         """Partitions in order, as many as it takes to find `count` records."""
@@ -211,7 +212,11 @@ class EmbeddedBackend:
                     self._budget.require(block.bytes, owner)
                     received[partition].append(block)
 
-        self._pool.run(task, pipeline.partitions())
+        try:
+            self._pool.run(task, pipeline.partitions())
+        except BaseException:
+            self._budget.release(owner)
+            raise
         parts = repartitioned([b for p in received for b in p], sink.required, pipeline)
         self._runtime.tables[sink.number] = HeldTable(parts, pipeline.source_bytes)
         rows = sum(b.rows for p in parts for b in p)
@@ -242,7 +247,7 @@ class EmbeddedBackend:
         self._budget.release(f"exchange {table}")
 
 
-class in_partition:  # noqa: N801, used as a statement
+class in_partition:
     """An error raised inside says in which partition."""
 
     __slots__ = ("_number",)
@@ -280,7 +285,10 @@ def _combine_stream(
 
 
 class _CachedTable(Stored):
-    """Partitions in contiguous arrays as far as the budget reaches; the rest is made again."""
+    """Partitions held as far as the budget reaches; the rest is made again.
+
+    Blocks have the same bounds and lie in memory alike, held or not.
+    """
 
     def __init__(self, pipeline: Pipeline, budget: MemoryBudget, owner: str) -> None:
         self._pipeline, self._budget, self._owner = pipeline, budget, owner
@@ -292,15 +300,22 @@ class _CachedTable(Stored):
         return self._count
 
     def fill(self, worker: int, partition: int) -> None:
-        """Hold a partition if the budget allows."""
+        """Hold a partition if the budget allows; where it does not, stop reading."""
+        held: list[Block] = []
+        taken = 0
         with in_partition(partition):
-            blocks = contiguous(list(self._fresh(partition, worker)), self._pipeline.schema)
-        size = sum(b.bytes for b in blocks if not _is_borrowed(b))
-        if self._budget.reserve(size, self._owner):
-            self._held[partition] = blocks
+            for block in self._fresh(partition, worker):
+                size = own_bytes(block, self._pipeline.resident)
+                if not self._budget.reserve(size, self._owner):
+                    self._budget.release(self._owner, taken)
+                    return
+                held.append(block)
+                taken += size
+        self._held[partition] = held
 
     def _fresh(self, partition: int, worker: int) -> Iterator[Block]:
-        return reblock(self._pipeline.blocks(partition, worker), self._pipeline.schema)
+        blocks = reblock(self._pipeline.blocks(partition, worker), self._pipeline.schema)
+        return map(contiguous, blocks)
 
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
         held = self._held.get(partition)
@@ -311,19 +326,6 @@ class _CachedTable(Stored):
         rows = sum(b.rows for blocks in self._held.values() for b in blocks)
         size = sum(b.bytes for blocks in self._held.values() for b in blocks)
         return TableInfo(self._count, rows, size, len(self._held))
-
-
-def _is_borrowed(block: Block) -> bool:
-    """Whether every column is a view of memory that somebody else holds anyway."""
-    return all(
-        isinstance(c, np.ndarray) and _root(c).nbytes > 2 * c.nbytes for c in block.columns.values()
-    )
-
-
-def _root(array: Array) -> Any:
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
 
 
 def repartitioned(
@@ -352,7 +354,8 @@ def _by_hash(
 ) -> list[list[Block]]:
     parts: list[list[Block]] = [[] for _ in range(count)]
     for block in blocks:
-        target = hash_rows([block.columns[k] for k in keys]) % np.uint64(count)
+        target = hash_rows([(block.columns[k], block.valid.get(k)) for k in keys], block.rows)
+        target %= np.uint64(count)
         for i in range(count):
             kept = block.keep(target == i)
             if kept.rows:
@@ -360,19 +363,28 @@ def _by_hash(
     return [list(reblock(p, pipeline.schema)) for p in parts]
 
 
-def hash_rows(columns: list[Any]) -> Array:
-    """A 64-bit hash of each record's keys (splitmix64's finaliser), the same on every machine."""
-    total: Array = np.zeros(len(columns[0]), np.uint64)
-    for column in columns:
-        if isinstance(column, np.ndarray):
-            bits = column.astype(np.float64).view(np.uint64) if column.dtype.kind == "f" else column
-            values = bits.astype(np.uint64)
-        else:
-            from zlib import crc32
+def hash_rows(columns: list[Vector], rows: int) -> Array:
+    """A 64-bit hash of each record's keys (splitmix64's finaliser), the same on every machine.
 
-            values = np.array([crc32((v or "").encode()) for v in column.to_pylist()], np.uint64)
-        z = total * np.uint64(31) + values + np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        total = z ^ (z >> np.uint64(31))
+    Equal keys have equal hashes: 0.0 and -0.0, all NaNs, all nulls.
+    """
+    total: Array = np.zeros(rows, np.uint64)
+    for column, valid in columns:
+        parts = _bits(column).reshape(rows, -1).T if rows else np.zeros((1, 0), np.uint64)
+        for part in parts:
+            values = part if valid is None else np.where(valid, part, np.uint64(0xA5A5A5A5))
+            z = total * np.uint64(31) + values + np.uint64(0x9E3779B97F4A7C15)
+            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            total = z ^ (z >> np.uint64(31))
     return total
+
+
+def _bits(column: Any) -> Array:
+    """Equal values of a column as equal 64-bit numbers."""
+    if not isinstance(column, np.ndarray):
+        return np.array([crc32((v or "").encode()) for v in column.to_pylist()], np.uint64)
+    if column.dtype.kind == "f":
+        numbers = column.astype(np.float64) + 0.0  # -0.0 + 0.0 is 0.0
+        return np.where(np.isnan(numbers), np.nan, numbers).view(np.uint64)
+    return column.astype(np.int64).view(np.uint64)

@@ -10,7 +10,7 @@ import io
 import pickle
 import traceback
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -141,26 +141,17 @@ class Collector:
         if kind.is_string:
             if isinstance(value, str):
                 return str(value)
-        elif not kind.shape and isinstance(value, (bool, int, float, np.generic, datetime)):
-            own = name_of(np.asarray(value).dtype)
-            if own is not None and own != "string" and _widens(own, kind):
-                return value
         else:
-            array = np.asarray(value)
+            array = as_array(value)
             own = name_of(array.dtype)
-            if array.shape == kind.shape and own is not None and _widens(own, kind):
-                return array
-        found = (
-            type(value).__name__
-            if not isinstance(value, np.ndarray)
-            else f"array {value.dtype}{value.shape}"
-        )
-        raise self._drift(found, str(kind), record)
+            if array.shape == kind.shape and own not in (None, "string") and _widens(array, kind):
+                return array if kind.shape else array[()]
+        raise self._drift(_found(value), str(kind), record)
 
     def _drift(self, found: str, expected: str, record: Any) -> UserFunctionError:
         return UserFunctionError(
-            f"{self._captured.name} gives {found}, where it gave {expected} before; "
-            f"the record is {describe(record)!r}",
+            f"{self._captured.name} gives {found}; expected {expected}, as declared or as its first"
+            f" results were; the record is {describe(record)!r}",
             location=self._captured.location,
             hint="make every record's result one type, or say so.udf(returns=...)",
         )
@@ -170,11 +161,33 @@ class Collector:
         return [column_of(v, k) for v, k in zip(self._columns, self._kinds, strict=True)]
 
 
-def _widens(own: str, kind: ArrayType) -> bool:
-    if own == kind.name:
+def _found(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype}[{','.join(map(str, value.shape))}]"
+    shown = repr(value)
+    return f"the {type(value).__name__} {shown if len(shown) <= 60 else shown[:60] + '...'}"
+
+
+def as_array(value: Any) -> Array:
+    """A result as an array; Python's datetimes are NumPy's."""
+    if isinstance(value, datetime):
+        if value.tzinfo is not None:
+            value = value.astimezone(UTC).replace(tzinfo=None)
+        return np.asarray(np.datetime64(value, "us"))
+    try:
+        return np.asarray(value)
+    except ValueError:  # lists of different lengths
+        return np.asarray(None)
+
+
+def _widens(array: Array, kind: ArrayType) -> bool:
+    a, b = array.dtype, kind.numpy
+    if a == b:
         return True
-    a, b = np.dtype(ArrayType(own).numpy), kind.numpy
-    return np.can_cast(a, b, "same_kind") and not (a.kind == "b" and b.kind != "b")
+    if not np.can_cast(a, b, "same_kind") or (a.kind == "b" and b.kind != "b"):
+        return False
+    # A narrower integer type is right as long as the numbers fit.
+    return a.kind not in "iu" or b.kind not in "iu" or bool(np.all(array.astype(b) == array))
 
 
 def column_of(items: Sequence[Any], kind: ArrayType) -> tuple[ColumnData, Array | None]:

@@ -9,12 +9,14 @@ import numpy as np
 
 from scalops.algebra.expressions import CONVERGED, ITERATIONS
 
+SECONDS = "@seconds"  # a field may be called `seconds`
+
 
 @dataclass
 class LoopOutcome:
     """The final state by field, how many iterations it took, and what happened in each.
 
-    `history` holds one number per iteration for each scalar field, and `seconds`; `profile`
+    `history` holds one number per iteration for each scalar field, and SECONDS; `profile`
     the seconds spent by kind of work over the whole loop.
     """
 

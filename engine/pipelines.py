@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from scalops.algebra.errors import DataError, ScalopsError
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
-from scalops.engine.blocks import Block, block_rows, concatenate
+from scalops.engine.blocks import Array, Block, block_rows
 from scalops.engine.kernels.kernel import Frame, Kernel
 from scalops.engine.memory import MemoryBudget
 
@@ -26,6 +26,7 @@ class Runtime:
         self.version = 0
         self.tables: dict[int, Stored] = {}
         self.prefixes: dict[int, list[int]] = {}
+        self.cancelled = False
         self._frames: dict[tuple[int, Kernel], Frame] = {}
 
     def frame(self, worker: int, kernel: Kernel) -> Frame:
@@ -36,6 +37,11 @@ class Runtime:
             frame = self._frames[worker, kernel] = kernel.frame(buffered)
         kernel.prepare(frame, self.slots, self.version)
         return frame
+
+    def check_cancelled(self) -> None:
+        """Raise KeyboardInterrupt after a cancel; asked before each block."""
+        if self.cancelled:
+            raise KeyboardInterrupt
 
 
 class Stored:
@@ -53,8 +59,9 @@ class Stored:
 class Pipeline:
     """The blocks of a physical table, partition by partition."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, resident: frozenset[int] = frozenset()) -> None:
         self.schema = schema
+        self.resident = resident  # ids of arrays that its source holds anyway
 
     def partitions(self) -> int:
         """How many partitions there are; known when the stage runs."""
@@ -71,9 +78,14 @@ class Pipeline:
 
 
 class _Scan(Pipeline):
-    def __init__(self, node: pp.TableScan) -> None:
-        super().__init__(node.schema)
-        self._node = node
+    """A source's blocks, contiguous: how an array lies in memory decides how it is added up."""
+
+    def __init__(self, node: pp.TableScan, runtime: Runtime) -> None:
+        held = getattr(node.source, "columns", None)
+        arrays = held.values() if isinstance(held, Mapping) else ()
+        roots = frozenset(id(root_of(a)) for a in arrays if isinstance(a, np.ndarray))
+        super().__init__(node.schema, roots)
+        self._node, self._runtime = node, runtime
         self._partitions = node.source.partitions()
 
     def partitions(self) -> int:
@@ -85,7 +97,9 @@ class _Scan(Pipeline):
 
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
         try:
-            yield from self._node.source.read(self._partitions[partition], self._node.columns)
+            for block in self._node.source.read(self._partitions[partition], self._node.columns):
+                self._runtime.check_cancelled()
+                yield contiguous(block)
         except ScalopsError as error:
             error.location = error.location or self._node.location
             raise
@@ -99,7 +113,7 @@ class _Over(Pipeline):
     """A step over another pipeline's blocks."""
 
     def __init__(self, schema: Schema, source: Pipeline, runtime: Runtime) -> None:
-        super().__init__(schema)
+        super().__init__(schema, source.resident)
         self.source, self.runtime = source, runtime
 
     def partitions(self) -> int:
@@ -166,14 +180,16 @@ class _Stored(Pipeline):
         return self._runtime.tables[self._number].bytes
 
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
-        return self._runtime.tables[self._number].blocks(partition, worker)
+        for block in self._runtime.tables[self._number].blocks(partition, worker):
+            self._runtime.check_cancelled()
+            yield block
 
 
 def build(node: pp.PhysicalTable, runtime: Runtime) -> Pipeline:
     """Compile a physical table."""
     match node:
         case pp.TableScan():
-            return _Scan(node)
+            return _Scan(node, runtime)
         case pp.Compute(source=source):
             return _Compute(node, build(source, runtime), runtime)
         case pp.Select(source=source):
@@ -199,24 +215,32 @@ class HeldTable(Stored):
         return iter(self._partitions[partition])
 
 
-def contiguous(blocks: list[Block], schema: Schema) -> list[Block]:
-    """The same blocks as views of contiguous, aligned arrays.
-
-    Blocks that lie contiguously already (views of a user's array) are kept as they are.
-    """
-    if all(_is_contiguous(b) for b in blocks):
-        return blocks
-    whole = concatenate(blocks, schema)
+def contiguous(block: Block) -> Block:
+    """The block with contiguous, aligned arrays; itself where they are (a user's own, mostly)."""
+    if _is_contiguous(block):
+        return block
     columns = {
         n: np.require(c, requirements=["C", "A"]) if isinstance(c, np.ndarray) else c
-        for n, c in whole.columns.items()
+        for n, c in block.columns.items()
     }
-    whole = Block(whole.rows, columns, whole.valid)
-    made, start = [], 0
-    for block in blocks:
-        made.append(whole.slice(start, start + block.rows))
-        start += block.rows
-    return made
+    return Block(block.rows, columns, block.valid)
+
+
+def own_bytes(block: Block, resident: frozenset[int]) -> int:
+    """Bytes that are held because this block is: not those of views of a source's arrays."""
+    arrays = (*block.columns.values(), *block.valid.values())
+    return sum(
+        int(a.nbytes)
+        for a in arrays
+        if not (isinstance(a, np.ndarray) and id(root_of(a)) in resident)
+    )
+
+
+def root_of(array: Array) -> Array:
+    """The array whose memory a view shows."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
 
 
 def _is_contiguous(block: Block) -> bool:

@@ -260,7 +260,7 @@ class _Lowering:
         program.append(
             pp.Evaluate(tuple((s.number, e) for s, (_, e) in zip(new, assignments, strict=True)))
         )
-        done = (self._slot(ex.ITERATIONS, INT64), self._slot(ex.CONVERGED, BOOL))
+        done = (self._slot("iterations", INT64), self._slot("converged", BOOL))
         iterate = pp.Iterate(
             len(self._loops), tuple(loop.state_types), loop.types,
             tuple(s.number for s in starts), tuple(s.number for s in state),

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from scalops.algebra.errors import PlanError, user_location
-from scalops.engine.outcome import LoopOutcome
+from scalops.engine.outcome import SECONDS, LoopOutcome
 from scalops.loop import BareLoop, Loop, LoopResult
 from scalops.structured import StructuredValue
 from scalops.table import Table
@@ -61,8 +61,14 @@ def loop_result(loop: Loop | BareLoop, outcome: LoopOutcome) -> LoopResult:
 
 
 def history_table(outcome: LoopOutcome) -> pa.Table:
-    """One row per iteration: its number from 0, the scalar fields after it, seconds."""
+    """One row per iteration: its number from 0, the scalar fields after it, seconds.
+
+    Fields of the names `iteration` and `seconds` are `env.iteration` and `env.seconds` here.
+    """
     columns: dict[str, Any] = {"iteration": pa.array(range(outcome.iterations), pa.int64())}
     for name, values in outcome.history.items():
-        columns[name] = pa.array(values)
+        if name != SECONDS:
+            own = name in ("iteration", "seconds")
+            columns[f"env.{name}" if own else name] = pa.array(values)
+    columns["seconds"] = pa.array(outcome.history.get(SECONDS, []), pa.float64())
     return pa.table(columns)

@@ -27,7 +27,7 @@ from scalops.capture import (
     function_name,
 )
 from scalops.engine.interpreter import Interpreter, Starts
-from scalops.engine.opaque import bind, python_value, user_error
+from scalops.engine.opaque import as_array, bind, python_value, user_error
 from scalops.engine.records import Record, take_apart
 from scalops.tracing import VoidTrace, loop_starts, row_depth, tracing
 from scalops.value import Value, lift
@@ -331,7 +331,7 @@ def _common_type(values: list[Any], captured: Captured, hint: str) -> ArrayType:
             hint=hint,
         )
     try:
-        arrays = [np.asarray(v) for v in known]
+        arrays = [as_array(v) for v in known]
         shapes = {a.shape for a in arrays}
         if len(shapes) > 1:
             raise TypeError(f"arrays of the shapes {sorted(shapes)}")

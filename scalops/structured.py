@@ -53,3 +53,14 @@ class StructuredValue:
         from scalops.session import collect
 
         return collect(self)
+
+    def explain(self, stage: str = "optimized", format: str = "text", trace: bool = False) -> str:
+        """The plan that would compute it."""
+        from scalops.explain import explain
+
+        return explain(self, stage, format, trace)
+
+    def forget(self) -> None:
+        """Drop results kept from an earlier `collect()`."""
+        for part in self._parts.values():
+            part.forget()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from scalops.algebra import operators as op
@@ -14,7 +15,7 @@ from scalops.algebra.folds import Fold
 from scalops.algebra.functions import function
 from scalops.algebra.operators import Named, Operator
 from scalops.algebra.schema import Schema
-from scalops.not_yet import refuse_method
+from scalops.not_yet import refuse, refuse_method
 from scalops.rows import RowFunction, known_combiner, trace_rows
 from scalops.structured import StructuredValue
 from scalops.value import Value, expression_of
@@ -105,6 +106,12 @@ class Table:
 
     def rename(self, names: Mapping[str, str]) -> Table:
         """Columns under other names: `{old: new}`."""
+        if not isinstance(names, Mapping) or not all(isinstance(n, str) for n in names.values()):
+            raise SchemaError(
+                f"rename takes a dict of names to names, not {names!r}",
+                location=user_location(),
+                hint='write rename({"old": "new"})',
+            )
         for name in names:
             self._column(name, "rename")
         kept = [(names.get(n, n), Column(n, k)) for n, k in self.schema]
@@ -222,6 +229,13 @@ class Table:
         if name.startswith("_"):
             raise AttributeError(name)
         refuse_method("Table", name)
+        if name not in self.schema:
+            methods = [m for m in dir(Table) if not m.startswith("_")]
+            near = get_close_matches(name, [*methods, *self.columns], n=1)
+            raise AttributeError(
+                f"a Table has neither a method nor a column {name!r}"
+                + (f"; did you mean {near[0]!r}?" if near else "")
+            )
         raise TypeError(_no_values(f"t.{name}", f'select("{name}")'))
 
     def __getitem__(self, key: Any) -> NoReturn:
@@ -271,6 +285,11 @@ class Table:
             else:
                 expression = expression_of(value, f"{label}({name}=...)")
             outputs.append((name, expression))
+        if not outputs:
+            raise SchemaError(
+                f"{label} would leave no column; the table has {self.columns}",
+                location=user_location(),
+            )
         return Table(
             op.Project(
                 self.plan,
@@ -330,8 +349,10 @@ def _no_values(asked: str, instead: str) -> str:
 
 
 def _count(n: Any, what: str, least: int) -> int:
+    if isinstance(n, Value):
+        refuse(f"{what} with a Value as its number")
     try:
-        count = n.__index__() if not isinstance(n, (bool, Value)) else None
+        count = n.__index__() if not isinstance(n, bool) else None
     except AttributeError:
         count = None
     if count is None or count < least:

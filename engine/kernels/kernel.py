@@ -249,6 +249,8 @@ class Kernel:
             registers[step.target] = _guarded(step, arguments)
             if any(m is not None for m in own) and isinstance(step.node, ex.Call):
                 if step.node.function.name == "assemble":
+                    if all(m is None or m.all() for m in own):
+                        continue
                     raise refuse_null(step.node)
                 mask = combined_mask(step.node, arguments, own, rows)
                 if mask is not None:

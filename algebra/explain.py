@@ -135,7 +135,8 @@ class PlanPrinter:
             return Display(f"Value {self._text(node)}"), _inputs(node)
         title = self._title(node)
         if node in self._shown and (node in self.names or node in self._shared):
-            return Display(f"{self._mark(node)}{title.split(' ')[0]} as above"), []
+            words = title.split(" ")[0] if not isinstance(node, op.Loop) else title.split(":")[0]
+            return Display(f"{self._mark(node)}{words} as above"), []
         self._shown.add(node)
         made = Display(self._mark(node) + title, self._details(node))
         if node.location is not None and not isinstance(node, op.Job):

@@ -92,7 +92,7 @@ def feed(value: Any, update: Callable[[bytes], None], child_digest: Digest) -> N
     elif isinstance(value, (np.ndarray, np.generic)):
         array = np.ascontiguousarray(value)
         update(f"{array.dtype}{np.shape(value)}".encode())
-        update(repr(array.tolist()).encode() if array.dtype.hasobject else array.data.tobytes())
+        update(repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes())
     elif isinstance(value, bytes):
         update(value)
     else:

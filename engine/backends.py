@@ -65,7 +65,7 @@ class Backend(Protocol):
         """Stop what runs, as soon as may be."""
 
     def lost(self) -> tuple[str, ...]:
-        """Workers that died since the last call; always empty within one process."""
+        """Workers that died since the last call."""
 
     def stop(self) -> None:
         """Give everything back."""

@@ -186,7 +186,7 @@ class Driver:
 def typed(value: Any, kind: ArrayType) -> Any:
     """A driver value in its type: weak numbers as Python's, the rest as NumPy's."""
     if kind.is_string:
-        return value
+        return value.item() if isinstance(value, np.ndarray) else value
     if kind.weak:
         return (
             value

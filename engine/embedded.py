@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
@@ -28,8 +28,11 @@ from scalops.engine.pipelines import (
     contiguous,
     own_bytes,
 )
-from scalops.engine.reduction import combine_tree, leaf_count, leaf_ranges
+from scalops.engine.reduction import combine_stream, combine_tree, leaf_count, leaf_ranges
 from scalops.engine.threads import ThreadPool
+
+if TYPE_CHECKING:
+    from scalops.engine.processes import ProcessRunner
 
 SMALL_BYTES = 1 << 18  # waking a thread costs more than folding this
 
@@ -47,8 +50,10 @@ class _Reduction:
 class EmbeddedBackend:
     """Fulfils `backends.Backend` within this process."""
 
-    def __init__(self, pool: ThreadPool, budget: MemoryBudget) -> None:
-        self._pool, self._budget = pool, budget
+    def __init__(
+        self, pool: ThreadPool, budget: MemoryBudget, runner: ProcessRunner | None = None
+    ) -> None:
+        self._pool, self._budget, self._runner = pool, budget, runner
         self._runtime: Runtime
         self._stages: list[pp.Stage] = []
         self._pipelines: dict[int, Pipeline] = {}
@@ -59,7 +64,7 @@ class EmbeddedBackend:
     # Life.
 
     def start(self, plan: pp.PhysicalPlan) -> None:
-        self._runtime = Runtime(plan, self._budget)
+        self._runtime = Runtime(plan, self._budget, self._runner)
         self._stages = list(plan.stages)
         for stage in plan.stages:
             pipeline = build(stage.source, self._runtime)
@@ -71,7 +76,7 @@ class EmbeddedBackend:
         mapped: dict[Node, Node] = {Column(n, e.type.strong()): e for n, e in sink.map}
         arguments = [substitute(a, mapped) for f in sink.folds for a in f.arguments]
         kernel = Kernel(arguments, block_rows(pipeline.schema), transient=True)
-        folds = [FoldKernel(f, self._runtime.slots) for f in sink.folds]
+        folds = [FoldKernel(f, self._runtime.slots, self._runner) for f in sink.folds]
         return _Reduction(kernel, folds, sum(f.type.bytes for f in sink.folds))
 
     def stop(self) -> None:
@@ -91,7 +96,7 @@ class EmbeddedBackend:
             self._runtime.cancelled = True
 
     def lost(self) -> tuple[str, ...]:
-        return ()
+        return () if self._runner is None else self._runner.lost()
 
     def commit(self, iteration: int) -> None:
         pass  # array state is the driver's; nothing is kept here from one iteration to the next
@@ -144,7 +149,7 @@ class EmbeddedBackend:
         held = f"partials of stage {stage}"
         small = stage in self._inline or pipeline.source_bytes < SMALL_BYTES
         if leaves == 1 or small or not self._budget.reserve(leaves * reduction.partial_bytes, held):
-            combined = _combine_stream((leaf(0, i) for i in range(leaves)), merge)
+            combined = combine_stream((leaf(0, i) for i in range(leaves)), merge)
         else:
             partials: list[Any] = [None] * leaves
 
@@ -268,20 +273,6 @@ def _owned(partial: Partial) -> Partial:
     if isinstance(partial, np.ndarray) and partial.base is not None:
         return partial.copy()
     return partial
-
-
-def _combine_stream(
-    leaves: Iterator[list[Partial]], merge: Callable[[Any, Any], Any]
-) -> list[Partial]:
-    """The canonical tree over leaves as they come: at most log2 of them are held."""
-    stack: list[tuple[int, list[Partial]]] = []
-    for leaf in leaves:
-        level, partial = 0, leaf
-        while stack and stack[-1][0] == level:
-            partial = merge(stack.pop()[1], partial)
-            level += 1
-        stack.append((level, partial))
-    return stack[0][1]
 
 
 class _CachedTable(Stored):

@@ -401,7 +401,7 @@ def same_value(left: Any, right: Any) -> bool:
     a, b = np.asarray(left), np.asarray(right)
     if a.shape != b.shape:
         return False
-    if a.dtype.kind in "Mm" or b.dtype.kind in "Mm":
+    if {a.dtype.kind, b.dtype.kind} & set("MmUO"):
         return bool(np.array_equal(a, b))
     tolerance = 1e-4 if np.float32 in (a.dtype, b.dtype) else 1e-9
     scale = max(1.0, *(float(np.max(np.abs(x), initial=0.0)) for x in (a * 1.0, b * 1.0)))

@@ -10,7 +10,7 @@ import io
 import pickle
 import traceback
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -136,8 +136,10 @@ class Collector:
             column.append(self._checked(value, kind, record))
 
     def _checked(self, value: Any, kind: ArrayType, record: Any) -> Any:
-        if value is None:
-            return None
+        if isinstance(value, np.ndarray) and value.ndim == 0:
+            value = value[()]
+        if value is None or (type(value) is float and kind.name == "float64" and not kind.shape):
+            return value
         if kind.is_string:
             if isinstance(value, str):
                 return str(value)
@@ -169,11 +171,13 @@ def _found(value: Any) -> str:
 
 
 def as_array(value: Any) -> Array:
-    """A result as an array; Python's datetimes are NumPy's."""
+    """A result as an array; Python's times are NumPy's."""
     if isinstance(value, datetime):
         if value.tzinfo is not None:
             value = value.astimezone(UTC).replace(tzinfo=None)
         return np.asarray(np.datetime64(value, "us"))
+    if isinstance(value, timedelta):
+        return np.asarray(np.timedelta64(value, "us"))
     try:
         return np.asarray(value)
     except ValueError:  # lists of different lengths

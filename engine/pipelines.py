@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,14 +14,19 @@ from scalops.engine.blocks import Array, Block, block_rows
 from scalops.engine.kernels.kernel import Frame, Kernel
 from scalops.engine.memory import MemoryBudget
 
+if TYPE_CHECKING:
+    from scalops.engine.processes import ProcessRunner
+
 BUFFERS = "kernel buffers"
 
 
 class Runtime:
     """What pipelines share while a plan runs: driver values, kept tables, prefixes, frames."""
 
-    def __init__(self, plan: pp.PhysicalPlan, budget: MemoryBudget) -> None:
-        self.budget = budget
+    def __init__(
+        self, plan: pp.PhysicalPlan, budget: MemoryBudget, runner: ProcessRunner | None = None
+    ) -> None:
+        self.budget, self.runner = budget, runner
         self.slots: list[Any] = [None] * len(plan.slots)
         self.version = 0
         self.tables: dict[int, Stored] = {}
@@ -34,7 +39,7 @@ class Runtime:
         frame = self._frames.get((worker, kernel))
         if frame is None:
             buffered = self.budget.reserve(kernel.buffer_bytes, BUFFERS)
-            frame = self._frames[worker, kernel] = kernel.frame(buffered)
+            frame = self._frames[worker, kernel] = kernel.frame(buffered, self.runner)
         kernel.prepare(frame, self.slots, self.version)
         return frame
 

@@ -6,7 +6,7 @@ and the partial's bytes; who computes a leaf and who adds two of them is anybody
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -30,3 +30,15 @@ def combine_tree(leaves: Sequence[T], merge: Callable[[T, T], T]) -> T:
     while len(level) > 1:
         level = [merge(a, b) for a, b in zip(level[::2], level[1::2], strict=True)]
     return level[0]
+
+
+def combine_stream(leaves: Iterable[T], merge: Callable[[T, T], T]) -> T:
+    """The same tree over leaves as they come: one a level is held."""
+    stack: list[tuple[int, T]] = []
+    for leaf in leaves:
+        level, partial = 0, leaf
+        while stack and stack[-1][0] == level:
+            partial = merge(stack.pop()[1], partial)
+            level += 1
+        stack.append((level, partial))
+    return stack[0][1]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.dtypes import ArrayType, name_of
 from scalops.algebra.errors import Location, LoopError, user_location
 from scalops.algebra.expressions import Expression
 from scalops.value import Value, lift
@@ -73,10 +74,17 @@ def field_names(kind: type[Environment]) -> list[str]:
 
 
 def _annotations(kind: type[Environment]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(kind)
-    except NameError:
-        return {}
+    found: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        scope = vars(sys.modules.get(base.__module__, typing))
+        for name, annotation in inspect.get_annotations(base).items():
+            try:  # each by itself: a class inside a function may name what only that one sees
+                found[name] = (
+                    eval(annotation, dict(scope)) if isinstance(annotation, str) else annotation
+                )
+            except NameError:
+                continue
+    return found
 
 
 class Structure:
@@ -139,6 +147,15 @@ def describe(value: Any, location: Location | None) -> tuple[Structure, dict[str
 _ANNOTATED = {float: "float64", int: "int64", bool: "bool", str: "string"}
 
 
+def _annotated_type(annotation: Any) -> str | None:
+    """The scalar type that an annotation asks for: Python's or NumPy's."""
+    if not isinstance(annotation, type):
+        return None
+    if issubclass(annotation, (np.number, np.bool)):
+        return name_of(np.dtype(annotation))
+    return _ANNOTATED.get(annotation)
+
+
 def start_field(
     owner: Any, name: str, value: Any, location: Location | None
 ) -> tuple[Expression, ArrayType]:
@@ -152,7 +169,7 @@ def start_field(
         )
     kind = expression.type.strong()
     annotation = _annotations(type(owner)).get(name) if isinstance(owner, Environment) else None
-    wanted = _ANNOTATED.get(annotation) if isinstance(annotation, type) else None
+    wanted = _annotated_type(annotation)
     if wanted is not None and wanted != kind.name:
         fits = (
             not kind.is_string

@@ -135,7 +135,11 @@ def _dot(a: Any, b: Any) -> Value:
 
 
 def _fold(entry: Any) -> Callable[..., Value]:
-    def adapter(a: Any, axis: Any = None, keepdims: bool = False, **more: Any) -> Value:
+    own = {"ddof"} if entry in (arrays.VAR, arrays.STD) else set()
+
+    def adapter(a: Any, axis: Any = None, *, keepdims: bool = False, **more: Any) -> Value:
+        if more.keys() - own:
+            _unsupported(f"np.{entry.name} with {sorted(more.keys() - own)}")
         value = _value(a)
         axes = positive_axis(axis, value.ndim)
         return apply(entry, value, axis=axes, keepdims=bool(keepdims), **more)
@@ -146,6 +150,8 @@ def _fold(entry: Any) -> Callable[..., Value]:
 def _joined(entry: Any, extra_axis: int) -> Callable[..., Value]:
     def adapter(items: Any, axis: int = 0) -> Value:
         values = [_value(v) for v in items]
+        if axis is None:  # np.concatenate alone takes it
+            values, axis = [v.ravel() for v in values], 0
         return apply(entry, *values, axis=positive_axis(axis, values[0].ndim + extra_axis))
 
     return adapter

@@ -23,6 +23,7 @@ from scalops.optimizer.replan import replan
 from scalops.optimizer.rewriter import Firing, rewrite
 
 if TYPE_CHECKING:
+    from scalops.engine.processes import ProcessRunner
     from scalops.session import Options
 
 _pools: dict[int, ThreadPool] = {}
@@ -47,10 +48,18 @@ def _pool(threads: int) -> ThreadPool:
         return _pools[size]
 
 
-def execute(job: op.Job, options: Options, listener: Listener | None = None) -> list[Any]:
-    """Run a job in this process: values, pyarrow tables and loop outcomes, in order."""
+def execute(
+    job: op.Job,
+    options: Options,
+    listener: Listener | None = None,
+    runner: ProcessRunner | None = None,
+) -> list[Any]:
+    """Run a job: values, pyarrow tables and loop outcomes, in order.
+
+    Opaque functions are called by `runner`, or in this process where there is none.
+    """
     physical = plan(job)
-    backend = EmbeddedBackend(_pool(options.threads), MemoryBudget(options.memory))
+    backend = EmbeddedBackend(_pool(options.threads), MemoryBudget(options.memory), runner)
     with single_threaded():
         results = Driver(physical, backend, listener, replan).run()
     for i, node in enumerate(job.outputs):

@@ -323,7 +323,7 @@ def sample_arguments(
 
 
 def _common_type(values: list[Any], captured: Captured, hint: str) -> ArrayType:
-    known = [v for v in values if v is not None]
+    known = [v[()] if isinstance(v, np.ndarray) else v for v in values if v is not None]
     if not known:
         raise TraceError(
             f"{captured.name} gives None for every sampled record",

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from scalops.algebra.errors import ConfigError, DataError, PlanError, user_location
@@ -25,6 +25,9 @@ from scalops.results import loop_result, rebuild, take_leaves
 from scalops.table import Table
 from scalops.value import Value, is_record_symbol
 
+if TYPE_CHECKING:
+    from scalops.engine.processes import ProcessRunner
+
 
 @dataclass(frozen=True)
 class Options:
@@ -34,12 +37,14 @@ class Options:
     memory: bytes that caches and buffers may take together; None means no limit.
     opaque: "run" or "error", whether functions that cannot be traced may run record by record.
     implicit_collect: whether float(v), int(v), bool(v) and np.asarray(v) run the plan of v.
+    processes: how many worker processes call opaque functions; 0 means this process does.
     """
 
     threads: int = 0
     memory: int | None = None
     opaque: str = "run"
     implicit_collect: bool = True
+    processes: int = 0
 
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -64,13 +69,21 @@ def _memory(value: Any) -> int | None:
 
 
 def _threads(value: Any) -> int:
+    return _count("threads", value)
+
+
+def _processes(value: Any) -> int:
+    return _count("processes", value)
+
+
+def _count(name: str, value: Any) -> int:
     try:
         count = int(value)
     except (TypeError, ValueError):
         count = -1
     if count < 0 or isinstance(value, bool) or str(count) != str(value).strip():
         raise ConfigError(
-            f"threads is {value!r}; expected an int of at least 0", location=user_location()
+            f"{name} is {value!r}; expected an int of at least 0", location=user_location()
         )
     return count
 
@@ -96,6 +109,7 @@ def _flag(value: Any) -> bool:
 
 _PARSERS: dict[str, Callable[[Any], Any]] = {
     "threads": _threads, "memory": _memory, "opaque": _opaque, "implicit_collect": _flag,
+    "processes": _processes,
 }  # fmt: skip
 
 
@@ -132,6 +146,7 @@ class Session:
         self._checked: WeakKeyDictionary[Node, bool] = WeakKeyDictionary()
         self._lock = threading.RLock()
         self._token: contextvars.Token[Session | None] | None = None
+        self._runner: ProcessRunner | None = None
 
     def __enter__(self) -> Session:
         self._token = _current.set(self)
@@ -144,15 +159,21 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Drop what the session keeps."""
+        """Drop what the session keeps, and end its worker processes."""
+        with self._lock:
+            runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.stop()
         self._results.clear()
         self._checked.clear()
 
     def forget(self, thing: Any) -> None:
         """Drop the kept result of a Value or Loop."""
-        for node in (getattr(thing, "plan", None), getattr(thing, "expression", None)):
-            if node is not None:
-                self._results.pop(node, None)
+        nodes: list[Node] = [thing.expression] if isinstance(thing, Value) else []
+        if isinstance(thing, (Loop, BareLoop)):
+            nodes.append(thing.plan)
+        for node in nodes:
+            self._results.pop(node, None)
 
     def run(self, nodes: tuple[Node, ...], listen: Any = None) -> list[Any]:
         """Run the nodes as one job; results in the same order."""
@@ -180,7 +201,7 @@ class Session:
                 rewritten = tuple(substitute(n, kept) for n in open_nodes)
                 _running.plan = True
                 try:
-                    results = execute(Job(rewritten), self.options, listen)
+                    results = execute(Job(rewritten), self.options, listen, self._processes())
                 finally:
                     _running.plan = False
                 for node, result in zip(open_nodes, results, strict=True):
@@ -190,6 +211,14 @@ class Session:
             else:
                 fresh = {}
             return [fresh[n] if n in fresh else self._results[n] for n in nodes]
+
+    def _processes(self) -> ProcessRunner | None:
+        """What calls opaque functions in other processes; they start when it is first asked."""
+        if self.options.processes and self._runner is None:
+            from scalops.engine.processes import ProcessRunner
+
+            self._runner = ProcessRunner(self.options.processes)
+        return self._runner
 
     def _kept(self, job: Job) -> dict[Node, Node]:
         """What of the job is known from earlier runs, as constants."""
@@ -230,8 +259,8 @@ def current_session() -> Session:
 def session(uri: str | None = None, **options: Any) -> Session:
     """A session with options, for a `with` statement.
 
-    Options: threads, memory ("4GB"), opaque ("run" or "error"), implicit_collect. Those not
-    given come from SCALOPS_* variables, then from the defaults.
+    Options: threads, memory ("4GB"), opaque ("run" or "error"), implicit_collect, processes.
+    Those not given come from SCALOPS_* variables, then from the defaults.
     """
     if uri is not None or "workers" in options or "key" in options or "objective" in options:
         refuse("a session on workers or with an objective")

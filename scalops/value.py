@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import operator
 from collections.abc import Callable, Iterator
+from datetime import date, timedelta
 from typing import Any, NoReturn
 
 import numpy as np
@@ -17,7 +18,38 @@ from scalops.tracing import current, refuse
 
 log = logging.getLogger("scalops")
 _WHERE = "use np.where, or a loop condition"
-_LARGEST_OBJECT_ARRAY = 256
+
+
+def _operator(ufunc: np.ufunc, swapped: bool = False) -> Callable[[Any, Any], Any]:
+    entry = ufunc_function(ufunc)
+
+    def method(self: Any, other: Any) -> Any:
+        return _binary(entry, other, self) if swapped else _binary(entry, self, other)
+
+    return method
+
+
+def _swapped(ufunc: np.ufunc) -> Callable[[Any, Any], Any]:
+    return _operator(ufunc, swapped=True)
+
+
+def _unary(ufunc: np.ufunc) -> Callable[[Any], Any]:
+    entry = ufunc_function(ufunc)
+
+    def method(self: Any) -> Any:
+        return apply(entry, self)
+
+    return method
+
+
+def _fold(name: str) -> Callable[..., Any]:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        from scalops.numpy_protocol import function_call
+
+        return function_call(getattr(np, name), (self, *args), kwargs)
+
+    method.__doc__ = f"As numpy.{name}, over the axes of one record's array."
+    return method
 
 
 class Value:
@@ -130,11 +162,10 @@ class Value:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         trace = current()
-        if trace is not None and self.size <= _LARGEST_OBJECT_ARRAY:
+        if trace is not None and not self.shape:
             # np.array([r.a, r.b]) becomes an array of symbols, which `lift` takes for np.stack.
-            symbols = np.empty(self.shape, dtype=object)
-            for position in np.ndindex(self.shape):
-                symbols[position] = self[position] if position else self
+            symbols = np.empty((), dtype=object)
+            symbols[()] = self
             return symbols
         return np.asarray(self._implicit("a NumPy array"), dtype=dtype)
 
@@ -171,6 +202,32 @@ class Value:
             hint="write v = so.put(v, i, x)",
         )
 
+    # Operators and folds, as NumPy's.
+
+    __add__, __radd__ = _operator(np.add), _swapped(np.add)
+    __sub__, __rsub__ = _operator(np.subtract), _swapped(np.subtract)
+    __mul__, __rmul__ = _operator(np.multiply), _swapped(np.multiply)
+    __truediv__, __rtruediv__ = _operator(np.divide), _swapped(np.divide)
+    __floordiv__, __rfloordiv__ = _operator(np.floor_divide), _swapped(np.floor_divide)
+    __mod__, __rmod__ = _operator(np.remainder), _swapped(np.remainder)
+    __pow__, __rpow__ = _operator(np.power), _swapped(np.power)
+    __and__, __rand__ = _operator(np.bitwise_and), _swapped(np.bitwise_and)
+    __or__, __ror__ = _operator(np.bitwise_or), _swapped(np.bitwise_or)
+    __xor__, __rxor__ = _operator(np.bitwise_xor), _swapped(np.bitwise_xor)
+    __lshift__, __rlshift__ = _operator(np.left_shift), _swapped(np.left_shift)
+    __rshift__, __rrshift__ = _operator(np.right_shift), _swapped(np.right_shift)
+    __eq__: Any = _operator(np.equal)
+    __ne__: Any = _operator(np.not_equal)
+    __lt__, __le__ = _operator(np.less), _operator(np.less_equal)
+    __gt__, __ge__ = _operator(np.greater), _operator(np.greater_equal)
+    __neg__, __pos__ = _unary(np.negative), _unary(np.positive)
+    __abs__, __invert__ = _unary(np.absolute), _unary(np.invert)
+
+    sum, prod, mean = _fold("sum"), _fold("prod"), _fold("mean")
+    max, min, any, all = _fold("max"), _fold("min"), _fold("any"), _fold("all")
+    argmax, argmin = _fold("argmax"), _fold("argmin")
+    var, std = _fold("var"), _fold("std")
+
     def __matmul__(self, other: Any) -> Any:
         return _binary(linear.MATMUL, self, other)
 
@@ -181,7 +238,9 @@ class Value:
         return self // other, self % other
 
     def __round__(self, ndigits: int | None = None) -> Value:
-        return apply(arrays.ROUND, self, decimals=ndigits or 0)
+        rounded = apply(arrays.ROUND, self, decimals=ndigits or 0)
+        # As Python: to an int, unless told how many digits.
+        return rounded.astype("int64") if ndigits is None and not self.shape else rounded
 
     @property
     def T(self) -> Value:
@@ -251,6 +310,20 @@ def cast_name(dtype: Any) -> str:
     return name
 
 
+def _in_our_units(value: Any) -> Any:
+    """Times as NumPy's, and days, hours and minutes as seconds."""
+    if isinstance(value, (date, timedelta)):
+        if getattr(value, "tzinfo", None) is not None:
+            raise TypeError("a time of another zone")
+        value = np.timedelta64(value) if isinstance(value, timedelta) else np.datetime64(value)
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "mM":
+        unit, multiple = np.datetime_data(value.dtype)  # type: ignore[arg-type]
+        if unit in ("W", "D", "h", "m") or multiple != 1:
+            unit = "s" if unit in ("W", "D", "h", "m") else unit
+            return value.astype(f"{value.dtype.kind}8[{unit}]")
+    return value
+
+
 def lift(value: Any) -> Expression | None:
     """The expression that stands for a value, or None where it is no value of ours."""
     if isinstance(value, Value):
@@ -265,33 +338,15 @@ def lift(value: Any) -> Expression | None:
         items = [lift(item) for item in value]
         if not items or any(item is None for item in items):
             return None
-        known = [item for item in items if item is not None]
-        whole = _whole(known)
-        return call(arrays.STACK, *known, axis=0) if whole is None else whole
+        return call(arrays.STACK, *[i for i in items if i is not None], axis=0)
     if isinstance(value, (list, tuple)) and value:
         return lift_sequence(value)
-    if isinstance(value, (bool, int, float, str, np.ndarray, np.generic)):
+    if isinstance(value, (bool, int, float, str, np.ndarray, np.generic, date, timedelta)):
         try:
-            return constant(value)
+            return constant(_in_our_units(value))
         except TypeError:
             return None
     return None
-
-
-def _whole(items: list[Expression]) -> Expression | None:
-    """The array of which these are all the elements, in order."""
-    first = items[0]
-    if not isinstance(first, Call) or first.function is not arrays.INDEX:
-        return None
-    array = first.arguments[0]
-    before = dict(first.parameters)["key"][:-1]
-    shape = array.type.shape
-    if shape[len(before) :] != (len(items),):
-        return None
-    wanted = [call(arrays.INDEX, array, key=(*before, i)) for i in range(len(items))]
-    if wanted != items:
-        return None
-    return call(arrays.INDEX, array, key=before) if before else array
 
 
 def lift_sequence(value: Any) -> Expression | None:
@@ -355,60 +410,3 @@ def _binary(entry: Any, left: Any, right: Any) -> Any:
             refuse("a comparison with None", "compare with a number; NaN has np.isnan")
         return NotImplemented
     return Value(call(entry, a, b, location=user_location()))
-
-
-def _operator(ufunc: np.ufunc, swapped: bool = False) -> Callable[[Value, Any], Any]:
-    entry = ufunc_function(ufunc)
-
-    def method(self: Value, other: Any) -> Any:
-        return _binary(entry, other, self) if swapped else _binary(entry, self, other)
-
-    return method
-
-
-def _unary(ufunc: np.ufunc) -> Callable[[Value], Value]:
-    entry = ufunc_function(ufunc)
-
-    def method(self: Value) -> Value:
-        return apply(entry, self)
-
-    return method
-
-
-_BINARY: dict[str, np.ufunc] = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.divide,
-    "floordiv": np.floor_divide, "mod": np.remainder, "pow": np.power, "and": np.bitwise_and,
-    "or": np.bitwise_or, "xor": np.bitwise_xor, "lshift": np.left_shift, "rshift": np.right_shift,
-}  # fmt: skip
-_COMPARISONS: dict[str, np.ufunc] = {
-    "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal,
-    "gt": np.greater, "ge": np.greater_equal,
-}  # fmt: skip
-_UNARY: dict[str, np.ufunc] = {
-    "neg": np.negative, "pos": np.positive, "abs": np.absolute, "invert": np.invert,
-}  # fmt: skip
-for _name, _ufunc in _BINARY.items():
-    setattr(Value, f"__{_name}__", _operator(_ufunc))
-    setattr(Value, f"__r{_name}__", _operator(_ufunc, swapped=True))
-for _name, _ufunc in _COMPARISONS.items():
-    setattr(Value, f"__{_name}__", _operator(_ufunc))
-for _name, _ufunc in _UNARY.items():
-    setattr(Value, f"__{_name}__", _unary(_ufunc))
-
-
-def _fold_method(entry: Any) -> Callable[..., Value]:
-    def method(self: Value, axis: Any = None, keepdims: bool = False, **more: Any) -> Value:
-        from scalops.numpy_protocol import positive_axis
-
-        axes = positive_axis(axis, self.ndim)
-        return apply(entry, self, axis=axes, keepdims=keepdims, **more)
-
-    method.__doc__ = f"As numpy.{entry.name}, over the axes of one record's array."
-    return method
-
-
-for _entry in (
-    arrays.SUM, arrays.PROD, arrays.MEAN, arrays.MAX, arrays.MIN, arrays.ANY, arrays.ALL,
-    arrays.ARGMAX, arrays.ARGMIN, arrays.VAR, arrays.STD,
-):  # fmt: skip
-    setattr(Value, _entry.name, _fold_method(_entry))

@@ -31,7 +31,9 @@ def logistic_regression() -> Any:
 
     @so.loop(Model(w=np.zeros(4), loss=np.inf), lambda env: env.loss > 0.1, max_iterations=5)
     def model(env: Any) -> Any:
-        margin = lambda r: r.y * (r.x @ env.w)  # noqa: E731
+        def margin(r: Any) -> Any:
+            return r.y * (r.x @ env.w)
+
         gradient = xy.map(lambda r: -r.y * r.x / (1 + np.exp(margin(r)))).reduce(np.add)
         env.loss = xy.map(lambda r: np.log1p(np.exp(-margin(r)))).sum() / n
         env.w -= 0.5 * gradient / n
@@ -126,5 +128,6 @@ def test_explain_runs_nothing() -> None:
 
 @pytest.mark.parametrize(("option", "value"), [("stage", "final"), ("format", "yaml")])
 def test_unknown_options_are_named(option: str, value: str) -> None:
+    given: dict[str, Any] = {option: value}
     with pytest.raises(so.ConfigError, match=f"{option} is '{value}'; expected one of"):
-        so.table({"v": np.zeros(1)}).explain(**{option: value})
+        so.table({"v": np.zeros(1)}).explain(**given)

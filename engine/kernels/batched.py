@@ -32,7 +32,7 @@ def batched(call: Call, flags: Batched) -> Step:
 
 
 def elementwise(function: Callable[..., Any], call: Call, flags: Batched) -> Step:
-    """A ufunc: batched arguments of lower rank get axes after the block axis."""
+    """A ufunc or matmul: batched arguments of lower rank get axes after the block axis."""
     rank = max(len(a.type.shape) for a in call.arguments)
     expand = [
         b and rank - len(a.type.shape) > 0 for a, b in zip(call.arguments, flags, strict=True)
@@ -106,8 +106,10 @@ def _matmul(call: Call, flags: Batched, _: Any) -> Step | None:
             return np.vecmat
         case False, True, 1, 2:
             return lambda w, a: np.vecmat(np.broadcast_to(w, (len(a), *w.shape)), a)
-        case _ if left >= 2 and right >= 2:
+        case _ if left == right:
             return np.matmul
+        case _ if left >= 2 and right >= 2:
+            return elementwise(np.matmul, call, flags)
     return None
 
 

@@ -6,8 +6,9 @@ is. Merging keeps the order of its operands: only associativity is used.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,10 @@ from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import DataError
 from scalops.algebra.folds import Fold
 from scalops.engine.blocks import Block
-from scalops.engine.kernels.kernel import Kernel, Vector
+from scalops.engine.kernels.kernel import Frame, Kernel, Vector
+
+if TYPE_CHECKING:
+    from scalops.engine.processes import ProcessRunner
 
 Partial = Any
 BlockFold = Callable[[Sequence[Vector], int], Partial]
@@ -35,7 +39,9 @@ _ADDED = ("sum_scaled", "add_scaled", "sum_outer", "add_outer")
 class FoldKernel:
     """One fold: `block(vectors, rows)`, `merge(a, b)`, `finish(partial)`."""
 
-    def __init__(self, fold: Fold, slots: Sequence[Any]) -> None:
+    def __init__(
+        self, fold: Fold, slots: Sequence[Any], runner: ProcessRunner | None = None
+    ) -> None:
         self.fold = fold
         self.arity = len(fold.arguments)
         self.block: BlockFold
@@ -46,7 +52,7 @@ class FoldKernel:
         elif kind == "mean":
             self.block, self._merge = _mean(fold), lambda a, b: (a[0] + b[0], a[1] + b[1])
         elif kind == "reduce":
-            self._pairs = _Pairwise(fold, slots)
+            self._pairs = _Pairwise(fold, slots, runner)
             self.block, self._merge = self._pairs.block, self._pairs.merge
         elif kind in _ADDED:
             self.block = _scaled(fold) if "scaled" in kind else _outer(fold)
@@ -185,12 +191,14 @@ class _Pairwise:
     Record order is kept, so the function need not commute.
     """
 
-    def __init__(self, fold: Fold, slots: Sequence[Any]) -> None:
+    def __init__(self, fold: Fold, slots: Sequence[Any], runner: ProcessRunner | None) -> None:
         self._fields = fold.fields
         self._kinds: list[ArrayType] = [c.type.strong() for c in fold.combine]
         self._kernel = Kernel(fold.combine, 64)
         self._slots: Sequence[Any] = slots
         self._version = -1
+        self._runner = runner
+        self._own = threading.local()
 
     def bind(self, slots: Sequence[Any], version: int) -> None:
         """Bind driver values."""
@@ -226,7 +234,9 @@ class _Pairwise:
     def _combine(self, left: list[Any], right: list[Any]) -> list[Any]:
         columns = dict(zip(self._fields, left, strict=True))
         columns.update({f"{n}'1": c for n, c in zip(self._fields, right, strict=True)})
-        frame = self._kernel.frame()
+        frame: Frame | None = getattr(self._own, "frame", None)
+        if frame is None:
+            frame = self._own.frame = self._kernel.frame(runner=self._runner)
         self._kernel.prepare(frame, self._slots, self._version)
         results = self._kernel.run(frame, Block(len(left[0]), columns))
         return [v for v, _ in results]

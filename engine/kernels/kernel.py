@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,12 +17,16 @@ from scalops.algebra import expressions as ex
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import ExecutionError, ScalopsError
 from scalops.algebra.tree import Node
+from scalops.engine.arguments import Argument, Column, Uniform, column
 from scalops.engine.blocks import Array, Block, ColumnData
 from scalops.engine.kernels.batched import batched, refuse_null
 from scalops.engine.kernels.nulls import combined_mask, known_arguments
 from scalops.engine.kernels.strings import reads_strings, string_step
-from scalops.engine.opaque import bind, call_rows, python_value, rows_of
-from scalops.engine.records import Record
+from scalops.engine.opaque import bind, call_rows, python_value
+
+if TYPE_CHECKING:
+    from scalops.engine.process_messages import Slots
+    from scalops.engine.processes import ProcessRunner
 
 Vector = tuple[ColumnData, Array | None]  # values and mask of one expression over a block
 _BUFFERED_BYTES = 1 << 14  # smaller results: NumPy's own small-block allocator is as fast
@@ -46,6 +50,8 @@ class Frame:
     version: int = -1
     buffered: bool = True
     functions: dict[int, Callable[..., Any]] = field(default_factory=dict)
+    slots: dict[int, Slots] = field(default_factory=dict)
+    runner: ProcessRunner | None = None  # where opaque functions run, if not in this process
 
 
 class Kernel:
@@ -167,9 +173,10 @@ class Kernel:
 
     # Running.
 
-    def frame(self, buffered: bool = True) -> Frame:
+    def frame(self, buffered: bool = True, runner: ProcessRunner | None = None) -> Frame:
         """Registers for one thread, with buffers where there is memory for them."""
-        return Frame(list(self._constants), [None] * len(self._buffers), buffered=buffered)
+        buffers: list[Array | None] = [None] * len(self._buffers)
+        return Frame(list(self._constants), buffers, buffered=buffered, runner=runner)
 
     def prepare(self, frame: Frame, slots: Sequence[Any], version: int) -> None:
         """Bind driver values and compute what is the same for every record."""
@@ -184,7 +191,10 @@ class Kernel:
         for step in self._steps:
             if isinstance(step.node, ex.Opaque):
                 values = [python_value(registers[self._register[s]]) for s in step.node.slots]
-                frame.functions[step.target] = bind(step.node.function, values)
+                if frame.runner is None:
+                    frame.functions[step.target] = bind(step.node.function, values)
+                else:
+                    frame.slots[step.target] = frame.runner.slots(values)
 
     def run(self, frame: Frame, block: Block) -> list[Vector]:
         """Values and masks of the roots over a block."""
@@ -265,24 +275,28 @@ class Kernel:
     def _call_opaque(
         self, node: ex.Opaque, frame: Frame, step: _Step, masks: Mapping[int, Array], rows: int
     ) -> list[Vector]:
-        def items(e: ex.Expression) -> list[Any]:
+        def read(e: ex.Expression) -> Column | Uniform:
             register = self._register[e]
             values = frame.registers[register]
             if not self._batched[e]:
-                return [python_value(values)] * rows
-            return rows_of(values, masks.get(register))
+                return Uniform(python_value(values))
+            return column(values, masks.get(register))
 
-        arguments: list[list[Any]] = []
-        for record in node.records:
-            if isinstance(record, ex.Expression):
-                arguments.append(items(record))
-            else:
-                names = [n for n, _ in record]
-                columns = [items(e) for _, e in record]
-                rows_ = zip(*columns, strict=True) if columns else [()] * rows
-                arguments.append([Record(dict(zip(names, r, strict=True))) for r in rows_])
+        arguments = [
+            Argument(None, (read(record),))
+            if isinstance(record, ex.Expression)
+            else Argument(tuple(n for n, _ in record), tuple(read(e) for _, e in record))
+            for record in node.records
+        ]
+        if frame.runner is not None:
+            slots = frame.slots[step.target]
+            made = frame.runner.call_rows(
+                node.function, slots, arguments, rows, node.names, node.outputs
+            )
+            return [(c.values, c.mask) for c in made]
+        records = [a.records(rows) for a in arguments]
         function = frame.functions[step.target]
-        return call_rows(node.function, function, arguments, node.names, node.outputs)
+        return call_rows(node.function, function, records, node.names, node.outputs)
 
 
 def _is_elementwise(node: ex.Expression) -> bool:

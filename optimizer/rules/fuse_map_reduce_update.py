@@ -7,6 +7,7 @@ from dataclasses import replace
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
 from scalops.algebra.tree import Node, find, substitute
+from scalops.optimizer.invariance import Invariance
 
 
 def fuse_map_reduce_update(node: Node) -> Node | None:
@@ -15,13 +16,14 @@ def fuse_map_reduce_update(node: Node) -> Node | None:
     Sound because it is the same computation in one operator: per record the named columns a,
     the folds f, and the update u at the root of the aggregation tree. Not where the body needs
     two passes (one fold reads another's result, or two tables are folded), runs a loop inside,
-    or folds nothing.
+    or folds nothing; folds and loops behind an invariant table are not the body's own.
     """
     if not isinstance(node, op.Loop) or not isinstance(node.body, op.Update):
         return None
     body = node.body
-    aggregates = find((body,), op.Aggregate)
-    if len(aggregates) != 1 or find((body,), op.Loop):
+    varying = _varying(node)
+    aggregates = [n for n in varying if isinstance(n, op.Aggregate)]
+    if len(aggregates) != 1 or any(isinstance(n, op.Loop) for n in varying):
         return None
     (aggregate,) = aggregates
     if node.condition is not None and find((node.condition,), op.Aggregate):
@@ -33,6 +35,19 @@ def fuse_map_reduce_update(node: Node) -> Node | None:
     update = tuple((n, substitute(e, reduced)) for n, e in body.update)
     fused = op.MapReduceUpdate(source, mapped, aggregate.folds, update, location=aggregate.location)
     return replace(node, body=fused)
+
+
+def _varying(loop: op.Loop) -> list[Node]:
+    """What the body computes in each iteration, not entering what it leaves unchanged."""
+    analysis = Invariance(loop)
+    found: dict[Node, None] = {}
+    stack: list[Node] = [loop.body]
+    while stack:
+        node = stack.pop()
+        if node not in found and analysis.varies(node):
+            found[node] = None
+            stack.extend(node.children)
+    return list(found)
 
 
 def _map_part(source: op.Operator) -> tuple[op.Operator, tuple[op.Named, ...]]:

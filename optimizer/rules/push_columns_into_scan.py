@@ -45,8 +45,10 @@ def _reads(node: op.Operator) -> frozenset[str]:
 
 
 def _is_identity(node: op.Project) -> bool:
-    return bool(node.outputs) and not node.schema.bare and all(
-        isinstance(e, Column) and e.name == name for name, e in node.outputs
+    return (
+        bool(node.outputs)
+        and not node.schema.bare
+        and all(isinstance(e, Column) and e.name == name for name, e in node.outputs)
     )
 
 

@@ -87,7 +87,9 @@ def test_stays_where_nothing_is_folded() -> None:
 
 def test_stays_where_the_condition_folds() -> None:
     condition = lambda w: T.filter(lambda r: r.y > w).count() > 0  # noqa: E731
-    assert_stays(prepared(loop(lambda w: T.sum(lambda r: r.y + w), condition)), fuse_map_reduce_update)
+    assert_stays(
+        prepared(loop(lambda w: T.sum(lambda r: r.y + w), condition)), fuse_map_reduce_update
+    )
 
 
 def test_stays_outside_loops() -> None:

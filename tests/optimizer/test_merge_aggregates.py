@@ -81,9 +81,7 @@ def test_stays_at_a_filtered_table_and_the_whole_one() -> None:
 
 
 def test_stays_at_different_filters() -> None:
-    before = job_of(
-        T.filter(lambda r: r.y > 0).sum("y"), T.filter(lambda r: r.y > 1).sum("y")
-    )
+    before = job_of(T.filter(lambda r: r.y > 0).sum("y"), T.filter(lambda r: r.y > 1).sum("y"))
     assert_stays(before, merge_aggregates)
 
 

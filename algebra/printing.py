@@ -65,7 +65,7 @@ def fold_text(fold: Fold, names: Names | None = None) -> str:
         case "add":
             return f"sum({arguments[0]})"
         case "sum_scaled" | "add_scaled":
-            return f"sum(({arguments[0]}) * {arguments[1]}) as s @ X"
+            return f"sum({_factor(arguments[0])} * {_factor(arguments[1])}) as s @ X"
         case "sum_outer" | "add_outer":
             return f"sum(outer({arguments[0]}, {arguments[1]})) as U.T @ V"
         case "reduce":
@@ -76,6 +76,10 @@ def fold_text(fold: Fold, names: Names | None = None) -> str:
             return f"{short}({arguments[0]})"
         case _:
             return f"{fold.kind}({', '.join(arguments)})"
+
+
+def _factor(argument: str) -> str:
+    return f"({argument})" if " " in argument else argument
 
 
 class _Printer:

@@ -44,5 +44,8 @@ class Schema:
     def __len__(self) -> int:
         return len(self.fields)
 
+    def __repr__(self) -> str:
+        return f"Schema({self}{', bare' if self.bare else ''})"
+
     def __str__(self) -> str:
         return ", ".join(f"{name}: {kind}" for name, kind in self.fields)

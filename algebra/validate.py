@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scalops.algebra.errors import PlanError
+from scalops.algebra.errors import PlanError, user_location
 from scalops.algebra.expressions import Bound, Iteration, Slot, State, columns
 from scalops.algebra.operators import Job, Loop
 from scalops.algebra.tree import Node, walk
@@ -27,10 +27,11 @@ def validate(job: Job) -> None:
         if outside[output]:
             raise PlanError(
                 "a symbol of a loop's environment is used outside its loop",
-                location=output.location,
+                location=output.location or user_location(),
                 hint="use the loop's result: model.w, or model['w']",
             )
         if not hasattr(output, "schema") and columns([output]):  # type: ignore[list-item]
             raise PlanError(
-                "a record's symbol is used outside its row function", location=output.location
+                "a record's symbol is used outside its row function",
+                location=output.location or user_location(),
             )

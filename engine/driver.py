@@ -291,8 +291,8 @@ class _LoopRunner:
         self._warned = False
         # In a nested loop both iterations are named.
         named = iterate.name and iterate.name != "<lambda>"
-        name = f" {iterate.name}" if named else ""
-        self._of_which = f" of the loop{name} inside" if iterate.nested else ""
+        name = f" {iterate.name!r}" if named else ""
+        self._of_which = f" of the inner loop{name}" if iterate.nested else ""
 
     def run(self) -> None:
         """Iterate until the condition is false, the range ends or max_iterations is reached."""

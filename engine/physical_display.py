@@ -119,7 +119,8 @@ def _reduction(stage: pp.Stage, sink: pp.TreeAggregate) -> str:
     if scan is None:
         return f"partials of {bytes_text(partial)}; leaves follow from the stored table"
     leaves = leaf_count(len(scan.source.partitions()), scan.source.bytes, partial)
-    return f"{_blocks(stage.source)}, {leaves} leaves, partials of {bytes_text(partial)}"
+    word = "leaf" if leaves == 1 else "leaves"
+    return f"{_blocks(stage.source)}, {leaves} {word}, partials of {bytes_text(partial)}"
 
 
 def _layout(required: pp.Properties) -> str:

@@ -38,7 +38,10 @@ def encode_error(error: BaseException, captured: Captured) -> dict[str, Any]:
 def _encode_cause(error: BaseException) -> dict[str, Any]:
     kinds = type(error).__mro__
     own = kinds[0].__module__ == "builtins"
-    arguments = list(error.args) if own and all(map(_is_plain, error.args)) else None
+    given: tuple[Any, ...] = error.args
+    if isinstance(error, OSError) and error.filename is not None:
+        given = (error.errno, error.strerror, error.filename)
+    arguments = list(given) if own and all(map(_is_plain, given)) else None
     return {
         "bases": [k.__name__ for k in kinds if k.__module__ == "builtins"],
         "arguments": arguments,

@@ -77,6 +77,15 @@ class _Lowering:
         self._slots.append((name, kind))
         return ex.Slot(name, kind, len(self._slots) - 1)
 
+    def _unused(self, name: str) -> str:
+        """The name, with a number where another slot has it."""
+        taken = {n for n, _ in self._slots}
+        number, made = 1, name
+        while made in taken:
+            number += 1
+            made = f"{name}{number}"
+        return made
+
     def _scope(self, tokens: Tokens) -> _Scope:
         """The innermost open scope whose loop is among the tokens, else the top level."""
         for scope in reversed(self._scopes):
@@ -216,7 +225,7 @@ class _Lowering:
     ) -> None:
         below = self._table(source)
         lowered = tuple(self._lowered_fold(f) for f in folds)
-        slots = tuple(self._slot(f.name, f.type) for f in lowered)
+        slots = tuple(self._slot(self._unused(f.name), f.type) for f in lowered)
         named = tuple((n, self._expression(e)) for n, e in mapped)
         sink = pp.TreeAggregate(lowered, tuple(s.number for s in slots), named)
         self._emit(tokens, pp.RunStage(self._stage(below, sink)))
@@ -277,4 +286,3 @@ class _Lowering:
         self._leaves[ex.LoopOutput(loop, ex.CONVERGED)] = done[1]
         self._loop_numbers[loop] = iterate.index
         return iterate.index
-

@@ -82,7 +82,7 @@ def _annotations(kind: type[Environment]) -> dict[str, Any]:
                 found[name] = (
                     eval(annotation, dict(scope)) if isinstance(annotation, str) else annotation
                 )
-            except NameError:
+            except (NameError, AttributeError, TypeError):
                 continue
     return found
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from scalops.algebra import operators as op
 from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.errors import Location, LoopError, TraceError, user_location
+from scalops.algebra.errors import Location, LoopError, PlanError, TraceError, user_location
 from scalops.algebra.expressions import (
     CONVERGED,
     ITERATIONS,
@@ -31,7 +31,7 @@ from scalops.algebra.functions import function
 from scalops.capture import function_location
 from scalops.environment import BARE, Structure, describe, start_field
 from scalops.not_yet import refuse
-from scalops.tracing import tracing
+from scalops.tracing import row_depth, tracing
 from scalops.value import Value, lift
 
 _tokens = itertools.count(1)
@@ -192,6 +192,12 @@ def _build(
     warn: bool,
     name: str | None,
 ) -> Any:
+    if row_depth():
+        raise PlanError(
+            "a loop inside a row function: it would run once per record",
+            location=location,
+            hint="run it at the driver, or as an ordinary function through so.call",
+        )
     structure, fields = describe(start, location)
     if not structure.names:
         raise LoopError("the environment has no fields", location=location)

@@ -28,6 +28,7 @@ OTHER = (
     "columns that are records",
     "string functions (`r.text.str`)",
     "checkpoint, resume and on_iteration",
+    "`on_error=` and `filesystem=` of readers",
     "so.range and a Value as limit's count",
     "worker processes and clusters",
     "explain(analyze=True) and whatif",

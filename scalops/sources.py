@@ -28,6 +28,11 @@ def _scan(make: Any, *args: Any, **kwargs: Any) -> Table:
     return Table(Scan(source, location=location))
 
 
+def _local(filesystem: Any) -> None:
+    if filesystem is not None:
+        refuse("a reader's filesystem=")
+
+
 def table(data: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Table:
     """A table of arrays by column name, or of records.
 
@@ -65,12 +70,17 @@ def read_csv(
     has_header: bool | None = None,
     columns: Sequence[str] | None = None,
     column_types: Mapping[str, Any] | None = None,
+    on_error: str = "raise",
+    filesystem: Any = None,
 ) -> Table:
     """A table of CSV files: a path, a list, a glob or a folder.
 
     Without `column_names` the first line names the columns. Types are inferred from the head
     of the first file; `column_types` fixes those that it gets wrong.
     """
+    _local(filesystem)
+    if on_error != "raise":
+        refuse(f"read_csv(on_error={on_error!r})")
     types = {n: getattr(t, "name", t) for n, t in (column_types or {}).items()}
     return _scan(
         storage.read_csv,
@@ -83,6 +93,9 @@ def read_csv(
     )
 
 
-def read_parquet(path: Paths, columns: Sequence[str] | None = None) -> Table:
+def read_parquet(
+    path: Paths, columns: Sequence[str] | None = None, filesystem: Any = None
+) -> Table:
     """A table of Parquet files: a path, a list, a glob or a folder."""
+    _local(filesystem)
     return _scan(storage.read_parquet, path, columns=columns)

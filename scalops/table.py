@@ -254,8 +254,11 @@ class Table:
 
     def _column(self, name: object, what: str) -> Column:
         if not isinstance(name, str) or name not in self.schema:
+            near = get_close_matches(str(name), self.columns, n=1)
             raise SchemaError(
-                f"{what} reads {name!r}; the table has {self.columns}", location=user_location()
+                f"{what} reads {name!r}; the table has {self.columns}",
+                location=user_location(),
+                hint=f"did you mean {near[0]!r}?" if near else None,
             )
         return Column(name, self.schema[name])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from scalops.algebra import operators as op
-from scalops.algebra.tree import Node, substitute, transform
+from scalops.algebra.tree import Node, transform, with_children
 from scalops.optimizer.invariance import Invariance, free_tokens, is_table
 
 
@@ -31,7 +31,8 @@ def cache_invariants(node: Node) -> Node | None:
             return reader
         varying = any(analysis.inside(t) for t in free_tokens(reader)[reader])
         if isinstance(reader, op.Aggregate) or (varying and is_table(reader)):
-            return substitute(reader, {table: cached})
+            # The reader's own input only: what its expressions read has been put right already.
+            return with_children(reader, {c: c for c in reader.children} | {table: cached})
         return reader
 
     condition = None if node.condition is None else transform(node.condition, read_cache)

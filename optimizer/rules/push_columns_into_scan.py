@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from scalops.algebra import operators as op
 from scalops.algebra.expressions import Column, columns_read
+from scalops.algebra.schema import Schema
 from scalops.algebra.tree import Node, substitute, walk
 
 
@@ -52,15 +53,19 @@ def _is_identity(node: op.Project) -> bool:
     )
 
 
+def _kept(schema: Schema, wanted: frozenset[str]) -> tuple[str, ...]:
+    """The wanted columns in order; where there is none, the cheapest one."""
+    names = tuple(n for n in schema.names if n in wanted)
+    if names or not schema.names:
+        return names
+    types = schema.types
+    return (min(schema.names, key=lambda n: (types[n].is_string, types[n].bytes)),)
+
+
 def _narrowed(source: op.Operator, wanted: frozenset[str]) -> op.Operator | None:
     """The table with the wanted columns only, or None where it has no others."""
-    names = tuple(n for n in source.schema.names if n in wanted)
-    if not names and len(source.schema):
-        types = source.schema.types
-        names = (min(source.schema.names, key=lambda n: (types[n].is_string, types[n].bytes)),)
-    if names == source.schema.names:
-        return None
-    return _choose(source, names)
+    names = _kept(source.schema, wanted)
+    return None if names == source.schema.names else _choose(source, names)
 
 
 def _choose(source: op.Operator, names: tuple[str, ...]) -> op.Operator | None:
@@ -97,17 +102,14 @@ def _narrow_caches(job: op.Job) -> Node | None:
             continue
         for child in node.inputs:
             if isinstance(child, op.Cache):
-                everything = not isinstance(node, (op.Project, op.Aggregate, op.MapReduceUpdate))
-                read = set(child.schema.names) if everything else set(_reads(node))
-                if isinstance(node, op.Filter):
-                    read = set(child.schema.names)
+                # Readers that hand records on as they are need every column.
+                narrow = isinstance(node, (op.Project, op.Aggregate, op.MapReduceUpdate))
+                read = _reads(node) if narrow else frozenset(child.schema.names)
                 readers.setdefault(child, set()).update(read)
-    for cache, read in readers.items():
-        narrowed = _narrowed(cache.source, frozenset(read))
-        if narrowed is None:
-            continue
-        new = replace(cache, source=narrowed)
-        if new.schema.bare != cache.schema.bare:
-            continue
-        return substitute(job, {cache: new})
+    for cache, wanted in readers.items():
+        names = _kept(cache.schema, frozenset(wanted))
+        if names != cache.schema.names:
+            # What only a filter below reads is not held.
+            source = _choose(cache.source, names) or _select(cache.source, names)
+            return substitute(job, {cache: replace(cache, source=source)})
     return None

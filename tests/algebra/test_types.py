@@ -96,8 +96,10 @@ def test_functions_of_arrays_have_numpys_type_and_shape(
         if a.ndim != 2 or a.shape[-1] != a.shape[-2]:
             return
         a = (a + np.eye(a.shape[-1], dtype=a.dtype)).astype(a.dtype)
-    if left == "float16" and name in ("solve", "inv", "det", "norm"):
+    if left == "float16" and name in ("inv", "det", "norm"):
         return  # NumPy's linear algebra has none
+    if name == "solve" and not {left, right} <= {"float32", "float64"}:
+        return
     given = (a, b) if name in ("matmul", "outer", "solve") else (a,)
     kind, made = inferred(entry.infer, *given), evaluated(entry.evaluate, *given)
     if kind is not None:

@@ -378,7 +378,7 @@ def test_casts_keep_the_shape() -> None:
     array = numbers("float64", ROWS, 2) * 10
     table = so.table({"a": array})
     for dtype in ("int8", "float32", "bool", so.int64, so.float32):
-        name = getattr(dtype, "name", dtype)
+        name: Any = getattr(dtype, "name", dtype)
         made = table.map(lambda r, dtype=dtype: so.cast(r.a, dtype))
         assert_same(records(made), array.astype(name))
         assert_same(table.sum("a").astype(name).collect(), array.sum(axis=0).astype(name))

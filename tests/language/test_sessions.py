@@ -98,7 +98,8 @@ def test_a_loops_result_is_kept_until_it_is_forgotten(table: so.Table) -> None:
     before = len(CALLS)
     assert model.run().env == {"w": 12.0}
     assert (model.w + model.iterations).collect() == 14.0
-    weighted = so.udf(lambda r: r.a * model["w"], returns=so.float64)
+    w = model["w"]
+    weighted = so.udf(lambda r: r.a * w, returns=so.float64)
     assert listed(table.map(weighted)) == [12.0, 24.0, 36.0]
     assert len(CALLS) == before
     model.forget()

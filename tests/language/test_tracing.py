@@ -110,7 +110,7 @@ def test_an_environments_field_reaches_the_function(table: so.Table, mark: Mark,
 
     expected = 1.0
     for _ in range(3):
-        expected = np.mean(A * expected) + 1
+        expected = float(np.mean(A * expected)) + 1
     assert so.loop({"w": 1.0}, range(3))(body).collect()["w"] == pytest.approx(expected)
 
 
@@ -608,7 +608,9 @@ def test_declared_types(
 
 
 def test_declared_columns(table: so.Table) -> None:
-    @so.udf(returns=(so.float64, so.string))
+    decorate: Any = so.udf(returns=(so.float64, so.string))
+
+    @decorate  # type: ignore[untyped-decorator]
     def pair(r: Any) -> Any:
         return r.a, r.s
 

@@ -1,6 +1,7 @@
 """push_columns_into_scan: only the columns that are read are decoded, computed and cached."""
 
 from random import Random
+from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
@@ -9,8 +10,11 @@ from hypothesis import strategies as st
 import scalops as so
 from scalops.algebra import operators as op
 from scalops.algebra.tree import find
+from scalops.optimizer.rules.fuse_map_reduce_update import fuse_map_reduce_update
+from scalops.optimizer.rules.merge_aggregates import merge_aggregates
 from scalops.optimizer.rules.merge_maps import merge_maps
 from scalops.optimizer.rules.push_columns_into_scan import push_columns_into_scan
+from scalops.optimizer.rules.share_common_expressions import share_common_expressions
 from tests.conftest import Golden
 from tests.optimizer.plans import (
     apply,
@@ -124,4 +128,19 @@ def test_same_answer(random: Random) -> None:
     before = job_of(*results)
     after, trace = apply(before, push_columns_into_scan)
     assert firings(trace, push_columns_into_scan) >= 5
+    assert_same_answer(before, after)
+
+
+def test_a_fused_body_keeps_what_its_map_and_its_folds_read() -> None:
+    @so.loop(1.0, range(3))
+    def model(w: Any) -> Any:
+        mapped = T.with_columns(e=lambda r: np.exp(r.i * w))
+        return mapped.sum(lambda r: r.y * r.e * r.e) / mapped.sum(lambda r: r.e + np.exp(r.i * w))
+
+    before, _ = apply(job_of(model), merge_maps)
+    for rule in (merge_aggregates, share_common_expressions, fuse_map_reduce_update):
+        before, _ = apply(before, rule)
+    after, _ = apply(before, push_columns_into_scan)
+    assert len(find((after,), op.MapReduceUpdate)) == 1
+    assert [s.schema.names for s in find((after,), op.Scan)] == [("y", "i")]
     assert_same_answer(before, after)

@@ -56,6 +56,11 @@ class Constant(Expression):
 
     value: Any
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if isinstance(state["value"], np.ndarray):
+            state["value"].setflags(write=False)
+        super().__setstate__(state)
+
     def infer(self) -> Type:
         if isinstance(self.value, np.ndarray) and self.value.flags.writeable:
             raise ValueError("a Constant holds a read-only array; use `constant`")

@@ -16,12 +16,13 @@ import numpy as np
 
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
-from scalops.algebra.dtypes import BOOL, ArrayType
-from scalops.algebra.errors import DataError, OptimizerError
+from scalops.algebra.dtypes import BOOL, ArrayType, TupleType, Type
+from scalops.algebra.errors import DataError, OptimizerError, ScalopsError
 from scalops.algebra.folds import FOLDS, Fold
 from scalops.algebra.tree import Node, walk
 from scalops.engine.blocks import Block
-from scalops.engine.opaque import Text, bind, python_value
+from scalops.engine.kernels.nulls import ARRAY_MAKERS, null_inside
+from scalops.engine.opaque import Text, bind, describe, python_value, user_error
 from scalops.engine.records import Record, take_apart
 
 Row = dict[str, Any]
@@ -45,6 +46,7 @@ class Interpreter:
     def __init__(self, sample: int | None = None, starts: Starts | None = None) -> None:
         self._sample = sample
         self._environment: Environment = {}
+        self._samples: dict[Node, list[Row]] = {}
         self._changes: dict[int, int] = {}
         self._tokens: dict[Node, frozenset[int]] = {}
         self._known: dict[Node, tuple[tuple[int, ...], Row]] = {}
@@ -55,25 +57,43 @@ class Interpreter:
 
     # Tables.
 
-    def records(self, node: Node) -> Iterator[Row]:
+    def records(self, node: Node) -> Iterable[Row]:
         """A table's records, in order."""
+        chain = [node]
+        while not isinstance(chain[-1], op.Scan):
+            source = getattr(chain[-1], "source", None)
+            if source is None:
+                raise OptimizerError(f"{type(chain[-1]).__name__} is no table of records")
+            chain.append(source)
+        rows: Iterable[Row] = ()
+        for table in reversed(chain):
+            if self._sample is None:
+                rows = self._over(table, rows)
+            else:  # few records: kept, for the next operator of a long chain to read
+                if table not in self._samples:
+                    self._samples[table] = list(self._over(table, rows))
+                rows = self._samples[table]
+        return rows
+
+    def _over(self, node: Node, rows: Iterable[Row]) -> Iterator[Row]:
+        """An operator's records, from those of its source."""
         match node:
-            case op.Scan(source=source):
+            case op.Scan():
                 yield from self._scan(node)
-            case op.Cache(source=source) | op.Repartition(source=source):
-                yield from self.records(source)
-            case op.Limit(source=source, count=count):
-                yield from islice(self.records(source), count)
-            case op.Project(source=source, outputs=outputs):
+            case op.Cache() | op.Repartition():
+                yield from rows
+            case op.Limit(count=count):
+                yield from islice(rows, count)
+            case op.Project(outputs=outputs):
                 evaluator = self.evaluator([e for _, e in outputs])
                 kinds = [e.type.strong() for _, e in outputs]
                 names = [name for name, _ in outputs]
-                for row in self.records(source):
+                for row in rows:
                     values = map(as_numpy, evaluator((row,)), kinds)
                     yield dict(zip(names, values, strict=True))
-            case op.Filter(source=source, predicate=predicate):
+            case op.Filter(predicate=predicate):
                 evaluator = self.evaluator([predicate])
-                for row in self.records(source):
+                for row in rows:
                     kept = evaluator((row,))[0]
                     if kept is not None and bool(kept):
                         yield row
@@ -137,7 +157,14 @@ class Interpreter:
                 several = values[source]
                 return None if several is None else several[index]
             case ex.Call():
-                return apply_function(node, [values[a] for a in node.arguments])
+                given = [values[a] for a in node.arguments]
+                if self._sample is None or records:
+                    return apply_function(node, given)
+                try:
+                    return apply_function(node, given)
+                except Exception:
+                    # A few records may make a singular matrix that all of them do not make.
+                    return _stand_in(node.any_type)
             case ex.Opaque():
                 return self._opaque(node, values, functions[node])
             case ex.Subquery(source=source, name=name):
@@ -156,7 +183,15 @@ class Interpreter:
                 arguments.append(python_value(values[record]))
             else:
                 arguments.append(Record({n: python_value(values[e]) for n, e in record}))
-        _, parts = take_apart(function(*arguments))
+        try:
+            _, parts = take_apart(function(*arguments))
+        except ScalopsError:
+            raise
+        except Exception as error:
+            shown = (
+                describe(arguments[0]) if len(arguments) == 1 else list(map(describe, arguments))
+            )
+            raise user_error(node.function, error, shown, "the record is") from error
         return tuple(
             part if part is None else as_numpy(part, kind)
             for part, kind in zip(parts, node.outputs, strict=True)
@@ -293,6 +328,14 @@ def _expressions(roots: Sequence[ex.Expression]) -> list[ex.Expression]:
     return [n for n in done if isinstance(n, ex.Expression)]
 
 
+def _stand_in(kind: Type) -> Any:
+    """A value of the type, where a sample has none."""
+    if isinstance(kind, TupleType):
+        return tuple(map(_stand_in, kind.items))
+    assert isinstance(kind, ArrayType)
+    return "" if kind.is_string else as_numpy(np.zeros(kind.shape, kind.numpy), kind.strong())
+
+
 def _arguments(node: ex.Opaque) -> Iterator[ex.Expression]:
     for record in node.records:
         if isinstance(record, ex.Expression):
@@ -311,8 +354,12 @@ def apply_function(node: ex.Call, arguments: list[Any]) -> Any:
         if name in _KLEENE and kind == BOOL:
             known = [None if a is None else bool(a) for a in arguments]
             return _KLEENE[name](*known)
+        if name in ARRAY_MAKERS:
+            raise null_inside(node)
         return None
     value = node.function.evaluate(*arguments, **dict(node.parameters))
+    if isinstance(kind, ArrayType) and kind.is_string:
+        return value if isinstance(value, Text) else Text(value)  # np.where gives an array
     if isinstance(kind, ArrayType) and kind.weak and not kind.shape:
         return kind.python(value)  # NumPy's own result would not be weak any more
     return value

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scalops.algebra import operators as op
-from scalops.algebra.errors import OptimizerError
+from scalops.algebra.errors import OptimizerError, PlanError
 from scalops.algebra.expressions import Expression
 from scalops.algebra.tree import Node, transform
 from scalops.algebra.validate import validate
@@ -46,14 +46,23 @@ def rewrite(job: op.Job, phases: Sequence[Phase]) -> tuple[op.Job, list[Firing]]
             raise OptimizerError(
                 f"the phase {phase.name!r} does not settle; its last rule was {trace[-1].rule}"
             )
-        validate(job)
+        try:
+            validate(job)
+        except PlanError as error:
+            rules = ", ".join(dict.fromkeys(f.rule for f in trace if f.phase == phase.name))
+            raise OptimizerError(
+                f"the phase {phase.name!r} ({rules}) broke the plan: {error}"
+            ) from error
     return job, trace
 
 
 def _apply(node: Node, phase: Phase, trace: list[Firing]) -> Node:
     for rule in phase.rules:
         for _ in range(MAX_PASSES):
-            made = rule(node)
+            try:
+                made = rule(node)
+            except Exception as error:
+                raise OptimizerError(f"the rule {rule.__name__} failed: {error}") from error
             if made is None:
                 break
             _check(rule.__name__, node, made)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dis
 from collections.abc import Iterator, MutableMapping
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from scalops.algebra.errors import ScalopsError, TraceError
 from scalops.algebra.expressions import Captured
+from scalops.algebra.folds import Fold
 from scalops.algebra.operators import Aggregate, Job, Loop, Operator
 from scalops.algebra.tree import Node, walk
 from scalops.engine.interpreter import Interpreter, Starts, same_value
@@ -44,6 +45,8 @@ def check_traces(job: Job, checked: MutableMapping[Node, bool]) -> None:
     interpreter = Interpreter(CHECK_ROWS, starts)
     for node, inputs, function in waiting:
         _compare(function, inputs, interpreter)
+        if isinstance(node, Fold) and node.kind == "reduce" and node.output == 0:
+            _associate(function, inputs[0], interpreter)
         checked[node] = True
 
 
@@ -68,15 +71,19 @@ def _compare(function: RowFunction, inputs: tuple[Operator, ...], interpreter: I
     slots = [interpreter.value(s) for s in function.slots]
     plain = bind(function.captured, slots)
     evaluate = interpreter.evaluator(function.outputs)
-    asks_for_none = _asks_for_none(plain)
     for arguments in sample_arguments(interpreter, inputs, CHECK_ROWS, lambda v: v):
         records = tuple(
             dict(a._values) if isinstance(a, Record) else {"value": a} for a in arguments
         )
         nulls = any(v is None for r in records for v in r.values())
-        if nulls and not asks_for_none:
+        if nulls and not _asks_for_none(plain):
             continue  # plain Python has no null
-        traced = evaluate(records)
+        try:
+            traced = evaluate(records)
+        except ScalopsError:
+            raise
+        except Exception:
+            continue  # the run itself says what is wrong
         try:
             names, values = _plain(plain, arguments, function, interpreter)
         except TraceError:
@@ -88,6 +95,37 @@ def _compare(function: RowFunction, inputs: tuple[Operator, ...], interpreter: I
         for mine, theirs in zip(traced, values, strict=True):
             if not same_value(mine, theirs):
                 raise _differs(function, theirs, mine, records)
+
+
+def _associate(function: RowFunction, source: Operator, interpreter: Interpreter) -> None:
+    """Compare f(f(a, b), c) with f(a, f(b, c)) on neighbouring records; TraceError if they differ.
+
+    Where one of them is not finite, nothing can be said.
+    """
+    evaluate = interpreter.evaluator(function.outputs)
+    names = function.names or ("value",)
+
+    def combine(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
+        return dict(zip(names, evaluate((left, right)), strict=True))
+
+    rows = list(islice(interpreter.records(source), CHECK_ROWS))
+    for a, b, c in zip(rows, rows[1:], rows[2:], strict=False):
+        if any(v is None for r in (a, b, c) for v in r.values()):
+            continue
+        first, second = combine(combine(a, b), c), combine(a, combine(b, c))
+        for left, right in zip(first.values(), second.values(), strict=True):
+            if not same_value(left, right) and _is_finite(left) and _is_finite(right):
+                raise TraceError(
+                    f"reduce needs an associative function, f(f(a, b), c) = f(a, f(b, c)); this one"
+                    f" gives {left!r} and {right!r} for the records {_shown((a, b, c))}",
+                    location=function.location,
+                    hint="map first, then reduce by a sum, a product, a least or a greatest",
+                )
+
+
+def _is_finite(value: Any) -> bool:
+    array = np.asarray(value)
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
 def _asks_for_none(function: Any) -> bool:

@@ -13,6 +13,8 @@ import numpy as np
 from scalops.algebra.dtypes import ArrayType, name_of
 from scalops.algebra.errors import Location, LoopError, user_location
 from scalops.algebra.expressions import Expression
+from scalops.not_yet import refuse
+from scalops.table import Table
 from scalops.value import Value, lift
 
 BARE = "value"
@@ -161,6 +163,8 @@ def start_field(
 ) -> tuple[Expression, ArrayType]:
     """A start value and its type, converted to the field's annotation."""
     expression = lift(value)
+    if isinstance(value, Table):
+        refuse("a Table as a field of the environment")
     if expression is None:
         raise LoopError(
             f"the field {name!r} starts as a {type(value).__name__};"

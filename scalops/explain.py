@@ -26,13 +26,21 @@ FORMATS = ("text", "json")
 _LATER_FORMATS = ("dot", "mermaid", "html")
 
 
-def explain(thing: Any, stage: str = "optimized", format: str = "text", trace: bool = False) -> str:
+def explain(
+    thing: Any,
+    stage: str = "optimized",
+    format: str = "text",
+    trace: bool = False,
+    analyze: bool = False,
+) -> str:
     """The plan of a table, value, loop or nesting of them.
 
     `stage`: traced (as written, with the user's lines), logical (as the optimizer gets it),
     optimized, physical, or all. `format`: text (at most 100 columns) or json. `trace` adds what
     each rule did. Nothing is run.
     """
+    if analyze:
+        refuse("explain(analyze=True)")
     if format in _LATER_FORMATS:
         refuse(f"explain's format {format!r}")
     _require("stage", stage, (*STAGES, "all"))

@@ -9,8 +9,11 @@ import numpy as np
 
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.functions import elementwise
+from scalops.environment import Environment
 from scalops.not_yet import refuse
 from scalops.rows import Udf
+from scalops.structured import StructuredValue
+from scalops.table import Table
 from scalops.value import Value, apply, cast_name, holds_value
 
 float64 = ArrayType("float64")
@@ -29,6 +32,8 @@ def vector(n: int) -> ArrayType:
 
 def where(condition: Any, x: Any, y: Any) -> Any:
     """x where the condition holds, else y; null counts as false."""
+    if any(isinstance(v, (Table, StructuredValue, Environment)) for v in (x, y)):
+        refuse("so.where of tables, structures and environments")
     if not _any_symbols(condition, x, y):
         return np.where(condition, x, y)[()]
     return apply(elementwise.WHERE, condition, x, y)

@@ -114,11 +114,17 @@ class Loop(_LoopMethods):
         """Run the loop; its final environment."""
         return self.run().env
 
-    def explain(self, stage: str = "optimized", format: str = "text", trace: bool = False) -> str:
+    def explain(
+        self,
+        stage: str = "optimized",
+        format: str = "text",
+        trace: bool = False,
+        analyze: bool = False,
+    ) -> str:
         """The plan of the loop."""
         from scalops.explain import explain
 
-        return explain(self, stage, format, trace)
+        return explain(self, stage, format, trace, analyze)
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{n}: {t}" for n, t in self.plan.state_types.items())

@@ -54,11 +54,17 @@ class StructuredValue:
 
         return collect(self)
 
-    def explain(self, stage: str = "optimized", format: str = "text", trace: bool = False) -> str:
+    def explain(
+        self,
+        stage: str = "optimized",
+        format: str = "text",
+        trace: bool = False,
+        analyze: bool = False,
+    ) -> str:
         """The plan that would compute it."""
         from scalops.explain import explain
 
-        return explain(self, stage, format, trace)
+        return explain(self, stage, format, trace, analyze)
 
     def forget(self) -> None:
         """Drop results kept from an earlier `collect()`."""

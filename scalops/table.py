@@ -205,11 +205,17 @@ class Table:
 
         return collect(self)
 
-    def explain(self, stage: str = "optimized", format: str = "text", trace: bool = False) -> str:
+    def explain(
+        self,
+        stage: str = "optimized",
+        format: str = "text",
+        trace: bool = False,
+        analyze: bool = False,
+    ) -> str:
         """The plan that would compute it."""
         from scalops.explain import explain
 
-        return explain(self, stage, format, trace)
+        return explain(self, stage, format, trace, analyze)
 
     def to_pandas(self) -> Any:
         """Run the plan; a pandas.DataFrame."""

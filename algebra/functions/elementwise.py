@@ -68,12 +68,11 @@ def _where_type(condition: ArrayType, left: ArrayType, right: ArrayType) -> Arra
         raise TypeError(f"where cannot choose between {left} and {right} by {condition}")
     if left.is_string:
         return ArrayType(left.name, shape)
-    weak = left.weak and right.weak
     dtype = np.result_type(*(example(t) if t.weak else t.numpy for t in (left, right)))
     name = name_of(dtype)
     if name is None:
         raise TypeError(f"where cannot choose between {left} and {right}")
-    return ArrayType(name, shape, weak=weak)
+    return ArrayType(name, shape)  # of two Python numbers NumPy makes a definite type
 
 
 WHERE = register(Function("where", _where_type, np.where))

@@ -22,8 +22,8 @@ def promoted(*types: ArrayType) -> str:
 
 
 def _inexact(*types: ArrayType) -> str:
-    name = promoted(*types)
-    return name if name in ("float32", "float64") else "float64"
+    promoted(*types)
+    return "float32" if all(t.name == "float32" for t in types) else "float64"
 
 
 def _matmul_type(a: ArrayType, b: ArrayType) -> ArrayType:
@@ -52,7 +52,10 @@ def _solve_type(a: ArrayType, b: ArrayType) -> ArrayType:
     _square(a, "solve")
     if not b.shape or (b.shape[0] if len(b.shape) == 1 else b.shape[-2]) != a.shape[-1]:
         raise ValueError(f"solve cannot use {a} with a right side {b}")
-    return ArrayType(_inexact(a, b), b.shape)
+    if len(b.shape) == 1:  # one right side for every matrix
+        return ArrayType(_inexact(a, b), a.shape[:-1])
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    return ArrayType(_inexact(a, b), (*batch, *b.shape[-2:]))
 
 
 def _same_square(what: str) -> Callable[[ArrayType], ArrayType]:
@@ -82,9 +85,10 @@ def _eigh_type(a: ArrayType) -> TupleType:
 def _norm_type(
     a: ArrayType, ord: Any = None, axis: Any = None, keepdims: bool = False
 ) -> ArrayType:
-    dtype = np.dtype(_inexact(a))
-    result = np.linalg.norm(np.broadcast_to(np.ones((), dtype), a.shape), ord, axis, keepdims)
-    return ArrayType(_inexact(a), np.shape(result))
+    promoted(a)
+    ones = np.broadcast_to(np.ones((), a.numpy), a.shape)
+    result = np.asarray(np.linalg.norm(ones, ord, axis, keepdims))
+    return ArrayType(result.dtype.name, result.shape)
 
 
 def _cube(a: ArrayType, *_: ArrayType) -> float:

@@ -42,6 +42,10 @@ class Function:
     def __repr__(self) -> str:
         return self.name
 
+    def __reduce__(self) -> Any:
+        # By name: both sides have the same table. A ufunc used by nobody yet is added there.
+        return (function, (self.name,)) if self.ufunc is None else (ufunc_function, (self.ufunc,))
+
 
 FUNCTIONS: dict[str, Function] = {}
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.errors import DataError
 from scalops.algebra.expressions import Call, Column
 from scalops.engine.blocks import Array
 
@@ -242,15 +241,6 @@ def _assemble(call: Call, flags: Batched, _: Any) -> Step:
         return out
 
     return step
-
-
-def refuse_null(call: Call) -> DataError:
-    """The error of a null in a function whose result cannot hold one."""
-    return DataError(
-        "assemble found a null; a vector holds none",
-        location=call.location,
-        hint="filter the nulls out, or fill them with np.where",
-    )
 
 
 _FORMS: dict[str, Callable[..., Step | None]] = {

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.errors import DataError
+from scalops.algebra.errors import DataError, UserFunctionError
 from scalops.algebra.folds import Fold
 from scalops.engine.blocks import Block
 from scalops.engine.kernels.kernel import Frame, Kernel, Vector
@@ -192,7 +192,7 @@ class _Pairwise:
     """
 
     def __init__(self, fold: Fold, slots: Sequence[Any], runner: ProcessRunner | None) -> None:
-        self._fields = fold.fields
+        self._fields, self._location = fold.fields, fold.location
         self._kinds: list[ArrayType] = [c.type.strong() for c in fold.combine]
         self._kernel = Kernel(fold.combine, 64)
         self._slots: Sequence[Any] = slots
@@ -239,6 +239,12 @@ class _Pairwise:
             frame = self._own.frame = self._kernel.frame(runner=self._runner)
         self._kernel.prepare(frame, self._slots, self._version)
         results = self._kernel.run(frame, Block(len(left[0]), columns))
+        if any(m is not None and not m.all() for _, m in results):
+            raise UserFunctionError(
+                "the function of reduce gives None for two records that have values",
+                location=self._location,
+                hint="return a value of the records' type",
+            )
         return [v for v, _ in results]
 
     def merge(self, a: Partial, b: Partial) -> Partial:

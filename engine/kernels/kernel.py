@@ -19,8 +19,13 @@ from scalops.algebra.errors import ExecutionError, ScalopsError
 from scalops.algebra.tree import Node
 from scalops.engine.arguments import Argument, Column, Uniform, column
 from scalops.engine.blocks import Array, Block, ColumnData
-from scalops.engine.kernels.batched import batched, refuse_null
-from scalops.engine.kernels.nulls import combined_mask, known_arguments
+from scalops.engine.kernels.batched import batched
+from scalops.engine.kernels.nulls import (
+    ARRAY_MAKERS,
+    combined_mask,
+    known_arguments,
+    null_inside,
+)
 from scalops.engine.kernels.strings import reads_strings, string_step
 from scalops.engine.opaque import bind, call_rows, python_value
 
@@ -258,10 +263,10 @@ class Kernel:
                 arguments = known_arguments(step.node, arguments, own)
             registers[step.target] = _guarded(step, arguments)
             if any(m is not None for m in own) and isinstance(step.node, ex.Call):
-                if step.node.function.name == "assemble":
+                if step.node.function.name in ARRAY_MAKERS:
                     if all(m is None or m.all() for m in own):
                         continue
-                    raise refuse_null(step.node)
+                    raise null_inside(step.node)
                 mask = combined_mask(step.node, arguments, own, rows)
                 if mask is not None:
                     masks[step.target] = mask

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from scalops.algebra.errors import DataError
 from scalops.algebra.expressions import Call
 from scalops.engine.blocks import Array
 
@@ -78,3 +79,16 @@ def known_arguments(call: Call, arguments: list[Any], masks: Masks) -> list[Any]
         pairs = zip(arguments, masks, strict=True)
         return [a if m is None else a | ~_beside(m, a) for a, m in pairs]
     return arguments
+
+
+# Functions that put scalars into an array: a null would be inside it, where none can be.
+ARRAY_MAKERS = ("assemble", "stack", "concatenate")
+
+
+def null_inside(call: Call) -> DataError:
+    """The error of a null among the elements of a vector."""
+    return DataError(
+        f"{call.function.name} found a null; a vector holds none",
+        location=call.location,
+        hint="filter the nulls out, or fill them with np.where",
+    )

@@ -22,7 +22,8 @@ def contract_products(node: Node) -> Node | None:
     s collects the scalar factors of the summand (products, quotients, signs), so that
     Σ -y·x / (1 + e^m) becomes (-y / (1 + e^m)) @ X and no records × features array is made.
     Sound by associativity and commutativity of multiplication, up to rounding: a numeric
-    decision, taken from the program alone. Floating point only, and only where the vector
+    decision, taken from the program alone (factors so large that their product overflows before it
+    meets a small one give another result). Floating point only, and only where the vector
     already has the sum's type; factors that met the vector one after the other meet each other
     in that type, so that no narrow integer overflows that did not before.
     """

@@ -93,7 +93,7 @@ def test_error_of_a_users_function_names_its_line(write: Write, invoke: Invoke) 
     assert result.exit_code == 1
     last = result.stderr.splitlines()[-1]
     assert last.startswith("UserFunctionError: row() raised ValueError: no such row")
-    assert last.endswith("(program.py:32)")
+    assert last.endswith("(program.py:32), in partition 0")
 
 
 def test_error_of_a_users_function_shows_its_traceback(write: Write, invoke: Invoke) -> None:

@@ -30,6 +30,7 @@ class WatchedSource:
         self._partitions, self._blocks = partitions, blocks
         self.block_rows = block_rows(self.schema)
         self.rows = partitions * blocks * self.block_rows
+        self.likely_rows = float(self.rows)
         self.bytes = self.rows * self.schema.bytes_per_row
         self.reads: dict[int, int] = {}
         self.alive = self.most = 0

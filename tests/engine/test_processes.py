@@ -189,7 +189,7 @@ def test_slots_are_those_of_the_call(call: Call) -> None:
 
 def test_array_slots_are_read_only_and_as_they_were(call: Call) -> None:
     def looked_up(v: int) -> Any:
-        return float(w[v]) if not w.flags.writeable else -1.0  # type: ignore[index,attr-defined]
+        return float(w[v]) if not w.flags.writeable else -1.0
 
     w = so.table({"v": np.arange(3.0)}).sum() * np.ones(ROWS)
     function, _ = capture(looked_up)
@@ -224,7 +224,7 @@ def failing(make: Callable[[], Exception], at: int = 30) -> Captured:
         (lambda: ValueError("a\nb"), ValueError),
         (lambda: KeyError("k"), KeyError),
         (lambda: FileNotFoundError(2, "gone", "f"), FileNotFoundError),
-        (lambda: UnicodeDecodeError("utf8", b"x", 0, 1, "bad"), ValueError),
+        (lambda: UnicodeDecodeError("utf8", b"x", 0, 1, "bad"), UnicodeError),
         (lambda: OddError(1, 2), KeyError),
         (lambda: ValueError("\ud800"), ValueError),
         (lambda: OverflowError(1 << 200), OverflowError),
@@ -603,7 +603,8 @@ def framed(content: Any) -> bytes:
 def test_messages_without_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="header"):
         received((MAX_BYTES + 1).to_bytes(8, "little"))
-    for content in (([MAX_BYTES + 1], {}), ([-1], {}), ([], [])):
+    nonsense: list[Any] = [([MAX_BYTES + 1], {}), ([-1], {}), ([], [])]
+    for content in nonsense:
         with pytest.raises(ValueError, match="header"):
             received(framed(content))
     with pytest.raises(EOFError):

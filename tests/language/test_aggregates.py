@@ -193,13 +193,14 @@ def test_over_no_records(kind: str) -> None:
     assert_same(table.mean("a").collect(), np.float64("nan"))
     assert_same(table.mean("x").collect(), np.full(3, np.nan, "float32"))
     assert table.map(lambda r: r.x + r.a).collect().num_rows == 0
-    for make in (
+    programs: list[Callable[[], Any]] = [
         lambda: table.min("a"),
         lambda: table.max("x"),
         lambda: table.max("s"),
         lambda: table.select("a").reduce(operator.add),
-        lambda: table.map(lambda r: r.a).reduce(lambda p, q: p * q - p),
-    ):
+        lambda: table.map(lambda r: r.a).reduce(lambda p, q: p * q + p + q),
+    ]
+    for make in programs:
         with pytest.raises(so.DataError, match="over no records has no value"):
             make().collect()
 

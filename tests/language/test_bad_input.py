@@ -159,6 +159,11 @@ def assemble_of_nulls() -> Any:
     return T.assemble(v=["price", "n"]).collect()
 
 
+@ends_in(so.DataError, "stack found a null; a vector holds none", "np.where")
+def stack_of_nulls() -> Any:
+    return T.map(lambda r: np.array([r.price, r.n])).collect()
+
+
 # Row functions.
 
 
@@ -338,6 +343,23 @@ def reduce_of_records_to_one_value() -> Any:
 @ends_in(so.TraceError, "reduce's function turns 'value' from float64 into float64[2]", "shape")
 def reduce_that_changes_the_shape() -> Any:
     return BARE.reduce(lambda a, b: np.stack([a, b]))
+
+
+@ends_in(
+    so.TraceError,
+    "reduce needs an associative function",
+    "gives np.float64(-4.0) and np.float64(2.0) for the records {'value': np.float64(1.0)}",
+    "map first",
+)
+def reduce_by_a_difference() -> Any:
+    return BARE.reduce(lambda a, b: a - b).collect()
+
+
+@ends_in(
+    so.TraceError, "reduce needs an associative function", "np.float64(2.25) and np.float64(1.75)"
+)
+def reduce_by_an_opaque_mean() -> Any:
+    return BARE.reduce(lambda a, b: (float(a) + b) / 2).collect()
 
 
 @ends_in(so.DataError, "min over no records has no value", "check the filters before it")
@@ -568,6 +590,11 @@ def state_that_becomes_infinite() -> Any:
     return so.loop(1e300, range(9))(lambda v: v * v).collect()
 
 
+@ends_in(so.PlanError, "a loop inside a row function", "so.call")
+def loop_inside_a_row_function() -> Any:
+    return T.map(lambda r: so.loop(0.0, range(2))(lambda v: v + r.price))
+
+
 @ends_in(so.PlanError, "a symbol of a loop's environment is used outside its loop", "model.w")
 def state_outside_its_loop() -> Any:
     kept: list[Any] = []
@@ -635,6 +662,10 @@ NOT_BUILT: dict[str, Callable[[], Any]] = {
         lambda v: v
     ).run(on_iteration=print),
     "limit with a Value as its number": lambda: T.limit(T.count()),
+    "a Table as a field of the environment": lambda: so.loop({"t": T}, range(2))(lambda e: e),
+    "so.where of tables, structures and environments": lambda: so.where(True, T, T),
+    "read_csv(on_error='skip')": lambda: so.read_csv("x", on_error="skip"),
+    "explain(analyze=True)": lambda: T.sum("k").explain(analyze=True),
     "explain's format 'dot'": lambda: T.explain(format="dot"),
 }
 CASES.extend(
@@ -713,7 +744,11 @@ def test_a_broken_parquet_file_is_named(cut: int, tmp_path: Path) -> None:
 def test_a_column_that_a_file_lacks_is_named(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("a,b\n1,2\n")
-    for wrong in (lambda: so.read_csv(path, columns=["z"]), lambda: so.read_csv(path).select("z")):
+    programs: list[Callable[[], Any]] = [
+        lambda: so.read_csv(path, columns=["z"]),
+        lambda: so.read_csv(path).select("z"),
+    ]
+    for wrong in programs:
         with pytest.raises(
             so.SchemaError, match=r"'z'.*\['a', 'b'\]|\['a', 'b'\].*'z'|'z'"
         ) as caught:
@@ -736,11 +771,12 @@ def test_a_bad_field_of_a_csv_file_is_named_with_its_line(tmp_path: Path) -> Non
 
 def test_a_users_exception_is_the_cause_with_its_own_traceback() -> None:
     table = so.table({"k": np.arange(1, 100)})
-    for program in (
+    programs: list[Callable[[], Any]] = [
         lambda: table.map(step).collect(),
         lambda: table.map(so.udf(step, returns=so.int64)).collect(),
         lambda: table.filter(so.udf(lambda r: step(r) > 0, returns=so.bool_)).count().collect(),
-    ):
+    ]
+    for program in programs:
         with pytest.raises(so.UserFunctionError) as caught:
             program()
         cause = caught.value.__cause__

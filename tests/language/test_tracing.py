@@ -674,7 +674,7 @@ def test_an_opaque_reduce_reads_each_iterations_fields(table: so.Table) -> None:
 
     cap = 0.0
     for _ in range(4):
-        cap = functools.reduce(lambda p, q, c=cap: min(max(p, q), c), A.tolist()) + 1.5
+        cap = min(max(A.tolist()), cap) + 1.5
     assert so.loop({"cap": 0.0}, range(4))(body).collect()["cap"] == cap
 
 
@@ -751,3 +751,36 @@ def test_a_record_cannot_be_changed(table: so.Table, mark: Mark) -> None:
 
     with pytest.raises(so.SchemaError, match="a record cannot be changed"):
         table.map(mark(f))
+
+
+# Samples stand for the whole only where they can.
+
+
+def test_a_matrix_that_only_the_sample_makes_singular_is_no_error() -> None:
+    x = np.repeat(np.eye(20), 3, axis=0)
+    y = x @ np.arange(20.0)
+    table = so.table({"x": x, "y": y})
+    w = np.linalg.solve(table.sum(lambda r: np.outer(r.x, r.x)), table.sum(lambda r: r.x * r.y))
+    for row in (lambda r: r.x @ w - r.y, so.udf(lambda r: float(r.x @ w - r.y))):
+        np.testing.assert_allclose(records(table.map(row)), np.zeros(60), atol=1e-12)
+
+
+def test_a_record_at_which_numpy_itself_fails_is_told_by_the_run() -> None:
+    table = so.table({"x": np.ones((3, 4)), "k": [0, 1, 9]})
+    with pytest.raises(so.ExecutionError, match="index 9 is out of bounds") as caught:
+        table.map(lambda r: r.x[r.k]).collect()
+    assert caught.value.location is not None
+    assert caught.value.location.line == line() - 2
+
+
+def test_a_function_behind_a_value_that_raises_is_the_users_error() -> None:
+    def fails(r: Any) -> Any:
+        if r.a > 2:
+            raise ValueError("too large")
+        return r.a
+
+    table = so.table({"a": A})
+    total = table.map(so.udf(fails, returns=so.float64)).sum()
+    with pytest.raises(so.UserFunctionError, match=r"too large.*'a': 3.0") as caught:
+        table.map(lambda r: r.a * total).collect()
+    assert isinstance(caught.value.__cause__, ValueError)

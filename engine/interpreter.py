@@ -350,7 +350,8 @@ def apply_function(node: ex.Call, arguments: list[Any]) -> Any:
     kind = node.any_type
     if any(a is None for a in arguments):
         if name == "where":
-            return arguments[1] if arguments[0] is not None and arguments[0] else arguments[2]
+            chosen = arguments[1] if arguments[0] is not None and arguments[0] else arguments[2]
+            return as_numpy(chosen, node.type)
         if name in _KLEENE and kind == BOOL:
             known = [None if a is None else bool(a) for a in arguments]
             return _KLEENE[name](*known)

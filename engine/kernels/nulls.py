@@ -82,7 +82,7 @@ def known_arguments(call: Call, arguments: list[Any], masks: Masks) -> list[Any]
 
 
 # Functions that put scalars into an array: a null would be inside it, where none can be.
-ARRAY_MAKERS = ("assemble", "stack", "concatenate")
+ARRAY_MAKERS = ("assemble", "stack")
 
 
 def null_inside(call: Call) -> DataError:

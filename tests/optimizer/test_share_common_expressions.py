@@ -64,13 +64,6 @@ def test_fires(golden: Golden) -> None:
             lambda r: {"a": r.y + np.exp(so.lit(2.0)), "b": r.y - np.exp(so.lit(2.0))},
             id="reads no column",
         ),
-        pytest.param(
-            lambda r: {
-                "a": np.where(r.y, 1, np.exp(so.lit(1))) * r.s1,
-                "b": np.where(r.y, 1, np.exp(so.lit(1))),
-            },
-            id="weakly typed",
-        ),
     ],
 )
 def test_stays(f: object) -> None:

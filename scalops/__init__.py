@@ -28,6 +28,7 @@ if _TYPE_CHECKING:
     )
     from scalops.environment import Environment
     from scalops.functions import (
+        assume_associative,
         bool_,
         cast,
         float32,
@@ -68,6 +69,7 @@ __all__ = [
     "UserFunctionError",
     "Value",
     "WorkerLost",
+    "assume_associative",
     "bool_",
     "cast",
     "collect",
@@ -110,6 +112,7 @@ _EXPORTS = {
     ),
     "scalops.environment": ("Environment",),
     "scalops.functions": (
+        "assume_associative",
         "bool_",
         "cast",
         "float32",

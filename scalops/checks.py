@@ -45,7 +45,8 @@ def check_traces(job: Job, checked: MutableMapping[Node, bool]) -> None:
     interpreter = Interpreter(CHECK_ROWS, starts)
     for node, inputs, function in waiting:
         _compare(function, inputs, interpreter)
-        if isinstance(node, Fold) and node.kind == "reduce" and node.output == 0:
+        first = isinstance(node, Fold) and node.kind == "reduce" and node.output == 0
+        if first and not function.assumed_associative:
             _associate(function, inputs[0], interpreter)
         checked[node] = True
 
@@ -112,15 +113,36 @@ def _associate(function: RowFunction, source: Operator, interpreter: Interpreter
     for a, b, c in zip(rows, rows[1:], rows[2:], strict=False):
         if any(v is None for r in (a, b, c) for v in r.values()):
             continue
-        first, second = combine(combine(a, b), c), combine(a, combine(b, c))
-        for left, right in zip(first.values(), second.values(), strict=True):
-            if not same_value(left, right) and _is_finite(left) and _is_finite(right):
+        ab, bc = combine(a, b), combine(b, c)
+        first, second = combine(ab, c), combine(a, bc)
+        for name, left in first.items():
+            right = second[name]
+            # Rounding is judged by the largest number on the way: a sum may cancel.
+            scale = max(_size(r[name]) for r in (a, b, c, ab, bc, first, second))
+            if _is_finite(left) and _is_finite(right) and not _close(left, right, scale):
                 raise TraceError(
                     f"reduce needs an associative function, f(f(a, b), c) = f(a, f(b, c)); this one"
                     f" gives {left!r} and {right!r} for the records {_shown((a, b, c))}",
                     location=function.location,
-                    hint="map first, then reduce by a sum, a product, a least or a greatest",
+                    hint="map first, then reduce by a sum, a product, a least or a greatest;"
+                    " so.assume_associative(f) silences this",
                 )
+
+
+_ROUNDING = 1e-6
+
+
+def _size(value: Any) -> float:
+    array = np.asarray(value)
+    numeric = array.dtype.kind in "biuf"
+    return float(np.max(np.abs(array.astype(np.float64)), initial=0.0)) if numeric else 0.0
+
+
+def _close(left: Any, right: Any, scale: float) -> bool:
+    a, b = np.asarray(left), np.asarray(right)
+    if a.dtype.kind not in "biuf":
+        return bool(np.array_equal(a, b))
+    return _size(a.astype(np.float64) - b.astype(np.float64)) <= _ROUNDING * scale
 
 
 def _is_finite(value: Any) -> bool:

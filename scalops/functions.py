@@ -11,7 +11,7 @@ from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.functions import elementwise
 from scalops.environment import Environment
 from scalops.not_yet import refuse
-from scalops.rows import Udf
+from scalops.rows import Associative, Udf
 from scalops.structured import StructuredValue
 from scalops.table import Table
 from scalops.value import Value, apply, cast_name, holds_value
@@ -57,6 +57,11 @@ def lit(value: Any) -> Value:
     from scalops.value import expression_of
 
     return Value(expression_of(value, "lit"))
+
+
+def assume_associative(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a function for `reduce` whose associativity is not to be tested."""
+    return Associative(f)
 
 
 def udf(f: Callable[..., Any] | None = None, *, returns: Any = None, batch: bool = False) -> Any:

@@ -15,7 +15,7 @@ TABLE_METHODS = (
 
 FUNCTIONS = (
     "read_ipc", "read_json", "read_libsvm", "read_text", "load", "empty", "join", "cogroup",
-    "Aggregate", "range", "call", "grad", "value_and_grad", "random", "assume_associative",
+    "Aggregate", "range", "call", "grad", "value_and_grad", "random",
     "softmax", "logsumexp", "one_hot", "coalesce", "is_null", "dense", "hash", "hashed_counts",
     "sparse_vector", "put", "config", "cumsum", "cummin", "cummax", "cumprod", "cumsumprod",
     "sum", "mean", "min", "max", "count", "any", "all", "first", "last", "var", "std",

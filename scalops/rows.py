@@ -52,6 +52,7 @@ class RowFunction:
     captured: Captured | None
     slots: tuple[Expression, ...]
     location: Location | None
+    assumed_associative: bool = False
 
     @property
     def named(self) -> tuple[tuple[str, Expression], ...]:
@@ -61,6 +62,16 @@ class RowFunction:
     @property
     def is_opaque(self) -> bool:
         return any(isinstance(o, Item) and isinstance(o.source, Opaque) for o in self.outputs)
+
+
+class Associative:
+    """A function marked by `so.assume_associative`."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
 
 
 class Udf:

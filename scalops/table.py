@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,7 +17,7 @@ from scalops.algebra.functions import function
 from scalops.algebra.operators import Named, Operator
 from scalops.algebra.schema import Schema
 from scalops.not_yet import refuse, refuse_method
-from scalops.rows import RowFunction, known_combiner, trace_rows
+from scalops.rows import Associative, RowFunction, known_combiner, trace_rows
 from scalops.structured import StructuredValue
 from scalops.value import Value, expression_of
 
@@ -378,7 +379,9 @@ def _reduce_folds(
     location = user_location()
     schema = source.schema
     names = None if schema.bare else schema.names
-    known = known_combiner(f)
+    assumed = isinstance(f, Associative)
+    combine = f.function if isinstance(f, Associative) else f
+    known = known_combiner(combine)
     if known is not None:
         folds = tuple(
             Fold(n if names else "reduce", known, (Column(n, k),), location=location)
@@ -386,7 +389,8 @@ def _reduce_folds(
         )
         return source, folds, names
     for _ in range(3):
-        made = trace_rows(f, (source, source), "reduce")
+        made = trace_rows(combine, (source, source), "reduce")
+        made = replace(made, assumed_associative=assumed)
         if made.names != names:
             raise TraceError(
                 f"reduce's function returns {_listed(made.names)};"

@@ -344,7 +344,8 @@ def lift(value: Any) -> Expression | None:
         items = [lift(item) for item in value]
         if not items or any(item is None for item in items):
             return None
-        return call(arrays.STACK, *[i for i in items if i is not None], axis=0)
+        known = [i for i in items if i is not None]
+        return call(arrays.STACK, *known, axis=0, location=user_location())
     if isinstance(value, (list, tuple)) and value:
         return lift_sequence(value)
     if isinstance(value, (bool, int, float, str, np.ndarray, np.generic, date, timedelta)):

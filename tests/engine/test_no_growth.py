@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
 import tracemalloc
 import warnings
@@ -267,8 +268,16 @@ def test_each_index_is_done_once_by_any_number_of_threads() -> None:
 
 def test_an_interrupt_waits_for_the_helpers() -> None:
     own = ThreadPool(2)
-    helping, interrupted, ended = threading.Event(), threading.Event(), threading.Event()
+    helping, interrupted, returned = threading.Event(), threading.Event(), threading.Event()
+    early: list[bool] = []
     main = threading.get_ident()
+
+    def waits_for_helpers() -> bool:
+        frame, names = sys._current_frames().get(main), set()
+        while frame is not None:
+            names.add(frame.f_code.co_name)
+            frame = frame.f_back
+        return "acquire" in names and "work" not in names
 
     def interrupt(*_: Any) -> None:
         interrupted.set()
@@ -279,17 +288,20 @@ def test_an_interrupt_waits_for_the_helpers() -> None:
             helping.wait()
             return
         helping.set()
+        while not waits_for_helpers():
+            os.sched_yield()
         signal.pthread_kill(main, signal.SIGINT)  # while the caller waits for this helper
         interrupted.wait()
-        ended.set()
+        early.append(returned.wait(0.05))  # long enough for a caller that does not wait
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
             own.run(task, 2)
+        returned.set()
     finally:
         signal.signal(signal.SIGINT, before)
-    assert ended.is_set()
+    assert early == [False]
     own.close()
     assert not [t for t in threading.enumerate() if t in own._threads]
 

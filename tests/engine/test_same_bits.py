@@ -103,6 +103,7 @@ def skewed_filter(t: so.Table) -> Any:
 def statistics(t: so.Table) -> Any:
     """The plain folds."""
     return [
+        t.sum("x"),
         t.mean(lambda r: r.x * r.g),
         t.min(lambda r: r.x),
         t.max(lambda r: np.exp(r.x)),

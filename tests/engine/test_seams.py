@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import gc
 import os
 import subprocess
 import sys
+import threading
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +89,35 @@ def test_seam_a_table_may_be_cached_in_part() -> None:
     run([iterated(t, 5)], 1, budget)
     times = [n // 3 for n in source.reads.values()]
     assert sorted(times) == [1, 1, 1, 5, 5, 5]
+
+
+def test_seam_a_partition_that_does_not_fit_leaves_its_share_to_others() -> None:
+    source, t = watched()
+    plan = planned(job_of(iterated(t)))
+    (number,) = [s.number for s in plan.stages if isinstance(s.sink, pp.CacheTable)]
+    budget = MemoryBudget(source.bytes // 2 + source.bytes // 12)
+    backend = Backend(1, budget, False)
+    backend.start(plan)
+    info = backend.load(number)
+    assert info.cached == 3
+    assert budget.held == info.bytes
+    backend.stop()
+
+
+def test_seam_a_stopped_backend_holds_no_block() -> None:
+    source, t = watched(2, 2)
+    plan = planned(job_of(t, t.repartition(4)))
+    backend = Backend(1, None, False)
+    backend.start(plan)
+    (exchange,) = [s.number for s in plan.stages if isinstance(s.sink, pp.Exchange)]
+    gathers = [s.number for s in plan.stages if isinstance(s.sink, pp.Gather)]
+    backend.exchange(exchange)
+    for gather in gathers:
+        backend.fetch(gather, 0)
+    assert source.alive > 4
+    backend.stop()
+    gc.collect()
+    assert source.alive == 0
 
 
 def test_seam_a_prefix_reads_no_more_than_it_needs() -> None:
@@ -309,6 +340,30 @@ def test_seam_replan_hears_measurements_and_its_change_is_applied(
     assert backends[0].changes == []
     assert backends[1].changes == [pp.Change(frozenset(folds))] * 4
     assert bits(changed) == bits(plain)
+
+
+def test_seam_an_inline_stage_runs_on_the_calling_thread() -> None:
+    source, t = watched()
+    used: set[int] = set()
+    together = threading.Barrier(2, timeout=20)
+    blocks = iter([True] * 2)
+
+    def read(partition: int) -> None:
+        used.add(threading.get_ident())
+        if next(blocks, False):
+            together.wait()  # the first two blocks are read by two threads, or never
+
+    source.on_read = read
+    plan = planned(job_of(t.sum(lambda r: r.x)))
+    backend = Backend(2, None, False)
+    backend.start(plan)
+    backend.run_stage(0)
+    assert len(used) == 2
+    used.clear()
+    backend.change(pp.Change(frozenset({0})))
+    backend.run_stage(0)
+    assert used == {threading.get_ident()}
+    backend.stop()
 
 
 def test_seam_sessions_pass_the_optimizers_replan(monkeypatch: pytest.MonkeyPatch) -> None:

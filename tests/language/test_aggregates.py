@@ -287,3 +287,17 @@ def test_values_combine_over_several_tables() -> None:
     assert_same(centred.collect(), a.var(), rtol=1e-9)
     above = left.filter(lambda r: r.a > right.max("b")).count()
     assert above.collect() == np.count_nonzero(a > b.max())
+
+
+def test_assume_associative_silences_the_test_of_associativity() -> None:
+    numbers = so.table({"x": np.arange(1.0, 6.0)}).map(lambda r: r.x)
+    with pytest.raises(so.TraceError, match="associative"):
+        numbers.reduce(lambda a, b: a - b).collect()
+    assumed = numbers.reduce(so.assume_associative(lambda a, b: a - b)).collect()
+    assert np.isfinite(assumed)
+
+
+def test_rounding_after_cancellation_is_no_counterexample() -> None:
+    values = np.array([1e12, 1.0, -1e12, 3.0, 1e-3])
+    total = so.table({"x": values}).map(lambda r: r.x).reduce(lambda a, b: a + b + 0.0).collect()
+    np.testing.assert_allclose(total, values.sum(), rtol=1e-3)

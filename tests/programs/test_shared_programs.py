@@ -58,6 +58,8 @@ def test_runs_through_the_command_line(program: Path) -> None:
 
 def test_gives_the_same_bits_for_any_threads_and_memory(program: Path) -> None:
     module = load(program)
+    # A budget below the table reads the file again in each iteration: fewer of them will do.
+    few = {"eps": 1e-2} if program.stem == "logistic_regression" else {}
     results = []
     for options in (
         {"threads": 1},
@@ -67,7 +69,7 @@ def test_gives_the_same_bits_for_any_threads_and_memory(program: Path) -> None:
         {"threads": 4, "memory": "1MB"},
     ):
         with so.session(**options):
-            results.append(bits(so.collect(module.main())))
+            results.append(bits(so.collect(module.main(**few))))
     assert all(r == results[0] for r in results)
 
 

@@ -29,7 +29,7 @@ from scalops.engine.pipelines import (
     own_bytes,
 )
 from scalops.engine.reduction import combine_stream, combine_tree, leaf_count, leaf_ranges
-from scalops.engine.threads import ThreadPool
+from scalops.engine.threads import Task, ThreadPool
 
 if TYPE_CHECKING:
     from scalops.engine.processes import ProcessRunner
@@ -94,6 +94,14 @@ class EmbeddedBackend:
     def cancel(self) -> None:
         if hasattr(self, "_runtime"):
             self._runtime.cancelled = True
+        self._abandon()
+
+    def _abandon(self) -> None:
+        if self._runner is not None:
+            self._runner.abandon()
+
+    def _run(self, task: Task, count: int) -> None:
+        self._pool.run(task, count, abandon=self._abandon)
 
     def lost(self) -> tuple[str, ...]:
         return () if self._runner is None else self._runner.lost()
@@ -157,7 +165,7 @@ class EmbeddedBackend:
                 partials[index] = leaf(worker, index)
 
             try:
-                self._pool.run(task, leaves)
+                self._run(task, leaves)
             finally:
                 self._budget.release(held)
             combined = combine_tree(partials, merge)
@@ -200,7 +208,7 @@ class EmbeddedBackend:
         self.release(sink.number)
         table = _CachedTable(self._pipelines[stage], self._budget, f"cache {sink.number}")
         self._runtime.tables[sink.number] = table
-        self._pool.run(table.fill, table.partitions())
+        self._run(table.fill, table.partitions())
         return table.info()
 
     def exchange(self, stage: int) -> TableInfo:
@@ -218,7 +226,7 @@ class EmbeddedBackend:
                     received[partition].append(block)
 
         try:
-            self._pool.run(task, pipeline.partitions())
+            self._run(task, pipeline.partitions())
         except BaseException:
             self._budget.release(owner)
             raise
@@ -243,7 +251,7 @@ class EmbeddedBackend:
             with in_partition(partition):
                 parts[partition] = list(pipeline.blocks(partition, worker))
 
-        self._pool.run(task, len(parts))
+        self._run(task, len(parts))
         self._gathered[stage] = parts
 
     def release(self, table: int) -> None:

@@ -119,6 +119,7 @@ class _Call:
     arguments: Sequence[Argument]
     names: tuple[str, ...] | None
     kinds: Sequence[ArrayType]
+    generation: int
     results: dict[int, list[Column]] = field(default_factory=dict)
     failed_at: int | None = None
     error: BaseException | None = None
@@ -168,6 +169,7 @@ class ProcessRunner:
         self._free = threading.Condition()
         self._lost: list[str] = []
         self._stopped = False
+        self._generation = 0  # of calls: all before the last `abandon` are given up
         # Runs at exit too. A forked child must leave the workers to its parent.
         self._end = weakref.finalize(self, _vacate_all, self._seats, os.getpid())
 
@@ -185,7 +187,8 @@ class ProcessRunner:
         Raises: UserFunctionError as it does, for the first record that fails; WorkerLost where
         the function ends its process, again and again.
         """
-        call = _Call(captured, _key(captured, names, kinds), slots, arguments, names, kinds)
+        key = _key(captured, names, kinds)
+        call = _Call(captured, key, slots, arguments, names, kinds, self._generation)
         size = max(1, -(-rows // len(self._seats)))
         batches = [_Batch(a, min(rows, a + size)) for a in range(0, rows, size)] or [_Batch(0, 0)]
         self._run(call, batches)
@@ -207,6 +210,15 @@ class ProcessRunner:
         """Process ids of the workers that have been started."""
         return tuple(s.worker.process.pid for s in self._seats if s.worker is not None)
 
+    def abandon(self) -> None:
+        """Give up the calls that run: their workers are ended, and they raise."""
+        with self._free:
+            self._generation += 1
+            for seat in self._seats:
+                if seat.owner is not None and seat.worker is not None:
+                    seat.worker.process.kill()
+            self._free.notify_all()
+
     def stop(self) -> None:
         """End the workers; nothing can be called afterwards."""
         with self._free:
@@ -225,10 +237,10 @@ class ProcessRunner:
         token = object()
         replies = selectors.DefaultSelector()
         try:
-            self._start(len(batches))
+            self._start(call, len(batches))
             while True:
                 waiting = deque(b for b in waiting if call.wants(b))
-                while waiting and (seat := self._take(token, wait=not busy)) is not None:
+                while waiting and (seat := self._take(call, token, wait=not busy)) is not None:
                     batch = waiting.popleft()
                     if self._ask(seat, call, batch):
                         busy[seat] = batch
@@ -254,18 +266,18 @@ class ProcessRunner:
             self._give(own)
             replies.close()
 
-    def _start(self, wanted: int) -> None:
+    def _start(self, call: _Call, wanted: int) -> None:
         """Start empty seats' workers together: each needs its time to import."""
         with self._free:
-            self._refuse_stopped()
+            self._refuse(call)
             for seat in self._seats[:wanted]:
                 if seat.owner is None and seat.worker is None:
                     seat.worker = _Worker()
 
-    def _take(self, token: object, wait: bool) -> _Seat | None:
+    def _take(self, call: _Call, token: object, wait: bool) -> _Seat | None:
         with self._free:
             while True:
-                self._refuse_stopped()
+                self._refuse(call)
                 for seat in self._seats:
                     if seat.owner is None:
                         seat.owner = token
@@ -274,9 +286,11 @@ class ProcessRunner:
                     return None
                 self._free.wait()
 
-    def _refuse_stopped(self) -> None:
+    def _refuse(self, call: _Call) -> None:
         if self._stopped:
             raise ExecutionError("the worker processes have been stopped")
+        if call.generation != self._generation:
+            raise ExecutionError(f"{call.captured.name} was given up")
 
     def _give(self, seats: Sequence[_Seat]) -> None:
         with self._free:
@@ -287,7 +301,7 @@ class ProcessRunner:
     def _ask(self, seat: _Seat, call: _Call, batch: _Batch) -> bool:
         """Send a batch; False where the worker is gone."""
         with self._free:
-            self._refuse_stopped()
+            self._refuse(call)
             if seat.worker is None:
                 seat.worker = _Worker()
         seat.waiting = True
@@ -321,6 +335,8 @@ class ProcessRunner:
         worker = seat.worker
         assert worker is not None
         seat.vacate()
+        with self._free:
+            self._refuse(call)
         self._lost.append(f"process {worker.process.pid}")
         self._give([seat])
         batch.lost += 1

@@ -34,8 +34,18 @@ class ThreadPool:
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
-    def run(self, task: Task, count: int, inline: bool = False) -> None:
-        """Call task(worker, index) for every index; the first exception is raised."""
+    def run(
+        self,
+        task: Task,
+        count: int,
+        inline: bool = False,
+        abandon: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Call task(worker, index) for every index; the first exception is raised.
+
+        After an exception of the caller's own, an interrupt say, `abandon` is called, which may
+        cut the other workers' tasks short; they are waited for, until a second interrupt.
+        """
         if inline or self.size == 1 or count <= 1:
             for index in range(count):
                 task(0, index)
@@ -45,7 +55,10 @@ class ThreadPool:
         self._start(helpers)
         following = itertools.count()  # its next() is atomic under the interpreter lock
         failures: list[BaseException] = []
+        begun: list[int] = []
         ended: list[int] = []
+        closed: list[bool] = []
+        beginning = threading.Lock()
         finished = threading.Semaphore(0)
 
         def work(worker: int) -> None:
@@ -62,6 +75,10 @@ class ThreadPool:
 
         def helper(worker: int) -> Callable[[], None]:
             def call() -> None:
+                with beginning:
+                    if closed:
+                        return
+                    begun.append(worker)
                 try:
                     work(worker)
                 finally:
@@ -76,11 +93,20 @@ class ThreadPool:
             work(0)
         except BaseException as error:  # an interrupt between two tasks
             failures.append(error)
-        while len(ended) < helpers:  # an interrupt must not leave them at work
+        with beginning:
+            closed.append(True)  # who has not begun by now is not needed
+        if failures:
+            abandon()
+        interrupted = False
+        while len(ended) < len(begun):  # an interrupt must not leave them at work
             try:
                 finished.acquire()
             except BaseException as error:
                 failures.append(error)
+                if interrupted:
+                    raise
+                interrupted = True
+                abandon()
         if failures:
             raise failures[0]
 

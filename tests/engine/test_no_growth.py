@@ -306,6 +306,28 @@ def test_an_interrupt_waits_for_the_helpers() -> None:
     assert not [t for t in threading.enumerate() if t in own._threads]
 
 
+def test_a_helper_that_has_not_begun_is_not_waited_for() -> None:
+    own = ThreadPool(2)
+    stuck, leave = threading.Event(), threading.Event()
+
+    def hold(worker: int, index: int) -> None:
+        if worker:
+            stuck.set()
+            leave.wait()
+        else:
+            stuck.wait()
+
+    holding = threading.Thread(target=own.run, args=(hold, 2))
+    holding.start()
+    stuck.wait()  # the one helper is busy
+    done: list[int] = []
+    own.run(lambda worker, index: done.append(index), 10)
+    assert done == list(range(10))
+    leave.set()
+    holding.join()
+    own.close()
+
+
 def test_a_closed_pool_leaves_no_thread() -> None:
     before = threading.active_count()
     own = ThreadPool(4)

@@ -429,6 +429,57 @@ def test_an_interrupt_ends_workers_that_compute(tmp_path: Path) -> None:
     made.stop()
 
 
+def test_an_abandoned_call_ends(runner: ProcessRunner, tmp_path: Path) -> None:
+    marker = tmp_path / "started"
+
+    def forever(v: int) -> int:
+        open(marker, "w").close()
+        threading.Event().wait()
+        return v
+
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            runner.call_rows(captured(forever), runner.slots([]), [numbers()], ROWS, None, [INT64])
+        except ExecutionError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not marker.exists():
+        os.sched_yield()
+    runner.abandon()
+    thread.join()
+    assert [str(e) for e in raised] == ["forever() was given up"]
+    assert len(set(pids(runner))) == 2
+
+
+def test_an_interrupted_plan_leaves_no_function_at_work(tmp_path: Path) -> None:
+    """Two threads' functions wait for ever; the interrupt reaches only the first."""
+    t = so.table({"x": np.ones((1_200, 1_000)), "k": np.arange(1_200)})
+    folder = str(tmp_path)
+
+    def forever(r: Any) -> float:
+        open(f"{folder}/{os.getpid()}", "w").close()
+        threading.Event().wait()
+        return 1.0
+
+    main = threading.get_ident()
+
+    def interrupt() -> None:
+        while len(list(tmp_path.iterdir())) < 2:
+            os.sched_yield()
+        signal.pthread_kill(main, signal.SIGINT)
+
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    with so.session(processes=2, threads=2), pytest.raises(KeyboardInterrupt):
+        t.map(so.udf(forever, returns=so.float64)).sum().collect()
+    watcher.join()
+    assert all(gone(int(p.name)) for p in tmp_path.iterdir())
+
+
 def test_the_terminals_interrupt_does_not_reach_workers(runner: ProcessRunner) -> None:
     pids(runner)
     for worker in runner.workers():

@@ -88,6 +88,8 @@ FOLDS = {
         FoldKind("add_scaled", _weighted),
         FoldKind("sum_outer", _products, 0),
         FoldKind("add_outer", _products),
+        FoldKind("mean_scaled", _weighted, float("nan")),
+        FoldKind("mean_outer", _products, float("nan")),
     )
 }
 

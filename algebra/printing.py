@@ -64,10 +64,12 @@ def fold_text(fold: Fold, names: Names | None = None) -> str:
             return "is_empty()"
         case "add":
             return f"sum({arguments[0]})"
-        case "sum_scaled" | "add_scaled":
-            return f"sum({_factor(arguments[0])} * {_factor(arguments[1])}) as s @ X"
-        case "sum_outer" | "add_outer":
-            return f"sum(outer({arguments[0]}, {arguments[1]})) as U.T @ V"
+        case "sum_scaled" | "add_scaled" | "mean_scaled":
+            word = "mean" if fold.kind == "mean_scaled" else "sum"
+            return f"{word}({_factor(arguments[0])} * {_factor(arguments[1])}) as s @ X"
+        case "sum_outer" | "add_outer" | "mean_outer":
+            word = "mean" if fold.kind == "mean_outer" else "sum"
+            return f"{word}(outer({arguments[0]}, {arguments[1]})) as U.T @ V"
         case "reduce":
             combined = printer.text(fold.combine[fold.output])
             return f"reduce({', '.join(arguments)}; {combined})"

@@ -253,7 +253,7 @@ class Interpreter:
         match fold.kind:
             case "count":
                 return state
-            case "mean":
+            case "mean" | "mean_scaled" | "mean_outer":
                 return as_numpy(state[0] / state[1], fold.type)
             case "reduce":
                 return as_numpy(state[fold.output], fold.type)
@@ -383,16 +383,16 @@ def _step(fold: Fold, state: Any, values: list[Any], combine: Callable[..., list
         return combine((left, right))
     with np.errstate(all="ignore"):
         value = _contribution(fold, values)
-        if fold.kind == "mean":
+        if fold.kind.startswith("mean"):
             return (value, 1) if state is None else (state[0] + value, state[1] + 1)
         return value if state is None else _COMBINE[fold.kind](state, value)
 
 
 def _contribution(fold: Fold, values: list[Any]) -> Any:
     match fold.kind:
-        case "sum_scaled" | "add_scaled":
+        case "sum_scaled" | "add_scaled" | "mean_scaled":
             return np.multiply(values[0], values[1])
-        case "sum_outer" | "add_outer":
+        case "sum_outer" | "add_outer" | "mean_outer":
             return np.multiply.outer(values[0], values[1])
         case "sum" | "mean" | "any" | "all":
             return np.asarray(values[0]).astype(fold.type.numpy)[()]
@@ -408,7 +408,7 @@ _COMBINE: dict[str, Callable[[Any, Any], Any]] = {
     "any": np.logical_or, "all": np.logical_and, "logical_or": np.logical_or,
     "logical_and": np.logical_and, "bitwise_or": np.bitwise_or, "bitwise_and": np.bitwise_and,
 }  # fmt: skip
-assert set(_COMBINE) | {"count", "is_empty", "mean"} == set(FOLDS)
+assert set(_COMBINE) | {"count", "is_empty", "mean", "mean_scaled", "mean_outer"} == set(FOLDS)
 
 
 def as_numpy(value: Any, kind: ArrayType) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scalops.optimizer.rewriter import Phase
 from scalops.optimizer.rules.cache_invariants import cache_invariants
+from scalops.optimizer.rules.cache_shared import cache_shared
 from scalops.optimizer.rules.contract_products import contract_products
 from scalops.optimizer.rules.fold_constants import fold_constants
 from scalops.optimizer.rules.fuse_map_reduce_update import fuse_map_reduce_update
@@ -13,14 +14,18 @@ from scalops.optimizer.rules.merge_filters import merge_filters
 from scalops.optimizer.rules.merge_maps import merge_maps
 from scalops.optimizer.rules.push_columns_into_scan import push_columns_into_scan
 from scalops.optimizer.rules.push_filter_down import push_filter_down
+from scalops.optimizer.rules.push_limit_down import push_limit_down
 from scalops.optimizer.rules.share_common_expressions import share_common_expressions
 
 PHASES = (
     # First: the boundary between what a loop changes and what it does not. Later phases merge
     # maps on either side of it, never across, so invariant work is not pulled into the loop.
-    Phase("invariants", (cache_invariants,)),
-    # Filters before maps: a filter that moved down leaves two maps side by side.
-    Phase("simplify", (fold_constants, merge_filters, push_filter_down, merge_maps)),
+    # Tables shared by several passes likewise, while they can still be told apart.
+    Phase("invariants", (cache_invariants, cache_shared)),
+    # Filters and limits before maps: one that moved down leaves two maps side by side.
+    Phase(
+        "simplify", (fold_constants, merge_filters, push_filter_down, push_limit_down, merge_maps)
+    ),
     # After simplify: folds of one table now name the same input.
     Phase("aggregates", (merge_aggregates,)),
     # Before hoisting: a scaled vector hoisted as a column would hide the product, and would
@@ -29,7 +34,10 @@ PHASES = (
     # After contractions: what is left of the loop's record expressions is what it computes.
     Phase("hoist", (hoist_invariants,)),
     # Hoisted columns stand above the table that a cache holds: merge them into one map.
-    Phase("simplify again", (fold_constants, merge_filters, push_filter_down, merge_maps)),
+    Phase(
+        "simplify again",
+        (fold_constants, merge_filters, push_filter_down, push_limit_down, merge_maps),
+    ),
     # Before columns: a shared expression may be the only reader of a column.
     Phase("share", (share_common_expressions,)),
     Phase("columns", (push_columns_into_scan,)),

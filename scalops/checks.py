@@ -19,8 +19,8 @@ import numpy as np
 from scalops.algebra.errors import ScalopsError, TraceError
 from scalops.algebra.expressions import Captured
 from scalops.algebra.folds import Fold
-from scalops.algebra.operators import Aggregate, Job, Loop, Operator
-from scalops.algebra.tree import Node, walk
+from scalops.algebra.operators import Aggregate, Job, Loop, Operator, Scan
+from scalops.algebra.tree import Node, find, walk
 from scalops.engine.interpreter import Interpreter, Starts, same_value
 from scalops.engine.opaque import bind
 from scalops.engine.records import Record, take_apart
@@ -72,7 +72,11 @@ def _compare(function: RowFunction, inputs: tuple[Operator, ...], interpreter: I
     slots = [interpreter.value(s) for s in function.slots]
     plain = bind(function.captured, slots)
     evaluate = interpreter.evaluator(function.outputs)
-    for arguments in sample_arguments(interpreter, inputs, CHECK_ROWS, lambda v: v):
+    samples = sample_arguments(interpreter, inputs, CHECK_ROWS, lambda v: v)
+    if _may_hold_null(inputs[0]) and _asks_for_none(plain):
+        # The first null may come after the sample, and `is None` cannot be seen in a trace.
+        samples = [*samples, *_with_nulls(samples[:1], inputs[0])]
+    for arguments in samples:
         records = tuple(
             dict(a._values) if isinstance(a, Record) else {"value": a} for a in arguments
         )
@@ -96,6 +100,25 @@ def _compare(function: RowFunction, inputs: tuple[Operator, ...], interpreter: I
         for mine, theirs in zip(traced, values, strict=True):
             if not same_value(mine, theirs):
                 raise _differs(function, theirs, mine, records)
+
+
+def _may_hold_null(table: Operator) -> bool:
+    """Whether a null may come from the sources, as far as they know."""
+    return any(getattr(s.source, "may_hold_null", True) for s in find((table,), Scan))
+
+
+def _with_nulls(samples: list[tuple[Any, ...]], table: Operator) -> list[tuple[Any, ...]]:
+    """The sampled arguments with each scalar column of the first record null in turn."""
+    made: list[tuple[Any, ...]] = []
+    for first, *rest in samples:
+        for name, kind in table.schema:
+            if kind.shape:
+                continue
+            if isinstance(first, Record):
+                made.append((Record({**first._values, name: None}), *rest))
+            else:
+                made.append((None, *rest))
+    return made
 
 
 def _associate(function: RowFunction, source: Operator, interpreter: Interpreter) -> None:

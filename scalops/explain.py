@@ -57,7 +57,12 @@ def explain(
         }
         if trace:
             made["trace"] = [
-                {"phase": f.phase, "rule": f.rule, "before": _one(f.before), "after": _one(f.after)}
+                {
+                    "phase": f.phase,
+                    "rule": f.rule,
+                    "before": _tree(f.before),
+                    "after": _tree(f.after),
+                }
                 for f in firings
             ]
         return json.dumps(made, indent=2)
@@ -157,9 +162,8 @@ def _rows(count: float) -> str:
     return f"{count:,.0f}".replace(",", "_")
 
 
-def _one(node: Node) -> str:
-    shown = PlanPrinter(node).display(node) if not isinstance(node, op.Job) else Display("Job")
-    return shown.title
+def _tree(node: Node) -> dict[str, Any]:
+    return PlanPrinter(node).display(node).to_dict()
 
 
 def _trace_text(firings: list[Firing]) -> str:

@@ -31,11 +31,12 @@ from scalops.algebra.functions import function
 from scalops.capture import function_location
 from scalops.environment import BARE, Structure, describe, start_field
 from scalops.not_yet import refuse
-from scalops.tracing import row_depth, tracing
+from scalops.tracing import refuse_to_run, row_depth, tracing
 from scalops.value import Value, lift
 
 _tokens = itertools.count(1)
 Body = Callable[..., Any]
+_RUN_OPTIONS = ("on_iteration", "checkpoint", "every", "resume")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,14 @@ class LoopResult:
     converged: bool
     history: pa.Table
     profile: dict[str, float]
+
+    def __getattr__(self, name: str) -> NoReturn:
+        fields = () if name.startswith("_") else describe(self.env, None)[0].names
+        text = f"a LoopResult has no attribute {name!r}"
+        if name in fields:
+            own = f'["{name}"]' if isinstance(self.env, dict) else f".{name}"
+            text += f"; the environment is its field env: result.env{own}"
+        raise AttributeError(text)
 
 
 class _LoopMethods:
@@ -75,6 +84,11 @@ class _LoopMethods:
             refuse("run() with on_iteration, checkpoint or resume")
         from scalops.session import run_loop
 
+        refuse_to_run(
+            "the result of a loop",
+            "run() and collect() run nothing here: use the Loop's fields (model.w), or the loop"
+            " itself where it is a Value",
+        )
         assert isinstance(self, (Loop, BareLoop))
         return run_loop(self)
 
@@ -153,6 +167,7 @@ def loop(
     allow_nonfinite: bool = False,
     warn: bool = True,
     name: str | None = None,
+    **later: Any,
 ) -> Callable[[Body], Any]:
     """Repeat a body over an environment, as a call or a decorator.
 
@@ -162,6 +177,10 @@ def loop(
     returns the next one, of the same fields, types and shapes.
     """
     location = user_location()
+    for option in later:
+        if option not in _RUN_OPTIONS:
+            raise TypeError(f"loop() got an unexpected keyword argument {option!r}")
+        refuse(f"so.loop({option}=)")
     if max_iterations is not None and (
         isinstance(max_iterations, bool)
         or not isinstance(max_iterations, int)
@@ -202,7 +221,8 @@ def _build(
         raise PlanError(
             "a loop inside a row function: it would run once per record",
             location=location,
-            hint="run it at the driver, or as an ordinary function through so.call",
+            hint="write the loop outside and fold the table in its body; a function marked by"
+            " so.udf may hold an ordinary Python loop",
         )
     structure, fields = describe(start, location)
     if not structure.names:
@@ -260,6 +280,7 @@ def _trace_body(
         arguments = [_symbols(structure, kinds, token)]
         if _takes_element(body):
             arguments.append(Value(Iteration(token)))
+        _require_parameters(body, arguments, "the loop body", _BODY_TAKES)
         result = body(*arguments)
     returned = structure.take_apart(result, where)
     new = {}
@@ -279,6 +300,27 @@ def _trace_body(
             )
         new[name] = _same_type(name, value, kind, where)
     return new
+
+
+_BODY_TAKES = (
+    "one, the environment, or two, with the range's element or the number of the iteration"
+)
+
+
+def _require_parameters(
+    function: Callable[..., Any], arguments: list[Any], what: str, expected: str
+) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # written in C: calling it tells
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise LoopError(
+            f"{what} has the parameters {signature}; expected {expected}",
+            location=function_location(function),
+        ) from None
 
 
 def _takes_element(body: Body) -> bool:
@@ -330,7 +372,9 @@ def _trace_condition(
     where = function_location(condition)
     converted = {n: _converted(e, kinds[n]) for n, e in starts.items()}
     with tracing("loop", "the loop condition", {token: converted}):
-        result = condition(_symbols(structure, kinds, token))
+        arguments = [_symbols(structure, kinds, token)]
+        _require_parameters(condition, arguments, "the loop condition", "one, the environment")
+        result = condition(*arguments)
     expression = lift(result)
     if expression is None or expression.type.shape or expression.type.name != "bool":
         found = type(result).__name__ if expression is None else str(expression.type)

@@ -19,7 +19,7 @@ FUNCTIONS = (
     "softmax", "logsumexp", "one_hot", "coalesce", "is_null", "dense", "hash", "hashed_counts",
     "sparse_vector", "put", "config", "cumsum", "cummin", "cummax", "cumprod", "cumsumprod",
     "sum", "mean", "min", "max", "count", "any", "all", "first", "last", "var", "std",
-    "n_unique", "quantile", "argmin", "argmax", "collect_list", "list_",
+    "n_unique", "quantile", "argmin", "argmax", "collect_list", "list_", "whatif",
 )  # fmt: skip
 
 OTHER = (
@@ -30,7 +30,7 @@ OTHER = (
     "checkpoint, resume and on_iteration",
     "`on_error=` and `filesystem=` of readers",
     "so.range and a Value as limit's count",
-    "worker processes and clusters",
+    "worker processes for whole plans, and clusters",
     "explain(analyze=True) and whatif",
 )
 

@@ -20,12 +20,9 @@ _REDUCTIONS = {
 
 
 def _unsupported(what: str) -> NoReturn:
-    refuse(what, "use so.call for a step that NumPy does at the driver")
-    raise TraceError(
-        f"{what} is not in the function table",
-        location=user_location(),
-        hint="write it with other NumPy functions",
-    )
+    hint = "write it with other NumPy functions"
+    refuse(what, hint)
+    raise TraceError(f"{what} is not in the function table", location=user_location(), hint=hint)
 
 
 def ufunc_call(

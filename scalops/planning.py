@@ -48,6 +48,18 @@ def _pool(threads: int) -> ThreadPool:
         return _pools[size]
 
 
+FREE_SHARE = 0.6
+
+
+def _memory(options: Options) -> int:
+    """The budget: as given, else 60 % of what is free on this machine now."""
+    if options.memory is not None:
+        return options.memory
+    import psutil
+
+    return int(FREE_SHARE * psutil.virtual_memory().available)
+
+
 def execute(
     job: op.Job,
     options: Options,
@@ -59,7 +71,7 @@ def execute(
     Opaque functions are called by `runner`, or in this process where there is none.
     """
     physical = plan(job)
-    backend = EmbeddedBackend(_pool(options.threads), MemoryBudget(options.memory), runner)
+    backend = EmbeddedBackend(_pool(options.threads), MemoryBudget(_memory(options)), runner)
     with single_threaded():
         results = Driver(physical, backend, listener, replan).run()
     for i, node in enumerate(job.outputs):

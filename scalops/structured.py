@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from scalops.algebra.errors import SchemaError, user_location
+from scalops.tracing import refuse_to_run
 from scalops.value import Value
 
 
@@ -52,6 +53,7 @@ class StructuredValue:
         """Run the plan; a dict, or a tuple where the parts have no names."""
         from scalops.session import collect
 
+        refuse_to_run("its value", "collect() runs nothing here: use its parts themselves")
         return collect(self)
 
     def explain(

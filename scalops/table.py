@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -10,21 +11,47 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from scalops.algebra import operators as op
 from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.errors import SchemaError, TraceError, user_location
+from scalops.algebra.errors import SchemaError, TraceError, UserFunctionError, user_location
 from scalops.algebra.expressions import Call, Column, Expression, Subquery, call
 from scalops.algebra.folds import Fold
 from scalops.algebra.functions import function
 from scalops.algebra.operators import Named, Operator
 from scalops.algebra.schema import Schema
+from scalops.capture import function_location, function_name
 from scalops.not_yet import refuse, refuse_method
-from scalops.rows import Associative, RowFunction, known_combiner, trace_rows
+from scalops.rows import Associative, RowFunction, Udf, known_combiner, trace_rows
 from scalops.structured import StructuredValue
+from scalops.tracing import current, refuse_to_run
 from scalops.value import Value, expression_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 RowLike = Callable[..., Any] | str
+
+_FOLD_FIRST = 'fold it first: t.sum("x")'
+
+# What others call it, and how it is done here.
+_OTHER_WORDS = {
+    **dict.fromkeys(("head", "take", "iloc", "loc"), "limit(n)"),
+    "tail": "collect(), and the end of its result",
+    **dict.fromkeys(("show", "display", "describe"), "limit(n).collect(), or explain()"),
+    **dict.fromkeys(("persist", "unpersist", "checkpoint"), "nothing: a loop's tables are cached"),
+    **dict.fromkeys(("groupby", "groupBy"), "group_by, which is not yet built"),
+    "agg": 'sum("x"), mean("x") and the like, or reduce(f)',
+    **dict.fromkeys(("merge",), "join, which is not yet built"),
+    **dict.fromkeys(("sort_values", "orderBy", "order_by"), "sort, which is not yet built"),
+    **dict.fromkeys(("apply", "transform", "foreach"), "map(lambda r: ...)"),
+    **dict.fromkeys(("where", "query"), "filter(lambda r: ...)"),
+    **dict.fromkeys(("assign", "withColumn", "with_column"), "with_columns(name=lambda r: ...)"),
+    "withColumnRenamed": 'rename({"old": "new"})',
+    **dict.fromkeys(("shape", "size", "height", "num_rows"), "count() and columns"),
+    **dict.fromkeys(("dtypes", "printSchema"), "schema"),
+    **dict.fromkeys(("to_numpy", "values", "to_dict", "to_list", "to_arrow"), "collect()"),
+    **dict.fromkeys(("compute", "execute", "run", "toPandas"), "collect() or to_pandas()"),
+    **dict.fromkeys(("fillna", "fill_null"), "np.where(r.v == r.v, r.v, 0.0) in with_columns"),
+    "dropna": "filter(lambda r: r.v == r.v)",
+}
 
 
 class Table:
@@ -33,6 +60,7 @@ class Table:
     __slots__ = ("__weakref__", "plan")
     __hash__ = None  # type: ignore[assignment]
     _capture_refusal = "it reads a Table, which has no records before the plan runs"
+    _value_hint = _FOLD_FIRST
 
     def __init__(self, plan: Operator) -> None:
         self.plan = plan
@@ -204,6 +232,7 @@ class Table:
         """Run the plan; a pyarrow.Table."""
         from scalops.session import collect
 
+        refuse_to_run("the records of a table", f"collect() runs nothing here: {_FOLD_FIRST}")
         return collect(self)
 
     def explain(
@@ -237,6 +266,8 @@ class Table:
             raise AttributeError(name)
         refuse_method("Table", name)
         if name not in self.schema:
+            if name in _OTHER_WORDS:
+                raise AttributeError(f"a Table has no {name!r}; use {_OTHER_WORDS[name]}")
             methods = [m for m in dir(Table) if not m.startswith("_")]
             near = get_close_matches(name, [*methods, *self.columns], n=1)
             raise AttributeError(
@@ -246,7 +277,17 @@ class Table:
         raise TypeError(_no_values(f"t.{name}", f'select("{name}")'))
 
     def __getitem__(self, key: Any) -> NoReturn:
-        raise TypeError(_no_values(f"t[{key!r}]", f"select({key!r})"))
+        instead = f"select({key!r})"
+        if isinstance(key, slice):
+            instead = "limit(n) for the first records, or collect()[a:b]"
+        elif isinstance(key, int):
+            instead = "limit(n) for the first records, or collect()"
+        elif isinstance(key, (list, tuple)):
+            instead = "select(*names)"
+        elif isinstance(key, Value) or callable(key):
+            instead = "filter(lambda r: ...)"
+        shown = "a:b" if isinstance(key, slice) else repr(key)
+        raise TypeError(_no_values(f"t[{shown}]", instead))
 
     def __len__(self) -> int:
         raise TypeError(_no_values("len(t)", "count()"))
@@ -257,22 +298,57 @@ class Table:
     def __bool__(self) -> bool:
         raise TypeError(_no_values("bool(t)", "is_empty()"))
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NoReturn:
+        _used_as_value("np.asarray(t)", "collect()")
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> NoReturn:
+        _used_as_value(f"np.{ufunc.__name__}(t)", f"map(lambda r: np.{ufunc.__name__}(r.x))")
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> NoReturn:
+        _used_as_value(f"np.{func.__name__}(t)", "map(lambda r: ...), or a fold such as sum()")
+
+    def _no_operator(self, *_: Any) -> NoReturn:
+        _used_as_value("an operator on t", 'map(lambda r: ...), or a fold such as sum("x")')
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _no_operator
+    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = _no_operator
+    __mod__ = __rmod__ = __pow__ = __rpow__ = __matmul__ = __rmatmul__ = _no_operator
+    __lt__ = __le__ = __gt__ = __ge__ = __and__ = __rand__ = __or__ = __ror__ = _no_operator
+    __neg__ = __abs__ = __invert__ = _no_operator
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (Value, int, float, str)):
+            self._no_operator()
+        return self is other
+
     # Building.
 
-    def _column(self, name: object, what: str) -> Column:
+    def _column(self, name: object, what: str, hint: str | None = None) -> Column:
         if not isinstance(name, str) or name not in self.schema:
             near = get_close_matches(str(name), self.columns, n=1)
+            hints = [f"did you mean {near[0]!r}?"] if near and isinstance(name, str) else []
+            if isinstance(name, (list, tuple)):
+                hints = [f"pass names one by one: {what}(*names)"]
+            elif callable(name):
+                name, hints = function_name(name), [f"name it: {what}(name=lambda r: ...)"]
+            elif hint is not None:
+                hints.append(hint)
             raise SchemaError(
                 f"{what} reads {name!r}; the table has {self.columns}",
                 location=user_location(),
-                hint=f"did you mean {near[0]!r}?" if near else None,
+                hint="; ".join(hints) or None,
             )
         return Column(name, self.schema[name])
 
     def _row_function(self, f: RowLike, what: str) -> RowFunction:
         if isinstance(f, str):
-            column = self._column(f, what)
+            no_name = what == "filter" or not f.isidentifier()
+            column = self._column(f, what, f"write {what}(lambda r: ...)" if no_name else None)
             return RowFunction(None, (column,), (self.schema,), None, (), user_location())
+        return self._trace(f, what)
+
+    def _trace(self, f: Callable[..., Any], what: str) -> RowFunction:
+        _require_parameters(f, 1, what, "one, the record")
         return trace_rows(f, (self.plan,), what)
 
     def _project(self, label: str, kept: Sequence[Named], new: Mapping[str, Any]) -> Table:
@@ -281,9 +357,9 @@ class Table:
         for name, value in new.items():
             expression: Expression
             if isinstance(value, str):
-                expression = self._column(value, label)
+                expression = self._column(value, label, f"so.lit({value!r}) is the constant string")
             elif callable(value) and not isinstance(value, Value):
-                made = trace_rows(value, (self.plan,), f"{label}({name}=...)")
+                made = self._trace(value, f"{label}({name}=...)")
                 if made.names is not None:
                     raise TraceError(
                         f"{label}({name}=...) returns the columns {list(made.names)};"
@@ -336,7 +412,7 @@ class Table:
         elif isinstance(f, str):
             source, names, columns = self.plan, None, [self._column(f, what)]
         else:
-            made = trace_rows(f, (self.plan,), what)
+            made = self._trace(f, what)
             project = op.Project(self.plan, made.named, label="map", origin=made, location=location)
             source, names = project, made.names
             columns = [Column(n, k) for n, k in project.schema]
@@ -352,6 +428,33 @@ class Table:
         if names is None:
             return values[0]
         return StructuredValue(dict(zip(names, values, strict=True)))
+
+
+def _require_parameters(f: Any, count: int, what: str, expected: str) -> None:
+    """TraceError where a row function cannot be called with so many records."""
+    function = f.function if isinstance(f, (Udf, Associative)) else f
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # written in C, or no function at all: calling it tells
+        return
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        raise TraceError(
+            f"{what}'s function has the parameters {signature}; it takes {expected}",
+            location=function_location(function),
+        ) from None
+
+
+def _used_as_value(asked: str, instead: str) -> NoReturn:
+    trace = current()
+    if trace is None:
+        raise TypeError(_no_values(asked, instead))
+    what = trace.what if trace.kind == "loop" else f"the function of {trace.what}"
+    trace.error = trace.error or TraceError(
+        f"{what} uses a Table as a value", location=user_location(), hint=_FOLD_FIRST
+    )
+    raise trace.error
 
 
 def _no_values(asked: str, instead: str) -> str:
@@ -388,8 +491,9 @@ def _reduce_folds(
             for n, k in schema
         )
         return source, folds, names
+    _require_parameters(combine, 2, "reduce", "two, both records")
     for _ in range(3):
-        made = trace_rows(combine, (source, source), "reduce")
+        made = _traced_pair(combine, source)
         made = replace(made, assumed_associative=assumed)
         if made.names != names:
             raise TraceError(
@@ -418,6 +522,18 @@ def _reduce_folds(
             for i, c in enumerate(arguments)
         )  # fmt: skip
     return source, folds, names
+
+
+def _traced_pair(combine: Callable[..., Any], source: Operator) -> RowFunction:
+    try:
+        return trace_rows(combine, (source, source), "reduce")
+    except UserFunctionError as error:
+        if isinstance(error.__cause__, TypeError) and "'Record'" in str(error.__cause__):
+            error.hint = (
+                "records have no operators: map to one column first, or combine by field:"
+                ' lambda a, b: {"x": a.x + b.x, ...}'
+            )
+        raise
 
 
 def _listed(names: tuple[str, ...] | None) -> str:

@@ -8,6 +8,7 @@ loop body or condition there is no other way to run it, so it is a TraceError.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,10 +72,42 @@ def tracing(
     _stack.traces.append(trace)
     try:
         yield trace
+    except (IndexError, TypeError) as error:
+        if kind == "loop" and trace.error is None and _USED_AS_INDEX.search(str(error)):
+            raise TraceError(
+                f"{what} indexes an array by a Value, which is not known before the loop runs",
+                location=_raised_at(error),
+                hint="index through so.lit(array)[i]",
+            ) from error
+        raise
     finally:
         _stack.traces.pop()
     if trace.error is not None:
         raise trace.error
+
+
+# What NumPy says of a symbol among an array's indices, which it sees as an array of objects.
+_USED_AS_INDEX = re.compile(
+    r"arrays used as indices must be|are valid indices|from dtype\('O'\) to dtype\('int"
+)
+
+
+def _raised_at(error: BaseException) -> Location | None:
+    """The innermost line of the user's in an error's traceback."""
+    tb, found = error.__traceback__, None
+    while tb is not None:
+        package = tb.tb_frame.f_globals.get("__name__", "").partition(".")[0]
+        if package not in ("scalops", "numpy", "contextlib"):
+            found = Location(tb.tb_frame.f_code.co_filename, tb.tb_lineno)
+        tb = tb.tb_next
+    return found
+
+
+def refuse_to_run(asked: str, hint: str) -> None:
+    """Refuse in a loop's body or condition what would run a plan while it is being traced."""
+    trace = current()
+    if trace is not None and trace.kind == "loop":
+        refuse(asked, hint)
 
 
 def refuse(asked: str, hint: str) -> None:

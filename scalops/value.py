@@ -14,10 +14,24 @@ from scalops.algebra.dtypes import ArrayType, TupleType
 from scalops.algebra.errors import ConfigError, TraceError, user_location
 from scalops.algebra.expressions import Call, Expression, Item, call, columns, constant
 from scalops.algebra.functions import arrays, function, linear, ufunc_function
+from scalops.not_yet import refuse as not_built
 from scalops.tracing import current, refuse
 
 log = logging.getLogger("scalops")
-_WHERE = "use np.where, or a loop condition"
+
+# What to write in a loop, by what was asked for.
+_HINTS = {
+    "a truth value": "use & | ~ on booleans, np.where(...) for a choice, or the loop condition",
+    "a float": "use NumPy's function (np.sqrt, not math.sqrt), or the Value itself",
+    "an int": 'use NumPy\'s function (np.floor), or so.cast(v, "int64")',
+    "a complex number": "use the Value itself",
+    "a string": "look at the result: run().history, or collect() it",
+    "a formatted number": "look at the result: run().history, or collect() it",
+    "an index": "index through so.lit(array)[v]",
+    "membership (in)": "use np.any(v == x)",
+    "a NumPy array": "use the Value itself, or index through so.lit(array)[v]",
+    "its value": "collect() runs nothing here: use the Value itself",
+}
 
 
 def _operator(ufunc: np.ufunc, swapped: bool = False) -> Callable[[Any, Any], Any]:
@@ -89,6 +103,11 @@ class Value:
     def dtype(self) -> np.dtype[Any]:
         return self.type.numpy
 
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in ("str", "list"):
+            not_built(f".{name} of a Value")
+        raise AttributeError(f"a Value has no attribute {name!r}")
+
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError(f"len() of a scalar ({self.type})")
@@ -106,7 +125,7 @@ class Value:
         """Run the plan; a NumPy scalar or array."""
         from scalops.session import collect
 
-        refuse("its value", _WHERE)
+        refuse("its value", _HINTS["its value"])
         return collect(self)
 
     def explain(
@@ -128,7 +147,7 @@ class Value:
         current_session().forget(self)
 
     def _implicit(self, what: str) -> Any:
-        refuse(what, _WHERE)
+        refuse(what, _HINTS[what])
         from scalops.session import current_session
 
         where = user_location()
@@ -157,7 +176,7 @@ class Value:
         return complex(self._implicit("a complex number"))
 
     def __str__(self) -> str:
-        refuse("a string", _WHERE)
+        refuse("a string", _HINTS["a string"])
         return repr(self)
 
     def __format__(self, spec: str) -> str:
@@ -205,7 +224,7 @@ class Value:
         raise TraceError(
             "a Value is immutable: v[i] = x has no effect on a plan",
             location=user_location(),
-            hint="write v = so.put(v, i, x)",
+            hint=_instead_of_assignment(self, key),
         )
 
     # Operators and folds, as NumPy's.
@@ -297,6 +316,13 @@ class Value:
         return apply(arrays.ROUND, self, decimals=decimals)
 
 
+def _instead_of_assignment(value: Value, key: Any) -> str:
+    if value.ndim != 1:
+        return "build the new array: np.where(mask, x, v), np.stack"
+    at = key % len(value) if isinstance(key, int) else "i"
+    return f"write v = np.where(np.arange({len(value)}) == {at}, x, v)"
+
+
 _CASTS = (
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
     "float16", "float32", "float64",
@@ -385,6 +411,7 @@ def expression_of(value: Any, what: str) -> Expression:
         raise TraceError(
             f"{what} is a {type(value).__name__}; expected a number, an array or a Value",
             location=user_location(),
+            hint=getattr(type(value), "_value_hint", None),
         )
     return lifted
 

@@ -50,7 +50,10 @@ class FoldKernel:
         if kind in ("count", "is_empty"):
             self.block, self._merge = _count, lambda a, b: a + b
         elif kind == "mean":
-            self.block, self._merge = _mean(fold), lambda a, b: (a[0] + b[0], a[1] + b[1])
+            self.block, self._merge = _mean(fold), _add_both
+        elif kind in ("mean_scaled", "mean_outer"):
+            product = _scaled(fold) if kind == "mean_scaled" else _outer(fold)
+            self.block, self._merge = _counted(product), _add_both
         elif kind == "reduce":
             self._pairs = _Pairwise(fold, slots, runner)
             self.block, self._merge = self._pairs.block, self._pairs.merge
@@ -94,7 +97,7 @@ class FoldKernel:
                     hint="check the filters before it, or use sum() or count()",
                 )
             return np.full(kind.shape, fold.empty, kind.numpy)[()]
-        if fold.kind == "mean":
+        if fold.kind.startswith("mean"):
             return np.asarray(partial[0] / partial[1], dtype=kind.numpy)[()]
         if fold.kind == "reduce":
             partial = partial[fold.output]
@@ -141,6 +144,22 @@ def _mean(fold: Fold) -> BlockFold:
     def block(vectors: Sequence[Vector], rows: int) -> Partial:
         values = _known(vectors[0])
         return (np.add.reduce(values, axis=0, dtype=dtype), len(values)) if len(values) else None
+
+    return block
+
+
+def _add_both(a: Partial, b: Partial) -> Partial:
+    return a[0] + b[0], a[1] + b[1]
+
+
+def _counted(product: BlockFold) -> BlockFold:
+    """A sum of products with the number of records behind it."""
+
+    def block(vectors: Sequence[Vector], rows: int) -> Partial:
+        masks = [m for _, m in vectors if m is not None]
+        known = int(np.count_nonzero(np.logical_and.reduce(masks))) if masks else rows
+        total = product(vectors, rows)
+        return None if total is None else (total, known)
 
     return block
 

@@ -109,6 +109,16 @@ class MemorySource:
         return f"MemorySource({self.token}, {self.stamp})"
 
     @property
+    def in_memory(self) -> bool:
+        """Reading them again costs nothing."""
+        return True
+
+    @property
+    def may_hold_null(self) -> bool:
+        """Whether some column holds one; NumPy's numbers have none."""
+        return any(getattr(column, "null_count", 0) > 0 for column in self.columns.values())
+
+    @property
     def likely_rows(self) -> float:
         """The number of records."""
         return self.rows

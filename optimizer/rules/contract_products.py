@@ -13,11 +13,15 @@ from scalops.algebra.functions import function
 from scalops.algebra.tree import Node
 
 _FLOATS = ("float32", "float64")
-_FORMS = {"sum": ("sum_scaled", "sum_outer"), "add": ("add_scaled", "add_outer")}
+_FORMS = {
+    "sum": ("sum_scaled", "sum_outer"),
+    "add": ("add_scaled", "add_outer"),
+    "mean": ("mean_scaled", "mean_outer"),
+}
 
 
 def contract_products(node: Node) -> Node | None:
-    """Σ s·x -> s @ X and Σ s·outer(u, v) -> (s·u).T @ V, per fold of an Aggregate.
+    """Σ s·x -> s @ X and Σ s·outer(u, v) -> (s·u).T @ V, for sums and means.
 
     s collects the scalar factors of the summand (products, quotients, signs), so that
     Σ -y·x / (1 + e^m) becomes (-y / (1 + e^m)) @ X and no records × features array is made.

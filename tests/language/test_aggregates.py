@@ -301,3 +301,18 @@ def test_rounding_after_cancellation_is_no_counterexample() -> None:
     values = np.array([1e12, 1.0, -1e12, 3.0, 1e-3])
     total = so.table({"x": values}).map(lambda r: r.x).reduce(lambda a, b: a + b + 0.0).collect()
     np.testing.assert_allclose(total, values.sum(), rtol=1e-3)
+
+
+def test_means_of_products_skip_nulls_as_sums_do() -> None:
+    x = np.arange(12.0).reshape(4, 3)
+    s = pa.array([1.0, None, 3.0, 4.0])
+    table = so.table({"s": s, "x": x})
+    known = np.array([0, 2, 3])
+    weights = np.array([1.0, 3.0, 4.0])
+    got = so.collect(
+        table.mean(lambda r: r.s * r.x), table.mean(lambda r: r.s * np.outer(r.x, r.x))
+    )
+    np.testing.assert_allclose(got[0], (weights[:, None] * x[known]).mean(axis=0))
+    outer = np.einsum("n,ni,nj->nij", weights, x[known], x[known]).mean(axis=0)
+    np.testing.assert_allclose(got[1], outer)
+    assert np.isnan(table.filter(lambda r: r.s > 9).mean(lambda r: r.s * r.x).collect()).all()

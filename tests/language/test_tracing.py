@@ -784,3 +784,14 @@ def test_a_function_behind_a_value_that_raises_is_the_users_error() -> None:
     with pytest.raises(so.UserFunctionError, match=r"too large.*'a': 3.0") as caught:
         table.map(lambda r: r.a * total).collect()
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_a_null_after_the_sample_does_not_hide_is_none() -> None:
+    values = [None if i == 29 else float(i) for i in range(30)]
+    table = so.table({"a": values, "k": list(range(30))})
+    with pytest.raises(so.TraceError, match="when called plainly and None when traced"):
+        table.map(is_none).sum().collect()
+    with pytest.raises(so.TraceError, match="when called plainly"):
+        table.filter(lambda r: r.a is not None).count().collect()
+    without = so.table({"a": np.arange(30.0)})
+    assert without.map(is_none).sum().collect() == np.arange(30.0).sum()

@@ -25,8 +25,9 @@ class Source(Protocol):
     """Where records come from: described here, read by the engine.
 
     `repr` names the data as they are now and takes part in a plan's structure; `title` is for
-    readers; `rows` is exact where metadata tell it, `likely_rows` an estimate. `stamp` depends
-    on the contents alone, so that it is the same in another process.
+    readers; `rows` is exact where metadata tell it, `likely_rows` an estimate. What is
+    `in_memory` costs nothing to read again. `may_hold_null` is False only where no column holds
+    one. `stamp` depends on the contents alone, so that it is the same in another process.
     """
 
     @property
@@ -39,6 +40,10 @@ class Source(Protocol):
     def likely_rows(self) -> float: ...
     @property
     def bytes(self) -> int: ...
+    @property
+    def in_memory(self) -> bool: ...
+    @property
+    def may_hold_null(self) -> bool: ...
     @property
     def stamp(self) -> str: ...
 

@@ -104,7 +104,7 @@ def _compare(function: RowFunction, inputs: tuple[Operator, ...], interpreter: I
 
 def _may_hold_null(table: Operator) -> bool:
     """Whether a null may come from the sources, as far as they know."""
-    return any(getattr(s.source, "may_hold_null", True) for s in find((table,), Scan))
+    return any(scan.source.may_hold_null for scan in find((table,), Scan))
 
 
 def _with_nulls(samples: list[tuple[Any, ...]], table: Operator) -> list[tuple[Any, ...]]:

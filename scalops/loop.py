@@ -54,7 +54,7 @@ class LoopResult:
     profile: dict[str, float]
 
     def __getattr__(self, name: str) -> NoReturn:
-        fields = () if name.startswith("_") else describe(self.env, None)[0].names
+        fields = () if name.startswith("_") or name == "env" else describe(self.env, None)[0].names
         text = f"a LoopResult has no attribute {name!r}"
         if name in fields:
             own = f'["{name}"]' if isinstance(self.env, dict) else f".{name}"

@@ -26,7 +26,7 @@ OTHER = (
     "Table fields in the environment",
     "sparse vectors and lists",
     "columns that are records",
-    "string functions (`r.text.str`)",
+    "string functions that are traced (`r.text.str` runs record by record)",
     "checkpoint, resume and on_iteration",
     "`on_error=` and `filesystem=` of readers",
     "so.range and a Value as limit's count",

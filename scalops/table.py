@@ -36,7 +36,7 @@ _OTHER_WORDS = {
     **dict.fromkeys(("head", "take", "iloc", "loc"), "limit(n)"),
     "tail": "collect(), and the end of its result",
     **dict.fromkeys(("show", "display", "describe"), "limit(n).collect(), or explain()"),
-    **dict.fromkeys(("persist", "unpersist", "checkpoint"), "nothing: a loop's tables are cached"),
+    **dict.fromkeys(("persist", "unpersist"), "no word for it: what a loop reads again is cached"),
     **dict.fromkeys(("groupby", "groupBy"), "group_by, which is not yet built"),
     "agg": 'sum("x"), mean("x") and the like, or reduce(f)',
     **dict.fromkeys(("merge",), "join, which is not yet built"),
@@ -302,10 +302,10 @@ class Table:
         _used_as_value("np.asarray(t)", "collect()")
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> NoReturn:
-        _used_as_value(f"np.{ufunc.__name__}(t)", f"map(lambda r: np.{ufunc.__name__}(r.x))")
+        _used_as_value(f"np.{ufunc.__name__} of t", "map(lambda r: ...)")
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> NoReturn:
-        _used_as_value(f"np.{func.__name__}(t)", "map(lambda r: ...), or a fold such as sum()")
+        _used_as_value(f"np.{func.__name__} of t", "map(lambda r: ...), or a fold such as sum()")
 
     def _no_operator(self, *_: Any) -> NoReturn:
         _used_as_value("an operator on t", 'map(lambda r: ...), or a fold such as sum("x")')

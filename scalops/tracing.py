@@ -72,8 +72,12 @@ def tracing(
     _stack.traces.append(trace)
     try:
         yield trace
-    except (IndexError, TypeError) as error:
-        if kind == "loop" and trace.error is None and _USED_AS_INDEX.search(str(error)):
+    except Exception as error:
+        if kind != "loop" or isinstance(error, ScalopsError):
+            raise
+        if trace.error is not None:  # NumPy asked for an index, and said something else
+            raise trace.error from error
+        if isinstance(error, (IndexError, TypeError)) and _USED_AS_INDEX.search(str(error)):
             raise TraceError(
                 f"{what} indexes an array by a Value, which is not known before the loop runs",
                 location=_raised_at(error),

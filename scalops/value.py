@@ -14,7 +14,6 @@ from scalops.algebra.dtypes import ArrayType, TupleType
 from scalops.algebra.errors import ConfigError, TraceError, user_location
 from scalops.algebra.expressions import Call, Expression, Item, call, columns, constant
 from scalops.algebra.functions import arrays, function, linear, ufunc_function
-from scalops.not_yet import refuse as not_built
 from scalops.tracing import current, refuse
 
 log = logging.getLogger("scalops")
@@ -27,9 +26,9 @@ _HINTS = {
     "a complex number": "use the Value itself",
     "a string": "look at the result: run().history, or collect() it",
     "a formatted number": "look at the result: run().history, or collect() it",
-    "an index": "index through so.lit(array)[v]",
+    "an index": "index through so.lit(array)[i]",
     "membership (in)": "use np.any(v == x)",
-    "a NumPy array": "use the Value itself, or index through so.lit(array)[v]",
+    "a NumPy array": "use the Value itself, or index through so.lit(array)[i]",
     "its value": "collect() runs nothing here: use the Value itself",
 }
 
@@ -102,11 +101,6 @@ class Value:
     @property
     def dtype(self) -> np.dtype[Any]:
         return self.type.numpy
-
-    def __getattr__(self, name: str) -> NoReturn:
-        if name in ("str", "list"):
-            not_built(f".{name} of a Value")
-        raise AttributeError(f"a Value has no attribute {name!r}")
 
     def __len__(self) -> int:
         if not self.shape:

@@ -87,6 +87,9 @@ def test_json_says_the_same_as_text() -> None:
     assert list(made["stages"]) == ["traced", "logical", "optimized", "physical"]
     assert made["version"] == 1
     assert made["trace"][0]["rule"] == "cache_invariants"
+    for entry in made["trace"]:
+        assert all(entry[side]["title"] for side in ("before", "after"))
+    assert any(entry["before"].get("children") for entry in made["trace"])
     titles: list[str] = []
 
     def walk(node: dict[str, Any]) -> None:

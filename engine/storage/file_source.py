@@ -123,6 +123,16 @@ class FileSource:
         """Size on disk."""
         return sum(file.size for file in self.files)
 
+    @property
+    def in_memory(self) -> bool:
+        """Reading again means decoding again."""
+        return False
+
+    @property
+    def may_hold_null(self) -> bool:
+        """Not known before it is read."""
+        return True
+
     @cached_property
     def stamp(self) -> str:
         sizes = [file.size for file in self.files]

@@ -67,8 +67,8 @@ def _passes(found: list[op.Operator], readers: _Readers) -> int:
 
 def _is_dear(table: op.Operator) -> bool:
     """Whether making the records again costs more than reading them from memory."""
-    files = (s for s in find((table,), op.Scan) if not getattr(s.source, "in_memory", False))
-    return any(True for _ in files) or bool(opaque_calls([table]))
+    files = any(not scan.source.in_memory for scan in find((table,), op.Scan))
+    return files or bool(opaque_calls([table]))
 
 
 def _reading(job: op.Job, table: op.Operator, cached: op.Cache) -> op.Job:

@@ -74,14 +74,14 @@ def _choose(source: op.Operator, names: tuple[str, ...]) -> op.Operator | None:
             return replace(source, columns=names)
         case op.Filter(source=below, predicate=predicate):
             wanted = frozenset(names) | columns_read([predicate])
-            narrowed = _narrowed(below, wanted)
+            narrowed = _below(below, _kept(below.schema, wanted))
             if narrowed is None:
                 return None
             if narrowed.schema.names == names:
                 return replace(source, source=narrowed)
             return _select(replace(source, source=narrowed), names)
         case op.Limit(source=below) | op.Repartition(source=below):
-            made = _choose(below, names)
+            made = _below(below, names)
             return None if made is None else replace(source, source=made)
         case op.Project(outputs=outputs):
             named = dict(outputs)
@@ -89,6 +89,15 @@ def _choose(source: op.Operator, names: tuple[str, ...]) -> op.Operator | None:
                 source, outputs=tuple((n, named[n]) for n in names), bare=False, origin=None
             )
     return None
+
+
+def _below(source: op.Operator, names: tuple[str, ...]) -> op.Operator | None:
+    """The narrower input of an operator that hands records on; of a cache, a choice above it."""
+    if names == source.schema.names:
+        return None
+    if isinstance(source, op.Cache):
+        return _select(source, names)
+    return _choose(source, names)
 
 
 def _select(source: op.Operator, names: tuple[str, ...]) -> op.Project:

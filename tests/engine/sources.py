@@ -24,6 +24,8 @@ class WatchedSource:
 
     title = "watched"
     stamp = "watched"
+    in_memory = True  # cheap to make again: what several passes need is not cached for them
+    may_hold_null = False
 
     def __init__(self, partitions: int, blocks: int) -> None:
         self.schema = Schema((("x", FLOAT64.with_shape(WIDTH)), ("k", FLOAT64)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -129,7 +130,7 @@ def select_of_a_column_twice() -> Any:
     return T.select("k", k=lambda r: r.price)
 
 
-@ends_in(so.SchemaError, "select reads ['price', 'k']")
+@ends_in(so.SchemaError, "select reads ['price', 'k']", "select(*names)")
 def select_of_a_list() -> Any:
     return T.select(["price", "k"])  # type: ignore[arg-type]
 
@@ -250,7 +251,7 @@ def cast_of_a_string() -> Any:
     return T.map(lambda r: so.cast(r.s, "float64"))
 
 
-@ends_in(so.TraceError, "a Value is immutable", "so.put(v, i, x)")
+@ends_in(so.TraceError, "a Value is immutable", "v = np.where(np.arange(4) == 0, x, v)")
 def assignment_into_a_value() -> Any:
     def f(r: Any) -> Any:
         r.x[0] = 1.0
@@ -332,7 +333,84 @@ def function_whose_trace_differs() -> Any:
     return T.map(lambda r: r.price * 2 if isinstance(r.price, float) else r.price).collect()
 
 
+@ends_in(so.TraceError, "map's function has the parameters (a, b)", "one, the record")
+def map_by_a_function_of_two() -> Any:
+    return T.map(lambda a, b: a)
+
+
+@ends_in(so.TraceError, "select(z=...)'s function has the parameters (a, b)", "one, the record")
+def select_by_a_function_of_two() -> Any:
+    return T.select(z=lambda a, b: a)
+
+
+@ends_in(so.TraceError, "map's function has the parameters (a, b)")
+def udf_of_two() -> Any:
+    return T.map(so.udf(lambda a, b: a, returns=so.float64))
+
+
+@ends_in(so.TraceError, "the function of map uses a Table as a value", 'fold it first: t.sum("x")')
+def table_as_a_value() -> Any:
+    return T.map(lambda r: r.price + T)
+
+
+@ends_in(so.TraceError, "the function of map uses a Table as a value", "fold it first")
+def table_on_the_left() -> Any:
+    return T.map(lambda r: T * r.price)
+
+
+@ends_in(so.TraceError, "the function of filter uses a Table as a value", "fold it first")
+def table_compared_with_a_value() -> Any:
+    return T.filter(lambda r: r.price == T)
+
+
+@ends_in(so.TraceError, "the function of map uses a Table as a value", "fold it first")
+def table_in_a_numpy_function() -> Any:
+    return T.map(lambda r: np.sqrt(T))
+
+
+@ends_in(so.TraceError, "an argument of np.add is a Table", "fold it first")
+def table_in_a_numpy_function_of_two() -> Any:
+    return T.map(lambda r: np.add(r.price, T))
+
+
+@ends_in(so.SchemaError, "select reads 'hello'", "so.lit('hello') is the constant string")
+def select_of_a_string_constant() -> Any:
+    return T.select(c="hello")
+
+
+@ends_in(so.SchemaError, "with_columns reads 'prize'", "did you mean 'price'", "so.lit('prize')")
+def with_columns_of_a_string_constant() -> Any:
+    return T.with_columns(c="prize")
+
+
+@ends_in(so.SchemaError, "filter reads 'k > 2'", "write filter(lambda r: ...)")
+def filter_by_a_text() -> Any:
+    return T.filter("k > 2")
+
+
+@ends_in(so.SchemaError, "drop reads ['k']", "pass names one by one: drop(*names)")
+def drop_of_a_list() -> Any:
+    return T.drop(["k"])  # type: ignore[arg-type]
+
+
+@ends_in(so.SchemaError, "select reads 'the lambda'", "name it: select(name=lambda r: ...)")
+def select_of_a_function() -> Any:
+    return T.select(lambda r: r.k)  # type: ignore[arg-type]
+
+
 # Reduces and folds.
+
+
+@ends_in(
+    so.UserFunctionError, "unsupported operand", "map to one column first, or combine by field"
+)
+def reduce_that_adds_records() -> Any:
+    return T.select("price", "k").reduce(lambda a, b: a + b)
+
+
+@ends_in(so.TraceError, "reduce's function has the parameters (a)", "two, both records")
+def reduce_by_a_function_of_one() -> Any:
+    return T.reduce(lambda a: a)
 
 
 @ends_in(so.TraceError, "reduce's function returns one bare value", "['price', 'k']")
@@ -534,7 +612,9 @@ def max_iterations_below_zero() -> Any:
     return so.loop(0.0, range(2), max_iterations=-1)
 
 
-@ends_in(so.TraceError, "the loop body asks for a truth value", "use np.where, or a loop condition")
+@ends_in(
+    so.TraceError, "the loop body asks for a truth value", "use & | ~ on booleans, np.where(...)"
+)
 def branch_on_a_symbol_in_a_body() -> Any:
     def body(v: Any) -> Any:
         if v > 1:
@@ -544,7 +624,7 @@ def branch_on_a_symbol_in_a_body() -> Any:
     return so.loop(0.0, range(2))(body)
 
 
-@ends_in(so.TraceError, "the loop body asks for a float", "use np.where")
+@ends_in(so.TraceError, "the loop body asks for a float", "(np.sqrt, not math.sqrt)")
 def float_of_a_value_hidden_by_an_except() -> Any:
     def body(v: Any) -> Any:
         try:
@@ -555,22 +635,78 @@ def float_of_a_value_hidden_by_an_except() -> Any:
     return so.loop(0.0, range(2))(body)
 
 
-@ends_in(so.TraceError, "the loop condition asks for a truth value", "use np.where")
+@ends_in(so.TraceError, "the loop condition asks for a truth value", "the loop condition")
 def branch_in_a_condition() -> Any:
     return so.loop(0.0, lambda v: v < 3 and v > -1)(lambda v: v + 1)
 
 
-@ends_in(so.TraceError, "the loop body asks for a NumPy array", "use np.where")
+@ends_in(so.TraceError, "the loop body asks for a NumPy array", "use the Value itself")
 def asarray_in_a_body() -> Any:
     return so.loop(np.zeros(3), range(2))(lambda v: v + np.asarray(T.sum("x"))[:3])
 
 
-@ends_in(so.TraceError, "the loop body asks for its value")
+@ends_in(so.TraceError, "the loop body asks for its value", "use the Value itself")
 def collect_in_a_body() -> Any:
     return so.loop(0.0, range(2))(lambda v: v + T.sum("k").collect())
 
 
-@ends_in(so.TraceError, "np.median", "so.call")
+@ends_in(so.TraceError, "asks for the records of a table", "collect() runs nothing here", "fold")
+def collect_of_a_table_in_a_body() -> Any:
+    return so.loop(0.0, range(2))(lambda v: v + T.collect().num_rows)
+
+
+@ends_in(so.TraceError, "asks for its value", "collect() runs nothing here", "its parts")
+def collect_of_a_structure_in_a_body() -> Any:
+    sums = T.sum(lambda r: (r.k, r.price))
+    return so.loop(0.0, range(2))(lambda v: v + sums.collect()[0])
+
+
+@ends_in(so.TraceError, "the loop body asks for the result of a loop", "use the Loop's fields")
+def run_in_a_body() -> Any:
+    return so.loop(0.0, range(2))(lambda v: so.loop(v, range(2))(lambda z: z + 1).run().env)
+
+
+@ends_in(so.TraceError, "the loop body asks for a string", "run().history")
+def print_in_a_body() -> Any:
+    return so.loop(0.0, range(2))(lambda v: print(v) or v)  # type: ignore[func-returns-value]
+
+
+@ends_in(so.TraceError, "the loop body asks for a float", "np.sqrt, not math.sqrt")
+def math_in_a_body() -> Any:
+    return so.loop(1.0, range(2))(lambda v: math.sqrt(v))
+
+
+@ends_in(so.TraceError, "the loop body asks for an index", "so.lit(array)[i]")
+def array_indexed_in_a_body() -> Any:
+    return so.loop(0.0, range(2))(lambda v, i: v + A[i])
+
+
+@ends_in(so.TraceError, "the loop condition asks for an index", "so.lit(array)[i]")
+def list_indexed_in_a_condition() -> Any:
+    return so.loop(0, lambda i: [3, 2][i] > 2)(lambda i: i + 1)
+
+
+@ends_in(so.TraceError, "the loop body indexes an array by a Value", "so.lit(array)[i]")
+def take_in_a_body() -> Any:
+    return so.loop(0.0, range(2))(lambda v, i: v + np.take(A, i))
+
+
+@ends_in(so.LoopError, "the loop body has the parameters (v, i, j)", "one, the environment, or two")
+def body_of_three() -> Any:
+    return so.loop(0.0, range(2))(lambda v, i, j: v)
+
+
+@ends_in(so.LoopError, "the loop condition has the parameters ()", "expected one, the environment")
+def condition_of_none() -> Any:
+    return so.loop(0.0, lambda: True)(lambda v: v)
+
+
+@ends_in(so.TraceError, "the loop body uses a Table as a value", "fold it first")
+def table_as_a_value_in_a_body() -> Any:
+    return so.loop(0.0, range(2))(lambda v: v + T)
+
+
+@ends_in(so.TraceError, "np.median", "write it with other NumPy functions")
 def unknown_function_in_a_body() -> Any:
     return so.loop(np.zeros(3), range(2))(lambda v: v + np.median(v))
 
@@ -590,7 +726,7 @@ def state_that_becomes_infinite() -> Any:
     return so.loop(1e300, range(9))(lambda v: v * v).collect()
 
 
-@ends_in(so.PlanError, "a loop inside a row function", "so.call")
+@ends_in(so.PlanError, "a loop inside a row function", "write the loop outside", "so.udf")
 def loop_inside_a_row_function() -> Any:
     return T.map(lambda r: so.loop(0.0, range(2))(lambda v: v + r.price))
 
@@ -661,6 +797,8 @@ NOT_BUILT: dict[str, Callable[[], Any]] = {
     "run() with on_iteration, checkpoint or resume": lambda: so.loop(0.0, range(2))(
         lambda v: v
     ).run(on_iteration=print),
+    "so.loop(on_iteration=)": lambda: so.loop(0.0, range(2), on_iteration=print),
+    "so.whatif": lambda: so.whatif(BARE),
     "limit with a Value as its number": lambda: T.limit(T.count()),
     "a Table as a field of the environment": lambda: so.loop({"t": T}, range(2))(lambda e: e),
     "so.where of tables, structures and environments": lambda: so.where(True, T, T),
@@ -767,6 +905,67 @@ def test_a_bad_field_of_a_csv_file_is_named_with_its_line(tmp_path: Path) -> Non
 
 
 # What else the user sees.
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (lambda: T[0], "limit(n) for the first records, or collect()"),  # type: ignore[index]
+        (lambda: T[:2], "t[a:b]: a Table is lazy and holds no records; use limit(n)"),
+        (lambda: T[["k"]], "select(*names)"),
+        (lambda: T[lambda r: r.k > 1], "filter(lambda r: ...)"),
+        (lambda: T.head(2), "a Table has no 'head'; use limit(n)"),
+        (lambda: T.show(), "use limit(n).collect(), or explain()"),
+        (lambda: T.groupby("k"), "use group_by, which is not yet built"),
+        (lambda: T.agg(), 'use sum("x")'),
+        (lambda: T.persist(), "what a loop reads again is cached"),
+        (lambda: T.shape, "use count() and columns"),
+        (lambda: T.to_numpy(), "use collect()"),
+        (lambda: np.asarray(T), "np.asarray(t): a Table is lazy and holds no records; use collect()"),
+        (lambda: np.sum(T), "a fold such as sum()"),  # type: ignore[call-overload]
+        (lambda: T + 1, "map(lambda r: ...), or a fold"),
+        (lambda: A * T, "map(lambda r: ...)"),
+        (lambda: T == 1, "map(lambda r: ...), or a fold"),
+    ],
+)
+def test_a_table_says_what_is_done_instead(asked: Callable[[], Any], says: str) -> None:
+    with pytest.raises((AttributeError, TypeError)) as caught:
+        asked()
+    assert says in str(caught.value)
+    assert T == T  # noqa: PLR0124
+    assert T != BARE
+
+
+def test_the_error_of_numpy_is_the_cause() -> None:
+    for body in (lambda v, i: v + A[i], lambda v, i: v + np.take(A, i)):
+        with pytest.raises(so.TraceError) as caught:
+            so.loop(0.0, range(2))(body)
+        assert isinstance(caught.value.__cause__, (IndexError, TypeError))
+
+
+def test_a_function_of_two_gives_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(so.TraceError):
+        T.map(lambda first, second: first)
+    assert not caplog.messages
+
+
+def test_a_result_names_the_environment() -> None:
+    by_name = so.loop({"w": 0.0}, range(2))(lambda e: e).run()
+    with pytest.raises(AttributeError, match=r'its field env: result\.env\["w"\]'):
+        by_name.w
+    by_class = so.loop(START, range(2))(lambda e: e).run()
+    with pytest.raises(AttributeError, match=r"its field env: result\.env\.w"):
+        by_class.w
+    with pytest.raises(AttributeError, match="no attribute 'z'$"):
+        by_class.z
+
+
+def test_what_a_message_recommends_works() -> None:
+    v = so.lit(A)
+    assert np.where(np.arange(3) == 0, 9.0, v).collect().tolist() == [9.0, 2.0, 3.0]  # type: ignore[attr-defined]
+    assert so.loop(0.0, range(2))(lambda s, i: s + so.lit(A)[i]).collect() == 3.0
+    filled = T.map(lambda r: np.where(r.n == r.n, r.n, 0.0))  # noqa: PLR0124
+    assert filled.collect()["value"].to_pylist() == [1.0, 0.0, 3.0]
 
 
 def test_a_users_exception_is_the_cause_with_its_own_traceback() -> None:

@@ -21,6 +21,7 @@ from scalops.algebra.errors import ExecutionError, Location, ScalopsError, UserF
 from scalops.algebra.expressions import Captured
 from scalops.engine.blocks import Array, ColumnData
 from scalops.engine.records import Record, take_apart
+from scalops.engine.threads import Stopped, check_stopped
 
 NULL = None
 
@@ -95,9 +96,13 @@ def rows_of(values: ColumnData, valid: Array | None) -> list[Any]:
 
 
 def user_error(
-    captured: Captured, error: Exception, record: Any, position: str
+    captured: Captured, error: BaseException, record: Any, position: str
 ) -> UserFunctionError:
     """The error of a user's function, with the record and the user's own traceback."""
+    try:
+        message = str(error)
+    except Exception as failed:
+        message = f"(its message cannot be shown: {type(failed).__name__})"
     shown = repr(record)
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if captured.location and f.filename == captured.location.file]
@@ -107,7 +112,7 @@ def user_error(
         tb = tb.tb_next
     error.__traceback__ = tb
     return UserFunctionError(
-        f"{captured.name} raised {type(error).__name__}: {error}; {position}"
+        f"{captured.name} raised {type(error).__name__}: {message}; {position}"
         f" {shown if len(shown) <= 300 else shown[:300] + '...'}",
         location=where,
     )
@@ -221,11 +226,12 @@ def call_rows(
     """Call the function once per record; `arguments` are the records, per positional argument."""
     collector = Collector(captured, names, kinds)
     for row in zip(*arguments, strict=True):
+        check_stopped()
         try:
             result = function(*row)
-        except ScalopsError:
+        except (ScalopsError, KeyboardInterrupt, Stopped):
             raise
-        except Exception as error:
+        except BaseException as error:  # SystemExit too: a function cannot end the program
             shown = describe(row[0]) if len(row) == 1 else [describe(r) for r in row]
             raise user_error(captured, error, shown, "the record is") from error
         collector.add(result, row[0])

@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -17,9 +18,31 @@ RUNS_PER_WORKER = 8
 _NAME = "scalops"
 
 
+_ours: WeakSet[threading.Thread] = WeakSet()
+
+
+class _Work(threading.local):
+    """What the calling thread is at: the failures of its run."""
+
+    failures: list[BaseException] | None = None
+
+
+_work = _Work()
+
+
+class Stopped(BaseException):
+    """Another worker of the run has failed: this one's results are not wanted."""
+
+
 def in_engine_thread() -> bool:
     """Whether the calling thread is one that the engine started."""
-    return threading.current_thread().name.startswith(_NAME)
+    return threading.current_thread() in _ours
+
+
+def check_stopped() -> None:
+    """Raise Stopped if the run has failed elsewhere; for tasks that take long."""
+    if _work.failures:
+        raise Stopped
 
 
 class ThreadPool:
@@ -62,16 +85,21 @@ class ThreadPool:
         finished = threading.Semaphore(0)
 
         def work(worker: int) -> None:
-            with np.errstate(all="ignore"):
-                while not failures:
-                    first = next(following) * length
-                    if first >= count:
-                        return
-                    try:
+            outer, _work.failures = _work.failures, failures
+            try:
+                with np.errstate(all="ignore"):
+                    while not failures:
+                        first = next(following) * length
+                        if first >= count:
+                            return
                         for index in range(first, min(count, first + length)):
                             task(worker, index)
-                    except BaseException as error:
-                        failures.append(error)
+            except Stopped:
+                pass
+            except BaseException as error:
+                failures.append(error)
+            finally:
+                _work.failures = outer
 
         def helper(worker: int) -> Callable[[], None]:
             def call() -> None:
@@ -115,6 +143,7 @@ class ThreadPool:
             thread = threading.Thread(
                 target=self._serve, daemon=True, name=f"{_NAME}-{len(self._threads) + 1}"
             )
+            _ours.add(thread)
             thread.start()
             self._threads.append(thread)
 
@@ -124,6 +153,7 @@ class ThreadPool:
             if call is None:
                 return
             call()
+            del call  # it holds what the run held
 
     def close(self) -> None:
         """End the threads."""

@@ -22,7 +22,7 @@ from scalops.algebra.folds import Fold
 from scalops.algebra.operators import Aggregate, Job, Loop, Operator, Scan
 from scalops.algebra.tree import Node, find, walk
 from scalops.engine.interpreter import Interpreter, Starts, same_value
-from scalops.engine.opaque import bind
+from scalops.engine.opaque import Text, bind
 from scalops.engine.records import Record, take_apart
 from scalops.rows import RowFunction, Udf, sample_arguments
 from scalops.value import Value
@@ -90,7 +90,7 @@ def _compare(function: RowFunction, inputs: tuple[Operator, ...], interpreter: I
         except Exception:
             continue  # the run itself says what is wrong
         try:
-            names, values = _plain(plain, arguments, function, interpreter)
+            names, values = _plain(plain, _apart(arguments), function, interpreter)
         except TraceError:
             if nulls:
                 continue  # None where a number is wanted
@@ -100,6 +100,47 @@ def _compare(function: RowFunction, inputs: tuple[Operator, ...], interpreter: I
         for mine, theirs in zip(traced, values, strict=True):
             if not same_value(mine, theirs):
                 raise _differs(function, theirs, mine, records)
+
+
+def _apart(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments of a plain call: NumPy's scalars, and arrays that it may change unseen."""
+    return tuple(
+        Record({n: _one_apart(v) for n, v in a._values.items()})
+        if isinstance(a, Record)
+        else _one_apart(a)
+        for a in arguments
+    )
+
+
+def _one_apart(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    return _Text(value) if isinstance(value, str) else value
+
+
+class _Text(Text):
+    """A string whose comparisons give NumPy's booleans, as a traced one's do: ~ negates them."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> Any:
+        return np.bool_(str.__eq__(self, other) is True)
+
+    def __ne__(self, other: object) -> Any:
+        return np.bool_(str.__eq__(self, other) is not True)
+
+    def __lt__(self, other: str) -> Any:
+        return np.bool_(str.__lt__(self, other))
+
+    def __le__(self, other: str) -> Any:
+        return np.bool_(str.__le__(self, other))
+
+    def __gt__(self, other: str) -> Any:
+        return np.bool_(str.__gt__(self, other))
+
+    def __ge__(self, other: str) -> Any:
+        return np.bool_(str.__ge__(self, other))
 
 
 def _may_hold_null(table: Operator) -> bool:
@@ -182,7 +223,7 @@ def _asks_for_none(function: Any) -> bool:
             found = found.func if isinstance(found, partial) else found.function
         if isinstance(found, MethodType):
             found = found.__func__
-        if isinstance(found, FunctionType) and not found.__module__.startswith("scalops."):
+        if isinstance(found, FunctionType) and not (found.__module__ or "").startswith("scalops."):
             code = found.__code__
             waiting.extend(found.__globals__.get(name) for name in code.co_names)
             waiting.extend(c.cell_contents for c in found.__closure__ or () if _is_filled(c))

@@ -104,6 +104,7 @@ class Loop(_LoopMethods):
 
     __hash__ = None  # type: ignore[assignment]
     _capture_refusal = "it keeps a whole Loop; use its fields, as in w = model.w"
+    _value_hint = "use its fields: model.w"
 
     def __init__(self, plan: op.Loop, structure: Structure) -> None:
         self.plan, self.structure = plan, structure

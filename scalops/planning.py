@@ -6,6 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from scalops.algebra import operators as op
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 _pools: dict[int, ThreadPool] = {}
 _pools_lock = threading.Lock()
+
+
+# A forked child has none of the threads: it makes pools of its own.
+os.register_at_fork(after_in_child=_pools.clear)
 
 
 def optimize(job: op.Job) -> tuple[op.Job, list[Firing]]:
@@ -81,5 +86,9 @@ def execute(
 
 
 def _to_arrow(blocks: list[Any], schema: Schema) -> pa.Table:
+    for block in blocks:
+        for name, values in block.columns.items():
+            if isinstance(values, np.ndarray) and values.base is not None:
+                block.columns[name] = values.copy()  # the result is no view of a user's array
     batches = [block_to_batch(b, schema) for b in blocks if b.rows]
     return pa.Table.from_batches(batches, schema_to_arrow(schema))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from scalops.algebra.errors import PlanError, user_location
@@ -38,7 +39,7 @@ def rebuild(wanted: Any, results: Iterator[tuple[Any, Any]]) -> Any:
         leaf, result = next(results)
         if isinstance(leaf, (Loop, BareLoop)):
             return loop_result(leaf, result).env
-        return result
+        return _own(result)
     if isinstance(wanted, StructuredValue):
         return rebuild(wanted.parts, results)
     if isinstance(wanted, dict):
@@ -49,10 +50,15 @@ def rebuild(wanted: Any, results: Iterator[tuple[Any, Any]]) -> Any:
     return parts if isinstance(wanted, list) else tuple(parts)
 
 
+def _own(result: Any) -> Any:
+    """A copy that the caller may change: the session keeps the result for later plans."""
+    return result.copy() if isinstance(result, np.ndarray) else result
+
+
 def loop_result(loop: Loop | BareLoop, outcome: LoopOutcome) -> LoopResult:
     """A loop's outcome in the form of its environment."""
     return LoopResult(
-        loop.structure.rebuild(outcome.state),
+        loop.structure.rebuild({name: _own(value) for name, value in outcome.state.items()}),
         outcome.iterations,
         outcome.converged,
         history_table(outcome),

@@ -29,10 +29,11 @@ from scalops.capture import (
 from scalops.engine.interpreter import Interpreter, Starts
 from scalops.engine.opaque import as_array, bind, python_value, user_error
 from scalops.engine.records import Record, take_apart
-from scalops.tracing import VoidTrace, loop_starts, row_depth, tracing
+from scalops.tracing import VoidTrace, loop_starts, tracing
 from scalops.value import Value, lift
 
 log = logging.getLogger("scalops")
+_traces = itertools.count(1)
 SAMPLE_ROWS = 16
 SAMPLE_SECONDS = 2.0
 _warned: set[Location | None] = set()
@@ -103,9 +104,9 @@ def trace_rows(function: Callable[..., Any], inputs: Sequence[Operator], what: s
             f"{what} needs a function of a record; it got a {type(function).__name__}",
             location=user_location(),
         )
-    # A function traced inside another gets records of its own, so that neither is taken
-    # for the other.
-    first_record = 2 * row_depth()
+    # Each trace has records of its own: a symbol that was kept from another function, or comes
+    # from one around this, is not taken for a column of this table.
+    first_record = 2 * next(_traces)
     arguments = [symbol(s, first_record + i) for i, s in enumerate(schemas)]
     where = function_location(function)
     first = _attempt(function, arguments, what)
@@ -124,15 +125,13 @@ def trace_rows(function: Callable[..., Any], inputs: Sequence[Operator], what: s
 
 
 def _own_columns(output: Expression, first_record: int, what: str) -> Expression:
-    """The expression over records 0 and 1; PlanError where it reads an outer function's record."""
-    if first_record == 0:
-        return output
+    """The expression over records 0 and 1; PlanError where it reads another function's record."""
     used = columns([output])
-    if any(c.record < first_record for c in used):
+    if any(c.record not in (first_record, first_record + 1) for c in used):
         raise PlanError(
-            f"the function of {what} reads the record of the row function around it",
+            f"the function of {what} reads the record of another row function",
             location=output.location or user_location(),
-            hint="join the two tables first",
+            hint="a record is known inside its own function only; fold the other table to a Value",
         )
     return substitute(output, {c: replace(c, record=c.record - first_record) for c in used})
 

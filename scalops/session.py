@@ -154,18 +154,17 @@ class Session:
         self._results: WeakKeyDictionary[Node, Any] = WeakKeyDictionary()
         self._checked: WeakKeyDictionary[Node, bool] = WeakKeyDictionary()
         self._lock = threading.RLock()
-        self._token: contextvars.Token[Session | None] | None = None
+        self._tokens: list[contextvars.Token[Session | None]] = []
         self._runner: ProcessRunner | None = None
 
     def __enter__(self) -> Session:
-        self._token = _current.set(self)
+        self._tokens.append(_current.set(self))
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._token is not None:
-            _current.reset(self._token)
-            self._token = None
-        self.close()
+        _current.reset(self._tokens.pop())
+        if not self._tokens:  # the outermost of nested blocks ends it
+            self.close()
 
     def close(self) -> None:
         """Drop what the session keeps, and end its worker processes."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from scalops.algebra import operators as op
 from scalops.algebra.dtypes import ArrayType
@@ -17,11 +16,12 @@ from scalops.algebra.folds import Fold
 from scalops.algebra.functions import function
 from scalops.algebra.operators import Named, Operator
 from scalops.algebra.schema import Schema
-from scalops.capture import function_location, function_name
-from scalops.not_yet import refuse, refuse_method
-from scalops.rows import Associative, RowFunction, Udf, known_combiner, trace_rows
+from scalops.capture import function_name
+from scalops.not_yet import refuse
+from scalops.rows import Associative, RowFunction, known_combiner, trace_rows
 from scalops.structured import StructuredValue
-from scalops.tracing import current, refuse_to_run
+from scalops.table_refusals import FOLD_FIRST, NoRecords, require_parameters
+from scalops.tracing import refuse_to_run
 from scalops.value import Value, expression_of
 
 if TYPE_CHECKING:
@@ -29,38 +29,11 @@ if TYPE_CHECKING:
 
 RowLike = Callable[..., Any] | str
 
-_FOLD_FIRST = 'fold it first: t.sum("x")'
 
-# What others call it, and how it is done here.
-_OTHER_WORDS = {
-    **dict.fromkeys(("head", "take", "iloc", "loc"), "limit(n)"),
-    "tail": "collect(), and the end of its result",
-    **dict.fromkeys(("show", "display", "describe"), "limit(n).collect(), or explain()"),
-    **dict.fromkeys(("persist", "unpersist"), "no word for it: what a loop reads again is cached"),
-    **dict.fromkeys(("groupby", "groupBy"), "group_by, which is not yet built"),
-    "agg": 'sum("x"), mean("x") and the like, or reduce(f)',
-    **dict.fromkeys(("merge",), "join, which is not yet built"),
-    **dict.fromkeys(("sort_values", "orderBy", "order_by"), "sort, which is not yet built"),
-    **dict.fromkeys(("apply", "transform", "foreach"), "map(lambda r: ...)"),
-    **dict.fromkeys(("where", "query"), "filter(lambda r: ...)"),
-    **dict.fromkeys(("assign", "withColumn", "with_column"), "with_columns(name=lambda r: ...)"),
-    "withColumnRenamed": 'rename({"old": "new"})',
-    **dict.fromkeys(("shape", "size", "height", "num_rows"), "count() and columns"),
-    **dict.fromkeys(("dtypes", "printSchema"), "schema"),
-    **dict.fromkeys(("to_numpy", "values", "to_dict", "to_list", "to_arrow"), "collect()"),
-    **dict.fromkeys(("compute", "execute", "run", "toPandas"), "collect() or to_pandas()"),
-    **dict.fromkeys(("fillna", "fill_null"), "np.where(r.v == r.v, r.v, 0.0) in with_columns"),
-    "dropna": "filter(lambda r: r.v == r.v)",
-}
-
-
-class Table:
+class Table(NoRecords):
     """Many records, lazily: nothing runs until `collect()`."""
 
     __slots__ = ("__weakref__", "plan")
-    __hash__ = None  # type: ignore[assignment]
-    _capture_refusal = "it reads a Table, which has no records before the plan runs"
-    _value_hint = _FOLD_FIRST
 
     def __init__(self, plan: Operator) -> None:
         self.plan = plan
@@ -71,11 +44,6 @@ class Table:
     def schema(self) -> Schema:
         """Column names and types."""
         return self.plan.schema
-
-    @property
-    def columns(self) -> list[str]:
-        """Column names."""
-        return list(self.plan.schema.names)
 
     def __repr__(self) -> str:
         return f"Table({self.plan.schema})"
@@ -232,7 +200,7 @@ class Table:
         """Run the plan; a pyarrow.Table."""
         from scalops.session import collect
 
-        refuse_to_run("the records of a table", f"collect() runs nothing here: {_FOLD_FIRST}")
+        refuse_to_run("the records of a table", f"collect() runs nothing here: {FOLD_FIRST}")
         return collect(self)
 
     def explain(
@@ -258,68 +226,6 @@ class Table:
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         return self.collect().__arrow_c_stream__(requested_schema)
-
-    # What a table is not.
-
-    def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        refuse_method("Table", name)
-        if name not in self.schema:
-            if name in _OTHER_WORDS:
-                raise AttributeError(f"a Table has no {name!r}; use {_OTHER_WORDS[name]}")
-            methods = [m for m in dir(Table) if not m.startswith("_")]
-            near = get_close_matches(name, [*methods, *self.columns], n=1)
-            raise AttributeError(
-                f"a Table has neither a method nor a column {name!r}"
-                + (f"; did you mean {near[0]!r}?" if near else "")
-            )
-        raise TypeError(_no_values(f"t.{name}", f'select("{name}")'))
-
-    def __getitem__(self, key: Any) -> NoReturn:
-        instead = f"select({key!r})"
-        if isinstance(key, slice):
-            instead = "limit(n) for the first records, or collect()[a:b]"
-        elif isinstance(key, int):
-            instead = "limit(n) for the first records, or collect()"
-        elif isinstance(key, (list, tuple)):
-            instead = "select(*names)"
-        elif isinstance(key, Value) or callable(key):
-            instead = "filter(lambda r: ...)"
-        shown = "a:b" if isinstance(key, slice) else repr(key)
-        raise TypeError(_no_values(f"t[{shown}]", instead))
-
-    def __len__(self) -> int:
-        raise TypeError(_no_values("len(t)", "count()"))
-
-    def __iter__(self) -> Iterator[Any]:
-        raise TypeError(_no_values("for r in t", "collect()"))
-
-    def __bool__(self) -> bool:
-        raise TypeError(_no_values("bool(t)", "is_empty()"))
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NoReturn:
-        _used_as_value("np.asarray(t)", "collect()")
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> NoReturn:
-        _used_as_value(f"np.{ufunc.__name__} of t", "map(lambda r: ...)")
-
-    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> NoReturn:
-        _used_as_value(f"np.{func.__name__} of t", "map(lambda r: ...), or a fold such as sum()")
-
-    def _no_operator(self, *_: Any) -> NoReturn:
-        _used_as_value("an operator on t", 'map(lambda r: ...), or a fold such as sum("x")')
-
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _no_operator
-    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = _no_operator
-    __mod__ = __rmod__ = __pow__ = __rpow__ = __matmul__ = __rmatmul__ = _no_operator
-    __lt__ = __le__ = __gt__ = __ge__ = __and__ = __rand__ = __or__ = __ror__ = _no_operator
-    __neg__ = __abs__ = __invert__ = _no_operator
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, (Value, int, float, str)):
-            self._no_operator()
-        return self is other
 
     # Building.
 
@@ -348,7 +254,7 @@ class Table:
         return self._trace(f, what)
 
     def _trace(self, f: Callable[..., Any], what: str) -> RowFunction:
-        _require_parameters(f, 1, what, "one, the record")
+        require_parameters(f, 1, what, "one, the record")
         return trace_rows(f, (self.plan,), what)
 
     def _project(self, label: str, kept: Sequence[Named], new: Mapping[str, Any]) -> Table:
@@ -430,37 +336,6 @@ class Table:
         return StructuredValue(dict(zip(names, values, strict=True)))
 
 
-def _require_parameters(f: Any, count: int, what: str, expected: str) -> None:
-    """TraceError where a row function cannot be called with so many records."""
-    function = f.function if isinstance(f, (Udf, Associative)) else f
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # written in C, or no function at all: calling it tells
-        return
-    try:
-        signature.bind(*[None] * count)
-    except TypeError:
-        raise TraceError(
-            f"{what}'s function has the parameters {signature}; it takes {expected}",
-            location=function_location(function),
-        ) from None
-
-
-def _used_as_value(asked: str, instead: str) -> NoReturn:
-    trace = current()
-    if trace is None:
-        raise TypeError(_no_values(asked, instead))
-    what = trace.what if trace.kind == "loop" else f"the function of {trace.what}"
-    trace.error = trace.error or TraceError(
-        f"{what} uses a Table as a value", location=user_location(), hint=_FOLD_FIRST
-    )
-    raise trace.error
-
-
-def _no_values(asked: str, instead: str) -> str:
-    return f"{asked}: a Table is lazy and holds no records; use {instead}"
-
-
 def _count(n: Any, what: str, least: int) -> int:
     if isinstance(n, Value):
         refuse(f"{what} with a Value as its number")
@@ -491,7 +366,7 @@ def _reduce_folds(
             for n, k in schema
         )
         return source, folds, names
-    _require_parameters(combine, 2, "reduce", "two, both records")
+    require_parameters(combine, 2, "reduce", "two, both records")
     for _ in range(3):
         made = _traced_pair(combine, source)
         made = replace(made, assumed_associative=assumed)

@@ -138,10 +138,10 @@ def _norm(call: Call, flags: Batched, parameters: Any) -> Step | None:
         return None
     axis = parameters.get("axis")
     if axis is None:
-        size = call.arguments[0].type.size
+        size, dtype = call.arguments[0].type.size, call.type.numpy
 
         def step(x: Any) -> Any:
-            flat = x.reshape(len(x), size)
+            flat = x.reshape(len(x), size).astype(dtype, copy=False)  # squares of int8 overflow
             return np.sqrt(np.vecdot(flat, flat))
 
         return step

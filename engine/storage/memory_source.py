@@ -84,7 +84,10 @@ class MemorySource:
         Raises: SchemaError for types that no column may have.
         """
         schema_from_arrow(table.schema, title)
-        return cls._of_columns(dict(zip(table.column_names, table.columns, strict=True)), title)
+        columns = (
+            c.cast(pa.string()) if pa.types.is_string_view(c.type) else c for c in table.columns
+        )
+        return cls._of_columns(dict(zip(table.column_names, columns, strict=True)), title)
 
     @classmethod
     def _of_columns(cls, named: Mapping[str, MemoryColumn], title: str) -> MemorySource:

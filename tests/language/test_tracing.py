@@ -718,7 +718,7 @@ def test_a_variable_that_cannot_be_pickled_is_named(table: so.Table) -> None:
 
 def test_a_table_inside_a_row_function_is_refused(table: so.Table) -> None:
     other = so.table({"b": [1.0]})
-    with pytest.raises(so.PlanError, match="reads the record of the row function around it"):
+    with pytest.raises(so.PlanError, match="reads the record of another row function"):
         table.map(lambda r: other.map(lambda q: q.b * r.a).sum())
     with pytest.raises(so.TraceError, match="it reads a Table"):
         table.map(lambda r: other.count() if r.a > 2 else 0)

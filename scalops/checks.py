@@ -125,22 +125,27 @@ class _Text(Text):
     __hash__ = str.__hash__
 
     def __eq__(self, other: object) -> Any:
-        return np.bool_(str.__eq__(self, other) is True)
+        return _numpy(str.__eq__(self, other))  # type: ignore[arg-type]
 
     def __ne__(self, other: object) -> Any:
-        return np.bool_(str.__eq__(self, other) is not True)
+        return _numpy(str.__ne__(self, other))  # type: ignore[arg-type]
 
     def __lt__(self, other: str) -> Any:
-        return np.bool_(str.__lt__(self, other))
+        return _numpy(str.__lt__(self, other))
 
     def __le__(self, other: str) -> Any:
-        return np.bool_(str.__le__(self, other))
+        return _numpy(str.__le__(self, other))
 
     def __gt__(self, other: str) -> Any:
-        return np.bool_(str.__gt__(self, other))
+        return _numpy(str.__gt__(self, other))
 
     def __ge__(self, other: str) -> Any:
-        return np.bool_(str.__ge__(self, other))
+        return _numpy(str.__ge__(self, other))
+
+
+def _numpy(answer: Any) -> Any:
+    """NumPy's boolean; with no string, the other side is asked."""
+    return answer if answer is NotImplemented else np.bool_(answer)
 
 
 def _may_hold_null(table: Operator) -> bool:

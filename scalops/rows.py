@@ -284,7 +284,9 @@ def _discover(
             location=captured.location,
             hint=hint,
         )
-    names, _ = results[0]
+    names, first = results[0]
+    if not first:
+        raise TraceError(f"{captured.name} returns no columns", location=captured.location)
     columns = [
         [values[i] for _, values in results if len(values) > i] for i in range(len(results[0][1]))
     ]

@@ -23,6 +23,7 @@ from scalops.not_yet import refuse
 from scalops.planning import execute
 from scalops.results import loop_result, rebuild, take_leaves
 from scalops.table import Table
+from scalops.tracing import refuse_to_run
 from scalops.value import Value, is_record_symbol
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _memory(value: Any) -> int | None:
     unit = text[len(digits) :].strip()
     try:
         size = int(float(digits) * _UNITS[unit])
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, OverflowError):
         size = 0
     if size <= 0:
         raise ConfigError(
@@ -280,6 +281,7 @@ def collect(*things: Any, listen: Any = None) -> Any:
 
     Nested dicts, lists and tuples of them give the same nesting.
     """
+    refuse_to_run("a collected result", "use the tables, values and loops themselves")
     wanted = things[0] if len(things) == 1 else things
     leaves = take_leaves(wanted)
     for leaf in leaves:

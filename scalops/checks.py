@@ -125,10 +125,10 @@ class _Text(Text):
     __hash__ = str.__hash__
 
     def __eq__(self, other: object) -> Any:
-        return _numpy(str.__eq__(self, other))  # type: ignore[arg-type]
+        return _numpy(str.__eq__(self, other))
 
     def __ne__(self, other: object) -> Any:
-        return _numpy(str.__ne__(self, other))  # type: ignore[arg-type]
+        return _numpy(str.__ne__(self, other))
 
     def __lt__(self, other: str) -> Any:
         return _numpy(str.__lt__(self, other))

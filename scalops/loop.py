@@ -30,6 +30,7 @@ from scalops.algebra.fingerprint import comparable
 from scalops.algebra.functions import function
 from scalops.capture import function_location
 from scalops.environment import BARE, Structure, describe, start_field
+from scalops.lazy import Lazy
 from scalops.not_yet import refuse
 from scalops.tracing import refuse_to_run, row_depth, tracing
 from scalops.value import Value, lift
@@ -99,7 +100,7 @@ class _LoopMethods:
         current_session().forget(self)
 
 
-class Loop(_LoopMethods):
+class Loop(_LoopMethods, Lazy):
     """A loop over named fields; `model.w` or `model["w"]` is a Value for later plans."""
 
     __hash__ = None  # type: ignore[assignment]
@@ -128,18 +129,6 @@ class Loop(_LoopMethods):
     def collect(self) -> Any:
         """Run the loop; its final environment."""
         return self.run().env
-
-    def explain(
-        self,
-        stage: str = "optimized",
-        format: str = "text",
-        trace: bool = False,
-        analyze: bool = False,
-    ) -> str:
-        """The plan of the loop."""
-        from scalops.explain import explain
-
-        return explain(self, stage, format, trace, analyze)
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{n}: {t}" for n, t in self.plan.state_types.items())

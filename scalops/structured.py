@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from scalops.algebra.errors import SchemaError, user_location
+from scalops.lazy import Lazy
 from scalops.tracing import refuse_to_run
 from scalops.value import Value
 
 
-class StructuredValue:
+class StructuredValue(Lazy):
     """Parts by name or position: `v.loss`, `v["loss"]`, `v[0]`."""
 
     __slots__ = ("_parts",)
@@ -55,18 +56,6 @@ class StructuredValue:
 
         refuse_to_run("its value", "collect() runs nothing here: use its parts themselves")
         return collect(self)
-
-    def explain(
-        self,
-        stage: str = "optimized",
-        format: str = "text",
-        trace: bool = False,
-        analyze: bool = False,
-    ) -> str:
-        """The plan that would compute it."""
-        from scalops.explain import explain
-
-        return explain(self, stage, format, trace, analyze)
 
     def forget(self) -> None:
         """Drop results kept from an earlier `collect()`."""

@@ -17,6 +17,7 @@ from scalops.algebra.functions import function
 from scalops.algebra.operators import Named, Operator
 from scalops.algebra.schema import Schema
 from scalops.capture import function_name
+from scalops.lazy import Lazy
 from scalops.not_yet import refuse
 from scalops.rows import Associative, RowFunction, known_combiner, trace_rows
 from scalops.structured import StructuredValue
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 RowLike = Callable[..., Any] | str
 
 
-class Table(NoRecords):
+class Table(NoRecords, Lazy):
     """Many records, lazily: nothing runs until `collect()`."""
 
     __slots__ = ("__weakref__", "plan")
@@ -202,18 +203,6 @@ class Table(NoRecords):
 
         refuse_to_run("the records of a table", f"collect() runs nothing here: {FOLD_FIRST}")
         return collect(self)
-
-    def explain(
-        self,
-        stage: str = "optimized",
-        format: str = "text",
-        trace: bool = False,
-        analyze: bool = False,
-    ) -> str:
-        """The plan that would compute it."""
-        from scalops.explain import explain
-
-        return explain(self, stage, format, trace, analyze)
 
     def to_pandas(self) -> Any:
         """Run the plan; a pandas.DataFrame."""

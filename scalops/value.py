@@ -14,6 +14,7 @@ from scalops.algebra.dtypes import ArrayType, TupleType
 from scalops.algebra.errors import ConfigError, TraceError, user_location
 from scalops.algebra.expressions import Call, Expression, Item, call, columns, constant
 from scalops.algebra.functions import arrays, function, linear, ufunc_function
+from scalops.lazy import Lazy
 from scalops.tracing import current, refuse
 
 log = logging.getLogger("scalops")
@@ -65,7 +66,7 @@ def _fold(name: str) -> Callable[..., Any]:
     return method
 
 
-class Value:
+class Value(Lazy):
     """One scalar or array that a plan will compute; NumPy's operators and functions work on it.
 
     Inside a row function the same class stands for one record's column. `shape`, `dtype` and
@@ -121,18 +122,6 @@ class Value:
 
         refuse("its value", _HINTS["its value"])
         return collect(self)
-
-    def explain(
-        self,
-        stage: str = "optimized",
-        format: str = "text",
-        trace: bool = False,
-        analyze: bool = False,
-    ) -> str:
-        """The plan that would compute it."""
-        from scalops.explain import explain
-
-        return explain(self, stage, format, trace, analyze)
 
     def forget(self) -> None:
         """Drop a result kept from an earlier `collect()`."""

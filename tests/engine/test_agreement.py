@@ -66,6 +66,13 @@ def test_random_programs_give_what_they_mean(part: int) -> None:
     assert sum(not isinstance(a, type) for a in answers) > 16
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("part", range(5, 50))
+def test_many_more_random_programs_give_what_they_mean(part: int) -> None:
+    for seed in range(part * 32, part * 32 + 32):
+        assert_agree(random_program(Random(seed)), [WAYS[seed % len(WAYS)]])
+
+
 # Strings, nulls, nothing at all, and functions that run record by record.
 
 

@@ -35,7 +35,7 @@ class Options:
     """What a session may be told.
 
     threads: how many threads work on partitions; 0 means one per usable core.
-    memory: bytes that caches and buffers may take together; None means no limit.
+    memory: bytes that caches and buffers may take together; None means 60 % of what is free.
     opaque: "run" or "error", whether functions that cannot be traced may run record by record.
     implicit_collect: whether float(v), int(v), bool(v) and np.asarray(v) run the plan of v.
     processes: how many worker processes call opaque functions; 0 means this process does.

@@ -236,7 +236,7 @@ class PlanPrinter:
     def _opaque(self, node: Node) -> list[tuple[str, str]]:
         found: dict[ex.Captured, None] = {}
         for child in own_expressions(node):
-            for inner in _below(child):
+            for inner in ex.within([child]):
                 if isinstance(inner, ex.Opaque):
                     found[inner.function] = None
         return [
@@ -262,18 +262,6 @@ def own_expressions(node: Node) -> list[ex.Expression]:
     return found
 
 
-def _below(root: ex.Expression) -> list[Node]:
-    """Expressions below a root, not entering the operators that they read."""
-    seen: dict[Node, None] = {}
-    stack: list[Node] = [root]
-    while stack:
-        node = stack.pop()
-        if node not in seen:
-            seen[node] = None
-            stack.extend(c for c in node.children if isinstance(c, ex.Expression))
-    return list(seen)
-
-
 def _inputs(node: Node) -> list[Node]:
     """Operators that a node reads: its tables, and those behind its expressions."""
     found: dict[Node, None] = {}
@@ -284,7 +272,7 @@ def _inputs(node: Node) -> list[Node]:
     else:
         roots = own_expressions(node)
     for root in roots:
-        for inner in reversed(_below(root)):
+        for inner in reversed(ex.within([root])):
             if isinstance(inner, ex.Subquery):
                 found[inner.source] = None
             elif isinstance(inner, ex.LoopOutput):

@@ -247,18 +247,20 @@ def columns_read(roots: Iterable[Expression]) -> frozenset[str]:
 
 def columns(roots: Iterable[Expression]) -> list[Column]:
     """The columns that expressions read, not looking into the tables of their subqueries."""
-    found: dict[Column, None] = {}
-    seen: set[Node] = set()
-    stack: list[Node] = list(roots)
+    found = (node for node in within(roots) if isinstance(node, Column))
+    return sorted(found, key=lambda c: (c.record, c.name))
+
+
+def within(roots: Iterable[Expression]) -> list[Expression]:
+    """Every expression below the roots once, not entering the operators that they read."""
+    seen: dict[Expression, None] = {}
+    stack = list(roots)
     while stack:
         node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if isinstance(node, Column):
-            found[node] = None
-        stack.extend(c for c in node.children if isinstance(c, Expression))
-    return sorted(found, key=lambda c: (c.record, c.name))
+        if node not in seen:
+            seen[node] = None
+            stack.extend(c for c in node.children if isinstance(c, Expression))
+    return list(seen)
 
 
 def in_record(node: Node) -> bool:

@@ -6,7 +6,7 @@ memory, workers or timing, because the order of float additions follows them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -116,16 +116,3 @@ def reblock(blocks: Iterable[Block], schema: Schema) -> Iterator[Block]:
             waiting = [whole.slice(size, whole.rows)] if rows else []
     if rows:
         yield concatenate(waiting, schema)
-
-
-def empty_block(schema: Schema) -> Block:
-    """A block of no records."""
-    return concatenate([], schema)
-
-
-def of_columns(
-    columns: Mapping[str, ColumnData], valid: Mapping[str, Array] | None = None
-) -> Block:
-    """A block of columns of equal length."""
-    rows = len(next(iter(columns.values()))) if columns else 0
-    return Block(rows, dict(columns), dict(valid or {}))

@@ -98,11 +98,10 @@ class Compute(PhysicalTable):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Select(PhysicalTable):
-    """The records of each block for which the predicate is true."""
+class Fewer(PhysicalTable):
+    """Some of the records of `source`, as they are and where they are."""
 
     source: PhysicalTable
-    predicate: ex.Expression
 
     @property
     def schema(self) -> Schema:
@@ -114,19 +113,17 @@ class Select(PhysicalTable):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TakePrefix(PhysicalTable):
+class Select(Fewer):
+    """The records of each block for which the predicate is true."""
+
+    predicate: ex.Expression
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TakePrefix(Fewer):
     """The first records of each partition, as many as the prefix `number` gives it."""
 
-    source: PhysicalTable
     number: int
-
-    @property
-    def schema(self) -> Schema:
-        return self.source.schema
-
-    @property
-    def delivered(self) -> Properties:
-        return self.source.delivered
 
 
 @dataclass(frozen=True, eq=False, repr=False)

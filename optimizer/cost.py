@@ -11,7 +11,6 @@ from typing import Literal
 
 from scalops.algebra import expressions as ex
 from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.tree import Node
 
 Provenance = Literal["exact", "estimated", "assumed", "measured"]
 
@@ -55,15 +54,8 @@ class Cost:
 
 def flops(*roots: ex.Expression) -> float:
     """Flops per record of the expressions, shared parts counted once."""
-    seen: set[Node] = set()
-    stack: list[Node] = list(roots)
     total = 0.0
-    while stack:
-        node = stack.pop()
-        if node in seen or not isinstance(node, ex.Expression):
-            continue
-        seen.add(node)
-        stack.extend(node.children)
+    for node in ex.within(roots):
         if isinstance(node, ex.Opaque):
             total += 1500.0  # a Python call is about a microsecond
         elif isinstance(node, ex.Call):

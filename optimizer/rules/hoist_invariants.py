@@ -11,6 +11,7 @@ from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.tree import Node, find, substitute, walk
 from scalops.optimizer.cost import compute_cost, read_cost
 from scalops.optimizer.invariance import Invariance, is_table
+from scalops.optimizer.naming import fresh_name
 
 
 def hoist_invariants(node: Node) -> Node | None:
@@ -56,7 +57,7 @@ def _hoist_values(loop: op.Loop, analysis: Invariance) -> op.Loop | None:
     # Loops inside have bindings too; a name stands for one of them in the whole plan text.
     taken = {n for inner in (loop, *find(analysis.parts, op.Loop)) for n, _ in inner.bindings}
     for e in found:
-        name = _fresh("k", taken)
+        name = fresh_name("k", taken)
         mapping[e] = ex.Bound(name, e.type, loop.token, location=e.location)
         bindings.append((name, e))
     return replace(_within(loop, mapping, outside_invariants), bindings=tuple(bindings))
@@ -88,7 +89,7 @@ def _with_columns_below(
     if not chosen:
         return None
     taken = set(cache.schema.names)
-    names = {e: _fresh("h", taken) for e in chosen}
+    names = {e: fresh_name("h", taken) for e in chosen}
     kept = tuple((n, ex.Column(n, k)) for n, k in cache.schema)
     below = op.Project(
         cache.source, (*kept, *((n, e) for e, n in names.items())), location=chosen[0].location
@@ -139,14 +140,6 @@ def _pays(e: ex.Expression, roots: list[ex.Expression]) -> bool:
 
 def _without(root: ex.Expression, e: ex.Expression) -> ex.Expression:
     return substitute(root, {e: ex.Reduced("", e.type)}, ex.in_record)
-
-
-def _fresh(prefix: str, taken: set[str]) -> str:
-    number = 1
-    while f"{prefix}{number}" in taken:
-        number += 1
-    taken.add(f"{prefix}{number}")
-    return f"{prefix}{number}"
 
 
 def _within(

@@ -7,8 +7,9 @@ from dataclasses import replace
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
 from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.tree import Node, substitute
+from scalops.algebra.tree import Node, substitute, walk
 from scalops.optimizer.cost import flops
+from scalops.optimizer.naming import fresh_name
 
 _LEAST_FLOPS = 4.0
 
@@ -29,7 +30,7 @@ def share_common_expressions(node: Node) -> Node | None:
     if not shared:
         return None
     taken = set(node.source.schema.names)
-    names = {e: _fresh(taken) for e in shared}
+    names = {e: fresh_name("s", taken) for e in shared}
     mapping: dict[Node, Node] = {e: ex.Column(n, e.type.strong()) for e, n in names.items()}
     new_roots = [substitute(r, mapping, ex.in_record) for r in roots]
     read = ex.columns_read(new_roots)
@@ -70,7 +71,7 @@ def _shared(roots: list[ex.Expression]) -> list[ex.Expression]:
             continue
         assert isinstance(node, ex.Expression)
         chosen[node] = None
-        covered.update(_below(node))
+        covered.update(below for below in walk(node) if below != node)
     # One that is also read outside a larger shared one is found when the rule runs again.
     return [e for e in chosen if e not in covered]
 
@@ -82,22 +83,3 @@ def _worth_a_name(node: Node) -> bool:
     if not isinstance(kind, ArrayType) or kind.weak:  # a column would be strongly typed
         return False
     return flops(node) >= _LEAST_FLOPS
-
-
-def _below(root: Node) -> set[Node]:
-    found: set[Node] = set()
-    stack = [c for c in root.children]
-    while stack:
-        node = stack.pop()
-        if node not in found:
-            found.add(node)
-            stack.extend(node.children)
-    return found
-
-
-def _fresh(taken: set[str]) -> str:
-    number = 1
-    while f"s{number}" in taken:
-        number += 1
-    taken.add(f"s{number}")
-    return f"s{number}"

@@ -1,11 +1,11 @@
-"""Types of single-record values: a scalar type and a shape, or a tuple of such.
+"""Types of single-record values: arrays, lists, sparse vectors, and tuples of such.
 
 A type says nothing of how many records there are: the engine adds the block axis.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 
@@ -51,6 +51,24 @@ class ArrayType(Type):
         return self.name == STRING
 
     @property
+    def is_list(self) -> bool:
+        return False
+
+    @property
+    def is_sparse(self) -> bool:
+        return False
+
+    @property
+    def is_arrow(self) -> bool:
+        """Whether a column of it stays an Arrow array: strings and lists."""
+        return self.is_string or self.is_list
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a column of it is a NumPy array [rows, *shape]."""
+        return not (self.is_arrow or self.is_sparse)
+
+    @property
     def size(self) -> int:
         return prod(self.shape)
 
@@ -71,8 +89,79 @@ class ArrayType(Type):
     def with_shape(self, *shape: int) -> ArrayType:
         return ArrayType(self.name, shape)
 
+    def dense(self) -> ArrayType:
+        """The type of the same numbers with every element stored."""
+        return self
+
     def __str__(self) -> str:
         return self.name + (f"[{','.join(map(str, self.shape))}]" if self.shape else "")
+
+
+@dataclass(frozen=True)
+class ListType(ArrayType):
+    """A list whose length differs from record to record; its items are of one type, or null.
+
+    A column of it stays an Arrow array; one record's value is a Python list.
+    """
+
+    name: str = "list"
+    item: ArrayType = field(default=ArrayType("float64"), kw_only=True)
+
+    @property
+    def numpy(self) -> np.dtype[np.generic]:
+        return np.dtype(object)
+
+    @property
+    def is_numeric(self) -> bool:
+        return False
+
+    @property
+    def is_list(self) -> bool:
+        return True
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of one record's value, taken as eight items."""
+        return 8 * self.item.bytes
+
+    def __str__(self) -> str:
+        return f"list[{self.item}]"
+
+
+@dataclass(frozen=True)
+class SparseType(ArrayType):
+    """A sparse vector of float64 of the shape (dimension,): what is not stored is 0."""
+
+    name: str = "float64"
+
+    @property
+    def dimension(self) -> int:
+        return self.shape[0]
+
+    @property
+    def is_sparse(self) -> bool:
+        return True
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of one record's value, taken as 85 stored elements."""
+        return 1024
+
+    def dense(self) -> ArrayType:
+        return ArrayType(self.name, self.shape)
+
+    def __str__(self) -> str:
+        return f"sparse[{self.dimension}]"
+
+
+def list_of(item: ArrayType) -> ListType:
+    """The type of lists of `item`."""
+    return ListType(item=item.strong())
+
+
+def sparse(dimension: int) -> SparseType:
+    """The type of sparse vectors of this dimension."""
+    return SparseType(shape=(dimension,))
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
 
 import numpy as np
-import pyarrow as pa
 
 from scalops.algebra.schema import Schema
+from scalops.engine.columns import Array, ColumnData, concatenated, filtered, sliced, taken
+
+__all__ = ["Array", "Block", "ColumnData", "concatenate", "reblock"]
 
 # Version 1 of the numeric constants of ARCHITECTURE.md; changing one changes results' last bits.
 BLOCK_BYTES = 1_750_000
@@ -21,13 +22,10 @@ MIN_BLOCK_ROWS, MAX_BLOCK_ROWS = 64, 65_536
 MAX_PARTITIONS = 1_024
 MIN_PARTITION_BYTES = 256 * 1024
 
-Array = np.ndarray[Any, np.dtype[Any]]
-ColumnData: TypeAlias = Any  # Array, or an Arrow array of strings (pyarrow has no types)
-
 
 @dataclass
 class Block:
-    """`columns[name]`: an array [rows, *shape], or an Arrow array of strings.
+    """`columns[name]`: see `columns.py`.
 
     `valid[name]` is a bool[rows] mask, present only for columns that hold a null here.
     """
@@ -38,10 +36,7 @@ class Block:
 
     def slice(self, start: int, stop: int) -> Block:
         """The records start..stop-1, without copying."""
-        columns = {
-            n: c[start:stop] if isinstance(c, np.ndarray) else c.slice(start, stop - start)
-            for n, c in self.columns.items()
-        }
+        columns = {n: sliced(c, start, stop) for n, c in self.columns.items()}
         return Block(stop - start, columns, {n: v[start:stop] for n, v in self.valid.items()})
 
     def keep(self, mask: Array) -> Block:
@@ -49,11 +44,13 @@ class Block:
         rows = int(np.count_nonzero(mask))
         if rows == self.rows:
             return self
-        columns = {
-            n: c[mask] if isinstance(c, np.ndarray) else c.filter(pa.array(mask))
-            for n, c in self.columns.items()
-        }
+        columns = {n: filtered(c, mask) for n, c in self.columns.items()}
         return Block(rows, columns, {n: v[mask] for n, v in self.valid.items()})
+
+    def take(self, rows: Array) -> Block:
+        """The records of these numbers, int64[...], in this order."""
+        columns = {n: taken(c, rows) for n, c in self.columns.items()}
+        return Block(len(rows), columns, {n: v[rows] for n, v in self.valid.items()})
 
     @property
     def bytes(self) -> int:
@@ -68,13 +65,7 @@ def concatenate(blocks: list[Block], schema: Schema) -> Block:
     columns: dict[str, ColumnData] = {}
     valid: dict[str, Array] = {}
     for name, kind in schema:
-        parts = [b.columns[name] for b in blocks]
-        if kind.is_string:
-            columns[name] = pa.concat_arrays(parts) if parts else pa.array([], pa.string())
-        elif parts:
-            columns[name] = np.concatenate(parts)
-        else:
-            columns[name] = np.empty((0, *kind.shape), kind.numpy)
+        columns[name] = concatenated([b.columns[name] for b in blocks], kind)
         if any(name in b.valid for b in blocks):
             masks = [b.valid.get(name, np.ones(b.rows, bool)) for b in blocks]
             valid[name] = np.concatenate(masks)

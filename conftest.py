@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# Worker processes take longer to start than most tests run: those that need them ask for them.
+os.environ.setdefault("SCALOPS_PROCESSES", "0")
+
 # Each is collected through its link in scalops/.
 collect_ignore = ["algebra", "engine", "optimizer"]
 

@@ -59,6 +59,10 @@ class ArrayType(Type):
         return False
 
     @property
+    def is_object(self) -> bool:
+        return False
+
+    @property
     def is_arrow(self) -> bool:
         """Whether a column of it stays an Arrow array: strings and lists."""
         return self.is_string or self.is_list
@@ -154,6 +158,35 @@ class SparseType(ArrayType):
         return f"sparse[{self.dimension}]"
 
 
+@dataclass(frozen=True)
+class ObjectType(ArrayType):
+    """A Python value with no fixed form: a dict whose keys come from the data, say.
+
+    Only a driver value can have this type, and only functions that run as they are can read it.
+    """
+
+    name: str = "object"
+
+    @property
+    def is_object(self) -> bool:
+        return True
+
+    @property
+    def is_numeric(self) -> bool:
+        return False
+
+    @property
+    def is_plain(self) -> bool:
+        return False
+
+    @property
+    def bytes(self) -> int:
+        return 1024
+
+    def __str__(self) -> str:
+        return "object"
+
+
 def list_of(item: ArrayType) -> ListType:
     """The type of lists of `item`."""
     return ListType(item=item.strong())
@@ -198,9 +231,12 @@ def type_of(value: object) -> ArrayType | None:
     if isinstance(value, (np.ndarray, np.generic)):
         name = name_of(value.dtype)
         return None if name is None else ArrayType(name, value.shape)
-    return None
+    from scalops.algebra.sparse import SparseVector  # which reads this module
+
+    return value.type if isinstance(value, SparseVector) else None
 
 
+OBJECT = ObjectType()
 BOOL = ArrayType("bool")
 INT64 = ArrayType("int64")
 FLOAT64 = ArrayType("float64")

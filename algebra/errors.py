@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import PurePath
+from types import FrameType
 
 # Frames of these packages are never "the user's line". Told by module name, not by path,
 # so that an installed copy, an editable one and a zipped one behave the same.
-_NOT_THE_USER = frozenset({"scalops", "numpy", "scipy", "functools", "cloudpickle", "contextlib"})
+_NOT_THE_USER = frozenset({"scalops", "numpy", "scipy", "cloudpickle"}) | sys.stdlib_module_names
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,34 @@ class Location:
 
 def user_location() -> Location | None:
     """The innermost line of the calling stack that is the user's own."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        package = frame.f_globals.get("__name__", "").partition(".")[0]
-        if package not in _NOT_THE_USER:
+        if _is_users(frame):
             return Location(frame.f_code.co_filename, frame.f_lineno)
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None
+
+
+def raised_at(error: BaseException) -> Location | None:
+    """The innermost line of the user's in an error's traceback."""
+    tb, found = error.__traceback__, None
+    while tb is not None:
+        if _is_users(tb.tb_frame):
+            found = Location(tb.tb_frame.f_code.co_filename, tb.tb_lineno)
+        tb = tb.tb_next
+    return found
+
+
+def _is_users(frame: FrameType) -> bool:
+    return frame.f_globals.get("__name__", "").partition(".")[0] not in _NOT_THE_USER
+
+
+def text_of(error: BaseException) -> str:
+    """What an error says; a user's own may fail to say it."""
+    try:
+        return str(error)
+    except Exception as failed:
+        return f"(its message cannot be shown: {type(failed).__name__})"
 
 
 class ScalopsError(Exception):

@@ -10,7 +10,8 @@ from typing import Any
 
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
-from scalops.algebra.printing import constant_text, fold_text, text
+from scalops.algebra.folds import OpaqueAggregate
+from scalops.algebra.printing import constant_text, fold_text, range_text, table_title, text
 from scalops.algebra.tree import Node, walk
 
 WIDTH = 100
@@ -166,6 +167,13 @@ class PlanPrinter:
                 return f"Limit {count}"
             case op.Repartition(count=count):
                 return f"Repartition {count}"
+            case op.Slice() | op.Sort() | op.WithRowIndex() | op.Explode() | op.MapBatches():
+                return table_title(node, self.names)
+            case op.Expand(records=records, source=source):
+                shown = [self._outputs(r, source.schema.types) for r in records]
+                return f"Expand [{' | '.join(shown)}]"
+            case op.Cache(key=key) if key:
+                return "Cache [cache]"
             case op.Loop():
                 return self._loop_title(node)
             case op.Update():
@@ -201,12 +209,7 @@ class PlanPrinter:
         if node.condition is not None:
             parts.append(f"while {self._text(node.condition)}")
         if node.range is not None:
-            r = node.range
-            parts.append(
-                f"{len(r)} times"
-                if (r.start, r.step) == (0, 1)
-                else f"over {r.start}:{r.stop}:{r.step}"
-            )
+            parts.append(range_text(node.range, self.names))
         if node.max_iterations is not None:
             parts.append(f"at most {node.max_iterations} times")
         name = f" {node.name}" if node.name and node.name != "<lambda>" else ""
@@ -234,14 +237,25 @@ class PlanPrinter:
         return details
 
     def _opaque(self, node: Node) -> list[tuple[str, str]]:
-        found: dict[ex.Captured, None] = {}
+        if isinstance(node, op.MapBatches):
+            f = node.function
+            return [("opaque", f"{f.name} {f.reason} ({f.location}); called once per batch")]
+        found: dict[tuple[str, str], None] = {}
+        for fold in node.children:
+            if isinstance(fold, OpaqueAggregate):
+                f = fold.transition
+                shown = f"{f.name} {f.reason} ({f.location}); called once per record"
+                found["opaque", shown] = None
         for child in own_expressions(node):
             for inner in ex.within([child]):
                 if isinstance(inner, ex.Opaque):
-                    found[inner.function] = None
-        return [
-            ("opaque", f"{f.name} {f.reason} ({f.location}); called once per record") for f in found
-        ]
+                    f = inner.function
+                    shown = f"{f.name} {f.reason} ({f.location}); called once per record"
+                    found["opaque", shown] = None
+                elif isinstance(inner, ex.DriverCall):
+                    f = inner.function
+                    found["call", f"{f.name} ({f.location}); called at the driver"] = None
+        return list(found)
 
 
 def _columns(fields: Iterable[tuple[str, Any]]) -> str:

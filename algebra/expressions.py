@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scalops.algebra.dtypes import BOOL, INT64, ArrayType, TupleType, Type, type_of
+from scalops.algebra.captured import Captured as Captured
+from scalops.algebra.dtypes import BOOL, INT64, ArrayType, ObjectType, TupleType, Type, type_of
 from scalops.algebra.errors import Location, TraceError
 from scalops.algebra.functions.table import Function
 from scalops.algebra.tree import Node, find
@@ -119,6 +120,17 @@ class Reduced(Leaf):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class Held(Leaf):
+    """A value of an earlier run that is no constant of a plan: null, a list, a Python object.
+
+    `key` tells it apart.
+    """
+
+    key: str = ""
+    value: Any = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Slot(Leaf):
     """Inside a physical plan: a driver value by number, `name` being for the reader."""
 
@@ -170,8 +182,14 @@ class Call(Expression):
     parameters: tuple[tuple[str, Any], ...] = ()
 
     def infer(self) -> Type:
+        if any(isinstance(a.any_type, ObjectType) for a in self.arguments):
+            raise TraceError(
+                f"{self.function.name} has no meaning for a Python object, such as a dict",
+                location=self.location,
+                hint="so.call(f, v, like=...) applies a Python function to it",
+            )
         try:
-            return self.function.infer(
+            return self.function.result_type(
                 *(a.any_type for a in self.arguments), **dict(self.parameters)
             )
         except (TypeError, ValueError, IndexError) as error:
@@ -200,27 +218,6 @@ class Item(Expression):
         return kind.items[self.index]
 
 
-@dataclass(frozen=True)
-class Captured:
-    """A user's function as it was when its operator was written.
-
-    `payload` is its pickle, in which every Value, environment field and large array is a
-    numbered slot. `reason` says why it is opaque; None for a traced one, whose capture serves
-    the comparison of its expression with the plain call. `shape` tells how the result is
-    taken apart into columns: "value", or the columns' names.
-    """
-
-    payload: bytes
-    name: str
-    location: Location | None = field(default=None, compare=False)
-    reason: str | None = field(default=None, compare=False)
-
-    def __repr__(self) -> str:
-        import hashlib
-
-        return hashlib.blake2b(self.payload, digest_size=16).hexdigest()
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Opaque(Expression):
     """A captured function applied to one record, or to several (two, in a reduce).
@@ -235,6 +232,26 @@ class Opaque(Expression):
     slots: tuple[Expression, ...]
     outputs: tuple[ArrayType, ...]
     names: tuple[str, ...] | None = None
+
+    def infer(self) -> Type:
+        return TupleType(self.outputs)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DriverCall(Expression):
+    """A captured function applied to values at the driver, once per evaluation.
+
+    It is taken for a function of `arguments` and of `slots`, the values that it had closed
+    over. The result is a tuple of `outputs`, to be taken apart by `Item`; `names` are those of
+    its parts, None for one bare value. `example` holds a value of each output's type.
+    """
+
+    function: Captured
+    arguments: tuple[Expression, ...]
+    slots: tuple[Expression, ...]
+    outputs: tuple[ArrayType, ...]
+    names: tuple[str, ...] | None = None
+    example: tuple[Any, ...] = field(default=(), compare=False)
 
     def infer(self) -> Type:
         return TupleType(self.outputs)

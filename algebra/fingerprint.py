@@ -8,18 +8,22 @@ by their stamp, so that two processes that build the same plan over the same dat
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import fields
 
-from scalops.algebra.expressions import Bound, Captured, Iteration, Opaque, State
+from scalops.algebra.expressions import Bound, Captured, Iteration, State
 from scalops.algebra.operators import Loop
 from scalops.algebra.tree import Node, feed, walk
 
 FORMAT_VERSION = 1
 
 
-def fingerprint(*roots: Node) -> str:
-    """32 hexadecimal digits, by structure, constants, captured functions and source stamps."""
-    return _digest(roots, payloads=True).hex()
+def fingerprint(*roots: Node, data: bool = True) -> str:
+    """32 hexadecimal digits, by structure, constants, captured functions and source stamps.
+
+    Without `data` sources stand by their titles: what is left is the program.
+    """
+    return _digest(roots, payloads=True, data=data).hex()
 
 
 def comparable(root: Node) -> bytes:
@@ -30,7 +34,15 @@ def comparable(root: Node) -> bytes:
     return _digest((root,), payloads=False)
 
 
-def _digest(roots: tuple[Node, ...], payloads: bool) -> bytes:
+# cloudpickle names a user's class by a random number of its own in each process.
+_CLASS_NUMBER = re.compile(rb"[0-9a-f]{32}")
+
+
+def _stable(captured: Captured) -> tuple[str, bytes, bool]:
+    return captured.name, _CLASS_NUMBER.sub(b"", captured.payload), captured.batch
+
+
+def _digest(roots: tuple[Node, ...], payloads: bool, data: bool = True) -> bytes:
     order = list(walk(*roots))
     loops = [n for n in order if isinstance(n, Loop)]
     numbers = {loop.token: i for i, loop in enumerate(loops)}
@@ -44,9 +56,11 @@ def _digest(roots: tuple[Node, ...], payloads: bool) -> bytes:
             if isinstance(node, (Loop, State, Bound, Iteration)) and item.name in ("token", "loop"):
                 value = numbers.get(value, value)
             elif hasattr(value, "stamp"):  # a source, in a logical or physical scan
-                value = (value.title, value.stamp)
-            elif isinstance(node, Opaque) and isinstance(value, Captured) and not payloads:
-                value = (value.name, str(value.location))
+                value = (value.title, value.stamp if data else "")
+            elif item.name == "key" and type(node).__name__ in ("Cache", "CacheTable"):
+                value = bool(value)  # a name for what its input says, with this process's tokens
+            elif isinstance(value, Captured):
+                value = _stable(value) if payloads else (value.name, str(value.location))
             feed(value, state.update, digests.__getitem__)
         digests[node] = state.digest()
     final = hashlib.blake2b(f"plan {FORMAT_VERSION}".encode(), digest_size=16)

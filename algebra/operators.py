@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
-from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.dtypes import INT64, ArrayType, ListType
 from scalops.algebra.errors import SchemaError
-from scalops.algebra.expressions import Expression, columns_read
+from scalops.algebra.expressions import Captured, Constant, Expression, columns_read
 from scalops.algebra.folds import Fold
 from scalops.algebra.schema import Schema
 from scalops.algebra.tree import Node
@@ -154,6 +154,175 @@ class Limit(Operator):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class Slice(Operator):
+    """The records from number `start` on, `length` of them or, without one, all that follow.
+
+    Both are integers that read no column. Beyond the end there are fewer records; a negative
+    number is a DataError when the plan runs.
+    """
+
+    source: Operator
+    start: Expression
+    length: Expression | None = None
+
+    def check(self) -> None:
+        for e in (self.start, self.length):
+            if e is not None and (e.type.shape or e.type.numpy.kind not in "iu"):
+                raise SchemaError(
+                    f"{self.label or 'slice'} needs an integer, not a value of type {e.type}",
+                    location=self.location,
+                    hint='convert it: so.cast(v, "int64")',
+                )
+
+    @property
+    def schema(self) -> Schema:
+        return self.source.schema
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Union(Operator):
+    """The records of all `sources`, one table after the other; all of one schema."""
+
+    sources: tuple[Operator, ...]
+
+    def check(self) -> None:
+        first, *others = self.sources
+        for other in others:
+            if other.schema != first.schema:
+                raise SchemaError(
+                    f"Union of ({first.schema}) and ({other.schema})", location=self.location
+                )
+
+    @property
+    def schema(self) -> Schema:
+        return self.sources[0].schema
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Distinct(Operator):
+    """The first of equal records; nulls are equal, NaNs are, and 0.0 and -0.0 are."""
+
+    source: Operator
+
+    @property
+    def schema(self) -> Schema:
+        return self.source.schema
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sort(Operator):
+    """The records by `keys`, the first one deciding most; equal ones keep their order.
+
+    In either direction NaN comes after the numbers and null after NaN.
+    """
+
+    source: Operator
+    keys: tuple[Expression, ...]
+    descending: tuple[bool, ...]
+
+    def check(self) -> None:
+        require_columns(self, self.keys, self.source.schema)
+        for key in self.keys:
+            if key.type.shape or key.type.is_list:
+                raise SchemaError(
+                    f"sort needs one value for each record as its key; it got {key.type}",
+                    location=self.location,
+                    hint="sort by a number, a string or a time: sort(lambda r: ...)",
+                )
+
+    @property
+    def schema(self) -> Schema:
+        return self.source.schema
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WithRowIndex(Operator):
+    """The records with their number, from 0 on, as the first column."""
+
+    source: Operator
+    name: str
+
+    def check(self) -> None:
+        _require_names(self, (self.name, *self.source.schema.names))
+
+    @cached_property
+    def schema(self) -> Schema:
+        return Schema(((self.name, INT64), *self.source.schema.fields))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Explode(Operator):
+    """One record for each item of the lists or vectors in `names`; the other columns repeat.
+
+    The lists of one record go together and have one length. No record for an empty list and
+    for null; of a sparse vector the stored elements. `index` names a column of the items'
+    positions (of a sparse vector: of their indices), which comes last.
+    """
+
+    source: Operator
+    names: tuple[str, ...]
+    index: str | None = None
+
+    def check(self) -> None:
+        for name in self.names:
+            kind = self.source.schema[name]
+            if not (kind.is_list or kind.shape):
+                raise SchemaError(
+                    f"explode needs a list or a vector; {name!r} is {kind}", location=self.location
+                )
+        _require_names(self, self.schema.names)
+
+    @cached_property
+    def schema(self) -> Schema:
+        source = self.source.schema
+        made = tuple((n, item_type(k) if n in self.names else k) for n, k in source)
+        if self.index is None:
+            return Schema(made, source.bare)
+        return Schema((*made, (self.index, INT64)))
+
+
+def item_type(kind: ArrayType) -> ArrayType:
+    """The type of one item of a list, of one element or row of an array."""
+    if isinstance(kind, ListType):
+        return kind.item
+    return ArrayType(kind.name, kind.shape[1:])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Expand(Operator):
+    """As many new records for each record as there are `records`, in their order."""
+
+    source: Operator
+    records: tuple[tuple[Named, ...], ...]
+    bare: bool = False
+
+    def check(self) -> None:
+        for record in self.records:
+            require_columns(self, (e for _, e in record), self.source.schema)
+
+    @cached_property
+    def schema(self) -> Schema:
+        return Schema(tuple((n, e.type.strong()) for n, e in self.records[0]), self.bare)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MapBatches(Operator):
+    """A captured function from a batch of records, as a pyarrow.Table, to new ones.
+
+    `slots` are the values that it had closed over.
+    """
+
+    source: Operator
+    function: Captured
+    slots: tuple[Expression, ...]
+    declared: Schema
+
+    @property
+    def schema(self) -> Schema:
+        return self.declared
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Repartition(Operator):
     """The same records in `count` partitions of contiguous, near-equal ranges."""
 
@@ -167,9 +336,14 @@ class Repartition(Operator):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Cache(Operator):
-    """Hold the records in memory as far as the budget reaches; compute the rest again."""
+    """Hold the records in memory as far as the budget reaches; compute the rest again.
+
+    With a `key` the user asked for it, and the session keeps them by that name for later plans:
+    no rule changes what such a cache holds.
+    """
 
     source: Operator
+    key: str = ""
 
     @property
     def schema(self) -> Schema:
@@ -233,16 +407,26 @@ class MapReduceUpdate(Operator):
         return Schema(tuple((name, e.type.strong()) for name, e in self.update))
 
 
-@dataclass(frozen=True)
-class Range:
-    """The elements a `range` loop goes through."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Range(Node):
+    """The elements a `range` loop goes through; bounds are integers that read no column.
 
-    start: int
-    stop: int
-    step: int
+    They are evaluated when the loop starts.
+    """
 
-    def __len__(self) -> int:
-        return len(range(self.start, self.stop, self.step))
+    start: Expression
+    stop: Expression
+    step: Expression
+
+    @property
+    def bounds(self) -> tuple[Expression, Expression, Expression]:
+        return (self.start, self.stop, self.step)
+
+    @cached_property
+    def known(self) -> range | None:
+        """The elements, where the plan knows them before it runs."""
+        numbers = [e.value for e in self.bounds if isinstance(e, Constant)]
+        return range(*map(int, numbers)) if len(numbers) == 3 and int(numbers[2]) else None
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from scalops.algebra import expressions as ex
+from scalops.algebra import operators as op
 from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.folds import Fold
-from scalops.algebra.tree import Node
+from scalops.algebra.folds import Fold, Transition
+from scalops.algebra.functions import function
+from scalops.algebra.sparse import SparseVector
+from scalops.algebra.tree import Node, substitute
 
 _PRECEDENCE = {
     "|": 1, "^": 2, "&": 3, "<<": 4, ">>": 4, "+": 5, "-": 5, "*": 6, "/": 6, "//": 6, "%": 6,
@@ -38,6 +41,8 @@ def constant_text(value: Any) -> str:
     """A constant: small arrays in full, large ones by type and, where all are equal, the value."""
     if isinstance(value, str):
         return repr(value)
+    if isinstance(value, SparseVector):
+        return f"{value.type} constant"
     if isinstance(value, np.ndarray) and value.ndim:
         if value.size <= 4 and value.ndim == 1:
             return f"[{', '.join(number(v) for v in value.tolist())}]"
@@ -73,11 +78,70 @@ def fold_text(fold: Fold, names: Names | None = None) -> str:
         case "reduce":
             combined = printer.text(fold.combine[fold.output])
             return f"reduce({', '.join(arguments)}; {combined})"
+        case "aggregate":
+            return _aggregate_text(fold, arguments, printer)
+        case "argmin" | "argmax":
+            return f"{fold.kind}({arguments[0]}; {arguments[1 + fold.output]})"
+        case "first_record" | "last_record":
+            return f"{fold.word}({arguments[fold.output]})"
         case "multiply" | "minimum" | "maximum":
             short = {"multiply": "product", "minimum": "min", "maximum": "max"}[fold.kind]
             return f"{short}({arguments[0]})"
         case _:
-            return f"{fold.kind}({', '.join(arguments)})"
+            given = [f"{n}={list(v) if isinstance(v, tuple) else v}" for n, v in fold.parameters]
+            return f"{fold.kind}({', '.join([*arguments, *given])})"
+
+
+def _aggregate_text(fold: Fold, arguments: Sequence[str], printer: _Printer) -> str:
+    if not isinstance(fold, Transition):
+        return f"aggregate({', '.join(arguments)})"
+    named: dict[Node, Node] = {
+        ex.Column(str(i), a.type, record=1): a for i, a in enumerate(fold.arguments)
+    }
+    own: dict[Node, Node] = {
+        c: ex.Reduced("state" if c.name == "value" else f"state.{c.name}", c.type)
+        for e in fold.step
+        for c in ex.columns([e])
+        if c.record == 0
+    }
+    step = substitute(fold.step[fold.output], own, ex.in_record)
+    return f"aggregate({printer.text(substitute(step, named, ex.in_record))}), in record order"
+
+
+def key_text(keys: Sequence[ex.Expression], down: Sequence[bool], names: Names) -> str:
+    """The keys of a sort, with the direction of those that descend."""
+    pairs = zip(keys, down, strict=True)
+    return ", ".join(text(k, names) + (" descending" if d else "") for k, d in pairs)
+
+
+def range_text(elements: op.Range, names: Names | None = None) -> str:
+    """How often a loop over a range runs, or over what."""
+    if elements.known is not None:
+        r = elements.known
+        start, stop, step = (str(n) for n in (r.start, r.stop, r.step))
+        return f"{len(r)} times" if (start, step) == ("0", "1") else f"over {start}:{stop}:{step}"
+    start, stop, step = (text(e, names) for e in elements.bounds)
+    return f"{stop} times" if (start, step) == ("0", "1") else f"over {start}:{stop}:{step}"
+
+
+def table_title(node: op.Operator, names: Names | None = None) -> str:
+    """An operator over one table, in words."""
+    names = names or {}
+    word = f"[{node.label}] " if node.label not in ("", type(node).__name__.lower()) else ""
+    match node:
+        case op.Slice(start=start, length=length):
+            many = "all" if length is None else text(length, names)
+            return f"Slice {word}{many} from {text(start, names)}"
+        case op.Sort(keys=keys, descending=down):
+            return f"Sort {word}by {key_text(keys, down, names)}"
+        case op.WithRowIndex(name=name):
+            return f"WithRowIndex {name}"
+        case op.Explode(names=exploded, index=index):
+            position = "" if index is None else f", position as {index}"
+            return f"Explode {word}{', '.join(exploded)}{position}"
+        case op.MapBatches(function=function, declared=declared):
+            return f"MapBatches {function.name} gives {declared}"
+    return type(node).__name__
 
 
 def _factor(argument: str) -> str:
@@ -128,13 +192,16 @@ class _Printer:
                 own = self._names.get(loop, "loop")
                 return (own if name == "value" else f"{own}.{name.removeprefix('@')}"), _ATOM
             case ex.Item(source=source, index=index):
-                if isinstance(source, ex.Opaque) and len(source.outputs) == 1:
+                if isinstance(source, (ex.Opaque, ex.DriverCall)) and len(source.outputs) == 1:
                     return self._at(source, _ATOM), _ATOM
                 return f"{self._at(source, _ATOM)}[{index}]", _ATOM
             case ex.Opaque(function=function, slots=slots):
                 name = function.name.removesuffix("()").replace("the lambda", "lambda")
                 read = ["record", *dict.fromkeys(self._at(s, 0) for s in slots)]
                 return f"{name}({', '.join(r for r in read if 'constant' not in r)})", _ATOM
+            case ex.DriverCall(function=function, arguments=arguments):
+                name = function.name.removesuffix("()").replace("the lambda", "lambda")
+                return f"call {name}({', '.join(self._at(a, 0) for a in arguments)})", _COMPARE
             case ex.Call():
                 return self._call(node)
             case _:
@@ -153,11 +220,19 @@ class _Printer:
             return f"{entry.form}{self._at(arguments[0], _UNARY)}", _UNARY
         given = [self._done[a][0] for a in arguments]
         parameters = dict(node.parameters)
+        if entry.name == "stored":
+            return self._with_constant(self._at(arguments[0], _UNARY), parameters)
         match entry.name:
             case "index":
                 return f"{self._at(arguments[0], _ATOM)}[{_key(parameters['key'])}]", _ATOM
             case "take":
                 return f"{self._at(arguments[0], _ATOM)}[{given[1]}]", _ATOM
+            case "list_item":
+                return f"{self._at(arguments[0], _ATOM)}[{given[1]}]", _ATOM
+            case name if name.startswith(("str_", "list_")) and not entry.form:
+                method = name.replace("_", ".", 1)
+                said = [f"{n}={v!r}" for n, v in parameters.items() if v not in (None, False)]
+                return f"{self._at(arguments[0], _ATOM)}.{method}({', '.join(said)})", _ATOM
             case "transpose":
                 return f"{self._at(arguments[0], _ATOM)}.T", _ATOM
             case "cast":
@@ -168,6 +243,16 @@ class _Printer:
             given = [*given[:2], "…", given[-1]]
         more = [f"{n}={v}" for n, v in parameters.items() if v is not None and v is not False]
         return f"{entry.name}({', '.join([*given, *more])})", _ATOM
+
+    def _with_constant(self, argument: str, parameters: dict[str, Any]) -> tuple[str, int]:
+        """`x ** 2`, where a sparse x stays sparse because of the 2."""
+        entry = function(parameters["ufunc"])
+        pair = [argument, number(parameters["constant"])]
+        if parameters["side"] == 1:
+            pair.reverse()
+        if entry.form:
+            return f"{pair[0]} {entry.form} {pair[1]}", _PRECEDENCE.get(entry.form, _COMPARE)
+        return f"{entry.name}({', '.join(pair)})", _ATOM
 
 
 def _key(key: tuple[Any, ...]) -> str:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from scalops.algebra.errors import Location
+from scalops.algebra.sparse import SparseVector
 
 N = TypeVar("N", bound="Node")
 Digest = Callable[["Node"], bytes]
@@ -95,6 +96,9 @@ def feed(value: Any, update: Callable[[bytes], None], child_digest: Digest) -> N
         update(repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes())
     elif isinstance(value, bytes):
         update(value)
+    elif isinstance(value, SparseVector):
+        update(f"{value.type}".encode())
+        feed((value.indices, value.values), update, child_digest)
     else:
         update(f"{type(value).__name__}{value!r};".encode())
 

@@ -16,7 +16,8 @@ def validate(job: Job) -> None:
         if isinstance(node, (State, Bound, Iteration)):
             free |= {node.loop}
         if isinstance(node, Loop):
-            begun = frozenset().union(*(outside[e] for _, e in node.start))
+            bounds = () if node.range is None else node.range.bounds
+            begun = frozenset().union(*(outside[e] for e in (*dict(node.start).values(), *bounds)))
             if node.token in begun:
                 raise PlanError("a loop starts from its own state", location=node.location)
             free -= {node.token}

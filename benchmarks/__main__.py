@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import logistic_regression, overhead
+from benchmarks import logistic_regression, opaque, overhead
 
 
 def main() -> None:
@@ -14,6 +14,7 @@ def main() -> None:
     overhead.main([])
     logistic_regression.main(["--rows", rows])
     logistic_regression.main(["--rows", rows, "--float32"])
+    opaque.main(["--rows", rows])
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from scalops.algebra.errors import ScalopsError
 from scalops.engine.blocks import Block
 from scalops.engine.physical_plan import Change, PhysicalPlan
 
@@ -18,6 +19,14 @@ class TableInfo:
     rows: int
     bytes: int
     cached: int
+
+
+class StageFailure(Exception):
+    """One of several stages that share a pass has failed: `error` is what it raised."""
+
+    def __init__(self, stage: int, error: ScalopsError) -> None:
+        super().__init__(f"stage {stage}: {error}")
+        self.stage, self.error = stage, error
 
 
 class Backend(Protocol):
@@ -38,13 +47,19 @@ class Backend(Protocol):
         """Run a CacheTable stage and keep its table."""
 
     def run_stage(self, stage: int) -> None:
-        """Run a TreeAggregate stage's partitions into partials, or a CountPrefix stage."""
+        """Run a TreeAggregate stage's partitions into partials, or a stage that counts."""
+
+    def run_stages(self, stages: Sequence[int]) -> None:
+        """Run TreeAggregate stages whose sources have one base (`pp.base`), reading it once.
+
+        Each gives the bits that it gives alone. Raises StageFailure for an error of one of them.
+        """
 
     def combine(self, stage: int) -> tuple[Any, ...]:
-        """The results of the TreeAggregate stage that was run last."""
+        """The results of a TreeAggregate stage's last run."""
 
     def exchange(self, stage: int) -> TableInfo:
-        """Run an Exchange stage and keep the repartitioned table."""
+        """Run an Exchange, SortRows or DistinctRows stage and keep its table."""
 
     def fetch(self, stage: int, partition: int) -> list[Block]:
         """The blocks of one partition of a Gather stage."""

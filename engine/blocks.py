@@ -6,6 +6,7 @@ memory, workers or timing, because the order of float additions follows them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -22,6 +23,8 @@ MIN_BLOCK_ROWS, MAX_BLOCK_ROWS = 64, 65_536
 MAX_PARTITIONS = 1_024
 MIN_PARTITION_BYTES = 256 * 1024
 
+identities = itertools.count()  # beginnings of what tells blocks apart
+
 
 @dataclass
 class Block:
@@ -33,6 +36,9 @@ class Block:
     rows: int
     columns: dict[str, ColumnData]
     valid: dict[str, Array] = field(default_factory=dict)
+    # Tells the blocks of a process apart whose content is the same in every pass of a run; None
+    # where it may not be. Never taken over by a block that is made of this one.
+    identity: tuple[int, ...] | None = field(default=None, init=False, compare=False)
 
     def slice(self, start: int, stop: int) -> Block:
         """The records start..stop-1, without copying."""

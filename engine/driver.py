@@ -1,29 +1,26 @@
 """The driver: runs a physical plan's program over a backend.
 
-Compiled once; an iteration evaluates a few expressions, binds slots and runs stages.
+Compiled once; an iteration evaluates a few expressions, binds slots and runs stages. Loops ask
+for the stages that fold tables; those of several loops that rest on one table share a pass.
 """
 
 from __future__ import annotations
 
-import logging
-from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from itertools import islice
 from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
 
 from scalops.algebra import expressions as ex
-from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.errors import ExecutionError, LoopError, ScalopsError
-from scalops.algebra.expressions import Call, Constant, Slot
-from scalops.algebra.tree import Node
+from scalops.algebra.errors import ScalopsError
 from scalops.engine import physical_plan as pp
-from scalops.engine.backends import Backend
+from scalops.engine.backends import Backend, StageFailure
 from scalops.engine.blocks import Block
-from scalops.engine.outcome import SECONDS, LoopOutcome
-
-log = logging.getLogger("scalops")
+from scalops.engine.loop_runner import Fold, LoopControl, LoopRunner
+from scalops.engine.outcome import LoopOutcome
+from scalops.engine.value_program import ValueProgram, typed
 
 
 class Listener(Protocol):
@@ -35,11 +32,13 @@ class Listener(Protocol):
         """`number` counts from 0; `scalars` are the environment's scalar fields after it."""
 
 
+Steps = Generator[Fold, None, None]
+Asking = tuple[LoopRunner, Steps, Fold]
 Replan = Callable[[pp.Measurements], pp.Change | None]
 
 
 class Driver:
-    """Runs one plan, once."""
+    """Runs one plan, once; `control` is for the one loop that is the job's output."""
 
     def __init__(
         self,
@@ -47,12 +46,12 @@ class Driver:
         backend: Backend,
         listener: Listener | None = None,
         replan: Replan | None = None,
+        control: LoopControl | None = None,
     ) -> None:
         self._plan, self._backend = plan, backend
-        self._listener, self._replan = listener, replan
+        self._listener, self._replan, self._control = listener, replan, control
         self._values: list[Any] = [None] * len(plan.slots)
         self._outcomes: dict[int, LoopOutcome] = {}
-        self._steps: dict[pp.Instruction, Callable[[], None]] = {}
         self._seconds = {"load": 0.0, "map": 0.0, "update": 0.0}
         self._stage_seconds: dict[int, float] = {}
         self._read = frozenset(s for stage in plan.stages for s in stage.reads)
@@ -62,8 +61,13 @@ class Driver:
         try:
             self._backend.start(self._plan)
             with np.errstate(all="ignore"):
-                for step in self._program(self._plan.program):
-                    step()
+                for step in self.program(self._plan.program):
+                    if isinstance(step, Fold):
+                        self._fold([step])
+                    elif isinstance(step, LoopRunner):
+                        self._run_loops([step])
+                    else:
+                        step()
                 return [self._output(o) for o in self._plan.outputs]
         finally:
             self._backend.stop()
@@ -84,44 +88,44 @@ class Driver:
 
     # Compilation.
 
-    def _program(self, instructions: Sequence[pp.Instruction]) -> list[Callable[[], None]]:
+    def program(self, instructions: Sequence[pp.Instruction]) -> list[Any]:
+        """Steps: what to call, the number of a stage that folds, or a loop."""
         return [self._step(i) for i in instructions]
 
-    def _step(self, instruction: pp.Instruction) -> Callable[[], None]:
+    def _step(self, instruction: pp.Instruction) -> Callable[[], None] | Fold | LoopRunner:
         match instruction:
             case pp.RunStage(stage=number):
                 return self._run_stage(self._plan.stages[number])
             case pp.Evaluate(assignments=assignments):
                 return self._evaluate(assignments)
             case pp.Iterate():
-                return _LoopRunner(self, instruction).run
+                return self._loop(instruction)
+            case pp.IterateTogether(loops=loops):
+                runners = [self._loop(loop) for loop in loops]
+                return lambda: self._run_loops(runners)
         raise TypeError(type(instruction).__name__)
 
-    def _run_stage(self, stage: pp.Stage) -> Callable[[], None]:
+    def _loop(self, iterate: pp.Iterate) -> LoopRunner:
+        outputs = [o.number for o in self._plan.outputs if o.kind == "loop"]
+        own = self._control if [iterate.index] == outputs else None
+        return LoopRunner(self, iterate, own or LoopControl())
+
+    def _run_stage(self, stage: pp.Stage) -> Callable[[], None] | Fold:
         backend, number, sink = self._backend, stage.number, stage.sink
         match sink:
             case pp.CacheTable():
-                return lambda: self._timed("load", number, lambda: backend.load(number))
-            case pp.Exchange():
-                return lambda: self._timed("load", number, lambda: backend.exchange(number))
-            case pp.CountPrefix():
-                return lambda: self._timed("map", number, lambda: backend.run_stage(number))
+                return lambda: self._timed("load", lambda: backend.load(number))
+            case pp.Exchange() | pp.SortRows() | pp.DistinctRows():
+                return lambda: self._timed("load", lambda: backend.exchange(number))
+            case pp.CountPrefix() | pp.CountRows():
+                return lambda: self._timed("map", lambda: backend.run_stage(number))
             case pp.Gather():
                 return lambda: None  # fetched when the job's outputs are handed out
-            case pp.TreeAggregate(slots=slots):
-
-                def reduce() -> None:
-                    begin = perf_counter()
-                    backend.run_stage(number)
-                    self.set(dict(zip(slots, backend.combine(number), strict=True)))
-                    seconds = perf_counter() - begin
-                    self._seconds["map"] += seconds
-                    self._stage_seconds[number] = seconds
-
-                return reduce
+            case pp.TreeAggregate():
+                return number
         raise TypeError(type(sink).__name__)
 
-    def _timed(self, kind: str, stage: int, call: Callable[[], Any]) -> None:
+    def _timed(self, kind: str, call: Callable[[], Any]) -> None:
         begin = perf_counter()
         call()
         self._seconds[kind] += perf_counter() - begin
@@ -139,6 +143,71 @@ class Driver:
 
         return evaluate
 
+    # Folds, and the loops that ask for them.
+
+    def _fold(self, stages: Sequence[Fold]) -> None:
+        """Run stages in one pass; their results are in slots afterwards."""
+        begin = perf_counter()
+        if len(stages) == 1:
+            self._backend.run_stage(stages[0])
+        else:
+            self._backend.run_stages(stages)
+        results: dict[int, Any] = {}
+        for number in stages:
+            sink = self._plan.stages[number].sink
+            assert isinstance(sink, pp.TreeAggregate)
+            results.update(zip(sink.slots, self._backend.combine(number), strict=True))
+        self.set(results)
+        seconds = perf_counter() - begin
+        self._seconds["map"] += seconds
+        self._stage_seconds.update(dict.fromkeys(stages, seconds))
+
+    def _run_loops(self, runners: Sequence[LoopRunner]) -> None:
+        """Run loops in lock-step: at each round every loop that is not done gets its fold."""
+        outside = self._seconds
+        try:
+            waiting: list[Asking] = []
+            for runner in runners:
+                waiting += self._advanced(runner, runner.run())
+            while waiting:
+                for group in self._by_base(waiting):
+                    self._fold_for(group)
+                waiting = [a for r, steps, _ in waiting for a in self._advanced(r, steps)]
+        finally:
+            self._seconds = outside
+
+    def _by_base(self, waiting: list[Asking]) -> Iterable[list[Asking]]:
+        """Those whose folds rest on the same table side by side."""
+        if len(waiting) == 1:
+            return [waiting]
+        groups: dict[pp.PhysicalTable, list[Asking]] = {}
+        for asking in waiting:
+            base = pp.base(self._plan.stages[asking[2]].source)
+            groups.setdefault(base, []).append(asking)
+        return groups.values()
+
+    def _advanced(self, runner: LoopRunner, steps: Steps) -> list[Asking]:
+        """The loop with the next fold that it asks for; nothing where it is done."""
+        self._seconds = runner.seconds
+        return [(runner, steps, stage) for stage in islice(steps, 1)]
+
+    def _fold_for(self, group: Sequence[Asking]) -> None:
+        """One pass for several loops; an error is raised where the loop at fault asked for it."""
+        self._seconds = {"map": 0.0}
+        failed: ScalopsError
+        try:
+            self._fold([stage for _, _, stage in group])
+        except StageFailure as failure:
+            at_fault = next(steps for _, steps, stage in group if stage == failure.stage)
+            failed = failure.error
+        except ScalopsError as error:
+            at_fault, failed = group[0][1], error
+        else:
+            for runner, _, _ in group:
+                runner.seconds["map"] += self._seconds["map"] / len(group)
+            return
+        at_fault.throw(failed)
+
     # Values.
 
     def set(self, values: dict[int, Any]) -> None:
@@ -153,21 +222,13 @@ class Driver:
         """A slot's value."""
         return self._values[slot]
 
-    def condition(self, e: ex.Expression | None) -> Callable[[], bool]:
-        """A test compiled."""
-        if e is None:
-            return lambda: True
-        program = ValueProgram([e])
-        return lambda: bool(program.run(self._values)[0])
+    def evaluated(self, program: ValueProgram) -> list[Any]:
+        """What expressions over slots give now."""
+        return program.run(self._values)
 
     def finish_loop(self, iterate: pp.Iterate, outcome: LoopOutcome) -> None:
         """Keep an outermost loop's outcome."""
         self._outcomes[iterate.index] = outcome
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Seconds so far by kind of work."""
-        return self._seconds
 
     def listen(self, iterate: pp.Iterate, number: int, scalars: dict[str, Any], s: float) -> None:
         """Tell the listener of an iteration, and ask whether to change the plan."""
@@ -181,225 +242,3 @@ class Driver:
     def commit(self, iteration: int) -> None:
         """The iteration's state stands."""
         self._backend.commit(iteration)
-
-
-def typed(value: Any, kind: ArrayType) -> Any:
-    """A driver value in its type: weak numbers as Python's, the rest as NumPy's."""
-    if kind.is_string:
-        return value.item() if isinstance(value, np.ndarray) else value
-    if kind.weak:
-        return (
-            value
-            if isinstance(value, (bool, int, float)) and not isinstance(value, np.generic)
-            else kind.python(value)
-        )
-    if getattr(value, "dtype", None) == kind.numpy:
-        return value
-    return np.asarray(value).astype(kind.numpy)[()]
-
-
-class ValueProgram:
-    """Expressions over slots, compiled to steps in order; no block axis."""
-
-    def __init__(self, roots: Sequence[ex.Expression]) -> None:
-        self._registers: list[Any] = []
-        self._reads: list[tuple[int, int]] = []
-        self._steps: list[tuple[Callable[..., Any], tuple[int, ...], int, ex.Expression]] = []
-        index: dict[Node, int] = {}
-        stack: list[tuple[Node, bool]] = [(r, False) for r in reversed(roots)]
-        while stack:
-            node, entered = stack.pop()
-            if node in index or not isinstance(node, ex.Expression):
-                continue
-            if not entered:
-                stack.append((node, True))
-                stack.extend((c, False) for c in reversed(node.children))
-                continue
-            register = index[node] = len(self._registers)
-            self._registers.append(None)
-            self._add(node, register, index)
-        self._roots = [index[r] for r in roots]
-
-    def _add(self, node: ex.Expression, register: int, index: dict[Node, int]) -> None:
-        match node:
-            case Constant(value=value):
-                self._registers[register] = value
-            case Slot(number=number):
-                self._reads.append((register, number))
-            case ex.Item(source=source, index=i):
-                self._steps.append((_item(i), (index[source],), register, node))
-            case Call(function=function, arguments=arguments):
-                parameters = dict(node.parameters)
-                apply = function.evaluate
-                if parameters:
-                    apply = _with_parameters(apply, parameters)
-                self._steps.append((apply, tuple(index[a] for a in arguments), register, node))
-            case _:
-                raise TypeError(f"{type(node).__name__} is no driver value")
-
-    def run(self, slots: Sequence[Any]) -> list[Any]:
-        """The roots' values."""
-        registers = self._registers
-        for register, slot in self._reads:
-            registers[register] = slots[slot]
-        for apply, arguments, target, node in self._steps:
-            try:
-                registers[target] = apply(*[registers[a] for a in arguments])
-            except ScalopsError:
-                raise
-            except Exception as error:
-                raise _failed(node, error) from error
-        return [registers[r] for r in self._roots]
-
-
-def _failed(node: ex.Expression, error: Exception) -> ExecutionError:
-    name = node.function.name if isinstance(node, Call) else "a step"
-    hint = None
-    if isinstance(error, np.linalg.LinAlgError):
-        hint = "the matrix has no such solution; a small multiple of the identity may help"
-    return ExecutionError(f"{name} failed: {error}", location=node.location, hint=hint)
-
-
-def _item(index: int) -> Callable[[Any], Any]:
-    return lambda several: several[index]
-
-
-def _with_parameters(function: Callable[..., Any], given: dict[str, Any]) -> Callable[..., Any]:
-    return lambda *arguments: function(*arguments, **given)
-
-
-class _LoopRunner:
-    """One loop, compiled; run once for an outermost loop, once per outer iteration inside."""
-
-    def __init__(self, driver: Driver, iterate: pp.Iterate) -> None:
-        self._driver, self._plan = driver, iterate
-        self._test = driver._program(iterate.test)
-        self._condition = driver.condition(iterate.condition)
-        self._body = driver._program(iterate.body)
-        self._scalars = [
-            (n, s)
-            for n, s, k in zip(iterate.fields, iterate.state, iterate.types, strict=True)
-            if not k.shape
-        ]
-        self._floats = [
-            (n, s, new)
-            for n, s, new, k in zip(
-                iterate.fields, iterate.state, iterate.next, iterate.types, strict=True
-            )
-            if k.is_numeric and k.numpy.kind == "f"
-        ]
-        self._warned = False
-        # In a nested loop both iterations are named.
-        named = iterate.name and iterate.name != "<lambda>"
-        name = f" {iterate.name!r}" if named else ""
-        self._of_which = f" of the inner loop{name}" if iterate.nested else ""
-
-    def run(self) -> None:
-        """Iterate until the condition is false, the range ends or max_iterations is reached."""
-        driver, plan = self._driver, self._plan
-        before = dict(driver.seconds)
-        begin = perf_counter()
-        driver.set(
-            {
-                s: typed(driver.get(a), k)
-                for s, a, k in zip(plan.state, plan.start, plan.types, strict=True)
-            }
-        )
-        elements = None
-        if plan.range is not None:
-            elements = range(plan.range.start, plan.range.stop, plan.range.step)
-        history = self._new_history()
-        iteration, converged = 0, False
-        while True:
-            if elements is not None:
-                if iteration >= len(elements):
-                    converged = True
-                    break
-            else:
-                for step in self._test:
-                    step()
-                if not self._condition():
-                    converged = True
-                    break
-            if plan.max_iterations is not None and iteration >= plan.max_iterations:
-                break
-            started = perf_counter()
-            driver.set({plan.counter: iteration if elements is None else elements[iteration]})
-            try:
-                for step in self._body:
-                    step()
-                new = [driver.get(s) for s in plan.next]
-                if not plan.allow_nonfinite:
-                    self._check_finite()
-            except ScalopsError as error:
-                error.add_place(f"iteration {iteration}{self._of_which}")
-                raise
-            driver.set(dict(zip(plan.state, new, strict=True)))
-            driver.commit(iteration)
-            if not plan.nested:
-                self._record(history, iteration, perf_counter() - started)
-            iteration += 1
-        if not converged:
-            self._warn()
-        done = {plan.done[0]: np.int64(iteration), plan.done[1]: np.bool_(converged)}
-        driver.set(done)
-        if not plan.nested:
-            state = {n: driver.get(s) for n, s in zip(plan.fields, plan.state, strict=True)}
-            profile = {k: v - before[k] for k, v in driver.seconds.items()}
-            profile["total"] = perf_counter() - begin
-            kept = {n: self._finished(n, h) for n, h in history.items()}
-            driver.finish_loop(plan, LoopOutcome(state, iteration, converged, kept, profile))
-
-    def _new_history(self) -> dict[str, Any]:
-        # Typed arrays: a number is 8 bytes, and nothing is kept per iteration beside it.
-        kinds = dict(zip(self._plan.fields, self._plan.types, strict=True))
-        history: dict[str, Any] = {}
-        for name, _ in self._scalars:
-            kind = kinds[name]
-            code = {"f": "d", "i": "q", "u": "Q", "b": "b"}.get(kind.numpy.kind)
-            history[name] = array(code) if code and kind.is_numeric else []
-        history[SECONDS] = array("d")
-        return history
-
-    def _finished(self, name: str, numbers: Any) -> Any:
-        """A history in the type of its field."""
-        kind = dict(zip(self._plan.fields, self._plan.types, strict=True)).get(name)
-        if kind is None:
-            return numbers
-        return numbers if kind.is_string else np.array(numbers, dtype=kind.numpy)
-
-    def _record(self, history: dict[str, Any], iteration: int, seconds: float) -> None:
-        scalars = {n: self._driver.get(s) for n, s in self._scalars}
-        for name, value in scalars.items():
-            history[name].append(value.item() if isinstance(value, np.bool_) else value)
-        history[SECONDS].append(seconds)
-        self._driver.listen(self._plan, iteration, scalars, seconds)
-
-    def _check_finite(self) -> None:
-        for name, old, new in self._floats:
-            value = self._driver.get(new)
-            finite = np.isfinite(value)
-            if finite.all():
-                continue
-            was_finite = np.isfinite(self._driver.get(old))
-            if np.isnan(value).any():
-                problem = "NaN"
-            elif (was_finite & ~finite).any():
-                problem = "infinite"
-            else:
-                continue
-            field_name = "the state" if name == "value" else f"the field {name!r}"
-            raise LoopError(
-                f"{field_name} has become {problem}",
-                location=self._plan.location,
-                hint="a smaller step may help; allow_nonfinite=True lets it pass",
-            )
-
-    def _warn(self) -> None:
-        if self._plan.warn and not self._warned:
-            self._warned = True
-            log.warning(
-                "the loop stopped after max_iterations=%s without converging (%s)",
-                self._plan.max_iterations,
-                self._plan.location,
-            )

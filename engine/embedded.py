@@ -2,62 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
-import numpy as np
-
-from scalops.algebra.errors import ScalopsError
-from scalops.algebra.expressions import Column
-from scalops.algebra.tree import Node, substitute
 from scalops.engine import physical_plan as pp
 from scalops.engine.backends import TableInfo
-from scalops.engine.blocks import Array, Block, block_rows, partition_bounds, reblock
-from scalops.engine.kernels.folds import FoldKernel, Partial
-from scalops.engine.kernels.kernel import Kernel, Vector
+from scalops.engine.blocks import Block, identities, reblock
+from scalops.engine.columns import empty
+from scalops.engine.compiled import build
+from scalops.engine.exchanges import (
+    Parts,
+    distinct_block,
+    distinct_parts,
+    repartitioned,
+    sorted_parts,
+)
+from scalops.engine.kept_tables import KeptTable
 from scalops.engine.memory import MemoryBudget
+from scalops.engine.passes import Pass, Reduction, in_partition, passes
 from scalops.engine.pipelines import (
     BUFFERS,
+    Counts,
     HeldTable,
     Pipeline,
     Runtime,
     Stored,
-    build,
     contiguous,
     own_bytes,
 )
-from scalops.engine.reduction import combine_stream, combine_tree, leaf_count, leaf_ranges
 from scalops.engine.threads import Task, ThreadPool
 
 if TYPE_CHECKING:
     from scalops.engine.processes import ProcessRunner
-
-SMALL_BYTES = 1 << 18  # waking a thread costs more than folding this
-
-
-@dataclass
-class _Reduction:
-    """A TreeAggregate stage, compiled."""
-
-    kernel: Kernel
-    folds: list[FoldKernel]
-    partial_bytes: int
-    results: tuple[Any, ...] = ()
 
 
 class EmbeddedBackend:
     """Fulfils `backends.Backend` within this process."""
 
     def __init__(
-        self, pool: ThreadPool, budget: MemoryBudget, runner: ProcessRunner | None = None
+        self,
+        pool: ThreadPool,
+        budget: MemoryBudget,
+        runner: ProcessRunner | None = None,
+        keep: Mapping[str, KeptTable] | None = None,
     ) -> None:
         self._pool, self._budget, self._runner = pool, budget, runner
+        self._keep = keep or {}
         self._runtime: Runtime
         self._stages: list[pp.Stage] = []
         self._pipelines: dict[int, Pipeline] = {}
-        self._reductions: dict[int, _Reduction] = {}
+        self._reductions: dict[int, Reduction] = {}
+        self._passes: dict[tuple[int, ...], tuple[Any, list[Pass]]] = {}
         self._inline: frozenset[int] = frozenset()
         self._gathered: dict[int, list[list[Block]]] = {}
 
@@ -70,14 +65,9 @@ class EmbeddedBackend:
             pipeline = build(stage.source, self._runtime)
             self._pipelines[stage.number] = pipeline
             if isinstance(stage.sink, pp.TreeAggregate):
-                self._reductions[stage.number] = self._reduction(stage.sink, pipeline)
-
-    def _reduction(self, sink: pp.TreeAggregate, pipeline: Pipeline) -> _Reduction:
-        mapped: dict[Node, Node] = {Column(n, e.type.strong()): e for n, e in sink.map}
-        arguments = [substitute(a, mapped) for f in sink.folds for a in f.arguments]
-        kernel = Kernel(arguments, block_rows(pipeline.schema), transient=True)
-        folds = [FoldKernel(f, self._runtime.slots, self._runner) for f in sink.folds]
-        return _Reduction(kernel, folds, sum(f.type.bytes for f in sink.folds))
+                self._reductions[stage.number] = Reduction(
+                    stage, pipeline, self._runtime, self._runner
+                )
 
     def stop(self) -> None:
         if not hasattr(self, "_runtime"):
@@ -87,6 +77,7 @@ class EmbeddedBackend:
         self._budget.release(BUFFERS)
         self._pipelines.clear()
         self._reductions.clear()
+        self._passes.clear()
         self._gathered.clear()
         self._stages.clear()
         del self._runtime  # with its frames' buffers
@@ -128,65 +119,40 @@ class EmbeddedBackend:
         sink = self._stages[stage].sink
         if isinstance(sink, pp.CountPrefix):
             self._count_prefix(self._pipelines[stage], sink)
+        elif isinstance(sink, pp.CountRows):
+            self._count_rows(self._pipelines[stage], sink)
         else:
-            self._reduce(stage)
+            self._reduce((stage,))
+
+    def run_stages(self, stages: Sequence[int]) -> None:
+        self._reduce(stages)
 
     def combine(self, stage: int) -> tuple[Any, ...]:
         return self._reductions[stage].results
 
-    def _reduce(self, stage: int) -> None:
-        pipeline, reduction = self._pipelines[stage], self._reductions[stage]
-        runtime = self._runtime
-        for fold in reduction.folds:
-            fold.bind(runtime.slots, runtime.version)
-        leaves = leaf_count(pipeline.partitions(), pipeline.source_bytes, reduction.partial_bytes)
-        ranges = leaf_ranges(pipeline.partitions(), leaves)
-
-        def leaf(worker: int, index: int) -> list[Partial]:
-            partials: list[Partial] = [None] * len(reduction.folds)
-            for partition in range(*ranges[index]):
-                with in_partition(partition):
-                    self._fold_partition(
-                        reduction, pipeline.blocks(partition, worker), worker, partials
-                    )
-            return partials
-
-        def merge(a: list[Partial], b: list[Partial]) -> list[Partial]:
-            return [f.merge(x, y) for f, x, y in zip(reduction.folds, a, b, strict=True)]
-
-        held = f"partials of stage {stage}"
-        small = stage in self._inline or pipeline.source_bytes < SMALL_BYTES
-        if leaves == 1 or small or not self._budget.reserve(leaves * reduction.partial_bytes, held):
-            combined = combine_stream((leaf(0, i) for i in range(leaves)), merge)
-        else:
-            partials: list[Any] = [None] * leaves
-
-            def task(worker: int, index: int) -> None:
-                partials[index] = leaf(worker, index)
-
-            try:
-                self._run(task, leaves)
-            finally:
-                self._budget.release(held)
-            combined = combine_tree(partials, merge)
-        reduction.results = tuple(
-            f.finish(p) for f, p in zip(reduction.folds, combined, strict=True)
-        )
-
-    def _fold_partition(
-        self, reduction: _Reduction, blocks: Iterator[Block], worker: int, partials: list[Partial]
-    ) -> None:
-        """Fold a partition's blocks, in order, into a leaf's partials."""
-        frame = self._runtime.frame(worker, reduction.kernel)
-        for block in blocks:
-            if block.rows == 0:
+    def _reduce(self, stages: Sequence[int]) -> None:
+        inline = self._inline.issuperset(stages)
+        for made in self._passes_of(tuple(stages)):
+            if inline:
+                made.in_order()
                 continue
-            vectors = reduction.kernel.run(frame, block)
-            at = 0
-            for i, fold in enumerate(reduction.folds):
-                own = vectors[at : at + fold.arity]
-                at += fold.arity
-                partials[i] = fold.merge(partials[i], _owned(fold.block(own, block.rows)))
+            held = f"partials of stage {' and '.join(map(str, stages))}"
+            made.run(
+                self._run,
+                lambda size, held=held: self._budget.reserve(size, held),  # type: ignore[misc]
+                lambda held=held: self._budget.release(held),  # type: ignore[misc]
+            )
+
+    def _passes_of(self, stages: tuple[int, ...]) -> list[Pass]:
+        """Their passes: those of the last time, where the partitions are the same."""
+        reductions = [self._reductions[s] for s in stages]
+        lie = [
+            (p.active(), p.partitions(), p.source_bytes) for p in (r.pipeline for r in reductions)
+        ]
+        known = self._passes.get(stages)
+        if known is None or known[0] != lie:
+            known = self._passes[stages] = lie, passes(reductions)
+        return known[1]
 
     def _count_prefix(self, pipeline: Pipeline, sink: pp.CountPrefix) -> None:
         """Partitions in order, as many as it takes to find `count` records."""
@@ -202,39 +168,82 @@ class EmbeddedBackend:
             left -= found
         self._runtime.prefixes[sink.number] = counts
 
+    def _count_rows(self, pipeline: Pipeline, sink: pp.CountRows) -> None:
+        """Records of each partition; those that are known are not read."""
+        counts = [pipeline.rows(p) for p in range(pipeline.partitions())]
+        unknown = [p for p, rows in enumerate(counts) if rows is None]
+
+        def task(worker: int, index: int) -> None:
+            partition = unknown[index]
+            with in_partition(partition):
+                counts[partition] = sum(b.rows for b in pipeline.blocks(partition, worker))
+
+        self._run(task, len(unknown))
+        self._runtime.counts[sink.number] = Counts([c or 0 for c in counts])
+
     def load(self, stage: int) -> TableInfo:
         sink = self._stages[stage].sink
         assert isinstance(sink, pp.CacheTable)
         self.release(sink.number)
-        table = _CachedTable(self._pipelines[stage], self._budget, f"cache {sink.number}")
+        kept = self._keep.get(sink.key)
+        table = _CachedTable(self._pipelines[stage], self._budget, f"cache {sink.number}", kept)
         self._runtime.tables[sink.number] = table
-        self._run(table.fill, table.partitions())
+        missing = table.missing()
+
+        def task(worker: int, index: int) -> None:
+            table.fill(worker, missing[index])
+
+        self._run(task, len(missing))
+        if kept is not None:
+            table.hand_over(kept)
         return table.info()
 
     def exchange(self, stage: int) -> TableInfo:
-        sink = self._stages[stage].sink
-        assert isinstance(sink, pp.Exchange)
-        pipeline = self._pipelines[stage]
+        sink, pipeline = self._stages[stage].sink, self._pipelines[stage]
+        assert isinstance(sink, (pp.Exchange, pp.SortRows, pp.DistinctRows))
         owner = f"exchange {sink.number}"
         self.release(sink.number)
-        received: list[list[Block]] = [[] for _ in range(pipeline.partitions())]
-
-        def task(worker: int, partition: int) -> None:
-            with in_partition(partition):
-                for block in pipeline.blocks(partition, worker):
-                    self._budget.require(block.bytes, owner)
-                    received[partition].append(block)
-
         try:
-            self._run(task, pipeline.partitions())
+            parts = self._exchanged(sink, pipeline, owner)
         except BaseException:
             self._budget.release(owner)
             raise
-        parts = repartitioned([b for p in received for b in p], sink.required, pipeline)
         self._runtime.tables[sink.number] = HeldTable(parts, pipeline.source_bytes)
         rows = sum(b.rows for p in parts for b in p)
         size = sum(b.bytes for p in parts for b in p)
         return TableInfo(len(parts), rows, size, len(parts))
+
+    def _exchanged(
+        self, sink: pp.Exchange | pp.SortRows | pp.DistinctRows, pipeline: Pipeline, owner: str
+    ) -> Parts:
+        """The records in their new places; the budget holds room for them."""
+        received: Parts = [[] for _ in range(pipeline.partitions())]
+        distinct = isinstance(sink, pp.DistinctRows)
+
+        def task(worker: int, index: int) -> None:
+            partition = active[index]
+            with in_partition(partition):
+                own = received[partition]
+                for block in pipeline.blocks(partition, worker):
+                    self._budget.require(block.bytes, owner)
+                    own.append(Block(block.rows, dict(block.columns), block.valid))
+                if distinct and own:
+                    before = sum(b.bytes for b in own)
+                    own[:] = [distinct_block(own, pipeline.schema)]
+                    self._budget.release(owner, before - own[0].bytes)
+
+        active = pipeline.active()
+        self._run(task, len(active))
+        match sink:
+            case pp.Exchange(required=required):
+                blocks = [b for p in received for b in p]
+                return repartitioned(blocks, required, pipeline.schema)
+            case pp.SortRows():
+                return sorted_parts(received, sink, pipeline.schema)
+            case _:
+                blank = Block(0, {n: empty(k) for n, k in pipeline.schema})
+                firsts = [p[0] if p else blank for p in received]
+                return distinct_parts(firsts, pipeline.schema)
 
     def fetch(self, stage: int, partition: int) -> list[Block]:
         if stage not in self._gathered:
@@ -247,11 +256,14 @@ class EmbeddedBackend:
         pipeline = self._pipelines[stage]
         parts: list[list[Block]] = [[] for _ in range(pipeline.partitions())]
 
-        def task(worker: int, partition: int) -> None:
+        active = pipeline.active()
+
+        def task(worker: int, index: int) -> None:
+            partition = active[index]
             with in_partition(partition):
                 parts[partition] = list(pipeline.blocks(partition, worker))
 
-        self._run(task, len(parts))
+        self._run(task, len(active))
         self._gathered[stage] = parts
 
     def release(self, table: int) -> None:
@@ -260,43 +272,35 @@ class EmbeddedBackend:
         self._budget.release(f"exchange {table}")
 
 
-class in_partition:
-    """An error raised inside says in which partition."""
-
-    __slots__ = ("_number",)
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, tb: object) -> None:
-        if isinstance(error, ScalopsError):
-            error.add_place(f"partition {self._number}")
-
-
-def _owned(partial: Partial) -> Partial:
-    """A partial that is no view of a reused buffer."""
-    if isinstance(partial, np.ndarray) and partial.base is not None:
-        return partial.copy()
-    return partial
-
-
 class _CachedTable(Stored):
     """Partitions held as far as the budget reaches; the rest is made again.
 
     Blocks have the same bounds and lie in memory alike, held or not.
     """
 
-    def __init__(self, pipeline: Pipeline, budget: MemoryBudget, owner: str) -> None:
+    def __init__(
+        self, pipeline: Pipeline, budget: MemoryBudget, owner: str, kept: KeptTable | None
+    ) -> None:
         self._pipeline, self._budget, self._owner = pipeline, budget, owner
-        self._held: dict[int, list[Block]] = {}
         self.bytes = pipeline.source_bytes
         self._count = pipeline.partitions()
+        self._held: dict[int, list[Block]] = {}
+        self._sizes: dict[int, int] = {}
+        if kept is not None and kept.count == self._count:
+            self._held.update(kept.parts)  # the budget knows of them
 
     def partitions(self) -> int:
         return self._count
+
+    def missing(self) -> list[int]:
+        """Partitions that are not held from an earlier plan."""
+        return [p for p in range(self._count) if p not in self._held]
+
+    def hand_over(self, kept: KeptTable) -> None:
+        """Let the session keep what is held."""
+        kept.count, kept.source_bytes = self._count, self.bytes
+        kept.parts = dict(self._held)
+        kept.sizes.update(self._sizes)
 
     def fill(self, worker: int, partition: int) -> None:
         """Hold a partition if the budget allows; where it does not, stop reading."""
@@ -308,9 +312,11 @@ class _CachedTable(Stored):
                 if not self._budget.reserve(size, self._owner):
                     self._budget.release(self._owner, taken)
                     return
+                block.identity = (next(identities),)
                 held.append(block)
                 taken += size
         self._held[partition] = held
+        self._sizes[partition] = taken
 
     def _fresh(self, partition: int, worker: int) -> Iterator[Block]:
         blocks = reblock(self._pipeline.blocks(partition, worker), self._pipeline.schema)
@@ -320,70 +326,15 @@ class _CachedTable(Stored):
         held = self._held.get(partition)
         return iter(held) if held is not None else self._fresh(partition, worker)
 
+    def rows(self, partition: int) -> int | None:
+        held = self._held.get(partition)
+        return self._pipeline.rows(partition) if held is None else sum(b.rows for b in held)
+
+    def held(self, partition: int) -> list[Block] | None:
+        return self._held.get(partition)
+
     def info(self) -> TableInfo:
         """What is held."""
         rows = sum(b.rows for blocks in self._held.values() for b in blocks)
         size = sum(b.bytes for blocks in self._held.values() for b in blocks)
         return TableInfo(self._count, rows, size, len(self._held))
-
-
-def repartitioned(
-    blocks: list[Block], required: pp.Properties, pipeline: Pipeline
-) -> list[list[Block]]:
-    """Records sent to the partitions of a layout: contiguous ranges, or by hash of keys."""
-    count = required.partitions or len(partition_bounds(0, pipeline.schema))
-    if required.layout == "hash":
-        return _by_hash(blocks, required.keys, count, pipeline)
-    rows = sum(b.rows for b in blocks)
-    bounds = [(i * rows // count, (i + 1) * rows // count) for i in range(count)]
-    parts: list[list[Block]] = []
-    for start, stop in bounds:
-        own, at = [], 0
-        for block in blocks:
-            a, b = max(start, at), min(stop, at + block.rows)
-            if a < b:
-                own.append(block.slice(a - at, b - at))
-            at += block.rows
-        parts.append(list(reblock(own, pipeline.schema)))
-    return parts
-
-
-def _by_hash(
-    blocks: list[Block], keys: tuple[str, ...], count: int, pipeline: Pipeline
-) -> list[list[Block]]:
-    parts: list[list[Block]] = [[] for _ in range(count)]
-    for block in blocks:
-        target = hash_rows([(block.columns[k], block.valid.get(k)) for k in keys], block.rows)
-        target %= np.uint64(count)
-        for i in range(count):
-            kept = block.keep(target == i)
-            if kept.rows:
-                parts[i].append(kept)
-    return [list(reblock(p, pipeline.schema)) for p in parts]
-
-
-def hash_rows(columns: list[Vector], rows: int) -> Array:
-    """A 64-bit hash of each record's keys (splitmix64's finaliser), the same on every machine.
-
-    Equal keys have equal hashes: 0.0 and -0.0, all NaNs, all nulls.
-    """
-    total: Array = np.zeros(rows, np.uint64)
-    for column, valid in columns:
-        parts = _bits(column).reshape(rows, -1).T if rows else np.zeros((1, 0), np.uint64)
-        for part in parts:
-            values = part if valid is None else np.where(valid, part, np.uint64(0xA5A5A5A5))
-            z = total * np.uint64(31) + values + np.uint64(0x9E3779B97F4A7C15)
-            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            total = z ^ (z >> np.uint64(31))
-    return total
-
-
-def _bits(column: Any) -> Array:
-    """Equal values of a column as equal 64-bit numbers."""
-    if not isinstance(column, np.ndarray):
-        return np.array([crc32((v or "").encode()) for v in column.to_pylist()], np.uint64)
-    if column.dtype.kind == "f":
-        numbers = column.astype(np.float64) + 0.0  # -0.0 + 0.0 is 0.0
-        return np.where(np.isnan(numbers), np.nan, numbers).view(np.uint64)
-    return column.astype(np.int64).view(np.uint64)

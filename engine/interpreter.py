@@ -16,23 +16,26 @@ import numpy as np
 
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
-from scalops.algebra.dtypes import BOOL, ArrayType, TupleType, Type
-from scalops.algebra.errors import DataError, OptimizerError, ScalopsError
-from scalops.algebra.folds import FOLDS, Fold
+from scalops.algebra.dtypes import ArrayType, TupleType, Type
+from scalops.algebra.errors import OptimizerError, ScalopsError
+from scalops.algebra.folds import Fold
+from scalops.algebra.sparse import SparseVector, united
 from scalops.algebra.tree import Node, walk
+from scalops.engine.batches import call_one
 from scalops.engine.blocks import Block
-from scalops.engine.kernels.nulls import ARRAY_MAKERS, null_inside
-from scalops.engine.opaque import Text, bind, describe, python_value, user_error
+from scalops.engine.columns import SparseColumn
+from scalops.engine.driver_calls import DriverFunction
+from scalops.engine.interpreter_folds import as_numpy as as_numpy
+from scalops.engine.interpreter_folds import fold_records
+from scalops.engine.kernels.nulls import minds_nulls, neutral, of_none
+from scalops.engine.kernels.sparse import vectors_of
+from scalops.engine.opaque import bind, describe, python_value, user_error
 from scalops.engine.records import Record, take_apart
+from scalops.engine.text import with_methods
 
 Row = dict[str, Any]
 Starts = Mapping[int, Mapping[str, ex.Expression]]
 Environment = dict[tuple[str, int, str], Any]
-
-_KLEENE: dict[str, Callable[[Any, Any], Any]] = {
-    "bitwise_and": lambda a, b: False if a is False or b is False else None,
-    "bitwise_or": lambda a, b: True if a is True or b is True else None,
-}
 
 
 class Interpreter:
@@ -55,12 +58,17 @@ class Interpreter:
                 self._set("state", token, name, as_numpy(self.value(start), start.type.strong()))
             self._set("iteration", token, "", 0)
 
+    @property
+    def sampling(self) -> bool:
+        """Whether sources give their first records only."""
+        return self._sample is not None
+
     # Tables.
 
     def records(self, node: Node) -> Iterable[Row]:
         """A table's records, in order."""
         chain = [node]
-        while not isinstance(chain[-1], op.Scan):
+        while not isinstance(chain[-1], (op.Scan, op.Union)):
             source = getattr(chain[-1], "source", None)
             if source is None:
                 raise OptimizerError(f"{type(chain[-1]).__name__} is no table of records")
@@ -91,14 +99,18 @@ class Interpreter:
                 for row in rows:
                     values = map(as_numpy, evaluator((row,)), kinds)
                     yield dict(zip(names, values, strict=True))
+            case op.Filter(label="sample") if self.sampling:
+                yield from rows  # a small share of a few records would be none of them
             case op.Filter(predicate=predicate):
                 evaluator = self.evaluator([predicate])
                 for row in rows:
                     kept = evaluator((row,))[0]
                     if kept is not None and bool(kept):
                         yield row
-            case _:
-                raise OptimizerError(f"{type(node).__name__} is no table of records")
+            case op.Operator():
+                from scalops.engine import table_meaning  # which reads this module
+
+                yield from table_meaning.records(self, node, rows)
 
     def _scan(self, node: op.Scan) -> Iterator[Row]:
         names = node.schema.names
@@ -141,7 +153,7 @@ class Interpreter:
         functions: Mapping[ex.Opaque, Callable[..., Any]],
     ) -> Any:
         match node:
-            case ex.Constant(value=value):
+            case ex.Constant(value=value) | ex.Held(value=value):
                 return value
             case ex.Column(name=name, record=record):
                 return records[record][name]
@@ -167,6 +179,10 @@ class Interpreter:
                     return _stand_in(node.any_type)
             case ex.Opaque():
                 return self._opaque(node, values, functions[node])
+            case ex.DriverCall(arguments=arguments, slots=slots):
+                if self.sampling:  # the user's function may take long: its result's example will do
+                    return node.example or tuple(map(_stand_in, node.outputs))
+                return DriverFunction(node)(*(values[e] for e in (*arguments, *slots)))
             case ex.Subquery(source=source, name=name):
                 return self.aggregate(source)[name]
             case ex.LoopOutput(loop=loop, name=name):
@@ -177,6 +193,8 @@ class Interpreter:
     def _opaque(
         self, node: ex.Opaque, values: Mapping[Node, Any], function: Callable[..., Any]
     ) -> tuple[Any, ...]:
+        if node.function.batch:
+            return call_one(node, values, function)
         arguments = []
         for record in node.records:
             if isinstance(record, ex.Expression):
@@ -229,36 +247,7 @@ class Interpreter:
         return self._tokens[root]
 
     def _fold(self, folds: tuple[Fold, ...], rows: Iterable[Row], node: Node) -> Row:
-        evaluator = self.evaluator([a for f in folds for a in f.arguments])
-        counts = [len(f.arguments) for f in folds]
-        states: list[Any] = [None] * len(folds)
-        combiners = [self.evaluator(f.combine) for f in folds]
-        for row in rows:
-            values = evaluator((row,))
-            for i, fold in enumerate(folds):
-                own, values = values[: counts[i]], values[counts[i] :]
-                states[i] = _step(fold, states[i], own, combiners[i])
-        return {
-            f.name: self._finish(f, state, node) for f, state in zip(folds, states, strict=True)
-        }
-
-    def _finish(self, fold: Fold, state: Any, node: Node) -> Any:
-        if state is None:
-            if fold.empty is None and self._sample is None:
-                raise DataError(f"{fold.kind} over no records has no value", location=fold.location)
-            empty = 0 if fold.empty is None else fold.empty
-            if fold.kind == "count":
-                return 0
-            return as_numpy(np.full(fold.type.shape, empty), fold.type)
-        match fold.kind:
-            case "count":
-                return state
-            case "mean" | "mean_scaled" | "mean_outer":
-                return as_numpy(state[0] / state[1], fold.type)
-            case "reduce":
-                return as_numpy(state[fold.output], fold.type)
-            case _:
-                return as_numpy(state, fold.type)
+        return fold_records(self, folds, rows)
 
     # Loops.
 
@@ -277,7 +266,7 @@ class Interpreter:
         iterations, converged = 0, False
         elements = None
         if loop.range is not None:
-            elements = range(loop.range.start, loop.range.stop, loop.range.step)
+            elements = range(*(int(self.value(e)) for e in loop.range.bounds))
         while True:
             for name, value in state.items():
                 self._set("state", loop.token, name, value)
@@ -333,7 +322,7 @@ def _stand_in(kind: Type) -> Any:
     if isinstance(kind, TupleType):
         return tuple(map(_stand_in, kind.items))
     assert isinstance(kind, ArrayType)
-    return "" if kind.is_string else as_numpy(np.zeros(kind.shape, kind.numpy), kind.strong())
+    return with_methods(neutral(kind)) if kind.is_arrow else as_numpy(neutral(kind), kind.strong())
 
 
 def _arguments(node: ex.Opaque) -> Iterator[ex.Expression]:
@@ -346,81 +335,18 @@ def _arguments(node: ex.Opaque) -> Iterator[ex.Expression]:
 
 def apply_function(node: ex.Call, arguments: list[Any]) -> Any:
     """A function of the table on single-record values; null in, null out."""
-    name = node.function.name
     kind = node.any_type
     if any(a is None for a in arguments):
-        if name == "where":
-            chosen = arguments[1] if arguments[0] is not None and arguments[0] else arguments[2]
-            return as_numpy(chosen, node.type)
-        if name in _KLEENE and kind == BOOL:
-            known = [None if a is None else bool(a) for a in arguments]
-            return _KLEENE[name](*known)
-        if name in ARRAY_MAKERS:
-            raise null_inside(node)
-        return None
+        value = of_none(node, arguments)
+        return value if value is None else as_numpy(value, node.type)
     value = node.function.evaluate(*arguments, **dict(node.parameters))
-    if isinstance(kind, ArrayType) and kind.is_string:
-        return value if isinstance(value, Text) else Text(value)  # np.where gives an array
+    if isinstance(kind, ArrayType) and kind.is_arrow:
+        return with_methods(value)
+    if minds_nulls(node):  # a list's item, say, is Python's
+        return as_numpy(value, node.type)
     if isinstance(kind, ArrayType) and kind.weak and not kind.shape:
         return kind.python(value)  # NumPy's own result would not be weak any more
     return value
-
-
-def _step(fold: Fold, state: Any, values: list[Any], combine: Callable[..., list[Any]]) -> Any:
-    """The state after one more record; nulls are skipped."""
-    if fold.kind == "count":
-        skipped = bool(values) and values[0] is None
-        return (state or 0) + (0 if skipped else 1)
-    if fold.kind == "is_empty":
-        return False
-    if any(v is None for v in values):
-        return state
-    if fold.kind == "reduce":
-        if state is None:
-            return values
-        left = dict(zip(fold.fields, state, strict=True))
-        right = dict(zip(fold.fields, values, strict=True))
-        return combine((left, right))
-    with np.errstate(all="ignore"):
-        value = _contribution(fold, values)
-        if fold.kind.startswith("mean"):
-            return (value, 1) if state is None else (state[0] + value, state[1] + 1)
-        return value if state is None else _COMBINE[fold.kind](state, value)
-
-
-def _contribution(fold: Fold, values: list[Any]) -> Any:
-    match fold.kind:
-        case "sum_scaled" | "add_scaled" | "mean_scaled":
-            return np.multiply(values[0], values[1])
-        case "sum_outer" | "add_outer" | "mean_outer":
-            return np.multiply.outer(values[0], values[1])
-        case "sum" | "mean" | "any" | "all":
-            return np.asarray(values[0]).astype(fold.type.numpy)[()]
-        case _:
-            return values[0]
-
-
-_COMBINE: dict[str, Callable[[Any, Any], Any]] = {
-    "sum": np.add, "add": np.add, "multiply": np.multiply,
-    "sum_scaled": np.add, "add_scaled": np.add, "sum_outer": np.add, "add_outer": np.add,
-    "minimum": lambda a, b: min(a, b) if isinstance(a, str) else np.minimum(a, b),
-    "maximum": lambda a, b: max(a, b) if isinstance(a, str) else np.maximum(a, b),
-    "any": np.logical_or, "all": np.logical_and, "logical_or": np.logical_or,
-    "logical_and": np.logical_and, "bitwise_or": np.bitwise_or, "bitwise_and": np.bitwise_and,
-}  # fmt: skip
-assert set(_COMBINE) | {"count", "is_empty", "mean", "mean_scaled", "mean_outer"} == set(FOLDS)
-
-
-def as_numpy(value: Any, kind: ArrayType) -> Any:
-    """A value in its declared type: a NumPy scalar, an array, a string; None is null."""
-    if value is None or kind.is_string:
-        return value
-    if kind.weak:
-        return value
-    array = np.asarray(value)
-    if array.dtype != kind.numpy:
-        array = array.astype(kind.numpy)
-    return array[()]
 
 
 def block_rows(block: Block, kinds: Mapping[str, ArrayType]) -> Iterator[Row]:
@@ -430,8 +356,10 @@ def block_rows(block: Block, kinds: Mapping[str, ArrayType]) -> Iterator[Row]:
         items: list[Any]
         if isinstance(values, np.ndarray):
             items = list(values)
+        elif isinstance(values, SparseColumn):
+            items = vectors_of(values)
         else:
-            items = [None if v is None else Text(v) for v in values.to_pylist()]
+            items = list(map(with_methods, values.to_pylist()))
         if name in block.valid:
             mask = block.valid[name]
             items = [v if ok else None for v, ok in zip(items, mask, strict=True)]
@@ -444,8 +372,12 @@ def same_value(left: Any, right: Any) -> bool:
     """Whether two single-record values agree up to rounding; NaN equals NaN, null null."""
     if left is None or right is None:
         return left is None and right is None
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same_value, left, right))
     if isinstance(left, str) or isinstance(right, str):
         return bool(left == right)
+    if isinstance(left, SparseVector) and isinstance(right, SparseVector):
+        return left.shape == right.shape and same_value(*united(left, right)[1:])
     a, b = np.asarray(left), np.asarray(right)
     if a.shape != b.shape:
         return False

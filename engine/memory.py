@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from scalops.algebra.errors import OutOfMemoryError
 from scalops.algebra.explain import bytes_text
@@ -12,6 +13,7 @@ class MemoryBudget:
     """Bytes that may be held together; unlimited where `limit` is None.
 
     `reserve` answers whether there is room and takes it; `require` raises where there is none.
+    Before it does, `spare` is asked to free as many bytes; it tells the owner and how many.
     """
 
     def __init__(self, limit: int | None = None) -> None:
@@ -19,6 +21,7 @@ class MemoryBudget:
         self._held: dict[str, int] = {}
         self._lock = threading.Lock()
         self.refused = 0
+        self.spare: Callable[[int], tuple[str, int]] | None = None
 
     @property
     def held(self) -> int:
@@ -40,6 +43,10 @@ class MemoryBudget:
 
     def require(self, size: int, owner: str) -> None:
         """Take `size` bytes or raise OutOfMemoryError, which says who holds what."""
+        if self.reserve(size, owner):
+            return
+        if self.spare is not None:
+            self.release(*self.spare(size))
         if not self.reserve(size, owner):
             held = ", ".join(f"{o} {bytes_text(s)}" for o, s in self.owners().items())
             raise OutOfMemoryError(

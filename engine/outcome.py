@@ -17,7 +17,8 @@ class LoopOutcome:
     """The final state by field, how many iterations it took, and what happened in each.
 
     `history` holds one number per iteration for each scalar field, and SECONDS; `profile`
-    the seconds spent by kind of work over the whole loop.
+    the seconds spent by kind of work over the whole loop. `stopped` says that the user's
+    `on_iteration` ended it.
     """
 
     state: dict[str, Any]
@@ -25,6 +26,7 @@ class LoopOutcome:
     converged: bool
     history: dict[str, Any] = field(default_factory=dict)
     profile: dict[str, float] = field(default_factory=dict)
+    stopped: bool = False
 
     def value(self, name: str) -> Any:
         """A field, or `iterations` or `converged`."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from scalops.algebra import expressions as ex
 from scalops.algebra.explain import Display, bytes_text
-from scalops.algebra.printing import fold_text, text
+from scalops.algebra.printing import fold_text, range_text, text
+from scalops.algebra.tree import find
 from scalops.engine import physical_plan as pp
 from scalops.engine.blocks import BLOCK_BYTES, block_rows
 from scalops.engine.reduction import LEAF_FACTOR, leaf_count
@@ -53,11 +54,13 @@ def _instruction(plan: pp.PhysicalPlan, node: pp.Instruction) -> Display:
             return made
         case pp.Iterate():
             return _iterate(plan, node)
+        case pp.IterateTogether(loops=loops):
+            return _together(plan, loops)
     raise TypeError(type(node).__name__)
 
 
 def _iterate(plan: pp.PhysicalPlan, node: pp.Iterate) -> Display:
-    how = "while the condition holds" if node.range is None else f"{len(node.range)} times"
+    how = "while the condition holds" if node.range is None else range_text(node.range)
     made = Display(f"Iterate loop {node.index + 1}: {how}, compiled once")
     made.details = [
         ("state", f"{name}: {kind}") for name, kind in zip(node.fields, node.types, strict=True)
@@ -70,6 +73,24 @@ def _iterate(plan: pp.PhysicalPlan, node: pp.Iterate) -> Display:
     return made
 
 
+def _together(plan: pp.PhysicalPlan, loops: Sequence[pp.Iterate]) -> Display:
+    """Loops in lock-step, and what they read once for all of them."""
+    numbers = [str(loop.index + 1) for loop in loops]
+    named = f"{', '.join(numbers[:-1])} and {numbers[-1]}"
+    made = Display(f"Iterate loops {named} together: in lock-step, one pass for all")
+    bases: dict[pp.PhysicalTable, list[str]] = {}
+    for loop in loops:
+        own = [plan.stages[i.stage] for i in find((loop,), pp.RunStage)]
+        folds = [s for s in own if isinstance(s.sink, pp.TreeAggregate)]
+        for table in dict.fromkeys(pp.base(s.source) for s in folds):
+            bases.setdefault(table, []).append(str(loop.index + 1))
+    for table, readers in bases.items():
+        if len(readers) > 1:
+            made.details.append(("shared", f"{_table(table).title}, by loops {', '.join(readers)}"))
+    made.children = [_iterate(plan, loop) for loop in loops]
+    return made
+
+
 def _stage(plan: pp.PhysicalPlan, stage: pp.Stage) -> Display:
     sink = stage.sink
     match sink:
@@ -78,8 +99,9 @@ def _stage(plan: pp.PhysicalPlan, stage: pp.Stage) -> Display:
             made.details = [("map", f"{n} = {text(e)}") for n, e in sink.map]
             made.details += [("fold", f"{f.name} = {fold_text(f)}") for f in sink.folds]
             made.details.append(("numeric", _reduction(stage, sink)))
-        case pp.CacheTable(number=number):
-            made = Display(f"Stage {stage.number}: CacheTable t{number}, computed once")
+        case pp.CacheTable(number=number, key=key):
+            held = "kept by the session" if key else "computed once"
+            made = Display(f"Stage {stage.number}: CacheTable t{number}, {held}")
             made.details = [
                 ("columns", str(stage.source.schema)),
                 ("numeric", _blocks(stage.source)),
@@ -89,6 +111,17 @@ def _stage(plan: pp.PhysicalPlan, stage: pp.Stage) -> Display:
             made.details = [("layout", _layout(required))]
         case pp.CountPrefix(number=number, count=count):
             made = Display(f"Stage {stage.number}: CountPrefix p{number} of the first {count}")
+        case pp.CountRows(number=number):
+            made = Display(f"Stage {stage.number}: CountRows n{number} of each partition")
+        case pp.SortRows(number=number, keys=keys, descending=down, kept=kept):
+            made = Display(f"Stage {stage.number}: SortRows to t{number}")
+            pairs = zip(keys, down, strict=True)
+            made.details = [
+                ("keys", ", ".join(k + (" descending" if d else "") for k, d in pairs)),
+                ("columns", ", ".join(kept)),
+            ]
+        case pp.DistinctRows(number=number):
+            made = Display(f"Stage {stage.number}: DistinctRows to t{number}")
         case _:
             made = Display(f"Stage {stage.number}: {type(sink).__name__}")
     made.children = [_table(stage.source)]
@@ -106,9 +139,10 @@ def _blocks(table: pp.PhysicalTable) -> str:
 
 
 def _scan(table: Any) -> pp.TableScan | None:
+    """What a table reads, if it reads all of one source."""
     while not isinstance(table, pp.TableScan):
         table = getattr(table, "source", None)
-        if table is None:
+        if table is None or isinstance(table, (pp.TakeRange, pp.Gate)):
             return None
     return table
 
@@ -117,7 +151,9 @@ def _reduction(stage: pp.Stage, sink: pp.TreeAggregate) -> str:
     partial = sum(f.type.bytes for f in sink.folds)
     scan = _scan(stage.source)
     if scan is None:
-        return f"partials of {bytes_text(partial)}; leaves follow from the stored table"
+        part = bool(find((stage.source,), pp.TakeRange))
+        follow = "partitions read" if part else "stored table"
+        return f"partials of {bytes_text(partial)}; leaves follow from the {follow}"
     leaves = leaf_count(len(scan.source.partitions()), scan.source.bytes, partial)
     word = "leaf" if leaves == 1 else "leaves"
     return f"{_blocks(stage.source)}, {leaves} {word}, partials of {bytes_text(partial)}"
@@ -125,6 +161,8 @@ def _reduction(stage: pp.Stage, sink: pp.TreeAggregate) -> str:
 
 def _layout(required: pp.Properties) -> str:
     keys = f" of {', '.join(required.keys)}" if required.keys else ""
+    if required.partitions is None:
+        return "as many partitions as its input"
     return f"{required.partitions} partitions by {required.layout}{keys}"
 
 
@@ -147,6 +185,25 @@ def _table(table: pp.PhysicalTable) -> Display:
             return Display(f"Select {text(predicate)}", children=[_table(source)])
         case pp.TakePrefix(number=number, source=source):
             return Display(f"TakePrefix p{number}", children=[_table(source)])
+        case pp.TakeRange(number=number, start=start, length=length, source=source):
+            many = "all" if length is None else text(length)
+            shown = f"TakeRange {many} from {text(start)}, counted in n{number}"
+            return Display(shown, children=[_table(source)])
+        case pp.Gate(condition=condition, source=source):
+            return Display(f"Gate {text(condition)}", children=[_table(source)])
+        case pp.NumberRows(name=name, number=number, source=source):
+            shown = f"NumberRows {name}, counted in n{number}"
+            return Display(shown, children=[_table(source)])
+        case pp.Concatenate(sources=sources):
+            return Display("Concatenate", children=[_table(s) for s in sources])
+        case pp.Unnest(names=names, index=index, source=source):
+            position = "" if index is None else f", position as {index}"
+            return Display(f"Unnest {', '.join(names)}{position}", children=[_table(source)])
+        case pp.Interleave(records=records, source=source):
+            shown = " | ".join(", ".join(f"{n} = {text(e)}" for n, e in r) for r in records)
+            return Display(f"Interleave {shown}", children=[_table(source)])
+        case pp.CallBatches(function=function, source=source):
+            return Display(f"CallBatches {function.name}", children=[_table(source)])
         case pp.StoredTable(number=number):
             kept = "cached" if table.delivered.cached else _layout(table.delivered)
             return Display(f"StoredTable t{number} ({kept})")

@@ -13,7 +13,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 from scalops.algebra import expressions as ex
-from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.captured import Captured
+from scalops.algebra.dtypes import INT64, ArrayType
 from scalops.algebra.folds import Fold
 from scalops.algebra.operators import Named, Range
 from scalops.algebra.schema import Schema
@@ -127,6 +128,98 @@ class TakePrefix(Fewer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class TakeRange(Fewer):
+    """The records from number `start` on, `length` of them at most.
+
+    The records of each partition were counted under `number`, so that only partitions with some
+    of the wanted ones are read. `start` and `length` are slots or constants.
+    """
+
+    number: int
+    start: ex.Expression
+    length: ex.Expression | None
+    word: str = field(default="slice", compare=False)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Gate(Fewer):
+    """All records where the slot or constant `condition` is true, else none: nothing is read."""
+
+    condition: ex.Expression
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NumberRows(PhysicalTable):
+    """The records with their number as column `name`; partitions were counted under `number`."""
+
+    source: PhysicalTable
+    name: str
+    number: int
+
+    @cached_property
+    def schema(self) -> Schema:
+        return Schema(((self.name, INT64), *self.source.schema.fields))
+
+    @property
+    def delivered(self) -> Properties:
+        return self.source.delivered
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Concatenate(PhysicalTable):
+    """The partitions of one table after those of another."""
+
+    sources: tuple[PhysicalTable, ...]
+
+    @property
+    def schema(self) -> Schema:
+        return self.sources[0].schema
+
+    @property
+    def delivered(self) -> Properties:
+        return Properties()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Multiply(PhysicalTable):
+    """Any number of new records of the schema `made` for each."""
+
+    source: PhysicalTable
+    made: Schema
+
+    @property
+    def schema(self) -> Schema:
+        return self.made
+
+    @property
+    def delivered(self) -> Properties:
+        return Properties(self.source.delivered.partitions)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Unnest(Multiply):
+    """One record for each item of the lists or arrays in `names`, with its position."""
+
+    names: tuple[str, ...]
+    index: str | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Interleave(Multiply):
+    """Several new records for each, computed by one kernel."""
+
+    records: tuple[tuple[Named, ...], ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CallBatches(Multiply):
+    """A captured function of each block; `slots` are slots or constants that it had closed over."""
+
+    function: Captured
+    slots: tuple[ex.Expression, ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class StoredTable(PhysicalTable):
     """What an earlier stage left behind under this number."""
 
@@ -141,6 +234,13 @@ class StoredTable(PhysicalTable):
     @property
     def delivered(self) -> Properties:
         return self.properties
+
+
+def base(table: PhysicalTable) -> PhysicalTable:
+    """The table that it is computed from block by block: a scan, a stored one, several."""
+    while isinstance(below := getattr(table, "source", None), PhysicalTable):
+        table = below
+    return table
 
 
 # Sinks: where partitions meet.
@@ -166,9 +266,13 @@ class TreeAggregate(Sink):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CacheTable(Sink):
-    """Hold the blocks in memory as table `number`, as far as the budget reaches."""
+    """Hold the blocks in memory as table `number`, as far as the budget reaches.
+
+    With a `key` the session keeps them for later plans.
+    """
 
     number: int
+    key: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -185,6 +289,33 @@ class CountPrefix(Sink):
 
     number: int
     count: int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CountRows(Sink):
+    """How many records each partition has, as count `number`."""
+
+    number: int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SortRows(Sink):
+    """Bring the records into the order of the columns `keys`; the result is table `number`.
+
+    It has the columns `kept` and as many partitions as the input, of near-equal ranges.
+    """
+
+    number: int
+    keys: tuple[str, ...]
+    descending: tuple[bool, ...]
+    kept: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DistinctRows(Sink):
+    """Keep the first of equal records, each in its partition; the result is table `number`."""
+
+    number: int
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -235,7 +366,8 @@ class Iterate(Instruction):
 
     `start`, `next` and `state` are parallel: the start's slots, the slots in which an iteration
     leaves the next state, and the state's own. `counter` is the slot of the range's element or
-    iteration number, `done` those of `iterations` and `converged`.
+    iteration number, `done` those of `iterations` and `converged`. The bounds of `range` are
+    over slots, and read when the loop starts.
     """
 
     index: int
@@ -255,6 +387,17 @@ class Iterate(Instruction):
     warn: bool
     nested: bool
     name: str | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class IterateTogether(Instruction):
+    """Loops that do not need each other, in lock-step.
+
+    Whenever several of them fold tables that rest on the same one, it is read once for all;
+    a loop that has finished drops out.
+    """
+
+    loops: tuple[Iterate, ...]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,14 @@
-"""Pipelines: what a stage does to each partition, as an iterator of blocks that may stream."""
+"""Pipelines: what a stage does to each partition, as an iterator of blocks that may stream.
+
+Here are those that every plan has; `row_ranges.py` and `multiplied.py` have the others, and
+`compiled.py` makes them of a physical table.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +16,7 @@ import numpy as np
 from scalops.algebra.errors import DataError, ScalopsError
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
-from scalops.engine.blocks import Array, Block, block_rows
+from scalops.engine.blocks import Array, Block, block_rows, identities
 from scalops.engine.kernels.kernel import Frame, Kernel
 from scalops.engine.memory import MemoryBudget
 
@@ -31,6 +37,7 @@ class Runtime:
         self.version = 0
         self.tables: dict[int, Stored] = {}
         self.prefixes: dict[int, list[int]] = {}
+        self.counts: dict[int, Counts] = {}
         self.cancelled = False
         self._frames: dict[tuple[int, Kernel], Frame] = {}
 
@@ -49,6 +56,19 @@ class Runtime:
             raise KeyboardInterrupt
 
 
+class Counts:
+    """Records of each partition: partition i holds those from `ends[i]` to `ends[i + 1] - 1`."""
+
+    def __init__(self, rows: Sequence[int]) -> None:
+        self.ends: list[int] = np.cumsum([0, *rows]).tolist()
+
+    def partitions(self, start: int, stop: int) -> range:
+        """Those that hold some of the records start..stop-1."""
+        if start >= min(stop, self.ends[-1]):
+            return range(0)
+        return range(bisect_right(self.ends, start) - 1, bisect_left(self.ends, stop))
+
+
 class Stored:
     """A table kept by a backend, partition by partition."""
 
@@ -59,6 +79,14 @@ class Stored:
 
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
         raise NotImplementedError
+
+    def rows(self, partition: int) -> int | None:
+        """How many records a partition has; None where only reading tells."""
+        return None
+
+    def held(self, partition: int) -> list[Block] | None:
+        """A partition's blocks if they are in memory."""
+        return None
 
 
 class Pipeline:
@@ -81,8 +109,20 @@ class Pipeline:
         """A partition's blocks, in order."""
         raise NotImplementedError
 
+    def active(self) -> Sequence[int]:
+        """The partitions that may have records at present, in order."""
+        return range(self.partitions())
 
-class _Scan(Pipeline):
+    def rows(self, partition: int) -> int | None:
+        """How many records a partition has; None where only reading tells."""
+        return None
+
+    def between(self, partition: int, worker: int, start: int, stop: int) -> Iterator[Block]:
+        """A partition's records start..stop-1 in the blocks in which they lie."""
+        return cut(self.blocks(partition, worker), start, stop)
+
+
+class ScanPipeline(Pipeline):
     """A source's blocks, contiguous: how an array lies in memory decides how it is added up."""
 
     def __init__(self, node: pp.TableScan, runtime: Runtime) -> None:
@@ -92,6 +132,7 @@ class _Scan(Pipeline):
         super().__init__(node.schema, roots)
         self._node, self._runtime = node, runtime
         self._partitions = node.source.partitions()
+        self._number = next(identities)
 
     def partitions(self) -> int:
         return len(self._partitions)
@@ -100,11 +141,17 @@ class _Scan(Pipeline):
     def source_bytes(self) -> int:
         return int(self._node.source.bytes)
 
+    def rows(self, partition: int) -> int | None:
+        rows: int | None = self._partitions[partition].rows
+        return rows
+
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
         try:
-            for block in self._node.source.read(self._partitions[partition], self._node.columns):
+            read = self._node.source.read(self._partitions[partition], self._node.columns)
+            for i, block in enumerate(map(contiguous, read)):
                 self._runtime.check_cancelled()
-                yield contiguous(block)
+                block.identity = (self._number, partition, i)
+                yield block
         except ScalopsError as error:
             error.location = error.location or self._node.location
             raise
@@ -114,7 +161,7 @@ class _Scan(Pipeline):
             ) from error
 
 
-class _Over(Pipeline):
+class Over(Pipeline):
     """A step over another pipeline's blocks."""
 
     def __init__(self, schema: Schema, source: Pipeline, runtime: Runtime) -> None:
@@ -128,15 +175,27 @@ class _Over(Pipeline):
     def source_bytes(self) -> int:
         return self.source.source_bytes
 
+    def active(self) -> Sequence[int]:
+        return self.source.active()
 
-class _Compute(_Over):
+
+class ComputePipeline(Over):
     def __init__(self, node: pp.Compute, source: Pipeline, runtime: Runtime) -> None:
         super().__init__(node.schema, source, runtime)
         self._names = node.schema.names
         self._kernel = Kernel([e for _, e in node.outputs], block_rows(source.schema))
 
+    def rows(self, partition: int) -> int | None:
+        return self.source.rows(partition)
+
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
-        for block in self.source.blocks(partition, worker):
+        return self._computed(self.source.blocks(partition, worker), worker)
+
+    def between(self, partition: int, worker: int, start: int, stop: int) -> Iterator[Block]:
+        return self._computed(self.source.between(partition, worker, start, stop), worker)
+
+    def _computed(self, blocks: Iterator[Block], worker: int) -> Iterator[Block]:
+        for block in chain.from_iterable(map(self._kernel.pieces, blocks)):
             frame = self.runtime.frame(worker, self._kernel)
             vectors = self._kernel.run(frame, block)
             columns = {n: v for n, (v, _) in zip(self._names, vectors, strict=True)}
@@ -144,22 +203,26 @@ class _Compute(_Over):
             yield Block(block.rows, columns, masks)
 
 
-class _Select(_Over):
+class SelectPipeline(Over):
     def __init__(self, node: pp.Select, source: Pipeline, runtime: Runtime) -> None:
         super().__init__(node.schema, source, runtime)
         self._kernel = Kernel([node.predicate], block_rows(source.schema))
 
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
-        for block in self.source.blocks(partition, worker):
+        blocks = self.source.blocks(partition, worker)
+        for block in chain.from_iterable(map(self._kernel.pieces, blocks)):
             frame = self.runtime.frame(worker, self._kernel)
             ((kept, mask),) = self._kernel.run(frame, block)
             yield block.keep(np.asarray(kept if mask is None else kept & mask))
 
 
-class _TakePrefix(_Over):
+class TakePrefixPipeline(Over):
     def __init__(self, node: pp.TakePrefix, source: Pipeline, runtime: Runtime) -> None:
         super().__init__(node.schema, source, runtime)
         self._number = node.number
+
+    def rows(self, partition: int) -> int | None:
+        return self.runtime.prefixes[self._number][partition]
 
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
         left = self.runtime.prefixes[self._number][partition]
@@ -172,38 +235,48 @@ class _TakePrefix(_Over):
                 return
 
 
-class _Stored(Pipeline):
+class StoredPipeline(Pipeline):
     def __init__(self, node: pp.StoredTable, runtime: Runtime) -> None:
         super().__init__(node.schema)
         self._number, self._runtime = node.number, runtime
 
+    @property
+    def _table(self) -> Stored:
+        return self._runtime.tables[self._number]
+
     def partitions(self) -> int:
-        return self._runtime.tables[self._number].partitions()
+        return self._table.partitions()
 
     @property
     def source_bytes(self) -> int:
-        return self._runtime.tables[self._number].bytes
+        return self._table.bytes
+
+    def rows(self, partition: int) -> int | None:
+        return self._table.rows(partition)
 
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
-        for block in self._runtime.tables[self._number].blocks(partition, worker):
+        for block in self._table.blocks(partition, worker):
             self._runtime.check_cancelled()
             yield block
 
+    def between(self, partition: int, worker: int, start: int, stop: int) -> Iterator[Block]:
+        held = self._table.held(partition)
+        if held is None:
+            return cut(self.blocks(partition, worker), start, stop)
+        self._runtime.check_cancelled()
+        return cut(iter(held), start, stop)
 
-def build(node: pp.PhysicalTable, runtime: Runtime) -> Pipeline:
-    """Compile a physical table."""
-    match node:
-        case pp.TableScan():
-            return _Scan(node, runtime)
-        case pp.Compute(source=source):
-            return _Compute(node, build(source, runtime), runtime)
-        case pp.Select(source=source):
-            return _Select(node, build(source, runtime), runtime)
-        case pp.TakePrefix(source=source):
-            return _TakePrefix(node, build(source, runtime), runtime)
-        case pp.StoredTable():
-            return _Stored(node, runtime)
-    raise TypeError(type(node).__name__)
+
+def cut(blocks: Iterator[Block], start: int, stop: int) -> Iterator[Block]:
+    """The records start..stop-1; blocks before are passed over, those behind are not asked for."""
+    at = 0
+    for block in blocks:
+        first, last = max(start - at, 0), min(stop - at, block.rows)
+        if first < last:
+            yield block if last - first == block.rows else block.slice(first, last)
+        at += block.rows
+        if at >= stop:
+            return
 
 
 class HeldTable(Stored):
@@ -218,6 +291,12 @@ class HeldTable(Stored):
 
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
         return iter(self._partitions[partition])
+
+    def rows(self, partition: int) -> int | None:
+        return sum(b.rows for b in self._partitions[partition])
+
+    def held(self, partition: int) -> list[Block] | None:
+        return self._partitions[partition]
 
 
 def contiguous(block: Block) -> Block:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from scalops.algebra import errors
+from scalops.algebra.captured import Captured
 from scalops.algebra.errors import ExecutionError, Location, ScalopsError, UserFunctionError
-from scalops.algebra.expressions import Captured
 
 
-def encode_error(error: BaseException, captured: Captured) -> dict[str, Any]:
+def encode_error(error: BaseException, captured: Captured | None) -> dict[str, Any]:
     """What the driver needs to raise it again."""
     if isinstance(error, ScalopsError):
         location = error.location
@@ -26,9 +26,10 @@ def encode_error(error: BaseException, captured: Captured) -> dict[str, Any]:
     if isinstance(error, Exception):
         return {"type": None, "cause": _encode_cause(error)}
     # SystemExit and the like end a worker's call, not the driver.
+    name = "a function" if captured is None else captured.name
     return {
         "type": UserFunctionError.__name__,
-        "found": f"{captured.name} raised {type(error).__name__}: {error}",
+        "found": f"{name} raised {type(error).__name__}: {error}",
         "hint": None,
         "location": None,
         "cause": _encode_cause(error),

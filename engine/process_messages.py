@@ -2,33 +2,32 @@
 
 A message is the header's length (8 bytes), the header, and the buffers whose sizes the header
 begins with. Pickles go one way only, from the driver to a worker, and only as a captured
-function's payload; what a worker sends back is numbers, texts and arrays.
+function's payload; what a worker sends back is numbers, texts, arrays and Arrow's own format.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import select
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
 import pyarrow as pa
 
-from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.dtypes import ArrayType, ListType, SparseType
 from scalops.algebra.errors import ExecutionError
 from scalops.engine.arguments import Argument, Column, Uniform
-from scalops.engine.blocks import Array
-from scalops.engine.opaque import Text, python_value
+from scalops.engine.columns import Array, SparseColumn, arrow_type
+from scalops.engine.packed import pack, unpack
 
 MAX_BYTES = 1 << 30  # of a header, and of a message's buffers together
 _PREFIX = 8
 _ERRORS = "surrogatepass"  # a message of an exception may hold any text
-_EPOCH = datetime(1970, 1, 1)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class Message(NamedTuple):
@@ -38,8 +37,12 @@ class Message(NamedTuple):
     buffers: list[Array]
 
 
-def send(file: int, message: Message) -> None:
-    """Write a message. Raises OSError where the other side is gone."""
+def send(file: int, message: Message, deadline: float | None = None) -> None:
+    """Write a message.
+
+    Raises: OSError where the other side is gone, TimeoutError after the deadline (of
+    `time.monotonic`), ExecutionError, before anything is written, for a message too large.
+    """
     sizes = [b.nbytes for b in message.buffers]
     header: bytes = msgpack.packb([sizes, message.header], unicode_errors=_ERRORS)
     if len(header) > MAX_BYTES or sum(sizes) > MAX_BYTES:
@@ -48,33 +51,41 @@ def send(file: int, message: Message) -> None:
             f" than {MAX_BYTES}",
             hint="keep large arrays out of the function's results",
         )
-    _write(file, memoryview(len(header).to_bytes(_PREFIX, "little") + header))
+    _write(file, memoryview(len(header).to_bytes(_PREFIX, "little") + header), deadline)
     for buffer in message.buffers:
-        _write(file, buffer.data)
+        _write(file, buffer.data, deadline)
 
 
-def receive(file: int) -> Message:
-    """Read a message. Raises EOFError where the other side is gone, ValueError for nonsense."""
-    length = int.from_bytes(_read(file, _PREFIX).tobytes(), "little")
+def receive(file: int, deadline: float | None = None) -> Message:
+    """Read a message.
+
+    Raises: EOFError where the other side is gone, TimeoutError, ValueError for nonsense.
+    """
+    length = int.from_bytes(_read(file, _PREFIX, deadline).tobytes(), "little")
     if length > MAX_BYTES:
         raise ValueError(f"a header of {length} bytes")
-    data = _read(file, length).tobytes()
+    data = _read(file, length, deadline).tobytes()
     sizes, header = msgpack.unpackb(data, unicode_errors=_ERRORS)
     if not isinstance(header, dict) or any(s < 0 for s in sizes) or sum(sizes) > MAX_BYTES:
         raise ValueError("a header that makes no sense")
-    return Message(header, [_read(file, size) for size in sizes])
+    return Message(header, [_read(file, size, deadline) for size in sizes])
 
 
-def _write(file: int, data: memoryview) -> None:
+def _write(file: int, data: memoryview, deadline: float | None) -> None:
     while data:
-        data = data[os.write(file, data) :]
+        try:
+            data = data[os.write(file, data) :]
+        except BlockingIOError:
+            _wait(file, select.POLLOUT, deadline)
 
 
-def _read(file: int, size: int) -> Array:
+def _read(file: int, size: int, deadline: float | None) -> Array:
     # An array of its own for each buffer: aligned, as functions find it in the driver's process.
     array: Array = np.empty(size, np.uint8)
     view = array.data
     while view:
+        if deadline is not None:
+            _wait(file, select.POLLIN, deadline)
         count = os.readv(file, [view])
         if count == 0:
             raise EOFError
@@ -82,36 +93,46 @@ def _read(file: int, size: int) -> Array:
     return array
 
 
-# Values.
+def _wait(file: int, event: int, deadline: float | None) -> None:
+    poll = select.poll()
+    poll.register(file, event)
+    if deadline is None:
+        poll.poll()
+    elif not poll.poll(max(0.0, deadline - monotonic()) * 1e3):
+        raise TimeoutError
 
 
-def encode(value: Any, buffers: list[Array]) -> Any:
-    """A slot's value, or one of a traceback's arguments: TypeError for any other type."""
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if isinstance(value, Text):
-        return ["text", str(value)]
-    if isinstance(value, datetime):
-        return ["datetime", (value - _EPOCH) // _MICROSECOND]
-    if isinstance(value, timedelta):
-        return ["timedelta", value // _MICROSECOND]
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        return ["array", value.dtype.str, list(value.shape), add(value, buffers)]
-    raise TypeError(f"a {type(value).__name__} cannot be sent to a worker process")
+# What a function has closed over.
 
 
-def decode(item: Any, buffers: Sequence[Array]) -> Any:
-    """The value again; arrays are read-only."""
-    match item:
-        case ["text", text]:
-            return Text(text)
-        case ["datetime", count]:
-            return _EPOCH + count * _MICROSECOND
-        case ["timedelta", count]:
-            return count * _MICROSECOND
-        case ["array", dtype, shape, number]:
-            return python_value(buffers[number].view(np.dtype(dtype)).reshape(shape))
-    return item
+@dataclass(frozen=True)
+class Slots:
+    """What a function had closed over, ready to be sent; `key` tells contents apart."""
+
+    data: Array
+    key: str
+
+
+def slots_of(values: Sequence[Any]) -> Slots:
+    """The slots' values of an iteration. Copies: they are what they were."""
+    try:
+        packed = pack(list(values))
+    except TypeError as error:
+        raise ExecutionError(f"{error} cannot be sent to a worker process") from None
+    data: Array = np.frombuffer(packed, np.uint8)
+    return Slots(data, hashlib.blake2b(packed, digest_size=16).hexdigest())
+
+
+def slot_values(data: Array) -> list[Any]:
+    """The slots' values again; arrays are read-only."""
+    values: list[Any] = unpack(data.tobytes())
+    for value in values:
+        if isinstance(value, np.ndarray):
+            value.setflags(write=False)
+    return values
+
+
+# Columns of records.
 
 
 def add(array: Array, buffers: list[Array]) -> int:
@@ -120,66 +141,64 @@ def add(array: Array, buffers: list[Array]) -> int:
     return len(buffers) - 1
 
 
-@dataclass(frozen=True)
-class Slots:
-    """What a function had closed over, ready to be sent; `key` tells contents apart."""
-
-    items: tuple[Any, ...]
-    buffers: tuple[Array, ...]
-    key: str
-
-
-def slots_of(values: Sequence[Any]) -> Slots:
-    """The slots' values of an iteration. Copies: they are what they were."""
-    buffers: list[Array] = []
-    items = tuple(encode(v, buffers) for v in values)
-    buffers = [b.copy() for b in buffers]
-    digest = hashlib.blake2b(msgpack.packb(items, unicode_errors=_ERRORS), digest_size=16)
-    for buffer in buffers:
-        digest.update(buffer.data)
-    return Slots(items, tuple(buffers), digest.hexdigest())
-
-
-# Arguments and results: columns of records.
-
-
 def encode_arguments(arguments: Sequence[Argument], buffers: list[Array]) -> list[Any]:
     """The arguments of a function over some records."""
-    return [[a.names, [_encode_column(c, buffers) for c in a.columns]] for a in arguments]
+    return [[a.names, [_encode(c, buffers) for c in a.columns]] for a in arguments]
 
 
 def decode_arguments(items: Sequence[Any], buffers: Sequence[Array]) -> list[Argument]:
     """The arguments again."""
     return [
         Argument(
-            None if names is None else tuple(names),
-            tuple(_decode_column(c, buffers) for c in columns),
+            None if names is None else tuple(names), tuple(_decode(c, buffers) for c in columns)
         )
         for names, columns in items
     ]
 
 
-def _encode_column(column: Column | Uniform, buffers: list[Array]) -> list[Any]:
+def _encode(column: Column | Uniform, buffers: list[Array]) -> list[Any]:
     if isinstance(column, Uniform):
-        return ["same", encode(column.value, buffers)]
-    mask = None if column.mask is None else add(column.mask, buffers)
-    if isinstance(column.values, np.ndarray):
-        return ["array", encode(column.values, buffers), mask]
-    return ["strings", column.values.to_pylist(), mask]
+        return ["same", pack(column.value)]
+    values, mask = column
+    valid = None if mask is None else add(mask, buffers)
+    if isinstance(values, np.ndarray):
+        return ["array", valid, values.dtype.str, list(values.shape), add(values, buffers)]
+    if isinstance(values, SparseColumn):
+        parts = (values.indptr, values.indices, values.values)
+        return ["sparse", valid, values.dimension, [add(p, buffers) for p in parts]]
+    batch = pa.record_batch([values], ["v"])
+    schema = np.frombuffer(batch.schema.serialize(), np.uint8)
+    data = np.frombuffer(batch.serialize(), np.uint8)
+    return ["arrow", valid, add(schema, buffers), add(data, buffers)]
 
 
-def _decode_column(item: Any, buffers: Sequence[Array]) -> Column | Uniform:
-    if item[0] == "same":
-        return Uniform(decode(item[1], buffers))
-    mask = None if item[2] is None else buffers[item[2]].view(bool)
-    if item[0] == "strings":
-        return Column(pa.array(item[1], pa.string()), mask)
-    return Column(decode(item[1], buffers), mask)
+def _decode(item: Any, buffers: Sequence[Array]) -> Column | Uniform:
+    match item:
+        case ["same", packed]:
+            return Uniform(unpack(packed))
+        case ["array", valid, dtype, shape, number]:
+            values: Any = buffers[number].view(np.dtype(dtype)).reshape(shape)
+            values.setflags(write=False)
+        case ["sparse", valid, dimension, numbers]:
+            indptr, indices, stored = (buffers[n] for n in numbers)
+            values = SparseColumn(
+                indptr.view(np.int64), indices.view(np.int32), stored.view(np.float64), dimension
+            )
+        case ["arrow", valid, schema, number]:
+            values = _arrow(buffers[schema], buffers[number])
+        case _:
+            raise ValueError("a column that makes no sense")
+    return Column(values, None if valid is None else buffers[valid].view(bool))
+
+
+def _arrow(schema: Array, data: Array) -> pa.Array:
+    expected = pa.ipc.read_schema(pa.py_buffer(schema))
+    return pa.ipc.read_record_batch(pa.py_buffer(data), expected).column(0)
 
 
 def encode_results(columns: Sequence[Column], buffers: list[Array]) -> list[Any]:
     """What a function gave for some records."""
-    return [_encode_column(c, buffers)[1:] for c in columns]
+    return [_encode(c, buffers) for c in columns]
 
 
 def decode_results(
@@ -188,17 +207,28 @@ def decode_results(
     """The results again, of exactly these types and this length; ValueError for any other."""
     if not isinstance(items, list) or len(items) != len(kinds):
         raise ValueError("not one column for each result")
-    columns = []
-    for (values, mask), kind in zip(items, kinds, strict=True):
-        valid = None if mask is None else _exactly(buffers[mask], (rows,), np.dtype(bool))
-        if kind.is_string:
-            if len(values) != rows or not all(v is None or isinstance(v, str) for v in values):
-                raise ValueError("not one text for each record")
-            columns.append(Column(pa.array(values, pa.string()), valid))
-        else:
-            data = _exactly(buffers[values[3]], (rows, *kind.shape), kind.numpy)
-            columns.append(Column(data, valid))
-    return columns
+    return [_result(i, buffers, rows, k) for i, k in zip(items, kinds, strict=True)]
+
+
+def _result(item: Any, buffers: Sequence[Array], rows: int, kind: ArrayType) -> Column:
+    try:
+        valid = None if item[1] is None else _exactly(buffers[item[1]], (rows,), np.dtype(bool))
+        match item:
+            case ["array", _, _, _, number] if kind.is_plain:
+                return Column(_exactly(buffers[number], (rows, *kind.shape), kind.numpy), valid)
+            case ["sparse", *_] if isinstance(kind, SparseType):
+                values = _decode(item, buffers)[0]
+                _check_sparse(values, rows, kind)
+                return Column(values, valid)
+            case ["arrow", *_] if kind.is_string or isinstance(kind, ListType):
+                found = _decode(item, buffers)[0]
+                found.validate(full=True)
+                if len(found) != rows or found.type != arrow_type(kind):
+                    raise ValueError("not one text or list for each record")
+                return Column(found, valid)
+    except (pa.ArrowException, TypeError, IndexError, KeyError) as error:
+        raise ValueError(f"a column that makes no sense: {error}") from None
+    raise ValueError(f"no column of {kind}")
 
 
 def _exactly(buffer: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -206,3 +236,17 @@ def _exactly(buffer: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Arr
         buffer = (buffer != 0).view(np.uint8)  # no other byte is a bool
     values: Array = buffer.view(dtype)
     return values.reshape(shape)
+
+
+def _check_sparse(column: SparseColumn, rows: int, kind: SparseType) -> None:
+    at, indices = column.indptr, column.indices
+    if (
+        len(at) != rows + 1
+        or at[0] != 0
+        or at[-1] != len(indices)
+        or len(indices) != len(column.values)
+        or (np.diff(at) < 0).any()
+        or column.dimension != kind.dimension
+        or (len(indices) and not 0 <= indices.min() <= indices.max() < kind.dimension)
+    ):
+        raise ValueError("sparse vectors that make no sense")

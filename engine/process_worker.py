@@ -1,36 +1,42 @@
 """A worker process: calls captured functions for the driver, until its standard input closes.
 
-Started by `processes.ProcessRunner` as `python -m scalops.engine.process_worker`.
+Started by `worker_handle.WorkerHandle` as `python -m scalops.engine.process_worker`.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.errors import Location
-from scalops.algebra.expressions import Captured
+from scalops.algebra.captured import Captured
+from scalops.algebra.dtypes import ArrayType, list_of, sparse
+from scalops.algebra.errors import ExecutionError, Location, ScalopsError
+from scalops.engine import process_messages
 from scalops.engine.arguments import Column
-from scalops.engine.blas import single_threaded
-from scalops.engine.blocks import Array
-from scalops.engine.opaque import bind, call_rows
+from scalops.engine.batches import call_pieces
+from scalops.engine.columns import Array
+from scalops.engine.kept_records import KeptRecords, Missing, Records
+from scalops.engine.opaque import WantsText, bind, call_rows, reads_text
+from scalops.engine.opaque_fold import apply_packed, fold_packed
 from scalops.engine.process_errors import encode_error
 from scalops.engine.process_messages import (
     Message,
-    decode,
+    add,
     decode_arguments,
     encode_results,
     receive,
     send,
+    slot_values,
 )
 
 
@@ -40,55 +46,125 @@ class _Function:
 
     captured: Captured
     names: tuple[str, ...] | None
-    kinds: list[ArrayType]
     slots: list[Any]
     bound: Callable[..., Any] | None = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.load()(*arguments)
+
+    def load(self) -> Callable[..., Any]:
+        if self.bound is None:
+            self.bound = bind(self.captured, self.slots)
+        return self.bound
 
 
 class Worker:
     """Answers requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache_bytes: int) -> None:
         self._functions: dict[str, _Function] = {}
+        self._kept = KeptRecords(cache_bytes)
 
     def answer(self, request: Message) -> Message:
-        """The results of a batch of records, or what went wrong."""
+        """The results of a task, or what went wrong."""
         header, buffers = request
-        function = self._function(header, buffers)
+        function = self._told(header, buffers)
         try:
-            if function.bound is None:
-                function.bound = bind(function.captured, function.slots)
-            arguments = decode_arguments(header["arguments"], buffers)
-            columns = call_rows(
-                function.captured,
-                function.bound,
-                [a.records(header["rows"]) for a in arguments],
-                function.names,
-                function.kinds,
-            )
-            results: list[Array] = []
-            return Message(
-                {"columns": encode_results([Column(*c) for c in columns], results)}, results
-            )
+            return self._done(header, buffers, function)
+        except Missing:
+            return Message({"missing": True}, [])
         except BaseException as error:
-            return Message({"error": encode_error(error, function.captured)}, [])
+            captured = function.captured
+            if isinstance(error, Exception) and not isinstance(error, ScalopsError):
+                error = _own_failure(captured, error)
+            return Message({"error": encode_error(error, captured)}, [])
 
-    def _function(self, header: dict[str, Any], buffers: list[Array]) -> _Function:
+    def _done(self, header: dict[str, Any], buffers: list[Array], function: _Function) -> Message:
+        made: list[Array] = []
+        reply: dict[str, Any] = {}
+        match header["task"]:
+            case "apply":
+                values = [buffers[i].tobytes() for i in header["values"]]
+                state = apply_packed(function.captured, function.load(), values)
+                reply["state"] = add(np.frombuffer(state, np.uint8), made)
+            case "fold":
+                records = self._records(header, buffers)
+                state = _fold(records, function, buffers[header["state"]].tobytes())
+                reply["state"] = add(np.frombuffer(state, np.uint8), made)
+                reply.update(self._kept.keep(header["data"], records))
+            case "rows":
+                records = self._records(header, buffers)
+                kinds = [_kind(k) for k in header["kinds"]]
+                columns = _rows(records, function, kinds, header.get("pieces"))
+                reply["columns"] = encode_results(columns, made)
+                reply.update(self._kept.keep(header["data"], records))
+        return Message(reply, made)
+
+    def _records(self, header: dict[str, Any], buffers: list[Array]) -> Records:
+        if "arguments" in header:
+            return Records(decode_arguments(header["arguments"], buffers), header["rows"])
+        return self._kept.find(header["data"])
+
+    def _told(self, header: dict[str, Any], buffers: list[Array]) -> _Function:
         self._functions.pop(header.get("forget", ""), None)
-        key = header["function"]
-        if "captured" in header:
-            payload, name, where, names, kinds = header["captured"]
+        key, description, slots = header["function"]
+        if description is not None:
+            payload, name, where, batch, names = description
+            location = None if where is None else Location(*where)
             self._functions[key] = _Function(
-                Captured(payload, name, None if where is None else Location(*where)),
+                Captured(payload, name, location, batch=batch),
                 None if names is None else tuple(names),
-                [ArrayType(n, tuple(shape)) for n, shape in kinds],
                 [],
             )
         function = self._functions[key]
-        if "slots" in header:
-            function.slots = [decode(s, buffers) for s in header["slots"]]
+        if slots is not None:
+            function.slots = slot_values(buffers[slots])
             function.bound = None
         return function
+
+
+def _own_failure(captured: Captured, error: Exception) -> ExecutionError:
+    """An error that is not the function's: no memory for its records, say."""
+    made = ExecutionError(
+        f"a worker process cannot call {captured.name}: {type(error).__name__}: {error}",
+        location=captured.location,
+    )
+    made.__cause__ = error
+    return made
+
+
+def _fold(records: Records, function: _Function, state: bytes) -> bytes:
+    captured = function.captured
+    try:
+        own = records.made(reads_text(captured))[0]
+        return fold_packed(captured, function.load(), state, own)
+    except WantsText:
+        return fold_packed(captured, function.load(), state, records.made(text=True)[0])
+
+
+def _rows(
+    records: Records, function: _Function, kinds: list[ArrayType], pieces: Any
+) -> list[Column]:
+    captured, names = function.captured, function.names
+    if pieces is not None:
+        return call_pieces(captured, function.load(), records.arguments(), pieces, names, kinds)
+    try:
+        own = records.made(reads_text(captured))
+        made = call_rows(captured, function.load(), own, names, kinds)
+    except WantsText:
+        made = call_rows(captured, function.load(), records.made(text=True), names, kinds)
+    return [Column(*c) for c in made]
+
+
+def _kind(item: Any) -> ArrayType:
+    match item:
+        case ["list", inner]:
+            return list_of(_kind(inner))
+        case ["sparse", [dimension]]:
+            return sparse(dimension)
+        case [name, shape]:
+            return ArrayType(name, tuple(shape))
+    raise ValueError("a type that makes no sense")
 
 
 def _read_requests(file: int, requests: queue.SimpleQueue[Message]) -> None:
@@ -111,13 +187,28 @@ def main() -> None:
     os.dup2(2, 1)
     requests: queue.SimpleQueue[Message] = queue.SimpleQueue()
     threading.Thread(target=_read_requests, args=(requests_file, requests), daemon=True).start()
-    sys.path[:] = requests.get().header["path"]
-    worker = Worker()
-    with np.errstate(all="ignore"), single_threaded():
+    settings = requests.get().header
+    sys.path[:] = settings["path"]
+    process_messages.MAX_BYTES = settings["most"]
+    worker = Worker(settings["cache"])
+    gc.freeze()  # what has been imported stays
+    send(replies_file, Message({}, []))
+    with np.errstate(all="ignore"):
         while True:
             reply = worker.answer(requests.get())
-            sys.stdout.flush()
-            send(replies_file, reply)
+            _flush()
+            try:
+                send(replies_file, reply)
+            except ExecutionError as error:  # too large: nothing has been sent
+                send(replies_file, Message({"error": encode_error(error, None)}, []))
+            del reply
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # A function may have closed or replaced it.
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
 
 
 if __name__ == "__main__":

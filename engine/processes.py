@@ -1,177 +1,189 @@
-"""Worker processes of one machine: opaque functions are called in them, in batches.
+"""Worker processes of one machine: opaque functions are called in them, in tasks.
 
-Workers are started as `python -m scalops.engine.process_worker`, when first needed. They read
-requests from their standard input and end when it closes, so that none outlives the driver.
+A thread for each worker hands it one task after the other. A task whose records a worker still
+holds from an earlier pass is kept for that worker.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import selectors
-import subprocess
-import sys
 import threading
 import weakref
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from time import monotonic
 from typing import Any
 
+from scalops.algebra.captured import Captured
 from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.errors import ExecutionError, WorkerLost
-from scalops.algebra.expressions import Captured
-from scalops.engine.arguments import Argument, Column, concatenated
-from scalops.engine.blocks import Array
-from scalops.engine.process_errors import decode_error
-from scalops.engine.process_messages import (
-    Message,
-    Slots,
-    decode_results,
-    encode_arguments,
-    receive,
-    send,
-    slots_of,
+from scalops.algebra.errors import ExecutionError, UserFunctionError, WorkerLost
+from scalops.engine.arguments import Argument, Column, digest
+from scalops.engine.pieces import PIECES, task_bounds
+from scalops.engine.process_calls import (
+    ApplyCall,
+    Call,
+    FoldCall,
+    Function,
+    OverRecords,
+    RowsCall,
+    Task,
 )
+from scalops.engine.process_errors import decode_error
+from scalops.engine.process_messages import Slots, slots_of
+from scalops.engine.threads import check_stopped, may_be_stopped
+from scalops.engine.worker_handle import WorkerHandle
 
-ATTEMPTS = 3  # a batch that takes so many workers down is not tried again
-FUNCTIONS = 64  # that a worker keeps
-_MODULE = "scalops.engine.process_worker"
-
-
-class _Worker:
-    """A process, and what it has been told so far."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            # -P: the folder it happens to start in is no place to import from.
-            [sys.executable, "-P", "-m", _MODULE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=_environment(),
-            process_group=0,  # Ctrl-C is the driver's to answer
-        )
-        self.known: OrderedDict[str, str] = OrderedDict()  # function -> its slots' key
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.requests = self.process.stdin.fileno()
-        self.replies = self.process.stdout.fileno()
-        self.greeted = False
-
-    def send(self, message: Message) -> None:
-        if not self.greeted:
-            send(self.requests, Message({"path": sys.path}, []))
-            self.greeted = True
-        send(self.requests, message)
-
-    def end(self) -> None:
-        self.process.kill()
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None
-            pipe.close()
-        self.process.wait()
+ATTEMPTS = 3  # a task that takes so many workers down is not tried again
+KEPT_SHARE = 8  # of the memory, that workers may keep tables in: one part in so many
+TIMED_ROWS = 1024  # records of a task that may take so and so long, at most
+_LOOK_SECONDS = 0.05  # between two looks at whether the run has failed elsewhere
+_LET_GO_SECONDS = 10.0
+_STOPPED = "the worker processes have been stopped"
+_SOURCES = 1 << 16  # blocks whose digests are remembered
 
 
-def _environment() -> dict[str, str]:
-    environment = dict(os.environ)
-    # The worker finds this package where the driver did, and then takes over the driver's path.
-    root = str(Path(__file__).parents[2])
-    given = environment.get("PYTHONPATH")
-    environment["PYTHONPATH"] = root if not given else f"{given}{os.pathsep}{root}"
-    # Workers must agree on the order of sets.
-    environment.setdefault("PYTHONHASHSEED", "0")
-    environment.pop("SCALOPS_PROCESSES", None)
-    return environment
+def kept_bytes(memory: int | None) -> int:
+    """Bytes that all workers together may keep: a share of the session's, or of what is free."""
+    if memory is None:
+        import psutil
+
+        memory = psutil.virtual_memory().available
+    return memory // KEPT_SHARE
 
 
 class _Seat:
-    """The place of one worker, which may be empty; `owner` is the call that uses it."""
+    """The place of one worker, which may be empty."""
 
     def __init__(self) -> None:
-        self.worker: _Worker | None = None
-        self.owner: object | None = None
-        self.waiting = False  # for a reply
+        self.worker: WorkerHandle | None = None
+        self.thread: threading.Thread | None = None
+        self.own: deque[Task] = deque()  # tasks for this worker, whose data it may hold
+        self.task: Task | None = None  # what it works on
 
-    def vacate(self) -> None:
-        worker, self.worker = self.worker, None
-        self.waiting = False
-        if worker is not None:
-            worker.end()
+    def load(self) -> int:
+        """How many tasks it has."""
+        return len(self.own) + (self.task is not None)
 
-
-@dataclass
-class _Batch:
-    """Consecutive records, and how often a worker died over them."""
-
-    start: int
-    stop: int
-    lost: int = 0
+    def keeps(self, data: str | None) -> bool:
+        return data is not None and self.worker is not None and data in self.worker.kept
 
 
-@dataclass
-class _Call:
-    """One call of `call_rows`."""
+class _Desk:
+    """What a runner and its threads share; holds no runner, so that it can be dropped."""
 
-    captured: Captured
-    key: str
-    slots: Slots
-    arguments: Sequence[Argument]
-    names: tuple[str, ...] | None
-    kinds: Sequence[ArrayType]
-    generation: int
-    results: dict[int, list[Column]] = field(default_factory=dict)
-    failed_at: int | None = None
-    error: BaseException | None = None
+    def __init__(self, count: int, timeout: float | None, cache_bytes: int) -> None:
+        self.timeout, self.cache_bytes = timeout, cache_bytes
+        self.seats = [_Seat() for _ in range(max(1, count))]
+        self.waiting: deque[Task] = deque()  # tasks of workers that died
+        self.changed = threading.Condition()
+        self.stopped = False
+        self.lost: list[str] = []
+        self.process = os.getpid()
 
-    def fail(self, batch: _Batch, error: BaseException) -> None:
-        """Keep the error of the earliest records, which is the one that plain Python meets."""
-        if self.failed_at is None or batch.start < self.failed_at:
-            self.failed_at, self.error = batch.start, error
+    def submit(self, call: Call) -> None:
+        """Queue a call's tasks, and start as many threads as can work on them."""
+        with self.changed:
+            if self.stopped:
+                raise ExecutionError(_STOPPED)
+            for task in call.tasks:
+                holders = [s for s in self.seats if s.keeps(task.data)]
+                seat = min(holders or self.seats, key=_Seat.load)
+                # What is quick goes first: a call waits for it that has more to ask.
+                (seat.own.appendleft if isinstance(call, ApplyCall) else seat.own.append)(task)
+            for seat in self.seats:
+                if seat.thread is None and seat.own:
+                    seat.thread = threading.Thread(
+                        target=_serve, args=(self, seat), daemon=True, name="scalops-seat"
+                    )
+                    seat.thread.start()
+            self.changed.notify_all()
 
-    def wants(self, batch: _Batch) -> bool:
-        return self.failed_at is None or batch.start < self.failed_at
+    def next(self, seat: _Seat) -> Task | None:
+        """The next task for a seat, waiting for one; None at the end."""
+        with self.changed:
+            while True:
+                if self.stopped:
+                    return None
+                task = self._pick(seat)
+                if task is None:
+                    self.changed.wait()
+                elif task.call.wants(task):
+                    seat.task = task
+                    return task
+                else:
+                    task.call.settle(task)
 
-    def request(self, batch: _Batch, worker: _Worker) -> Message:
-        buffers: list[Array] = []
-        header: dict[str, Any] = {"function": self.key, "rows": batch.stop - batch.start}
-        arguments = [a.slice(batch.start, batch.stop) for a in self.arguments]
-        header["arguments"] = encode_arguments(arguments, buffers)
-        known = worker.known.pop(self.key, None)
-        if known is None:
-            location = self.captured.location
-            header["captured"] = [
-                self.captured.payload,
-                self.captured.name,
-                None if location is None else [location.file, location.line],
-                self.names,
-                [[k.name, k.shape] for k in self.kinds],
-            ]
-        if known != self.slots.key:
-            header["slots"] = _moved(self.slots.items, len(buffers))
-            buffers.extend(self.slots.buffers)
-        worker.known[self.key] = self.slots.key
-        if len(worker.known) > FUNCTIONS:
-            header["forget"] = worker.known.popitem(last=False)[0]
-        return Message(header, buffers)
+    def _pick(self, seat: _Seat) -> Task | None:
+        for queue in (self.waiting, seat.own):
+            if queue:
+                return queue.popleft()
+        # Help out a seat that has more than its next one to do.
+        busiest = max(self.seats, key=lambda s: len(s.own))
+        return busiest.own.pop() if len(busiest.own) > 1 else None
 
+    def again(self, task: Task) -> None:
+        """Queue a task again, before others."""
+        with self.changed:
+            self.waiting.appendleft(task)
+            self.changed.notify_all()
 
-def _moved(items: Sequence[Any], by: int) -> list[Any]:
-    """Slots whose buffers come after others."""
-    return [[*i[:3], i[3] + by] if isinstance(i, list) and i[0] == "array" else i for i in items]
+    def withdraw(self, calls: Sequence[Call] | None, why: str | None = None) -> None:
+        """Give up calls, all where None: workers that are at them are ended."""
+        with self.changed:
+            queues = [self.waiting, *(s.own for s in self.seats)]
+            tasks = [t for q in queues for t in q] + [s.task for s in self.seats if s.task]
+            if calls is None:
+                calls = list({id(t.call): t.call for t in tasks}.values())
+            for call in calls:
+                call.give_up(ExecutionError(why or f"{call.captured.name} was given up"))
+            for queue in queues:
+                kept = [t for t in queue if not t.call.given_up]
+                queue.clear()
+                queue.extend(kept)
+            for seat in self.seats:
+                if seat.task is not None and seat.task.call.given_up and seat.worker is not None:
+                    seat.worker.kill()
+            self.changed.notify_all()
+
+    def let_go(self, call: Call) -> None:
+        """Wait until no worker is at a call that was given up."""
+        with self.changed:
+            self.changed.wait_for(
+                lambda: not any(s.task is not None and s.task.call is call for s in self.seats),
+                _LET_GO_SECONDS,
+            )
+
+    def stop(self) -> None:
+        """End the workers and the threads."""
+        if os.getpid() != self.process:
+            return  # a forked child leaves the workers to its parent
+        with self.changed:
+            self.stopped = True
+            self.withdraw(None, _STOPPED)
+            threads = [s.thread for s in self.seats if s.thread is not None]
+            for worker in [s.worker for s in self.seats if s.worker is not None]:
+                worker.kill()
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join()
 
 
 class ProcessRunner:
-    """`count` workers, started when first needed; may be called from several threads."""
+    """`count` workers, started when first needed; may be called from several threads.
 
-    def __init__(self, count: int) -> None:
-        self._seats = [_Seat() for _ in range(max(1, count))]
-        self._free = threading.Condition()
-        self._lost: list[str] = []
-        self._stopped = False
-        self._generation = 0  # of calls: all before the last `abandon` are given up
-        # Runs at exit too. A forked child must leave the workers to its parent.
-        self._end = weakref.finalize(self, _vacate_all, self._seats, os.getpid())
+    `timeout`: seconds that a task may take. `cache_bytes`: what the workers together may keep
+    of blocks that they have seen.
+    """
+
+    def __init__(
+        self, count: int, timeout: float | None = None, cache_bytes: int = 1 << 28
+    ) -> None:
+        self._count = max(1, count)
+        self._desk = _Desk(self._count, timeout, cache_bytes // self._count)
+        self._digests: dict[object, str] = {}
+        self._end = weakref.finalize(self, self._desk.stop)  # runs at exit too
+
+    # What can be asked.
 
     def call_rows(
         self,
@@ -181,193 +193,203 @@ class ProcessRunner:
         rows: int,
         names: tuple[str, ...] | None,
         kinds: Sequence[ArrayType],
+        source: object = None,
     ) -> list[Column]:
-        """As `opaque.call_rows`, but in the workers.
+        """As `batches.call_over`, but in the workers.
 
-        Raises: UserFunctionError as it does, for the first record that fails; WorkerLost where
-        the function ends its process, again and again.
+        `source` tells blocks of a run apart whose content stays the same, if it is known to.
+        Raises: UserFunctionError as it does, for the first record that fails, or where a task
+        takes too long; WorkerLost where the function ends its process, again and again.
         """
-        key = _key(captured, names, kinds)
-        call = _Call(captured, key, slots, arguments, names, kinds, self._generation)
-        size = max(1, -(-rows // len(self._seats)))
-        batches = [_Batch(a, min(rows, a + size)) for a in range(0, rows, size)] or [_Batch(0, 0)]
-        self._run(call, batches)
-        if call.error is not None:
-            raise call.error
-        parts = [call.results[b.start] for b in batches]
-        return [concatenated(p) for p in zip(*parts, strict=True)]
+        call = RowsCall(Function(captured, slots, names, tuple(kinds)), arguments=arguments)
+        if captured.batch:
+            # If it matters how long a task takes, one piece each.
+            bounds = task_bounds(rows, self._count if self._desk.timeout is None else PIECES)
+        else:
+            size = max(1, -(-rows // self._count))
+            if self._desk.timeout is not None:
+                size = min(size, TIMED_ROWS)
+            bounds = [(a, min(rows, a + size)) for a in range(0, rows, size)] or [(0, 0)]
+        self._over(call, bounds, source)
+        return call.columns()
+
+    def fold(
+        self,
+        transition: Captured,
+        slots: Slots,
+        state: bytes,
+        argument: Argument,
+        rows: int,
+        source: object = None,
+    ) -> bytes:
+        """As `opaque_fold.fold_packed`, over a block's records in one worker."""
+        call = FoldCall(Function(transition, slots), arguments=[argument], state=state)
+        self._over(call, [(0, rows)], source)
+        return call.state
+
+    def apply(self, captured: Captured, slots: Slots, values: Sequence[bytes]) -> bytes:
+        """A function's packed result for packed arguments."""
+        call = ApplyCall(Function(captured, slots), values=values)
+        self._run(call, [Task(call, 0, 0, None)])
+        return call.result
 
     def slots(self, values: Sequence[Any]) -> Slots:
-        """Values of an iteration, made ready for `call_rows`."""
+        """Values of an iteration, made ready for a call."""
         return slots_of(values)
+
+    # Life.
 
     def lost(self) -> tuple[str, ...]:
         """Workers that died since the last call."""
-        lost, self._lost = self._lost, []
+        lost, self._desk.lost = self._desk.lost, []
         return tuple(lost)
 
     def workers(self) -> tuple[int, ...]:
         """Process ids of the workers that have been started."""
-        return tuple(s.worker.process.pid for s in self._seats if s.worker is not None)
+        return tuple(s.worker.pid for s in self._desk.seats if s.worker is not None)
 
     def abandon(self) -> None:
         """Give up the calls that run: their workers are ended, and they raise."""
-        with self._free:
-            self._generation += 1
-            for seat in self._seats:
-                if seat.owner is not None and seat.worker is not None:
-                    seat.worker.process.kill()
-            self._free.notify_all()
+        self._desk.withdraw(None)
 
     def stop(self) -> None:
         """End the workers; nothing can be called afterwards."""
-        with self._free:
-            self._stopped = True
-            for seat in self._seats:
-                if seat.owner is None:
-                    seat.vacate()
-                elif seat.worker is not None:
-                    seat.worker.process.kill()  # the call that it works for notices
-            self._free.notify_all()
         self._end.detach()
+        self._desk.stop()
 
-    def _run(self, call: _Call, batches: Sequence[_Batch]) -> None:
-        waiting = deque(batches)
-        busy: dict[_Seat, _Batch] = {}
-        token = object()
-        replies = selectors.DefaultSelector()
-        try:
-            self._start(call, len(batches))
-            while True:
-                waiting = deque(b for b in waiting if call.wants(b))
-                while waiting and (seat := self._take(call, token, wait=not busy)) is not None:
-                    batch = waiting.popleft()
-                    if self._ask(seat, call, batch):
-                        busy[seat] = batch
-                        replies.register(seat.worker.replies, selectors.EVENT_READ, seat)  # type: ignore[union-attr]
-                    else:
-                        self._died(seat, call, batch, waiting)
-                if not any(call.wants(b) for b in busy.values()):
-                    return
-                for event, _ in replies.select():
-                    seat = event.data
-                    replies.unregister(event.fd)
-                    batch = busy.pop(seat)
-                    if self._answer(seat, call, batch):
-                        self._give([seat])
-                    else:
-                        self._died(seat, call, batch, waiting)
-        finally:
-            # After an error or an interrupt, workers that still compute are of no use.
-            own = [s for s in self._seats if s.owner is token]
-            for seat in own:
-                if seat.waiting:
-                    seat.vacate()
-            self._give(own)
-            replies.close()
+    # Calls.
 
-    def _start(self, call: _Call, wanted: int) -> None:
-        """Start empty seats' workers together: each needs its time to import."""
-        with self._free:
-            self._refuse(call)
-            for seat in self._seats[:wanted]:
-                if seat.owner is None and seat.worker is None:
-                    seat.worker = _Worker()
-
-    def _take(self, call: _Call, token: object, wait: bool) -> _Seat | None:
-        with self._free:
-            while True:
-                self._refuse(call)
-                for seat in self._seats:
-                    if seat.owner is None:
-                        seat.owner = token
-                        return seat
-                if not wait:
-                    return None
-                self._free.wait()
-
-    def _refuse(self, call: _Call) -> None:
-        if self._stopped:
-            raise ExecutionError("the worker processes have been stopped")
-        if call.generation != self._generation:
-            raise ExecutionError(f"{call.captured.name} was given up")
-
-    def _give(self, seats: Sequence[_Seat]) -> None:
-        with self._free:
-            for seat in seats:
-                seat.owner = None
-            self._free.notify_all()
-
-    def _ask(self, seat: _Seat, call: _Call, batch: _Batch) -> bool:
-        """Send a batch; False where the worker is gone."""
-        with self._free:
-            self._refuse(call)
-            if seat.worker is None:
-                seat.worker = _Worker()
-        seat.waiting = True
-        try:
-            seat.worker.send(call.request(batch, seat.worker))
-        except OSError:
-            return False
-        return True
-
-    def _answer(self, seat: _Seat, call: _Call, batch: _Batch) -> bool:
-        """Take a batch's results; False where the worker is gone."""
-        assert seat.worker is not None
-        try:
-            header, buffers = receive(seat.worker.replies)
-            if "error" in header:
-                call.fail(batch, decode_error(header["error"], call.captured))
-            else:
-                found = decode_results(
-                    header["columns"], buffers, batch.stop - batch.start, call.kinds
-                )
-                call.results[batch.start] = found
-        except (OSError, EOFError):
-            return False
-        except Exception as error:  # whatever nonsense leads to
-            seat.vacate()
-            call.fail(batch, _nonsense(call.captured, error))
-        seat.waiting = False
-        return True
-
-    def _died(self, seat: _Seat, call: _Call, batch: _Batch, waiting: deque[_Batch]) -> None:
-        worker = seat.worker
-        assert worker is not None
-        seat.vacate()
-        with self._free:
-            self._refuse(call)
-        self._lost.append(f"process {worker.process.pid}")
-        self._give([seat])
-        batch.lost += 1
-        if batch.lost < ATTEMPTS:
-            waiting.appendleft(batch)
-            return
-        code = worker.process.returncode
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        error = WorkerLost(
-            f"{call.captured.name} ended its worker process {batch.lost} times, the last time by"
-            f" {how}, over records {batch.start} to {batch.stop - 1} of a block",
-            location=call.captured.location,
-            hint="so.session(processes=0) runs it in this process",
+    def _over(self, call: OverRecords, bounds: Sequence[tuple[int, int]], source: object) -> None:
+        content = None if source is None else self._content(source, call.arguments)
+        flavour = "arrays" if call.captured.batch else "records"
+        self._run(
+            call,
+            [
+                Task(call, a, b, None if content is None else f"{content}:{a}:{b}:{flavour}")
+                for a, b in bounds
+            ],
         )
-        call.fail(batch, error)
+
+    def _content(self, source: object, arguments: Sequence[Argument]) -> str:
+        """What tells the arguments' content apart; computed once for a source."""
+        known = self._digests.get(source)
+        if known is None:
+            if len(self._digests) >= _SOURCES:
+                self._digests.clear()
+            known = self._digests[source] = digest(arguments)
+        return known
+
+    def _run(self, call: Call, tasks: list[Task]) -> None:
+        if os.getpid() != self._desk.process:  # a fork has this process's tables, not its threads
+            old = self._desk
+            self._desk = _Desk(self._count, old.timeout, old.cache_bytes)
+            self._end = weakref.finalize(self, self._desk.stop)
+        call.tasks = tasks
+        call.open = {t.start for t in tasks}
+        self._desk.submit(call)
+        try:
+            if may_be_stopped():
+                while not call.done.wait(_LOOK_SECONDS):
+                    check_stopped()
+            else:
+                call.done.wait()
+        except BaseException:
+            self._desk.withdraw([call])
+            self._desk.let_go(call)
+            raise
+        if call.error is not None:
+            if not call.given_up:  # workers that are at later records are of no use
+                error = call.error
+                self._desk.withdraw([call])
+                raise error
+            raise call.error
 
 
-def _key(captured: Captured, names: object, kinds: Sequence[ArrayType]) -> str:
-    digest = hashlib.blake2b(captured.payload, digest_size=16)
-    digest.update(repr((captured.name, captured.location, names, kinds)).encode())
-    return digest.hexdigest()
+def _serve(desk: _Desk, seat: _Seat) -> None:
+    """A seat's thread: tasks, until the end."""
+    try:
+        while (task := desk.next(seat)) is not None:
+            try:
+                _work(desk, seat, task)
+            except BaseException as error:  # the caller must hear of anything
+                _vacate(desk, seat)
+                task.call.settle(task, error)
+            finally:
+                with desk.changed:
+                    seat.task = None
+                    desk.changed.notify_all()
+            del task  # it holds what its call holds
+    finally:
+        _vacate(desk, seat)
 
 
-def _nonsense(captured: Captured, error: Exception) -> ExecutionError:
-    return ExecutionError(
-        f"a worker's reply about {captured.name} makes no sense: {error}",
+def _work(desk: _Desk, seat: _Seat, task: Task) -> None:
+    call = task.call
+    with desk.changed:
+        if desk.stopped:
+            return
+        if seat.worker is None:
+            seat.worker = WorkerHandle(desk.cache_bytes)
+        worker = seat.worker
+    try:
+        worker.wait_until_ready()
+        deadline = None if desk.timeout is None else monotonic() + desk.timeout
+        header, buffers = worker.ask(task, deadline)
+    except TimeoutError:
+        _vacate(desk, seat)
+        call.settle(task, _too_long(task, desk.timeout or 0.0))
+        return
+    except (OSError, EOFError):
+        code = _vacate(desk, seat)
+        if not call.given_up:
+            _died(desk, worker, task, code)
+        return
+    if "error" in header:
+        call.settle(task, decode_error(header["error"], call.captured))
+        return
+    try:
+        call.take(task, header, buffers)
+    except Exception as error:  # whatever nonsense leads to
+        _vacate(desk, seat)
+        raise ExecutionError(
+            f"a worker's reply about {call.captured.name} makes no sense: {error}",
+            location=call.captured.location,
+        ) from error
+    call.settle(task)
+
+
+def _vacate(desk: _Desk, seat: _Seat) -> int:
+    """End a seat's worker; its exit code. Its tasks are anyone's."""
+    with desk.changed:
+        worker, seat.worker = seat.worker, None
+        desk.waiting.extend(seat.own)
+        seat.own.clear()
+        desk.changed.notify_all()
+    return 0 if worker is None else worker.end()
+
+
+def _died(desk: _Desk, worker: WorkerHandle, task: Task, code: int) -> None:
+    desk.lost.append(f"process {worker.pid}")
+    task.lost += 1
+    if task.lost < ATTEMPTS:
+        desk.again(task)
+        return
+    captured = task.call.captured
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    error = WorkerLost(
+        f"{captured.name} ended its worker process {task.lost} times, the last time by {how},"
+        f" over records {task.start} to {task.stop - 1} of a block",
         location=captured.location,
+        hint="signal 9 may mean that memory ran out; so.session(processes=0) runs it here",
     )
+    task.call.settle(task, error)
 
 
-def _vacate_all(seats: Sequence[_Seat], process: int) -> None:
-    if os.getpid() == process:
-        for seat in seats:
-            seat.vacate()
+def _too_long(task: Task, seconds: float) -> UserFunctionError:
+    captured = task.call.captured
+    where = f", over records {task.start} to {task.stop - 1} of a block" if task.stop else ""
+    return UserFunctionError(
+        f"{captured.name} was ended after {seconds:g} s{where}",
+        location=captured.location,
+        hint="so.session(task_timeout=...) says how long it may take; None: as long as it does",
+    )

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
-from scalops.algebra.errors import SchemaError, user_location
+from scalops.engine.rows import Row, no_position, unchangeable, unknown_column
 
 
-class Record:
+class Record(Row):
     """A row: `r.x`, `r["x"]`, and `r[0]` by position.
 
-    Its values are symbols while a function is traced, numbers and arrays when it runs.
+    Its values are symbols while a function is traced, and anything else where few are made.
     """
 
     __slots__ = ("_values",)
-    __hash__ = None  # type: ignore[assignment]
+    _values: dict[str, Any]
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = dict(values)
@@ -32,29 +31,16 @@ class Record:
             try:
                 return list(self._values.values())[key]
             except IndexError:
-                raise SchemaError(
-                    f"a record of {len(self._values)} columns has no position {key}",
-                    location=user_location(),
-                ) from None
+                raise no_position(key, len(self._values)) from None
         try:
             return self._values[key]
         except (KeyError, TypeError):
-            near = get_close_matches(str(key), self._values, n=1)
-            raise SchemaError(
-                f"a record has no column {key!r}; its columns are {list(self._values)}",
-                location=user_location(),
-                hint=f"did you mean {near[0]!r}?" if near else None,
-            ) from None
+            raise unknown_column(key, list(self._values)) from None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "_values":
-            object.__setattr__(self, name, value)
-            return
-        raise SchemaError(
-            f"a record cannot be changed: r.{name} = ...",
-            location=user_location(),
-            hint="return the new columns, or use with_columns",
-        )
+        if name != "_values":
+            raise unchangeable(name)
+        object.__setattr__(self, name, value)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._values.values())
@@ -65,11 +51,8 @@ class Record:
     def __repr__(self) -> str:
         return f"Record({', '.join(self._values)})"
 
-    def __getstate__(self) -> Any:
-        return self._values
-
-    def __setstate__(self, state: Any) -> None:
-        object.__setattr__(self, "_values", state)
+    def __reduce__(self) -> tuple[object, ...]:
+        return Record, (self._values,)
 
 
 Parts = tuple[tuple[str, ...] | None, list[Any]]
@@ -80,7 +63,7 @@ def take_apart(result: Any) -> Parts:
 
     A tuple gives `_0`, `_1`, ...; a dict, NamedTuple, dataclass or record its own names.
     """
-    if isinstance(result, Record):
+    if isinstance(result, Row):
         return tuple(result._values), list(result._values.values())
     if isinstance(result, dict):
         return tuple(map(str, result)), list(result.values())

@@ -6,8 +6,8 @@ and the partial's bytes; who computes a leaf and who adds two of them is anybody
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 LEAF_FACTOR = 4  # a leaf's input is at least this many times the partial's bytes
@@ -32,13 +32,21 @@ def combine_tree(leaves: Sequence[T], merge: Callable[[T, T], T]) -> T:
     return level[0]
 
 
-def combine_stream(leaves: Iterable[T], merge: Callable[[T, T], T]) -> T:
+class RunningTree(Generic[T]):
     """The same tree over leaves as they come: one a level is held."""
-    stack: list[tuple[int, T]] = []
-    for leaf in leaves:
+
+    def __init__(self, merge: Callable[[T, T], T]) -> None:
+        self._merge = merge
+        self._stack: list[tuple[int, T]] = []
+
+    def push(self, leaf: T) -> None:
+        """The next leaf."""
         level, partial = 0, leaf
-        while stack and stack[-1][0] == level:
-            partial = merge(stack.pop()[1], partial)
+        while self._stack and self._stack[-1][0] == level:
+            partial = self._merge(self._stack.pop()[1], partial)
             level += 1
-        stack.append((level, partial))
-    return stack[0][1]
+        self._stack.append((level, partial))
+
+    def result(self) -> T:
+        """What all leaves give, a power of two of them."""
+        return self._stack[0][1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import queue
 import threading
 from collections.abc import Callable
@@ -21,10 +22,30 @@ _NAME = "scalops"
 _ours: WeakSet[threading.Thread] = WeakSet()
 
 
-class _Work(threading.local):
-    """What the calling thread is at: the failures of its run."""
+class _Failures:
+    """What went wrong in a run: the error of the first task in order, or an interrupt.
 
-    failures: list[BaseException] | None = None
+    Tasks before one that failed are still wanted: one of them may fail as well, and then its
+    error is the run's, as if there were one thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.index: float = math.inf  # of the first task that is not wanted any more
+        self.error: BaseException | None = None
+
+    def add(self, index: float, error: BaseException) -> None:
+        """`index` is that of the task; -1 for an interrupt, which ends all."""
+        with self._lock:
+            if index < self.index:
+                self.index, self.error = index, error
+
+
+class _Work(threading.local):
+    """What the calling thread is at: a task of a run."""
+
+    failures: _Failures | None = None
+    index: int = 0
 
 
 _work = _Work()
@@ -41,8 +62,13 @@ def in_engine_thread() -> bool:
 
 def check_stopped() -> None:
     """Raise Stopped if the run has failed elsewhere; for tasks that take long."""
-    if _work.failures:
+    if _work.failures is not None and _work.failures.index < _work.index:
         raise Stopped
+
+
+def may_be_stopped() -> bool:
+    """Whether the calling thread is at a task of a run with others."""
+    return _work.failures is not None
 
 
 class ThreadPool:
@@ -64,10 +90,10 @@ class ThreadPool:
         inline: bool = False,
         abandon: Callable[[], None] = lambda: None,
     ) -> None:
-        """Call task(worker, index) for every index; the first exception is raised.
+        """Call task(worker, index) for every index; the first one's exception is raised.
 
-        After an exception of the caller's own, an interrupt say, `abandon` is called, which may
-        cut the other workers' tasks short; they are waited for, until a second interrupt.
+        After an interrupt, `abandon` is called, which may cut the other workers' tasks short;
+        they are waited for, until a second interrupt.
         """
         if inline or self.size == 1 or count <= 1:
             for index in range(count):
@@ -77,7 +103,7 @@ class ThreadPool:
         length = max(1, count // (self.size * RUNS_PER_WORKER))
         self._start(helpers)
         following = itertools.count()  # its next() is atomic under the interpreter lock
-        failures: list[BaseException] = []
+        failures = _Failures()
         begun: list[int] = []
         ended: list[int] = []
         closed: list[bool] = []
@@ -85,21 +111,24 @@ class ThreadPool:
         finished = threading.Semaphore(0)
 
         def work(worker: int) -> None:
-            outer, _work.failures = _work.failures, failures
+            outer = _work.failures, _work.index
+            _work.failures = failures
             try:
                 with np.errstate(all="ignore"):
-                    while not failures:
-                        first = next(following) * length
-                        if first >= count:
-                            return
+                    while (first := next(following) * length) < count:
                         for index in range(first, min(count, first + length)):
+                            if index > failures.index:
+                                return
+                            _work.index = index
                             task(worker, index)
             except Stopped:
                 pass
+            except Exception as error:
+                failures.add(_work.index, error)
             except BaseException as error:
-                failures.append(error)
+                failures.add(-1, error)
             finally:
-                _work.failures = outer
+                _work.failures, _work.index = outer
 
         def helper(worker: int) -> Callable[[], None]:
             def call() -> None:
@@ -120,23 +149,23 @@ class ThreadPool:
         try:
             work(0)
         except BaseException as error:  # an interrupt between two tasks
-            failures.append(error)
+            failures.add(-1, error)
         with beginning:
             closed.append(True)  # who has not begun by now is not needed
-        if failures:
+        interrupted = failures.index < 0
+        if interrupted:
             abandon()
-        interrupted = False
         while len(ended) < len(begun):  # an interrupt must not leave them at work
             try:
                 finished.acquire()
             except BaseException as error:
-                failures.append(error)
+                failures.add(-1, error)
                 if interrupted:
                     raise
                 interrupted = True
                 abandon()
-        if failures:
-            raise failures[0]
+        if failures.error is not None:
+            raise failures.error
 
     def _start(self, count: int) -> None:
         while len(self._threads) < count:

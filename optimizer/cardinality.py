@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from scalops.algebra import operators as op
-from scalops.algebra.tree import Node
-from scalops.optimizer.cost import Estimate
+from dataclasses import replace
 
-SELECTIVITY = 0.5  # assumed, until filters are sampled
+from scalops.algebra import operators as op
+from scalops.algebra.expressions import Constant, Expression
+from scalops.algebra.tree import Node
+from scalops.optimizer.cost import SPARSE_ITEMS, Estimate, Provenance
+
+# Assumed, until tables are sampled.
+SELECTIVITY = 0.5
+DISTINCT = 0.5
+LIST_ITEMS = 8.0
+_ORDER: tuple[Provenance, ...] = ("exact", "measured", "estimated", "assumed")
 
 
 def estimate(node: Node) -> Estimate:
@@ -27,9 +34,55 @@ def estimate(node: Node) -> Estimate:
             rows = min(inner.rows, count)
             sure = "exact" if inner.provenance == "exact" else inner.provenance
             return Estimate(rows, rows * node.schema.bytes_per_row, sure)
-        case op.Project(source=source) | op.Cache(source=source) | op.Repartition(source=source):
+        case op.Slice():
+            return _slice(node)
+        case op.Union(sources=sources):
+            return _times(node, 1, *map(estimate, sources))
+        case op.Distinct(source=source):
             inner = estimate(source)
-            return Estimate(inner.rows, inner.rows * node.schema.bytes_per_row, inner.provenance)
+            return _times(node, DISTINCT, replace(inner, provenance="assumed"))
+        case op.Explode(source=source, names=names):
+            kind = source.schema[names[0]]
+            inner = estimate(source)
+            if kind.is_list or kind.is_sparse:
+                items = LIST_ITEMS if kind.is_list else SPARSE_ITEMS
+                return _times(node, items, replace(inner, provenance="assumed"))
+            return _times(node, kind.shape[0], inner)
+        case op.Expand(source=source, records=records):
+            return _times(node, len(records), estimate(source))
+        case op.MapBatches(source=source):
+            return _times(node, 1, replace(estimate(source), provenance="assumed"))
+        case (
+            op.Project(source=source)
+            | op.Cache(source=source)
+            | op.Repartition(source=source)
+            | op.Sort(source=source)
+            | op.WithRowIndex(source=source)
+        ):
+            return _times(node, 1, estimate(source))
         case op.Operator():
             return Estimate(1, node.schema.bytes_per_row, "exact")
     raise TypeError(type(node).__name__)
+
+
+def _times(node: op.Operator, factor: float, *inputs: Estimate) -> Estimate:
+    """The inputs' records together, `factor` for each; known as the least known of them is."""
+    rows = factor * sum(i.rows for i in inputs)
+    known = max((i.provenance for i in inputs), key=_ORDER.index)
+    return Estimate(rows, rows * node.schema.bytes_per_row, known)
+
+
+def _slice(node: op.Slice) -> Estimate:
+    """At most `length`; a number that only the run knows is taken as reaching nothing less."""
+    inner = estimate(node.source)
+    start, length = _number(node.start), _number(node.length)
+    rows = max(0.0, inner.rows - (start or 0))
+    if length is not None:
+        rows = min(rows, length)
+    sure = start is not None and (length is not None or node.length is None)
+    made = replace(inner, rows=rows) if sure else Estimate(rows, 0, "assumed")
+    return _times(node, 1, made)
+
+
+def _number(e: Expression | None) -> int | None:
+    return int(e.value) if isinstance(e, Constant) else None

@@ -28,6 +28,7 @@ class Constant:
 FLOPS = Constant("flops", 1.5e9, "elementwise flops/s per thread", "assumed")
 READ = Constant("read", 1.0e10, "bytes/s from memory per thread", "assumed")
 THREAD_START = Constant("thread_start", 6.0e-5, "s to wake a thread and wait for it", "assumed")
+SPARSE_ITEMS = 85.0  # stored elements of a sparse vector, assumed
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,20 @@ def flops(*roots: ex.Expression) -> float:
 
 def _own_flops(node: ex.Call) -> float:
     kinds = [a.any_type for a in node.arguments]
+    if any(isinstance(k, ArrayType) and k.is_sparse for k in kinds):
+        return _sparse_flops(node)
     if node.function.flops_of is not None:
         return node.function.flops_of(*kinds, **dict(node.parameters))
     size = node.any_type.size if isinstance(node.any_type, ArrayType) else 1
     return node.function.flops * max(1, size)
+
+
+def _sparse_flops(node: ex.Call) -> float:
+    """What is stored counts, and every element of a dense result."""
+    kind = node.type
+    if node.function.name == "matmul":
+        return 2.0 * SPARSE_ITEMS * kind.size
+    return node.function.flops * (kind.size if kind.shape and not kind.is_sparse else SPARSE_ITEMS)
 
 
 def compute_cost(*roots: ex.Expression) -> Cost:

@@ -63,3 +63,8 @@ class Invariance:
 def is_table(node: Node) -> bool:
     """Whether an operator stands for records (a loop or a job does not)."""
     return isinstance(node, op.Operator) and not isinstance(node, (op.Loop, op.Update, op.Job))
+
+
+def is_uniform(predicate: ex.Expression) -> bool:
+    """Whether it is the same for every record of a table: it reads no column."""
+    return not ex.columns([predicate]) and not ex.opaque_calls([predicate])

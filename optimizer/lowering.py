@@ -16,9 +16,11 @@ from scalops.algebra.errors import OptimizerError
 from scalops.algebra.fingerprint import fingerprint
 from scalops.algebra.folds import Fold
 from scalops.algebra.functions import function
-from scalops.algebra.tree import Node, substitute
+from scalops.algebra.schema import Schema
+from scalops.algebra.tree import Node, find, substitute, walk, with_children
 from scalops.engine import physical_plan as pp
-from scalops.optimizer.invariance import Tokens, free_tokens
+from scalops.optimizer.invariance import Tokens, free_tokens, is_uniform
+from scalops.optimizer.lockstep import in_lockstep
 
 
 @dataclass
@@ -46,6 +48,7 @@ class _Lowering:
         self._leaves: dict[Node, ex.Slot] = {}
         self._stored: dict[Node, pp.PhysicalTable] = {}
         self._loop_numbers: dict[op.Loop, int] = {}
+        self._counts: dict[op.Operator, int] = {}
 
     def plan(self) -> pp.PhysicalPlan:
         """Lower every output."""
@@ -61,7 +64,7 @@ class _Lowering:
                 outputs.append(pp.Output("value", self._value(node, "result").number))
             else:
                 raise OptimizerError(f"{type(node).__name__} is no output of a job")
-        program = tuple(self._scopes[0].instructions)
+        program = in_lockstep(self._scopes[0].instructions, self._stages)
         return pp.PhysicalPlan(
             tuple(self._stages),
             program,
@@ -108,6 +111,12 @@ class _Lowering:
         self._emit(self._tokens(loop), pp.Evaluate(tuple(assignments)))
         return slots
 
+    def _elements(self, loop: op.Loop) -> op.Range | None:
+        """The loop's range over slots of the program around it."""
+        if loop.range is None:
+            return None
+        return op.Range(*(self._expression(e) for e in loop.range.bounds))
+
     def _tokens(self, node: Node) -> Tokens:
         if node not in self._free:
             self._free.update(free_tokens(node))
@@ -140,11 +149,30 @@ class _Lowering:
                 self._aggregate(source)
             case ex.LoopOutput(loop=loop):
                 self._loop(loop)
+            case ex.Item(source=ex.DriverCall() as made):
+                self._driver_call(made)
             case ex.State() | ex.Bound() | ex.Iteration() | ex.Reduced():
                 raise OptimizerError(f"{type(node).__name__} outside its loop")
             case _:
                 return None
         return self._leaves[node]
+
+    def _driver_call(self, node: ex.DriverCall) -> None:
+        """Slots for its outputs, evaluated together: the user's function is called once."""
+        lowered = replace(
+            node,
+            arguments=tuple(self._expression(a) for a in node.arguments),
+            slots=tuple(self._expression(s) for s in node.slots),
+        )
+        tokens = self._tokens(node)
+        if find((node,), ex.Reduced):  # of the body that is being lowered
+            tokens |= {t for t in (self._scopes[-1].token,) if t is not None}
+        assignments = []
+        for i, kind in enumerate(node.outputs):
+            slot = self._slot(self._unused("called"), kind)
+            assignments.append((slot.number, ex.Item(lowered, i)))
+            self._leaves[ex.Item(node, i)] = slot
+        self._emit(tokens, pp.Evaluate(tuple(assignments)))
 
     def _value(self, e: ex.Expression, name: str) -> ex.Slot:
         """A slot that holds the expression's value."""
@@ -163,10 +191,15 @@ class _Lowering:
         match node:
             case op.Scan(source=source):
                 return pp.TableScan(source, node.schema.names, location=node.location)
+            case op.Project(source=op.Sort() as source) if self._only_chooses(node, source):
+                return self._keep(node, self._sorted(source, node.schema))
             case op.Project(source=source, outputs=outputs):
                 below = self._table(source)
                 named = tuple((n, self._expression(e)) for n, e in outputs)
                 return pp.Compute(below, named, node.bare, location=node.location)
+            case op.Filter(source=source, predicate=predicate) if is_uniform(predicate):
+                condition = self._present(predicate, "condition")
+                return pp.Gate(self._table(source), condition, location=node.location)
             case op.Filter(source=source, predicate=predicate):
                 below = self._table(source)
                 return pp.Select(below, self._expression(predicate), location=node.location)
@@ -179,14 +212,91 @@ class _Lowering:
             case op.Repartition(source=source, count=count):
                 required = pp.Properties(partitions=count, layout="range")
                 return self._keep(node, self._enforced(node, self._table(source), required))
-            case op.Cache(source=source):
+            case op.Cache(source=op.Scan() as source, key=key) if key and source.source.in_memory:
+                return self._table(source)  # kept by the session
+            case op.Cache(source=source, key=key):
                 below = self._table(source)
+                if isinstance(below, pp.StoredTable) and not key:
+                    return self._keep(node, below)  # an exchange has left it in memory
                 number = self._number()
-                stage = self._stage(below, pp.CacheTable(number))
+                stage = self._stage(below, pp.CacheTable(number, "" if self._tokens(node) else key))
                 self._emit(self._tokens(node), pp.RunStage(stage))
                 made = pp.Properties(**{**vars(below.delivered), "cached": True})
                 return self._keep(node, pp.StoredTable(number, node.schema, made))
+            case op.Union(sources=sources):
+                return pp.Concatenate(tuple(map(self._table, sources)), location=node.location)
+            case op.Slice(source=source, start=start, length=length):
+                below = self._table(source)
+                first = self._present(start, "start")
+                many = None if length is None else self._present(length, "length")
+                number, word = self._counted(source, below), node.label or "slice"
+                return pp.TakeRange(below, number, first, many, word, location=node.location)
+            case op.WithRowIndex(source=source, name=name):
+                below = self._table(source)
+                number = self._counted(source, below)
+                return pp.NumberRows(below, name, number, location=node.location)
+            case op.Sort():
+                return self._keep(node, self._sorted(node, node.schema))
+            case op.Distinct(source=source):
+                below = self._table(source)
+                number = self._number()
+                self._run(node, below, pp.DistinctRows(number))
+                return self._keep(node, pp.StoredTable(number, node.schema))
+            case op.Explode(source=source, names=names, index=index):
+                below = self._table(source)
+                return pp.Unnest(below, node.schema, names, index, location=node.location)
+            case op.Expand(source=source, records=records):
+                below = self._table(source)
+                lowered = tuple(tuple((n, self._expression(e)) for n, e in r) for r in records)
+                return pp.Interleave(below, node.schema, lowered, location=node.location)
+            case op.MapBatches(source=source, function=function, slots=slots):
+                below = self._table(source)
+                given = tuple(self._present(e, "value") for e in slots)
+                return pp.CallBatches(below, node.schema, function, given, location=node.location)
         raise OptimizerError(f"{type(node).__name__} is no table")
+
+    def _present(self, e: ex.Expression, name: str) -> ex.Expression:
+        """A value for stages to read as it is: a constant, or a slot."""
+        return e if isinstance(e, ex.Constant) else self._value(e, name)
+
+    def _run(self, node: op.Operator, below: pp.PhysicalTable, sink: pp.Sink) -> None:
+        """A stage over the table, to run where the operator's loop does."""
+        stage = self._stage(below, sink)
+        self._emit(self._tokens(node), pp.RunStage(stage))
+
+    def _counted(self, source: op.Operator, below: pp.PhysicalTable) -> int:
+        """The number under which the records of each partition of `source` are counted."""
+        if source not in self._counts:
+            number = self._counts[source] = self._number()
+            while isinstance(below, pp.Compute):  # as many records below
+                below = below.source
+            if isinstance(below, pp.TableScan):
+                below = replace(below, columns=())
+            self._run(source, below, pp.CountRows(number))
+        return self._counts[source]
+
+    def _only_chooses(self, node: op.Project, source: op.Sort) -> bool:
+        """Whether a projection but leaves out columns of a sorted table that nobody else reads."""
+        chosen = all(isinstance(e, ex.Column) and e.name == n for n, e in node.outputs)
+        readers = [n for n in walk(self._job) if source in n.children]
+        return chosen and readers == [node]
+
+    def _sorted(self, node: op.Sort, kept: Schema) -> pp.PhysicalTable:
+        """The columns `kept` of a sorted table; only they and the keys change places."""
+        below = self._table(node.source)
+        outputs: list[op.Named] = [(n, ex.Column(n, k)) for n, k in kept]
+        names = []
+        for i, key in enumerate(node.keys):
+            plain = isinstance(key, ex.Column)
+            names.append(key.name if isinstance(key, ex.Column) else f"@key{i + 1}")
+            if not plain or names[-1] not in kept:
+                outputs.append((names[-1], self._expression(key)))
+        if [n for n, _ in outputs] != list(below.schema.names):
+            below = pp.Compute(below, tuple(dict(outputs).items()), location=node.location)
+        number = self._number()
+        sink = pp.SortRows(number, tuple(names), node.descending, kept.names)
+        self._run(node, below, sink)
+        return pp.StoredTable(number, kept, pp.Properties(layout="range"))
 
     def _enforced(
         self, node: op.Operator, below: pp.PhysicalTable, required: pp.Properties
@@ -232,12 +342,11 @@ class _Lowering:
         self._last_fold = slots
 
     def _lowered_fold(self, fold: Fold) -> Fold:
-        return replace(
-            fold,
-            arguments=tuple(self._expression(a) for a in fold.arguments),
-            combine=tuple(self._expression(c) for c in fold.combine),
-            origin=None,
-        )
+        lowered: dict[Node, Node] = {}
+        for e in fold.children:
+            assert isinstance(e, ex.Expression)
+            lowered[e] = self._expression(e)
+        return replace(with_children(fold, lowered), origin=None)
 
     # Loops.
 
@@ -246,6 +355,7 @@ class _Lowering:
             return self._loop_numbers[loop]
         outer = self._tokens(loop)
         starts = self._start_values(loop)
+        elements = self._elements(loop)
         state = [self._slot(n, k) for n, k in loop.state_types.items()]
         for slot, (name, kind) in zip(state, loop.state_types.items(), strict=True):
             self._leaves[ex.State(name, kind, loop.token)] = slot
@@ -275,7 +385,7 @@ class _Lowering:
             tuple(s.number for s in starts), tuple(s.number for s in state),
             tuple(s.number for s in new), self._leaves[counter].number,
             (done[0].number, done[1].number), tuple(test), condition, tuple(program),
-            loop.range, loop.max_iterations, loop.allow_nonfinite, loop.warn,
+            elements, loop.max_iterations, loop.allow_nonfinite, loop.warn,
             self._scope(outer).token is not None, name=loop.name, location=loop.location,
         )  # fmt: skip
         self._loops.append(iterate)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 if _TYPE_CHECKING:
+    from scalops.aggregates import Aggregate
     from scalops.algebra.errors import (
         ConfigError,
         DataError,
@@ -26,6 +27,7 @@ if _TYPE_CHECKING:
         UserFunctionError,
         WorkerLost,
     )
+    from scalops.driver_call import call
     from scalops.environment import Environment
     from scalops.functions import (
         assume_associative,
@@ -35,6 +37,7 @@ if _TYPE_CHECKING:
         float64,
         int32,
         int64,
+        list_,
         lit,
         string,
         timestamp,
@@ -43,15 +46,39 @@ if _TYPE_CHECKING:
         where,
     )
     from scalops.loop import Loop, LoopResult, loop
+    from scalops.loop_range import range
     from scalops.numpy_protocol import sigmoid
     from scalops.program import program
-    from scalops.session import collect, session
-    from scalops.sources import from_arrow, read_csv, read_parquet, table
+    from scalops.randomness import random
+    from scalops.session import collect, config, session
+    from scalops.sources import (
+        empty,
+        from_arrow,
+        load,
+        read_csv,
+        read_ipc,
+        read_json,
+        read_libsvm,
+        read_parquet,
+        read_text,
+        table,
+    )
+    from scalops.sparse import dense, hashed_counts, sparse_vector
     from scalops.table import Table
     from scalops.value import Value
+    from scalops.value_functions import (
+        coalesce,
+        hash,
+        is_null,
+        logsumexp,
+        one_hot,
+        put,
+        softmax,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
+    "Aggregate",
     "ConfigError",
     "DataError",
     "Environment",
@@ -71,20 +98,41 @@ __all__ = [
     "WorkerLost",
     "assume_associative",
     "bool_",
+    "call",
     "cast",
+    "coalesce",
     "collect",
+    "config",
+    "dense",
+    "empty",
     "float32",
     "float64",
     "from_arrow",
+    "hash",
+    "hashed_counts",
     "int32",
     "int64",
+    "is_null",
+    "list_",
     "lit",
+    "load",
+    "logsumexp",
     "loop",
+    "one_hot",
     "program",
+    "put",
+    "random",
+    "range",
     "read_csv",
+    "read_ipc",
+    "read_json",
+    "read_libsvm",
     "read_parquet",
+    "read_text",
     "session",
     "sigmoid",
+    "softmax",
+    "sparse_vector",
     "string",
     "table",
     "timestamp",
@@ -96,6 +144,7 @@ __all__ = [
 # Names come from their modules when first used, so that the command line can print its help
 # without loading NumPy.
 _EXPORTS = {
+    "scalops.aggregates": ("Aggregate",),
     "scalops.algebra.errors": (
         "ConfigError",
         "DataError",
@@ -110,6 +159,7 @@ _EXPORTS = {
         "UserFunctionError",
         "WorkerLost",
     ),
+    "scalops.driver_call": ("call",),
     "scalops.environment": ("Environment",),
     "scalops.functions": (
         "assume_associative",
@@ -119,6 +169,7 @@ _EXPORTS = {
         "float64",
         "int32",
         "int64",
+        "list_",
         "lit",
         "string",
         "timestamp",
@@ -127,12 +178,35 @@ _EXPORTS = {
         "where",
     ),
     "scalops.loop": ("Loop", "LoopResult", "loop"),
+    "scalops.loop_range": ("range",),
     "scalops.numpy_protocol": ("sigmoid",),
     "scalops.program": ("program",),
-    "scalops.session": ("collect", "session"),
-    "scalops.sources": ("from_arrow", "read_csv", "read_parquet", "table"),
+    "scalops.randomness": ("random",),
+    "scalops.session": ("collect", "config", "session"),
+    "scalops.sources": (
+        "empty",
+        "from_arrow",
+        "load",
+        "read_csv",
+        "read_ipc",
+        "read_json",
+        "read_libsvm",
+        "read_parquet",
+        "read_text",
+        "table",
+    ),
+    "scalops.sparse": ("dense", "hashed_counts", "sparse_vector"),
     "scalops.table": ("Table",),
     "scalops.value": ("Value",),
+    "scalops.value_functions": (
+        "coalesce",
+        "hash",
+        "is_null",
+        "logsumexp",
+        "one_hot",
+        "put",
+        "softmax",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 

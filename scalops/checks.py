@@ -10,20 +10,23 @@ from __future__ import annotations
 import dis
 from collections.abc import Iterator, MutableMapping
 from functools import partial
-from itertools import islice, pairwise
+from itertools import pairwise
 from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
 
+from scalops.aggregate_checks import check_aggregate
 from scalops.algebra.errors import ScalopsError, TraceError
 from scalops.algebra.expressions import Captured
-from scalops.algebra.folds import Fold
 from scalops.algebra.operators import Aggregate, Job, Loop, Operator, Scan
 from scalops.algebra.tree import Node, find, walk
+from scalops.engine.flat_results import Flattened
 from scalops.engine.interpreter import Interpreter, Starts, same_value
-from scalops.engine.opaque import Text, bind
+from scalops.engine.opaque import bind
 from scalops.engine.records import Record, take_apart
+from scalops.law_checks import TRIPLES, check_reduce
+from scalops.plain_values import MetNull, apart
 from scalops.rows import RowFunction, Udf, sample_arguments
 from scalops.value import Value
 
@@ -43,22 +46,31 @@ def check_traces(job: Job, checked: MutableMapping[Node, bool]) -> None:
     # Outer loops first: an inner loop may start from an outer one's state.
     starts: Starts = {n.token: dict(n.start) for n in reversed(order) if isinstance(n, Loop)}
     interpreter = Interpreter(CHECK_ROWS, starts)
+    more = Interpreter(TRIPLES, starts)
     for node, inputs, function in waiting:
-        _compare(function, inputs, interpreter)
-        first = isinstance(node, Fold) and node.kind == "reduce" and node.output == 0
-        if first and not function.assumed_associative:
-            _associate(function, inputs[0], interpreter)
+        if isinstance(function, RowFunction):
+            _compare(function, inputs, interpreter)
+            if _combines(node) and not function.assumed_associative:
+                check_reduce(function, inputs[0], more)
+        else:
+            check_aggregate(function, more)
         checked[node] = True
+
+
+def _combines(node: Node) -> bool:
+    return isinstance(node, Aggregate) and node.folds[0].kind == "reduce"
 
 
 def _row_functions(
     order: list[Node],
-) -> Iterator[tuple[Node, tuple[Operator, ...], RowFunction]]:
+) -> Iterator[tuple[Node, tuple[Operator, ...], RowFunction | Aggregate]]:
     for node in order:
         if isinstance(node, Aggregate):
-            for fold in node.folds:
-                if isinstance(fold.origin, RowFunction):
-                    yield fold, (node.source, node.source), fold.origin
+            origin = node.folds[0].origin  # of all its folds: each method makes its own aggregate
+            if isinstance(origin, RowFunction):
+                yield node, (node.source, node.source), origin
+            elif origin is not None:
+                yield node, (node.source,), node
         elif isinstance(node, Operator) and not isinstance(node, Loop):
             origins = node.origin if isinstance(node.origin, tuple) else (node.origin,)
             for origin in origins:
@@ -80,7 +92,7 @@ def _compare(function: RowFunction, inputs: tuple[Operator, ...], interpreter: I
         records = tuple(
             dict(a._values) if isinstance(a, Record) else {"value": a} for a in arguments
         )
-        nulls = any(v is None for r in records for v in r.values())
+        nulls = any(v is None for v in (*slots, *(v for r in records for v in r.values())))
         if nulls and not _asks_for_none(plain):
             continue  # plain Python has no null
         try:
@@ -90,7 +102,9 @@ def _compare(function: RowFunction, inputs: tuple[Operator, ...], interpreter: I
         except Exception:
             continue  # the run itself says what is wrong
         try:
-            names, values = _plain(plain, _apart(arguments), function, interpreter)
+            names, values = _plain(plain, apart(arguments), function, interpreter)
+        except MetNull:
+            continue
         except TraceError:
             if nulls:
                 continue  # None where a number is wanted
@@ -100,52 +114,6 @@ def _compare(function: RowFunction, inputs: tuple[Operator, ...], interpreter: I
         for mine, theirs in zip(traced, values, strict=True):
             if not same_value(mine, theirs):
                 raise _differs(function, theirs, mine, records)
-
-
-def _apart(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Arguments of a plain call: NumPy's scalars, and arrays that it may change unseen."""
-    return tuple(
-        Record({n: _one_apart(v) for n, v in a._values.items()})
-        if isinstance(a, Record)
-        else _one_apart(a)
-        for a in arguments
-    )
-
-
-def _one_apart(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.copy()
-    return _Text(value) if isinstance(value, str) else value
-
-
-class _Text(Text):
-    """A string whose comparisons give NumPy's booleans, as a traced one's do: ~ negates them."""
-
-    __slots__ = ()
-    __hash__ = str.__hash__
-
-    def __eq__(self, other: object) -> Any:
-        return _numpy(str.__eq__(self, other))
-
-    def __ne__(self, other: object) -> Any:
-        return _numpy(str.__ne__(self, other))
-
-    def __lt__(self, other: str) -> Any:
-        return _numpy(str.__lt__(self, other))
-
-    def __le__(self, other: str) -> Any:
-        return _numpy(str.__le__(self, other))
-
-    def __gt__(self, other: str) -> Any:
-        return _numpy(str.__gt__(self, other))
-
-    def __ge__(self, other: str) -> Any:
-        return _numpy(str.__ge__(self, other))
-
-
-def _numpy(answer: Any) -> Any:
-    """NumPy's boolean; with no string, the other side is asked."""
-    return answer if answer is NotImplemented else np.bool_(answer)
 
 
 def _may_hold_null(table: Operator) -> bool:
@@ -167,65 +135,13 @@ def _with_nulls(samples: list[tuple[Any, ...]], table: Operator) -> list[tuple[A
     return made
 
 
-def _associate(function: RowFunction, source: Operator, interpreter: Interpreter) -> None:
-    """Compare f(f(a, b), c) with f(a, f(b, c)) on neighbouring records; TraceError if they differ.
-
-    Where one of them is not finite, nothing can be said.
-    """
-    evaluate = interpreter.evaluator(function.outputs)
-    names = function.names or ("value",)
-
-    def combine(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
-        return dict(zip(names, evaluate((left, right)), strict=True))
-
-    rows = list(islice(interpreter.records(source), CHECK_ROWS))
-    for a, b, c in zip(rows, rows[1:], rows[2:], strict=False):
-        if any(v is None for r in (a, b, c) for v in r.values()):
-            continue
-        ab, bc = combine(a, b), combine(b, c)
-        first, second = combine(ab, c), combine(a, bc)
-        for name, left in first.items():
-            right = second[name]
-            # Rounding is judged by the largest number on the way: a sum may cancel.
-            scale = max(_size(r[name]) for r in (a, b, c, ab, bc, first, second))
-            if _is_finite(left) and _is_finite(right) and not _close(left, right, scale):
-                raise TraceError(
-                    f"reduce needs an associative function, f(f(a, b), c) = f(a, f(b, c)); this one"
-                    f" gives {left!r} and {right!r} for the records {_shown((a, b, c))}",
-                    location=function.location,
-                    hint="map first, then reduce by a sum, a product, a least or a greatest;"
-                    " so.assume_associative(f) silences this",
-                )
-
-
-_ROUNDING = 1e-6
-
-
-def _size(value: Any) -> float:
-    array = np.asarray(value)
-    numeric = array.dtype.kind in "biuf"
-    return float(np.max(np.abs(array.astype(np.float64)), initial=0.0)) if numeric else 0.0
-
-
-def _close(left: Any, right: Any, scale: float) -> bool:
-    a, b = np.asarray(left), np.asarray(right)
-    if a.dtype.kind not in "biuf":
-        return bool(np.array_equal(a, b))
-    return _size(a.astype(np.float64) - b.astype(np.float64)) <= _ROUNDING * scale
-
-
-def _is_finite(value: Any) -> bool:
-    array = np.asarray(value)
-    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
-
-
 def _asks_for_none(function: Any) -> bool:
     """Whether a function, or one of the user's that it calls by name, holds `x is None`."""
     waiting, seen = [function], set()
     while waiting:
         found: Any = waiting.pop()
-        if isinstance(found, (partial, Udf)):
-            found = found.func if isinstance(found, partial) else found.function
+        if isinstance(found, (partial, Udf, Flattened)):
+            found = found.function if isinstance(found, Udf) else found.func
         if isinstance(found, MethodType):
             found = found.__func__
         if isinstance(found, FunctionType) and not (found.__module__ or "").startswith("scalops."):

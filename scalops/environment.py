@@ -6,7 +6,8 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -18,6 +19,10 @@ from scalops.table import Table
 from scalops.value import Value, lift
 
 BARE = "value"
+
+
+class NoField(LoopError, AttributeError):
+    """A field that an environment has not: `hasattr` is to say so too."""
 
 
 class Environment:
@@ -52,6 +57,23 @@ class Environment:
                 hint="annotate it in the class and give it a start value",
             )
         object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Only for what is no field: fields are set when it is made."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        names = field_names(type(self))
+        near = get_close_matches(name, names, 1)
+        raise NoField(
+            f"{type(self).__name__} has no field {name!r}; its fields are {names}",
+            location=user_location(),
+            hint=f"did you mean {near[0]!r}?" if near else None,
+        )
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise LoopError(
+            f"{type(self).__name__} keeps its fields: del env.{name}", location=user_location()
+        )
 
     def __repr__(self) -> str:
         inner = ", ".join(f"{n}={getattr(self, n)!r}" for n in field_names(type(self)))
@@ -172,6 +194,12 @@ def start_field(
             location=location,
         )
     kind = expression.type.strong()
+    if kind.is_sparse:
+        raise LoopError(
+            f"the field {name!r} starts as a sparse vector; expected a number or an array",
+            location=location,
+            hint="start with so.dense(x): what a loop updates is seldom sparse for long",
+        )
     annotation = _annotations(type(owner)).get(name) if isinstance(owner, Environment) else None
     wanted = _annotated_type(annotation)
     if wanted is not None and wanted != kind.name:

@@ -41,7 +41,7 @@ def explain(
     """
     if analyze:
         refuse("explain(analyze=True)")
-    if format in _LATER_FORMATS:
+    if isinstance(format, str) and format in _LATER_FORMATS:
         refuse(f"explain's format {format!r}")
     _require("stage", stage, (*STAGES, "all"))
     _require("format", format, FORMATS)
@@ -75,7 +75,7 @@ def explain(
 
 
 def _require(what: str, given: str, known: tuple[str, ...]) -> None:
-    if given not in known:
+    if not isinstance(given, str) or given not in known:
         raise ConfigError(
             f"explain's {what} is {given!r}; expected one of {', '.join(known)}",
             location=user_location(),

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.functions import elementwise
-from scalops.environment import Environment
-from scalops.not_yet import refuse
+from scalops.algebra.dtypes import ArrayType, list_of
+from scalops.algebra.errors import TraceError, user_location
+from scalops.algebra.functions import casts, elementwise
 from scalops.rows import Associative, Udf
-from scalops.structured import StructuredValue
+from scalops.structured_choice import choose_structure, is_structured
 from scalops.table import Table
+from scalops.table_operators import choose_table
 from scalops.value import Value, apply, cast_name, holds_value
 
 float64 = ArrayType("float64")
@@ -30,12 +30,24 @@ def vector(n: int) -> ArrayType:
     return ArrayType("float64", (n,))
 
 
+def list_(item: ArrayType) -> ArrayType:
+    """The type of lists of `item`, of any length: `so.list_(so.int64)`."""
+    if not isinstance(item, ArrayType) or item.is_sparse:
+        raise TraceError(
+            f"so.list_ needs the type of the items; it got {item!r}", location=user_location()
+        )
+    return list_of(item)
+
+
 def where(condition: Any, x: Any, y: Any) -> Any:
     """x where the condition holds, else y; null counts as false."""
-    if any(isinstance(v, (Table, StructuredValue, Environment)) for v in (x, y)):
-        refuse("so.where of tables, structures and environments")
+    if isinstance(x, Table) or isinstance(y, Table):
+        return choose_table(condition, x, y)
+    if is_structured(x) or is_structured(y):
+        return choose_structure(condition, x, y)
     if not _any_symbols(condition, x, y):
-        return np.where(condition, x, y)[()]
+        chosen = elementwise.WHERE.evaluate(condition, x, y)
+        return chosen[()] if isinstance(chosen, np.ndarray) else chosen
     return apply(elementwise.WHERE, condition, x, y)
 
 
@@ -43,8 +55,8 @@ def cast(a: Any, dtype: Any) -> Any:
     """`a` in another scalar type, given as a name or a type: `so.cast(r.n, "float32")`."""
     name = cast_name(dtype)
     if not _any_symbols(a):
-        return None if a is None else elementwise.CAST.evaluate(a, dtype=name)
-    return apply(elementwise.CAST, a, dtype=name)
+        return None if a is None else casts.CAST.evaluate(a, dtype=name)
+    return apply(casts.CAST, a, dtype=name)
 
 
 def _any_symbols(*values: Any) -> bool:
@@ -59,8 +71,8 @@ def lit(value: Any) -> Value:
     return Value(expression_of(value, "lit"))
 
 
-def assume_associative(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Mark a function for `reduce` whose associativity is not to be tested."""
+def assume_associative(f: Any) -> Any:
+    """Mark a function for `reduce`, an aggregate or its `merge`, whose laws are not to be tested."""
     return Associative(f)
 
 
@@ -68,10 +80,13 @@ def udf(f: Callable[..., Any] | None = None, *, returns: Any = None, batch: bool
     """Mark a row function that runs as it is, record by record.
 
     `returns` declares its result: a type, a tuple of types or a dict of them; without it the
-    type is found by running the first records.
+    type is found by running the first records. With `batch` the function is called with a
+    record whose columns are arrays of several records, and returns arrays as long.
     """
-    if batch:
-        refuse("so.udf(batch=True)")
     if f is None:
-        return lambda g: Udf(g, returns)
-    return Udf(f, returns)
+        return lambda g: udf(g, returns=returns, batch=batch)
+    if not callable(f):
+        raise TraceError(
+            f"so.udf needs a function; it got a {type(f).__name__}", location=user_location()
+        )
+    return Udf(f, returns, batch)

@@ -9,9 +9,19 @@ import numpy as np
 
 from scalops.algebra.errors import TraceError, user_location
 from scalops.algebra.expressions import call, constant
-from scalops.algebra.functions import arrays, elementwise, function, linear, ufunc_function
+from scalops.algebra.functions import (
+    arrangements,
+    arrays,
+    elementwise,
+    function,
+    linear,
+    lists,
+    ufunc_function,
+)
+from scalops.algebra.sparse_calls import elementwise_call
+from scalops.numpy_functions import MORE_FUNCTIONS
 from scalops.tracing import refuse
-from scalops.value import Value, apply, expression_of, results
+from scalops.value import Value, apply, expression_of, for_strings, results
 
 _REDUCTIONS = {
     np.add: arrays.SUM, np.multiply: arrays.PROD, np.maximum: arrays.MAX, np.minimum: arrays.MIN,
@@ -42,6 +52,8 @@ def ufunc_call(
             value = Value(expression_of(inputs[0], ufunc.__name__))
             axes = positive_axis(axis, value.ndim)
             return apply(_REDUCTIONS[ufunc], value, axis=axes, keepdims=keepdims)
+    if method in ("accumulate", "reduce") and len(inputs) == 1:
+        return _along(ufunc, method, inputs[0], **kwargs)
     if method == "outer" and not kwargs and len(inputs) == 2:
         left, right = (Value(expression_of(v, ufunc.__name__)) for v in inputs)
         return ufunc(left.reshape(*left.shape, *[1] * right.ndim), right)
@@ -52,12 +64,25 @@ def ufunc_call(
     if ufunc.signature is not None:
         _unsupported(f"np.{ufunc.__name__}")
     arguments = [expression_of(v, f"an argument of np.{ufunc.__name__}") for v in inputs]
-    return results(call(ufunc_function(ufunc), *arguments, location=user_location()))
+    entry = for_strings(ufunc_function(ufunc), *arguments)
+    return results(elementwise_call(entry, *arguments, location=user_location()))
+
+
+def _along(
+    ufunc: np.ufunc, method: str, array: Any, axis: Any = 0, keepdims: Any = False, **more: Any
+) -> Value:
+    value = Value(expression_of(array, ufunc.__name__))
+    axis = value.ndim - 1 if axis is None and value.ndim < 2 else axis
+    if more or not isinstance(axis, int) or ufunc.nin != 2 or ufunc.nout != 1:
+        _unsupported(f"np.{ufunc.__name__}.{method} with {sorted(more) or f'axis={axis!r}'}")
+    given = {"keepdims": True} if keepdims else {}
+    entry = arrangements.ufunc_method(ufunc, method)
+    return apply(entry, value, axis=positive_axis(axis, value.ndim), **given)
 
 
 def function_call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A NumPy function with a Value among its arguments."""
-    adapter = _FUNCTIONS.get(func)
+    adapter = _FUNCTIONS.get(func) or MORE_FUNCTIONS.get(func)
     name = getattr(func, "__name__", "function")
     if adapter is None:
         _unsupported(f"np.{name}")
@@ -75,6 +100,11 @@ def positive_axis(axis: Any, ndim: int) -> Any:
         return None
     axes = axis if isinstance(axis, tuple) else (axis,)
     for a in axes:
+        if not isinstance(a, (int, np.integer)):
+            raise TraceError(
+                f"axis is a {type(a).__name__}; expected an int, a tuple of ints or None",
+                location=user_location(),
+            )
         if not -ndim <= a < ndim:
             raise TraceError(
                 f"axis {a} is out of bounds for an array of {ndim} axes", location=user_location()
@@ -86,6 +116,8 @@ def positive_axis(axis: Any, ndim: int) -> Any:
 def index(value: Value, key: Any) -> Value:
     """NumPy's basic indexing, and one integer Value or array as an index of the first axis."""
     keys = key if isinstance(key, tuple) else (key,)
+    if value.type.is_list:
+        return _list_item(value, key)
     if len(keys) == 1 and isinstance(keys[0], (Value, np.ndarray, list)):
         indices = expression_of(keys[0], "an index")
         if indices.type.name == "bool":
@@ -108,6 +140,16 @@ def index(value: Value, key: Any) -> Value:
         else:
             _unsupported(f"an index of type {type(k).__name__}")
     return apply(arrays.INDEX, value, key=_without_ellipsis(tuple(plain), value.ndim))
+
+
+def _list_item(value: Value, key: Any) -> Value:
+    if isinstance(key, (tuple, slice)) or key is None or key is Ellipsis:
+        raise TraceError(
+            f"a list is indexed by one integer, not by {key!r}",
+            location=user_location(),
+            hint="explode makes its items rows; so.udf(f) gets it as a Python list",
+        )
+    return apply(lists.ITEM, value, key)
 
 
 def _without_ellipsis(key: tuple[Any, ...], ndim: int) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from scalops.algebra.schema import Schema
 from scalops.engine.blas import single_threaded
 from scalops.engine.driver import Driver, Listener
 from scalops.engine.embedded import EmbeddedBackend
+from scalops.engine.kept_tables import OWNER, KeptTable, KeptTables
+from scalops.engine.loop_runner import LoopControl
 from scalops.engine.memory import MemoryBudget
 from scalops.engine.physical_plan import PhysicalPlan
 from scalops.engine.storage.arrow import block_to_batch, schema_to_arrow
@@ -25,7 +28,7 @@ from scalops.optimizer.rewriter import Firing, rewrite
 
 if TYPE_CHECKING:
     from scalops.engine.processes import ProcessRunner
-    from scalops.session import Options
+    from scalops.options import Options
 
 _pools: dict[int, ThreadPool] = {}
 _pools_lock = threading.Lock()
@@ -56,6 +59,17 @@ def _pool(threads: int) -> ThreadPool:
 FREE_SHARE = 0.6
 
 
+def _budget(options: Options, kept: KeptTables, used: Collection[str]) -> MemoryBudget:
+    """The memory of a run, of which the session's tables have their part already."""
+    limit = _memory(options)
+    if options.memory is None:
+        limit += kept.bytes  # which are not free now
+    budget = MemoryBudget(limit)
+    budget.spare = lambda size: (OWNER, kept.spare(size, used))
+    budget.require(kept.bytes, OWNER)
+    return budget
+
+
 def _memory(options: Options) -> int:
     """The budget: as given, else 60 % of what is free on this machine now."""
     if options.memory is not None:
@@ -70,15 +84,22 @@ def execute(
     options: Options,
     listener: Listener | None = None,
     runner: ProcessRunner | None = None,
+    control: LoopControl | None = None,
+    kept: KeptTables | None = None,
+    tables: Mapping[str, KeptTable] | None = None,
 ) -> list[Any]:
     """Run a job: values, pyarrow tables and loop outcomes, in order.
 
-    Opaque functions are called by `runner`, or in this process where there is none.
+    Opaque functions are called by `runner`, or in this process where there is none. `control`
+    is that of the one loop which the job gives. What the session keeps, `kept`, counts against
+    the memory; of it the job reads and fills `tables`.
     """
     physical = plan(job)
-    backend = EmbeddedBackend(_pool(options.threads), MemoryBudget(_memory(options)), runner)
+    caches = tables or {}
+    budget = _budget(options, kept or KeptTables(), caches)
+    backend = EmbeddedBackend(_pool(options.threads), budget, runner, caches)
     with single_threaded():
-        results = Driver(physical, backend, listener, replan).run()
+        results = Driver(physical, backend, listener, replan, control).run()
     for i, node in enumerate(job.outputs):
         if isinstance(node, op.Operator) and not isinstance(node, op.Loop):
             results[i] = _to_arrow(results[i], node.schema)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,8 @@ def rebuild(wanted: Any, results: Iterator[tuple[Any, Any]]) -> Any:
 
 def _own(result: Any) -> Any:
     """A copy that the caller may change: the session keeps the result for later plans."""
+    if isinstance(result, (dict, list, tuple)):
+        return deepcopy(result)
     return result.copy() if isinstance(result, np.ndarray) else result
 
 

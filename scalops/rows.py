@@ -13,8 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from scalops.algebra.dtypes import ArrayType, name_of
-from scalops.algebra.errors import Location, PlanError, ScalopsError, TraceError, user_location
+from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.errors import (
+    Location,
+    PlanError,
+    ScalopsError,
+    TraceError,
+    raised_at,
+    text_of,
+    user_location,
+)
 from scalops.algebra.expressions import Captured, Column, Expression, Item, Opaque, columns
 from scalops.algebra.operators import Operator
 from scalops.algebra.schema import Schema
@@ -26,9 +34,11 @@ from scalops.capture import (
     function_location,
     function_name,
 )
+from scalops.engine.batches import batch_items, batch_of_records, call_batch
 from scalops.engine.interpreter import Interpreter, Starts
-from scalops.engine.opaque import as_array, bind, python_value, user_error
+from scalops.engine.opaque import bind, python_value, user_error
 from scalops.engine.records import Record, take_apart
+from scalops.result_types import common_type as common_type
 from scalops.tracing import VoidTrace, loop_starts, tracing
 from scalops.value import Value, lift
 
@@ -36,6 +46,7 @@ log = logging.getLogger("scalops")
 _traces = itertools.count(1)
 SAMPLE_ROWS = 16
 SAMPLE_SECONDS = 2.0
+_DECLARE = "declare it: so.udf(f, returns=...)"
 _warned: set[Location | None] = set()
 
 
@@ -76,10 +87,13 @@ class Associative:
 
 
 class Udf:
-    """A function marked by `so.udf`: it runs as it is, and its result's type may be declared."""
+    """A function marked by `so.udf`: it runs as it is, and its result's type may be declared.
 
-    def __init__(self, function: Callable[..., Any], returns: Any) -> None:
-        self.function, self.returns = function, returns
+    With `batch` it gets the arrays of several records at once.
+    """
+
+    def __init__(self, function: Callable[..., Any], returns: Any, batch: bool = False) -> None:
+        self.function, self.returns, self.batch = function, returns, batch
 
     def __call__(self, *args: Any) -> Any:
         return self.function(*args)
@@ -98,30 +112,42 @@ def trace_rows(function: Callable[..., Any], inputs: Sequence[Operator], what: s
     """
     schemas = tuple(i.schema for i in inputs)
     if isinstance(function, Udf):
-        return _opaque(function.function, inputs, "is marked by so.udf", None, function.returns)
+        if function.batch and len(inputs) > 1:
+            raise TraceError(
+                f"{what} takes two records at a time, not batches", location=user_location()
+            )
+        return opaque_rows(
+            function.function, inputs, "is marked by so.udf", None, function.returns, function.batch
+        )
     if not callable(function):
         raise TraceError(
             f"{what} needs a function of a record; it got a {type(function).__name__}",
             location=user_location(),
         )
-    # Each trace has records of its own: a symbol that was kept from another function, or comes
-    # from one around this, is not taken for a column of this table.
-    first_record = 2 * next(_traces)
-    arguments = [symbol(s, first_record + i) for i, s in enumerate(schemas)]
     where = function_location(function)
-    first = _attempt(function, arguments, what)
-    if isinstance(first, _Void):
-        return _opaque(function, inputs, first.reason, first.location)
-    second = _attempt(function, arguments, what)
-    if isinstance(second, _Void) or second != first:
-        reason = "gives another expression when called again (random numbers, a clock, a counter)"
-        return _opaque(function, inputs, reason, where)
-    names, outputs = first[0], tuple(_own_columns(o, first_record, what) for o in first[1])
+    traced = trace_twice(function, schemas, what)
+    if isinstance(traced, Void):
+        return opaque_rows(function, inputs, traced.reason, traced.location)
+    names, outputs = traced
     try:
         captured, slots = capture(function)
     except CannotCapture:
         return RowFunction(names, outputs, schemas, None, (), where)
     return RowFunction(names, outputs, schemas, captured, slots, where)
+
+
+def trace_twice(
+    function: Callable[..., Any], schemas: Sequence[Schema], what: str
+) -> Traced | Void:
+    """Names and expressions of a function of one record of each schema; or why it has none."""
+    first = _attempt(function, schemas, what)
+    if isinstance(first, Void):
+        return first
+    second = _attempt(function, schemas, what)
+    if isinstance(second, Void) or second != first:
+        reason = "gives another expression when called again (random numbers, a clock, a counter)"
+        return Void(reason, function_location(function))
+    return first
 
 
 def _own_columns(output: Expression, first_record: int, what: str) -> Expression:
@@ -137,42 +163,51 @@ def _own_columns(output: Expression, first_record: int, what: str) -> Expression
 
 
 @dataclass
-class _Void:
+class Void:
+    """Why a function cannot be traced, and where."""
+
     reason: str
     location: Location | None
 
 
-_Traced = tuple[tuple[str, ...] | None, tuple[Expression, ...]]
+Traced = tuple[tuple[str, ...] | None, tuple[Expression, ...]]
 
 
-def _attempt(function: Callable[..., Any], arguments: Sequence[Any], what: str) -> _Traced | _Void:
+def _attempt(
+    function: Callable[..., Any], schemas: Sequence[Schema], what: str
+) -> Traced | Void:
+    # Each trace has records of its own: a symbol that was kept from another trace, or comes from
+    # a function around this, is not taken for a column of this table.
+    first_record = 2 * next(_traces)
+    arguments = [symbol(s, first_record + i) for i, s in enumerate(schemas)]
     with tracing("row", what) as trace:
         try:
             result = function(*arguments)
         except VoidTrace:
-            return _Void(trace.reason or "", trace.location)
+            return Void(trace.reason or "", trace.location)
         except ScalopsError:
             if trace.reason is not None:
-                return _Void(trace.reason, trace.location)
+                return Void(trace.reason, trace.location)
             raise
         except Exception as error:
-            reason = trace.reason or f"raises {type(error).__name__} when traced: {error}"
-            return _Void(reason, trace.location or _raised_at(error, function))
+            reason = trace.reason or f"raises {type(error).__name__} when traced: {text_of(error)}"
+            where = trace.location or raised_at(error) or function_location(function)
+            return Void(reason, where)
         if trace.reason is not None:
-            return _Void(trace.reason, trace.location)
-        return _outputs(result, function, what)
+            return Void(trace.reason, trace.location)
+        names, outputs = _outputs(result, function, what)
+    return names, tuple(_own_columns(o, first_record, what) for o in outputs)
 
 
-def _raised_at(error: Exception, function: Callable[..., Any]) -> Location | None:
-    tb, found = error.__traceback__, function_location(function)
-    while tb is not None:
-        if not tb.tb_frame.f_globals.get("__name__", "").startswith(("scalops", "numpy")):
-            found = Location(tb.tb_frame.f_code.co_filename, tb.tb_lineno)
-        tb = tb.tb_next
-    return found
+def void_reason(
+    function: Callable[..., Any], inputs: Sequence[Operator], what: str
+) -> tuple[str, Location | None] | None:
+    """Why a row function cannot be traced, and where; None where it can."""
+    found = _attempt(function, [i.schema for i in inputs], what)
+    return (found.reason, found.location) if isinstance(found, Void) else None
 
 
-def _outputs(result: Any, function: Callable[..., Any], what: str) -> _Traced:
+def _outputs(result: Any, function: Callable[..., Any], what: str) -> Traced:
     where = function_location(function)
     if result is None:
         raise TraceError(
@@ -192,6 +227,13 @@ def _outputs(result: Any, function: Callable[..., Any], what: str) -> _Traced:
                 location=where,
                 hint="columns that are records are not built yet" if nested else None,
             )
+        if expression.type.is_string and expression.type.shape:
+            raise TraceError(
+                f"the function of {what} returns an array of strings as {name!r}; a column holds"
+                " one string, or numbers, for each record",
+                location=where,
+                hint="return the strings as columns: a tuple or a dict",
+            )
         outputs.append(expression)
     return names, tuple(outputs)
 
@@ -199,17 +241,37 @@ def _outputs(result: Any, function: Callable[..., Any], what: str) -> _Traced:
 # Opaque functions.
 
 
-def _opaque(
+def opaque_rows(
     function: Callable[..., Any],
     inputs: Sequence[Operator],
     reason: str,
     location: Location | None,
     returns: Any = None,
+    batch: bool = False,
 ) -> RowFunction:
-    from scalops.session import current_session
-
     schemas = tuple(i.schema for i in inputs)
     place = location or function_location(function)
+    captured, slots = capture_and_tell(function, reason, place)
+    captured = replace(captured, batch=batch)
+    if returns is not None:
+        names, kinds = declared_types(returns)
+    else:
+        names, kinds = _discover(captured, slots, inputs)
+    records = tuple(_record_argument(s, i) for i, s in enumerate(schemas))
+    applied = Opaque(captured, records, slots, kinds, names, location=place)
+    outputs = tuple(Item(applied, i) for i in range(len(kinds)))
+    return RowFunction(names, outputs, schemas, None, (), place)
+
+
+def capture_and_tell(
+    function: Callable[..., Any], reason: str, place: Location | None
+) -> tuple[Captured, tuple[Expression, ...]]:
+    """Capture a function that runs as it is; the first time, a warning says so.
+
+    TraceError where the session refuses such functions.
+    """
+    from scalops.session import current_session
+
     if current_session().options.opaque == "error" and reason != "is marked by so.udf":
         raise TraceError(
             f"{function_name(function)} {reason}, and opaque functions are refused",
@@ -220,14 +282,7 @@ def _opaque(
     if reason != "is marked by so.udf" and place not in _warned:
         _warned.add(place)
         log.warning("%s runs record by record: it %s (%s)", captured.name, reason, place)
-    if returns is not None:
-        names, kinds = declared_types(returns)
-    else:
-        names, kinds = _discover(captured, slots, inputs)
-    records = tuple(_record_argument(s, i) for i, s in enumerate(schemas))
-    applied = Opaque(captured, records, slots, kinds, names, location=place)
-    outputs = tuple(Item(applied, i) for i in range(len(kinds)))
-    return RowFunction(names, outputs, schemas, None, (), place)
+    return captured, slots
 
 
 def _record_argument(schema: Schema, record: int) -> Any:
@@ -239,6 +294,11 @@ def _record_argument(schema: Schema, record: int) -> Any:
 def declared_types(returns: Any) -> tuple[tuple[str, ...] | None, tuple[ArrayType, ...]]:
     """Column names and types of `returns=`: a type, a tuple of types, or a dict of them."""
     names, kinds = (None, [returns]) if isinstance(returns, ArrayType) else take_apart(returns)
+    if not kinds:
+        raise TraceError(
+            "returns= holds no type; expected so.float64, so.vector(n) and the like",
+            location=user_location(),
+        )
     for kind in kinds:
         if not isinstance(kind, ArrayType):
             raise TraceError(
@@ -252,14 +312,24 @@ def _discover(
     captured: Captured, slots: tuple[Expression, ...], inputs: Sequence[Operator]
 ) -> tuple[tuple[str, ...] | None, tuple[ArrayType, ...]]:
     """The type of an opaque function, from running it on the first records of its sources."""
-    hint = "declare it: so.udf(f, returns=...)"
+    results = sampled_results(captured, slots, inputs)
+    names, first = results[0]
+    if not first:
+        raise TraceError(f"{captured.name} returns no columns", location=captured.location)
+    columns = [
+        [values[i] for _, values in results if len(values) > i] for i in range(len(results[0][1]))
+    ]
+    return names, tuple(common_type(c, captured, _DECLARE) for c in columns)
+
+
+def in_time(captured: Captured, sample: Callable[[], Any]) -> Any:
+    """What `sample` gives, which calls a user's function; TraceError where it takes too long."""
     outcome: list[Any] = []
-    starts = loop_starts()  # those of this thread's traces
 
     def run() -> None:
         try:
             with np.errstate(all="ignore"):
-                outcome.append(_sample_results(captured, slots, inputs, starts))
+                outcome.append(sample())
         except BaseException as error:
             outcome.append(error)
 
@@ -272,25 +342,28 @@ def _discover(
             f"{captured.name} took more than {SAMPLE_SECONDS:g} s on {SAMPLE_ROWS} records,"
             " run to find its type",
             location=captured.location,
-            hint=hint,
+            hint=_DECLARE,
         )
-    results = outcome[0]
-    if isinstance(results, BaseException):
-        raise results
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+def sampled_results(
+    captured: Captured, slots: tuple[Expression, ...], inputs: Sequence[Operator]
+) -> list[tuple[tuple[str, ...] | None, list[Any]]]:
+    """What an opaque function gives for the first records of its sources, taken apart."""
+    starts = loop_starts()  # those of this thread's traces
+    results: list[tuple[tuple[str, ...] | None, list[Any]]]
+    results = in_time(captured, lambda: _sample_results(captured, slots, inputs, starts))
     if not results:
         raise TraceError(
             f"no record was found in the first {SAMPLE_ROWS} of each source to find"
             f" the type of {captured.name}",
             location=captured.location,
-            hint=hint,
+            hint=_DECLARE,
         )
-    names, first = results[0]
-    if not first:
-        raise TraceError(f"{captured.name} returns no columns", location=captured.location)
-    columns = [
-        [values[i] for _, values in results if len(values) > i] for i in range(len(results[0][1]))
-    ]
-    return names, tuple(_common_type(c, captured, hint) for c in columns)
+    return results
 
 
 def _sample_results(
@@ -298,7 +371,9 @@ def _sample_results(
 ) -> list[tuple[tuple[str, ...] | None, list[Any]]]:
     interpreter = Interpreter(SAMPLE_ROWS, starts)
     function = bind(captured, [python_value(interpreter.value(s)) for s in slots])
-    results = []
+    results: list[tuple[tuple[str, ...] | None, list[Any]]] = []
+    if captured.batch:
+        return _sample_batch(captured, function, interpreter, inputs[0])
     for arguments in sample_arguments(interpreter, inputs, SAMPLE_ROWS, python_value):
         try:
             results.append(take_apart(function(*arguments)))
@@ -310,6 +385,20 @@ def _sample_results(
                 captured, error, shown[0] if len(shown) == 1 else shown, "the record is"
             ) from error
     return results
+
+
+def _sample_batch(
+    captured: Captured, function: Callable[..., Any], interpreter: Interpreter, table: Operator
+) -> list[tuple[tuple[str, ...] | None, list[Any]]]:
+    """A batch function's results for the first records, one by one."""
+    records = list(itertools.islice(interpreter.records(table), SAMPLE_ROWS))
+    if not records:
+        return []
+    batch = batch_of_records(records, table.schema)
+    result = call_batch(captured, function, [batch], f"a batch of {len(records)} records")
+    names, arrays = take_apart(result)
+    columns = [batch_items(captured, array, len(records)) for array in arrays]
+    return [(names, list(values)) for values in zip(*columns, strict=True)]
 
 
 def sample_arguments(
@@ -332,34 +421,6 @@ def sample_arguments(
     if len(inputs) == 2:
         return list(itertools.pairwise(rows))
     return [(row,) for row in rows]
-
-
-def _common_type(values: list[Any], captured: Captured, hint: str) -> ArrayType:
-    known = [v[()] if isinstance(v, np.ndarray) else v for v in values if v is not None]
-    if not known:
-        raise TraceError(
-            f"{captured.name} gives None for every sampled record",
-            location=captured.location,
-            hint=hint,
-        )
-    try:
-        arrays = [as_array(v) for v in known]
-        shapes = {a.shape for a in arrays}
-        if len(shapes) > 1:
-            raise TypeError(f"arrays of the shapes {sorted(shapes)}")
-        dtype = np.result_type(*{a.dtype for a in arrays})
-        if any(isinstance(v, str) for v in known) and not all(isinstance(v, str) for v in known):
-            raise TypeError("strings and other values")
-        name = name_of(dtype)
-        if name is None or (name == "string" and not all(isinstance(v, str) for v in known)):
-            raise TypeError(f"a {type(known[0]).__name__}")
-    except (TypeError, ValueError) as error:
-        raise TraceError(
-            f"{captured.name} gives {error}, which is no column",
-            location=captured.location,
-            hint="return scalars, strings, arrays of one shape, and tuples or dicts of these",
-        ) from None
-    return ArrayType(name, shapes.pop())
 
 
 # Reduce.

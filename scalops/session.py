@@ -5,21 +5,33 @@ from __future__ import annotations
 import contextvars
 import os
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from scalops.algebra.errors import ConfigError, DataError, PlanError, user_location
-from scalops.algebra.expressions import Constant, Expression, LoopOutput, constant
-from scalops.algebra.operators import Job, Scan
+from scalops.algebra.errors import (
+    DataError,
+    OutOfMemoryError,
+    PlanError,
+    ScalopsError,
+    user_location,
+)
+from scalops.algebra.expressions import Constant, Expression, Held, LoopOutput, constant
+from scalops.algebra.operators import Cache, Job, Scan
 from scalops.algebra.operators import Loop as LoopPlan
 from scalops.algebra.tree import Node, find, substitute
 from scalops.algebra.validate import validate
 from scalops.checks import check_traces
+from scalops.configuration import Config, configure, given_options
+from scalops.engine.kept_tables import KeptSource, KeptTables
+from scalops.engine.loop_runner import LoopControl
+from scalops.engine.outcome import LoopOutcome
 from scalops.engine.threads import in_engine_thread
 from scalops.loop import BareLoop, Loop, LoopResult
 from scalops.not_yet import refuse
+from scalops.options import OF_ONE_RUN, Options, refuse_unknown
 from scalops.planning import execute
 from scalops.results import loop_result, rebuild, take_leaves
 from scalops.table import Table
@@ -30,130 +42,19 @@ if TYPE_CHECKING:
     from scalops.engine.processes import ProcessRunner
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a session may be told.
-
-    threads: how many threads work on partitions; 0 means one per usable core.
-    memory: bytes that caches and buffers may take together; None means 60 % of what is free.
-    opaque: "run" or "error", whether functions that cannot be traced may run record by record.
-    implicit_collect: whether float(v), int(v), bool(v) and np.asarray(v) run the plan of v.
-    processes: how many worker processes call opaque functions; 0 means this process does.
-    """
-
-    threads: int = 0
-    memory: int | None = None
-    opaque: str = "run"
-    implicit_collect: bool = True
-    processes: int = 0
-
-
-_UNITS = {
-    "": 1,
-    "B": 1,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": 2**30,
-}
-
-
-def _memory(value: Any) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
-        return value
-    text = str(value).strip().upper()
-    digits = text.rstrip("KMGTIB").strip()
-    unit = text[len(digits) :].strip()
-    try:
-        size = int(float(digits) * _UNITS[unit])
-    except (ValueError, KeyError, OverflowError):
-        size = 0
-    if size <= 0:
-        raise ConfigError(
-            f"memory is {value!r}; expected bytes, or a text such as '4GB' or '512MiB'",
-            location=user_location(),
-        )
-    return size
-
-
-def _threads(value: Any) -> int:
-    return _count("threads", value)
-
-
-def _processes(value: Any) -> int:
-    return _count("processes", value)
-
-
-def _count(name: str, value: Any) -> int:
-    try:
-        count = int(value)
-    except (TypeError, ValueError):
-        count = -1
-    if count < 0 or isinstance(value, bool) or str(count) != str(value).strip():
-        raise ConfigError(
-            f"{name} is {value!r}; expected an int of at least 0", location=user_location()
-        )
-    return count
-
-
-def _opaque(value: Any) -> str:
-    if value not in ("run", "error"):
-        raise ConfigError(
-            f"opaque is {value!r}; expected 'run' or 'error'", location=user_location()
-        )
-    return str(value)
-
-
-def _flag(value: Any) -> bool:
-    known = {"1": True, "true": True, "0": False, "false": False}
-    if isinstance(value, bool):
-        return value
-    if str(value).lower() in known:
-        return known[str(value).lower()]
-    raise ConfigError(
-        f"implicit_collect is {value!r}; expected true or false", location=user_location()
-    )
-
-
-_PARSERS: dict[str, Callable[[Any], Any]] = {
-    "threads": _threads, "memory": _memory, "opaque": _opaque, "implicit_collect": _flag,
-    "processes": _processes,
-}  # fmt: skip
-
-
-def options_from(given: Mapping[str, Any], base: Options) -> Options:
-    """Options with some of them replaced; ConfigError for unknown names and senseless values."""
-    known = [f.name for f in fields(Options)]
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise ConfigError(
-            f"a session has no option {unknown}; its options are {known}",
-            location=user_location(),
-        )
-    return replace(base, **{name: _PARSERS[name](value) for name, value in given.items()})
-
-
-def _environment_options() -> Options:
-    given = {
-        f.name: os.environ[f"SCALOPS_{f.name.upper()}"]
-        for f in fields(Options)
-        if f"SCALOPS_{f.name.upper()}" in os.environ
-    }
-    return options_from(given, Options())
-
-
 class Session:
     """An embedded session: plans run in this process, on threads.
 
     A Value's or Loop's result is kept here once collected, and later plans use it.
     """
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
+    def __init__(self, given: Mapping[str, Any] | None = None) -> None:
+        self.given = dict(given or {})
+        self.config = configure(self.given)
+        self.options: Options = self.config.options
         self._results: WeakKeyDictionary[Node, Any] = WeakKeyDictionary()
         self._checked: WeakKeyDictionary[Node, bool] = WeakKeyDictionary()
+        self._tables = KeptTables()
         self._lock = threading.RLock()
         self._tokens: list[contextvars.Token[Session | None]] = []
         self._runner: ProcessRunner | None = None
@@ -175,17 +76,29 @@ class Session:
             runner.stop()
         self._results.clear()
         self._checked.clear()
+        self._tables.clear()
 
     def forget(self, thing: Any) -> None:
-        """Drop the kept result of a Value or Loop."""
+        """Drop the kept result of a Value or Loop, or the records of a cached table."""
+        if isinstance(thing, Table) and isinstance(thing.plan, Cache):
+            self._tables.forget(thing.plan)
         nodes: list[Node] = [thing.expression] if isinstance(thing, Value) else []
         if isinstance(thing, (Loop, BareLoop)):
             nodes.append(thing.plan)
         for node in nodes:
             self._results.pop(node, None)
 
-    def run(self, nodes: tuple[Node, ...], listen: Any = None) -> list[Any]:
-        """Run the nodes as one job; results in the same order."""
+    def run(
+        self,
+        nodes: tuple[Node, ...],
+        listen: Any = None,
+        call: Mapping[str, Any] | None = None,
+        control: LoopControl | None = None,
+    ) -> list[Any]:
+        """Run the nodes as one job; results in the same order. `call` holds this run's options.
+
+        With a `control` there is one node, a loop, and it is run even where its result is kept.
+        """
         if getattr(_running, "plan", False) or in_engine_thread():
             # The engine's threads would wait for themselves.
             raise PlanError(
@@ -202,19 +115,25 @@ class Session:
             except DataError as error:
                 error.location = error.location or scan.location
                 raise
-        with self._lock:
+        options = replace(self.options, **(call or {}))
+        with self._lock, placed():
             check_traces(job, self._checked)
             kept = self._kept(job)
-            open_nodes = [n for n in nodes if n not in self._results]
+            open_nodes = [n for n in nodes if control is not None or n not in self._results]
             if open_nodes:
                 rewritten = tuple(substitute(n, kept) for n in open_nodes)
                 _running.plan = True
                 try:
-                    results = execute(Job(rewritten), self.options, listen, self._processes())
+                    results = execute(
+                        Job(rewritten), options, listen, self._processes(), _at_rest(control),
+                        self._tables, {c.key: self._tables.of(c) for c in _caches(job)},
+                    )  # fmt: skip
                 finally:
                     _running.plan = False
                 for node, result in zip(open_nodes, results, strict=True):
-                    if isinstance(node, (Expression, LoopPlan)):  # not tables: they are large
+                    stopped = isinstance(result, LoopOutcome) and result.stopped
+                    if isinstance(node, (Expression, LoopPlan)) and not stopped:
+                        # Tables are not kept: they are large.
                         self._results[node] = result
                 fresh = dict(zip(open_nodes, results, strict=True))
             else:
@@ -223,10 +142,14 @@ class Session:
 
     def _processes(self) -> ProcessRunner | None:
         """What calls opaque functions in other processes; they start when it is first asked."""
-        if self.options.processes and self._runner is None:
-            from scalops.engine.processes import ProcessRunner
+        count = self.options.processes
+        if count is None:
+            count = len(os.sched_getaffinity(0))
+        if count and self._runner is None:
+            from scalops.engine.processes import ProcessRunner, kept_bytes
 
-            self._runner = ProcessRunner(self.options.processes)
+            room = kept_bytes(self.options.memory)
+            self._runner = ProcessRunner(count, self.options.task_timeout, room)
         return self._runner
 
     def _kept(self, job: Job) -> dict[Node, Node]:
@@ -240,7 +163,29 @@ class Session:
             elif isinstance(node, LoopOutput) and node.loop in self._results:
                 outcome = self._results[node.loop]
                 kept[node] = constant(outcome.value(node.name))
+        for cache in _caches(job):
+            table = self._tables.of(cache)
+            if table.is_complete:
+                # The plan over it stays as it is, so that its numbers do.
+                kept[cache] = replace(cache, source=Scan(KeptSource(table)))
         return kept
+
+
+@contextmanager
+def placed() -> Iterator[None]:
+    """What is raised inside names a line of the user's: the calling one, where it has no better."""
+    where = user_location()
+    try:
+        yield
+    except ScalopsError as error:
+        error.location = error.location or where
+        raise
+    except MemoryError as error:
+        raise OutOfMemoryError(
+            f"the machine has not the memory: {error}",
+            location=where,
+            hint="a record, a Value or a field of an environment is too large for it",
+        ) from error
 
 
 _running = threading.local()
@@ -248,9 +193,32 @@ _current: contextvars.ContextVar[Session | None] = contextvars.ContextVar("sessi
 _default: Session | None = None
 
 
-def _kept_constant(node: Expression, value: Any) -> Constant:
+def _caches(job: Job) -> list[Cache]:
+    """The tables that the user asked to keep."""
+    return [c for c in find((job,), Cache) if c.key]
+
+
+def _at_rest(control: LoopControl | None) -> LoopControl | None:
+    """The control with a callback that may run plans of its own: between iterations none runs."""
+    if control is None or control.on_iteration is None:
+        return control
+    on_iteration = control.on_iteration
+
+    def call(number: int, env: Any) -> Any:
+        _running.plan = False
+        try:
+            return on_iteration(number, env)
+        finally:
+            _running.plan = True
+
+    return replace(control, on_iteration=call)
+
+
+def _kept_constant(node: Expression, value: Any) -> Expression:
     """A kept result in its type: a weak number stays weak."""
     kind = node.type
+    if value is None or kind.is_object or kind.is_list:
+        return Held("kept", kind, node.digest.hex(), value)
     return Constant(kind.python(value)) if kind.weak else constant(value)
 
 
@@ -261,42 +229,68 @@ def current_session() -> Session:
     if session is not None:
         return session
     if _default is None:
-        _default = Session(_environment_options())
+        _default = Session()
     return _default
 
 
 def session(uri: str | None = None, **options: Any) -> Session:
     """A session with options, for a `with` statement.
 
-    Options: threads, memory ("4GB"), opaque ("run" or "error"), implicit_collect, processes.
-    Those not given come from SCALOPS_* variables, then from the defaults.
+    Options: threads, memory ("4GB"), opaque ("run" or "error"), implicit_collect, processes,
+    task_timeout. Those not given are those given to the session around it, then those of
+    SCALOPS_* variables, of the nearest scalops.toml, the defaults.
     """
-    if uri is not None or "workers" in options or "key" in options or "objective" in options:
-        refuse("a session on workers or with an objective")
-    return Session(options_from(options, _environment_options()))
+    if uri is not None:
+        refuse("a session on a cluster")
+    given = given_options(options)
+    around = _current.get()
+    return Session(given if around is None else {**around.given, **given})
 
 
-def collect(*things: Any, listen: Any = None) -> Any:
+def config(**call: Any) -> Config:
+    """The options in force here, each with where it came from; print it.
+
+    With options, those that `so.collect(..., **call)` would run with.
+    """
+    return current_session().config.for_call(_of_one_run(call))
+
+
+def _of_one_run(call: Mapping[str, Any]) -> dict[str, Any]:
+    refuse_unknown(call, "collect()", OF_ONE_RUN)
+    return given_options(call)
+
+
+def collect(*things: Any, listen: Any = None, **options: Any) -> Any:
     """Run several tables, values and loops as one job, sharing what they share.
 
-    Nested dicts, lists and tuples of them give the same nesting.
+    Nested dicts, lists and tuples of them give the same nesting. `options`: threads and memory
+    for this run alone.
     """
     refuse_to_run("a collected result", "use the tables, values and loops themselves")
+    call = _of_one_run(options)
     wanted = things[0] if len(things) == 1 else things
-    leaves = take_leaves(wanted)
+    try:
+        leaves = take_leaves(wanted)
+    except RecursionError:
+        raise PlanError(
+            "collect takes no nesting that holds itself, or is nested so deeply",
+            location=user_location(),
+        ) from None
     for leaf in leaves:
         if isinstance(leaf, Value) and is_record_symbol(leaf):
             raise PlanError(
                 "a record's symbol is used outside its row function", location=user_location()
             )
     nodes = tuple(_node(leaf) for leaf in leaves)
-    results = current_session().run(nodes, listen)
+    results = current_session().run(nodes, listen, call)
     return rebuild(wanted, iter(zip(leaves, results, strict=True)))
 
 
-def run_loop(loop: Loop | BareLoop, listen: Any = None) -> LoopResult:
+def run_loop(
+    loop: Loop | BareLoop, listen: Any = None, control: LoopControl | None = None
+) -> LoopResult:
     """Run one loop; its environment, iterations, history and profile."""
-    (outcome,) = current_session().run((loop.plan,), listen)
+    (outcome,) = current_session().run((loop.plan,), listen, control=control)
     return loop_result(loop, outcome)
 
 

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from os import PathLike
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from scalops.algebra.errors import ScalopsError, SchemaError, user_location
+from scalops.algebra.dtypes import ArrayType, name_of
+from scalops.algebra.errors import (
+    DataError,
+    PlanError,
+    ScalopsError,
+    SchemaError,
+    text_of,
+    user_location,
+)
 from scalops.algebra.operators import Scan
+from scalops.algebra.schema import Schema
 from scalops.engine import storage
+from scalops.engine.storage.type_names import FORMS, type_named
 from scalops.not_yet import refuse
 from scalops.table import Table
 
@@ -36,12 +48,11 @@ def _local(filesystem: Any) -> None:
 def table(data: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Table:
     """A table of arrays by column name, or of records.
 
-    A 2-D array is a vector column. Arrays are not copied: changing one between making the
-    table and collecting is a DataError.
+    A 2-D array is a vector column, a SciPy sparse matrix one of sparse vectors, lists of several
+    lengths one of lists. Arrays are not copied: changing one between making the table and
+    collecting is a DataError.
     """
     if isinstance(data, Mapping):
-        if any(type(v).__module__.startswith("scipy.sparse") for v in data.values()):
-            refuse("a sparse vector column")
         return _scan(storage.MemorySource.of_arrays, dict(data))
     if isinstance(data, Sequence) and not isinstance(data, str):
         return _scan(storage.MemorySource.of_records, list(data))
@@ -59,8 +70,109 @@ def from_arrow(data: Any) -> Table:
             f"so.from_arrow takes an object with __arrow_c_stream__, not a {type(data).__name__}",
             location=user_location(),
         )
-    arrow = data if isinstance(data, pa.Table) else pa.table(data)
+    try:
+        arrow = data if isinstance(data, pa.Table) else pa.table(data)
+    except ScalopsError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"the Arrow stream of a {type(data).__name__} cannot be read:"
+            f" {type(error).__name__}: {text_of(error)}",
+            location=user_location(),
+        ) from error
     return _scan(storage.MemorySource.of_arrow, arrow)
+
+
+def empty(schema: Any) -> Table:
+    """A table of no records.
+
+    `schema`: a dict of names to types (`so.float64`, `so.vector(3)`, "int64", "list[string]"),
+    a `pyarrow.Schema`, or another table's `.schema`.
+    """
+    location = user_location()
+    if isinstance(schema, pa.Schema):
+        found = _scan_schema(schema, location)
+    elif isinstance(schema, (Schema, Mapping)):
+        pairs = schema.items() if isinstance(schema, Mapping) else schema
+        found = Schema(tuple((name, _type(name, kind)) for name, kind in pairs))
+    else:
+        raise SchemaError(
+            f"so.empty takes a dict of types by column name, not a {type(schema).__name__}",
+            location=location,
+            hint='write so.empty({"id": so.int64}), or pass a pyarrow.Schema or a table\'s schema',
+        )
+    if not len(found):
+        raise SchemaError("so.empty needs at least one column", location=location)
+    return _scan(storage.MemorySource.of_nothing, found)
+
+
+def _scan_schema(schema: pa.Schema, location: Any) -> Schema:
+    try:
+        return storage.schema_from_arrow(schema, "so.empty")
+    except SchemaError as error:
+        error.location = location
+        raise
+
+
+def _type(name: object, kind: Any) -> ArrayType:
+    """A type as it may be written. Raises: SchemaError."""
+    found: ArrayType | None = None
+    if isinstance(kind, ArrayType):
+        found = kind.strong()
+    elif isinstance(kind, str):
+        found = type_named(kind)
+    elif isinstance(kind, (type, np.dtype)):
+        scalar = name_of(np.dtype(kind)) if kind is not object else None
+        found = None if scalar is None else ArrayType(scalar)
+    if not isinstance(name, str) or found is None:
+        raise SchemaError(
+            f"the column {name!r} has the type {kind!r}",
+            location=user_location(),
+            hint=f"types are so.float64 and the like, or their names: {FORMS}",
+        )
+    return found
+
+
+def _types(given: Any) -> dict[str, str] | None:
+    """`column_types=` as names of types."""
+    if given is None:
+        return None
+    if not isinstance(given, (Mapping, Schema)):
+        raise SchemaError(
+            f"column_types={given!r} must be a dict of types by column name",
+            location=user_location(),
+        )
+    pairs = given.items() if isinstance(given, Mapping) else given
+    return {name: str(_type(name, kind)) for name, kind in pairs} or None
+
+
+def load(
+    path: Paths, columns: Sequence[str] | None = None, filesystem: Any = None, **options: Any
+) -> Table:
+    """A table of files in the format that their suffix names; `options` are those of its reader.
+
+    .csv .tsv .parquet .pq .ipc .arrow .feather .json .jsonl .ndjson .txt .libsvm .svm .svmlight;
+    text also with .gz behind.
+    """
+    _local(filesystem)
+    location = user_location()
+    try:
+        name = storage.reader_of(path).__name__
+    except ScalopsError as error:
+        error.location = location
+        raise
+    if name == "read_tsv":
+        name, options = "read_csv", {"delimiter": "\t", **options}
+    reader = _READERS[name]
+    known = [n for n in signature(reader).parameters if n not in ("path", "columns", "filesystem")]
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise PlanError(
+            f"load(..., {unknown[0]}=...) reads with so.{name}, which has no such option",
+            location=location,
+            hint=f"it has {', '.join(known) or 'none beyond columns='}",
+        )
+    return reader(path, columns=columns, **options)
 
 
 def read_csv(
@@ -69,28 +181,88 @@ def read_csv(
     delimiter: str = ",",
     has_header: bool | None = None,
     columns: Sequence[str] | None = None,
-    column_types: Mapping[str, Any] | None = None,
+    column_types: Mapping[str, Any] | Schema | None = None,
     on_error: str = "raise",
     filesystem: Any = None,
 ) -> Table:
     """A table of CSV files: a path, a list, a glob or a folder.
 
     Without `column_names` the first line names the columns. Types are inferred from the head
-    of the first file; `column_types` fixes those that it gets wrong.
+    of the first file; `column_types` fixes those that it gets wrong. `on_error="skip"` leaves
+    out the lines that cannot be read, "null" the fields; a warning counts them.
     """
     _local(filesystem)
-    if on_error != "raise":
-        refuse(f"read_csv(on_error={on_error!r})")
-    types = {n: getattr(t, "name", t) for n, t in (column_types or {}).items()}
     return _scan(
         storage.read_csv,
         path,
-        column_names=list(column_names) if column_names is not None else None,
+        column_names=list(column_names) if isinstance(column_names, tuple) else column_names,
         delimiter=delimiter,
         has_header=has_header,
         columns=columns,
-        column_types=types or None,
+        column_types=_types(column_types),
+        on_error=on_error,
     )
+
+
+def read_json(
+    path: Paths,
+    columns: Sequence[str] | None = None,
+    column_types: Mapping[str, Any] | Schema | None = None,
+    on_error: str = "raise",
+    filesystem: Any = None,
+) -> Table:
+    """A table of files of JSON objects, one on each line.
+
+    Columns and types are those of the head of the first file; `column_types` overrules and adds
+    some. `on_error` as in `read_csv`.
+    """
+    _local(filesystem)
+    types = _types(column_types)
+    return _scan(storage.read_json, path, types, columns=columns, on_error=on_error)
+
+
+def read_text(
+    path: Paths,
+    columns: Sequence[str] | None = None,
+    on_error: str = "raise",
+    filesystem: Any = None,
+) -> Table:
+    """A table of the lines of text files in the column `line`, without their ends.
+
+    `on_error` is for lines that are not UTF-8: "skip" leaves them out, "null" makes them null.
+    """
+    _local(filesystem)
+    return _scan(storage.read_text, path, columns=columns, on_error=on_error)
+
+
+def read_libsvm(
+    path: Paths,
+    n_features: int | None = None,
+    zero_based: bool = False,
+    columns: Sequence[str] | None = None,
+    on_error: str = "raise",
+    filesystem: Any = None,
+) -> Table:
+    """A table of files in libsvm's format: labels `y` (float64) and sparse vectors `x`.
+
+    Indices count from 1, or from 0 if `zero_based`. Without `n_features` a pass over the files
+    finds the dimension now. With `on_error="null"` a bad line has no label and no features.
+    """
+    _local(filesystem)
+    return _scan(
+        storage.read_libsvm,
+        path,
+        n_features=n_features,
+        zero_based=zero_based,
+        columns=columns,
+        on_error=on_error,
+    )
+
+
+def read_ipc(path: Paths, columns: Sequence[str] | None = None, filesystem: Any = None) -> Table:
+    """A table of Arrow IPC files (Feather 2), which are mapped into memory."""
+    _local(filesystem)
+    return _scan(storage.read_ipc, path, columns=columns)
 
 
 def read_parquet(
@@ -99,3 +271,9 @@ def read_parquet(
     """A table of Parquet files: a path, a list, a glob or a folder."""
     _local(filesystem)
     return _scan(storage.read_parquet, path, columns=columns)
+
+
+_READERS = {
+    reader.__name__: reader
+    for reader in (read_csv, read_ipc, read_json, read_libsvm, read_parquet, read_text)
+}

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from scalops.algebra import operators as op
-from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.errors import SchemaError, TraceError, UserFunctionError, user_location
-from scalops.algebra.expressions import Call, Column, Expression, Subquery, call
-from scalops.algebra.folds import Fold
+from scalops.algebra.errors import SchemaError, TraceError, user_location
+from scalops.algebra.expressions import Column, Expression, call
 from scalops.algebra.functions import function
 from scalops.algebra.operators import Named, Operator
 from scalops.algebra.schema import Schema
 from scalops.capture import function_name
 from scalops.lazy import Lazy
-from scalops.not_yet import refuse
-from scalops.rows import Associative, RowFunction, known_combiner, trace_rows
-from scalops.structured import StructuredValue
+from scalops.rows import RowFunction, trace_rows
+from scalops.sinks import Path, write_csv, write_ipc, write_json, write_parquet
+from scalops.table_folds import TableFolds
+from scalops.table_operators import TableOperators
 from scalops.table_refusals import FOLD_FIRST, NoRecords, require_parameters
 from scalops.tracing import refuse_to_run
 from scalops.value import Value, expression_of
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
 RowLike = Callable[..., Any] | str
 
 
-class Table(NoRecords, Lazy):
+class Table(TableOperators, TableFolds, NoRecords, Lazy):
     """Many records, lazily: nothing runs until `collect()`."""
 
     __slots__ = ("__weakref__", "plan")
@@ -124,7 +122,7 @@ class Table(NoRecords, Lazy):
         used: set[str] = set()
         made: list[Named] = []
         for name, columns in vectors.items():
-            if isinstance(columns, str) or not columns:
+            if not isinstance(columns, (list, tuple)) or not columns:
                 raise SchemaError(
                     f"assemble needs a list of columns for {name!r}", location=location
                 )
@@ -133,67 +131,6 @@ class Table(NoRecords, Lazy):
             made.append((name, call(function("assemble"), *parts, location=location)))
         kept: list[Named] = [(n, Column(n, k)) for n, k in self.schema if n not in used]
         return Table(op.Project(self.plan, (*kept, *made), label="assemble", location=location))
-
-    def limit(self, n: int) -> Table:
-        """The first `n` records."""
-        return Table(
-            op.Limit(self.plan, _count(n, "limit", 0), label="limit", location=user_location())
-        )
-
-    def repartition(self, n: int) -> Table:
-        """The same records in `n` partitions."""
-        count = _count(n, "repartition", 1)
-        return Table(
-            op.Repartition(self.plan, count, label="repartition", location=user_location())
-        )
-
-    # Records to a value.
-
-    def reduce(self, f: Callable[..., Any]) -> Any:
-        """Combine all records by an associative `f`, in table order.
-
-        `f` takes two records (or bare values) and returns one; `operator.add`, `np.maximum`,
-        `max` and the like are known. No records is a DataError when the plan runs.
-        """
-        return self._wrap(_reduce_folds(self.plan, f))
-
-    def sum(self, f: RowLike | None = None) -> Any:
-        """Sum; over no records 0 of the known shape."""
-        return self._fold("sum", f)
-
-    def mean(self, f: RowLike | None = None) -> Any:
-        """Mean; over no records NaN."""
-        return self._fold("mean", f)
-
-    def min(self, f: RowLike | None = None) -> Any:
-        """Least value, elementwise for arrays; no records is a DataError."""
-        return self._fold("minimum", f)
-
-    def max(self, f: RowLike | None = None) -> Any:
-        """Greatest value, elementwise for arrays; no records is a DataError."""
-        return self._fold("maximum", f)
-
-    def any(self, f: RowLike | None = None) -> Any:
-        """Whether it holds for some record; False over no records."""
-        return self._fold("any", f)
-
-    def all(self, f: RowLike | None = None) -> Any:
-        """Whether it holds for every record; True over no records."""
-        return self._fold("all", f)
-
-    def count(self, f: RowLike | None = None) -> Any:
-        """The number of records; of non-nulls, where a column or function is given."""
-        if f is not None:
-            return self._fold("count", f)
-        location = user_location()
-        fold = Fold("count", "count", (), location=location)
-        return self._wrap((self.plan, (fold,), None))
-
-    def is_empty(self) -> Any:
-        """Whether there is no record."""
-        location = user_location()
-        fold = Fold("is_empty", "is_empty", (), location=location)
-        return self._wrap((self.plan, (fold,), None))
 
     # Running.
 
@@ -212,6 +149,22 @@ class Table(NoRecords, Lazy):
         """Run the plan; a polars.DataFrame."""
         polars: Any = importlib.import_module("polars")
         return polars.from_arrow(self.collect())
+
+    def write_parquet(self, path: Path, compression: str | None = "zstd") -> None:
+        """Run the plan and write a Parquet file, whole or not at all."""
+        write_parquet(self, path, compression)
+
+    def write_ipc(self, path: Path, compression: str | None = None) -> None:
+        """Run the plan and write an Arrow IPC file (Feather 2), whole or not at all."""
+        write_ipc(self, path, compression)
+
+    def write_csv(self, path: Path, delimiter: str = ",", header: bool = True) -> None:
+        """Run the plan and write a CSV file of scalar columns, whole or not at all."""
+        write_csv(self, path, delimiter, header)
+
+    def write_json(self, path: Path) -> None:
+        """Run the plan and write JSON objects, one on each line, whole or not at all."""
+        write_json(self, path)
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         return self.collect().__arrow_c_stream__(requested_schema)
@@ -265,6 +218,12 @@ class Table(NoRecords, Lazy):
                 origins.append(made)
             else:
                 expression = expression_of(value, f"{label}({name}=...)")
+                if expression.type.is_string and expression.type.shape:
+                    raise SchemaError(
+                        f"{label}({name}=...) is an array of strings; a column holds one string,"
+                        " or numbers, for each record",
+                        location=user_location(),
+                    )
             outputs.append((name, expression))
         if not outputs:
             raise SchemaError(
@@ -291,154 +250,3 @@ class Table(NoRecords, Lazy):
                 plan.source, outputs, label=plan.label, origin=plan.origin, location=plan.location
             )
         )
-
-    def _fold(self, kind: str, f: RowLike | None) -> Any:
-        location = user_location()
-        what = {"minimum": "min", "maximum": "max"}.get(kind, kind)
-        if f is None:
-            if not self.schema.bare and len(self.schema) != 1:
-                raise SchemaError(
-                    f"{what}() needs a column or a function; the table has {self.columns}",
-                    location=location,
-                )
-            source, names = self.plan, (self.schema.names if not self.schema.bare else None)
-            names = None
-            columns = [Column(n, k) for n, k in self.schema]
-        elif isinstance(f, str):
-            source, names, columns = self.plan, None, [self._column(f, what)]
-        else:
-            made = self._trace(f, what)
-            project = op.Project(self.plan, made.named, label="map", origin=made, location=location)
-            source, names = project, made.names
-            columns = [Column(n, k) for n, k in project.schema]
-        folds = tuple(
-            Fold(what if names is None else c.name, kind, (c,), location=location) for c in columns
-        )
-        return self._wrap((source, folds, names))
-
-    def _wrap(self, made: tuple[Operator, tuple[Fold, ...], tuple[str, ...] | None]) -> Any:
-        source, folds, names = made
-        aggregate = op.Aggregate(source, folds, location=user_location())
-        values = [Value(Subquery(aggregate, f.name, location=f.location)) for f in folds]
-        if names is None:
-            return values[0]
-        return StructuredValue(dict(zip(names, values, strict=True)))
-
-
-def _count(n: Any, what: str, least: int) -> int:
-    if isinstance(n, Value):
-        refuse(f"{what} with a Value as its number")
-    try:
-        count = n.__index__() if not isinstance(n, bool) else None
-    except AttributeError:
-        count = None
-    if count is None or count < least:
-        raise SchemaError(
-            f"{what} needs an int of at least {least}, not {n!r}", location=user_location()
-        )
-    return int(count)
-
-
-def _reduce_folds(
-    source: Operator, f: Callable[..., Any]
-) -> tuple[Operator, tuple[Fold, ...], tuple[str, ...] | None]:
-    """The folds of `reduce(f)`: recognised ones by field, else one fold by the user's function."""
-    location = user_location()
-    schema = source.schema
-    names = None if schema.bare else schema.names
-    assumed = isinstance(f, Associative)
-    combine = f.function if isinstance(f, Associative) else f
-    known = known_combiner(combine)
-    if known is not None:
-        folds = tuple(
-            Fold(n if names else "reduce", known, (Column(n, k),), location=location)
-            for n, k in schema
-        )
-        return source, folds, names
-    require_parameters(combine, 2, "reduce", "two, both records")
-    for _ in range(3):
-        made = _traced_pair(combine, source)
-        made = replace(made, assumed_associative=assumed)
-        if made.names != names:
-            raise TraceError(
-                f"reduce's function returns {_listed(made.names)};"
-                f" it takes and must return {_listed(names)}",
-                location=made.location,
-                hint="combine two records into one of the same columns",
-            )
-        widened = _widened(source, made, location)
-        if widened is source:
-            break
-        source = widened
-    arguments = tuple(Column(n, k) for n, k in source.schema)
-    kinds = [_recognised(e, c.name) for e, c in zip(made.outputs, arguments, strict=True)]
-    if all(k is not None for k in kinds):
-        folds = tuple(
-            Fold(c.name if names else "reduce", k or "", (c,), origin=made, location=location)
-            for k, c in zip(kinds, arguments, strict=True)
-        )
-    else:
-        folds = tuple(
-            Fold(
-                c.name if names else "reduce", "reduce", arguments, made.outputs,
-                tuple(a.name for a in arguments), i, origin=made, location=location,
-            )
-            for i, c in enumerate(arguments)
-        )  # fmt: skip
-    return source, folds, names
-
-
-def _traced_pair(combine: Callable[..., Any], source: Operator) -> RowFunction:
-    try:
-        return trace_rows(combine, (source, source), "reduce")
-    except UserFunctionError as error:
-        if isinstance(error.__cause__, TypeError) and "'Record'" in str(error.__cause__):
-            error.hint = (
-                "records have no operators: map to one column first, or combine by field:"
-                ' lambda a, b: {"x": a.x + b.x, ...}'
-            )
-        raise
-
-
-def _listed(names: tuple[str, ...] | None) -> str:
-    return "one bare value" if names is None else f"the columns {list(names)}"
-
-
-def _widened(source: Operator, made: RowFunction, location: Any) -> Operator:
-    """The source with columns in the types that the function gives, so that it can repeat."""
-    outputs: list[Named] = []
-    changed = False
-    for (name, kind), result in zip(source.schema, made.outputs, strict=True):
-        wanted: ArrayType = result.type.strong()
-        if wanted.shape != kind.shape:
-            raise TraceError(
-                f"reduce's function turns {name!r} from {kind} into {wanted}",
-                location=made.location,
-                hint="a reduce keeps the shape",
-            )
-        expression: Expression = Column(name, kind)
-        if wanted.name != kind.name:
-            expression = call(function("cast"), expression, dtype=wanted.name)
-            changed = True
-        outputs.append((name, expression))
-    if not changed:
-        return source
-    return op.Project(source, tuple(outputs), source.schema.bare, label="cast", location=location)
-
-
-_RECOGNISED = {
-    "add", "multiply", "minimum", "maximum", "logical_and", "logical_or",
-    "bitwise_and", "bitwise_or",
-}  # fmt: skip
-
-
-def _recognised(expression: Expression, name: str) -> str | None:
-    """The fold of `a.name ∘ b.name` for a well-known ∘."""
-    if isinstance(expression, Call) and expression.function.name in _RECOGNISED:
-        match expression.arguments:
-            case (Column(name=a, record=0), Column(name=b, record=1)) if a == b == name:
-                return expression.function.name
-            case (Column(name=a, record=1), Column(name=b, record=0)) if a == b == name:
-                # Swapped operands: only where the operation commutes may order be given up.
-                return expression.function.name
-    return None

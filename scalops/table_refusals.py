@@ -19,13 +19,13 @@ FOLD_FIRST = 'fold it first: t.sum("x")'
 # What others call it, and how it is done here.
 _OTHER_WORDS = {
     **dict.fromkeys(("head", "take", "iloc", "loc"), "limit(n)"),
-    "tail": "collect(), and the end of its result",
+    "tail": "slice(t.count() - n)",
     **dict.fromkeys(("show", "display", "describe"), "limit(n).collect(), or explain()"),
-    **dict.fromkeys(("persist", "unpersist"), "no word for it: what a loop reads again is cached"),
+    **dict.fromkeys(("persist", "unpersist"), "cache(), and forget()"),
     **dict.fromkeys(("groupby", "groupBy"), "group_by, which is not yet built"),
     "agg": 'sum("x"), mean("x") and the like, or reduce(f)',
     **dict.fromkeys(("merge",), "join, which is not yet built"),
-    **dict.fromkeys(("sort_values", "orderBy", "order_by"), "sort, which is not yet built"),
+    **dict.fromkeys(("sort_values", "orderBy", "order_by"), "sort(*keys, descending=False)"),
     **dict.fromkeys(("apply", "transform", "foreach"), "map(lambda r: ...)"),
     **dict.fromkeys(("where", "query"), "filter(lambda r: ...)"),
     **dict.fromkeys(("assign", "withColumn", "with_column"), "with_columns(name=lambda r: ...)"),
@@ -75,7 +75,7 @@ class NoRecords:
     def __getitem__(self, key: Any) -> NoReturn:
         instead = f"select({key!r})"
         if isinstance(key, slice):
-            instead = "limit(n) for the first records, or collect()[a:b]"
+            instead = "slice(start, length), or limit(n) for the first records"
         elif isinstance(key, int):
             instead = "limit(n) for the first records, or collect()"
         elif isinstance(key, (list, tuple)):

@@ -15,7 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from scalops.algebra.errors import Location, ScalopsError, TraceError, user_location
+from scalops.algebra.errors import (
+    Location,
+    ScalopsError,
+    TraceError,
+    raised_at,
+    user_location,
+)
 from scalops.algebra.expressions import Expression
 
 Kind = Literal["row", "loop"]
@@ -80,7 +86,7 @@ def tracing(
         if isinstance(error, (IndexError, TypeError)) and _USED_AS_INDEX.search(str(error)):
             raise TraceError(
                 f"{what} indexes an array by a Value, which is not known before the loop runs",
-                location=_raised_at(error),
+                location=raised_at(error),
                 hint="index through so.lit(array)[i]",
             ) from error
         raise
@@ -94,17 +100,6 @@ def tracing(
 _USED_AS_INDEX = re.compile(
     r"arrays used as indices must be|are valid indices|from dtype\('O'\) to dtype\('int"
 )
-
-
-def _raised_at(error: BaseException) -> Location | None:
-    """The innermost line of the user's in an error's traceback."""
-    tb, found = error.__traceback__, None
-    while tb is not None:
-        package = tb.tb_frame.f_globals.get("__name__", "").partition(".")[0]
-        if package not in ("scalops", "numpy", "contextlib"):
-            found = Location(tb.tb_frame.f_code.co_filename, tb.tb_lineno)
-        tb = tb.tb_next
-    return found
 
 
 def refuse_to_run(asked: str, hint: str) -> None:

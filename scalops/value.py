@@ -6,18 +6,26 @@ import logging
 import operator
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from scalops.algebra.dtypes import ArrayType, TupleType
+from scalops.algebra.dtypes import ArrayType, TupleType, name_of
 from scalops.algebra.errors import ConfigError, TraceError, user_location
 from scalops.algebra.expressions import Call, Expression, Item, call, columns, constant
-from scalops.algebra.functions import arrays, function, linear, ufunc_function
+from scalops.algebra.functions import arrays, function, linear, strings, ufunc_function
+from scalops.algebra.sparse import SparseVector
+from scalops.algebra.sparse_calls import elementwise_call
 from scalops.lazy import Lazy
 from scalops.tracing import current, refuse
 
+if TYPE_CHECKING:
+    from scalops.strings import ListMethods, StringMethods
+
 log = logging.getLogger("scalops")
+_INT64 = 2**63
+
+_ADD = ufunc_function(np.add)
 
 # What to write in a loop, by what was asked for.
 _HINTS = {
@@ -38,6 +46,8 @@ def _operator(ufunc: np.ufunc, swapped: bool = False) -> Callable[[Any, Any], An
     entry = ufunc_function(ufunc)
 
     def method(self: Any, other: Any) -> Any:
+        if type(other) is int and not -_INT64 <= other < _INT64 and self.dtype.kind == "f":
+            other = float(other)  # as NumPy takes it beside floats
         return _binary(entry, other, self) if swapped else _binary(entry, self, other)
 
     return method
@@ -196,6 +206,22 @@ class Value(Lazy):
 
         return function_call(func, args, kwargs)
 
+    # Strings and lists.
+
+    @property
+    def str(self) -> StringMethods:
+        """Methods of strings."""
+        from scalops.strings import StringMethods
+
+        return StringMethods(self)
+
+    @property
+    def list(self) -> ListMethods:
+        """Methods of lists."""
+        from scalops.strings import ListMethods
+
+        return ListMethods(self)
+
     # Indexing and NumPy's methods.
 
     def __getitem__(self, key: Any) -> Value:
@@ -257,9 +283,11 @@ class Value(Lazy):
 
     def transpose(self, *axes: Any) -> Value:
         """As numpy.ndarray.transpose."""
-        if len(axes) == 1 and not isinstance(axes[0], int):
-            axes = tuple(axes[0]) if axes[0] is not None else ()
+        if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], (tuple, list))):
+            axes = tuple(axes[0] or ())
         order = axes or tuple(reversed(range(self.ndim)))
+        if not all(isinstance(a, (int, np.integer)) for a in order):
+            raise TraceError("axes are Python ints", location=user_location())
         return apply(arrays.TRANSPOSE, self, axes=tuple(a % max(1, self.ndim) for a in order))
 
     def reshape(self, *shape: Any) -> Value:
@@ -268,8 +296,12 @@ class Value(Lazy):
         known = np.broadcast_to(np.empty(()), self.shape)
         try:
             result = known.reshape(tuple(target)).shape
-        except ValueError as error:
-            raise TraceError(str(error), location=user_location()) from None
+        except (ValueError, TypeError, OverflowError) as error:
+            raise TraceError(
+                f"reshape of {self.type}: {error}",
+                location=user_location(),
+                hint="sizes that make shapes are Python ints",
+            ) from None
         return apply(arrays.RESHAPE, self, shape=result)
 
     def ravel(self) -> Value:
@@ -300,27 +332,30 @@ class Value(Lazy):
 
 
 def _instead_of_assignment(value: Value, key: Any) -> str:
-    if value.ndim != 1:
-        return "build the new array: np.where(mask, x, v), np.stack"
-    at = key % len(value) if isinstance(key, int) else "i"
-    return f"write v = np.where(np.arange({len(value)}) == {at}, x, v)"
+    if isinstance(key, Value) and key.type.name == "bool":
+        return "write v = so.where(mask, x, v)"
+    at = key if isinstance(key, int) else "i"
+    return f"write v = so.put(v, {at}, x)"
 
 
 _CASTS = (
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-    "float16", "float32", "float64",
+    "float16", "float32", "float64", "string",
+    *(f"{what}[{unit}]" for what in ("timestamp", "duration") for unit in ("s", "ms", "us", "ns")),
 )  # fmt: skip
 
 
 def cast_name(dtype: Any) -> str:
     """The name of a scalar type to cast to, given as a name, a type of ours or NumPy's."""
     try:
-        name = dtype.name if isinstance(dtype, ArrayType) else np.dtype(dtype).name
-    except TypeError:
+        own = dtype.name if isinstance(dtype, ArrayType) else name_of(np.dtype(dtype))
+        name = own or str(dtype)
+    except (TypeError, ValueError):
         name = str(dtype)
-    if name not in _CASTS:
+    if name not in _CASTS or (isinstance(dtype, ArrayType) and dtype.shape):
         raise TraceError(
-            f"cast to {name!r}; expected one of {', '.join(_CASTS)}", location=user_location()
+            f"cast to {str(dtype)!r}; expected one of {', '.join(_CASTS)}",
+            location=user_location(),
         )
     return name
 
@@ -357,6 +392,14 @@ def lift(value: Any) -> Expression | None:
         return call(arrays.STACK, *known, axis=0, location=user_location())
     if isinstance(value, (list, tuple)) and value:
         return lift_sequence(value)
+    if isinstance(value, SparseVector):
+        return constant(value)
+    if type(value) is int and not -_INT64 <= value < _INT64:
+        raise TraceError(
+            f"the number {value if abs(value) < 10**20 else f'{value:.3g}'} does not fit int64",
+            location=user_location(),
+            hint="write it as a float: 1e30",
+        )
     if isinstance(value, (bool, int, float, str, np.ndarray, np.generic, date, timedelta)):
         try:
             return constant(_in_our_units(value))
@@ -403,7 +446,14 @@ def apply(entry: Any, *values: Any, **parameters: Any) -> Value:
     """A Value of one function of the table."""
     location = user_location()
     arguments = [expression_of(v, f"an argument of {entry.name}") for v in values]
-    return Value(call(entry, *arguments, location=location, **parameters))
+    return Value(call(for_strings(entry, *arguments), *arguments, location=location, **parameters))
+
+
+def for_strings(entry: Any, *arguments: Expression) -> Any:
+    """The function itself, or for the sum of strings their concatenation."""
+    if entry is _ADD and all(a.type.is_string and not a.type.shape for a in arguments):
+        return strings.CONCATENATE
+    return entry
 
 
 def results(made: Call) -> Any:
@@ -426,4 +476,4 @@ def _binary(entry: Any, left: Any, right: Any) -> Any:
             # Python would answer `x == None` with False, whatever x will be.
             refuse("a comparison with None", "compare with a number; NaN has np.isnan")
         return NotImplemented
-    return Value(call(entry, a, b, location=user_location()))
+    return Value(elementwise_call(for_strings(entry, a, b), a, b, location=user_location()))

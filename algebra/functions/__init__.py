@@ -1,14 +1,40 @@
 """The table of scalar and array functions: name, type rule, NumPy meaning, cost, print form."""
 
-from scalops.algebra.functions import arrays, elementwise, linear
+from scalops.algebra.functions import (
+    arrangements,
+    arrays,
+    casts,
+    choices,
+    decompositions,
+    elementwise,
+    hashes,
+    linear,
+    lists,
+    random,
+    scatter,
+    softmax,
+    sparse,
+    strings,
+)
 from scalops.algebra.functions.table import FUNCTIONS, Function, function, ufunc_function
 
 __all__ = [
     "FUNCTIONS",
     "Function",
+    "arrangements",
     "arrays",
+    "casts",
+    "choices",
+    "decompositions",
     "elementwise",
     "function",
+    "hashes",
     "linear",
+    "lists",
+    "random",
+    "scatter",
+    "softmax",
+    "sparse",
+    "strings",
     "ufunc_function",
 ]

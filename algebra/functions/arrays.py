@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from scalops.algebra import sparse_rules
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.functions.table import Function, example, infer_by_example, register
 
@@ -14,9 +15,13 @@ Parameters = Any
 
 
 def _entry(
-    name: str, evaluate: Callable[..., Any], flops_of: Callable[..., float] | None = None
+    name: str,
+    evaluate: Callable[..., Any],
+    flops_of: Callable[..., float] | None = None,
+    sparse: Callable[..., ArrayType] | None = None,
 ) -> Function:
-    return register(Function(name, infer_by_example(name, evaluate), evaluate, flops_of=flops_of))
+    rule = infer_by_example(name, evaluate)
+    return register(Function(name, rule, evaluate, flops_of=flops_of, sparse=sparse))
 
 
 def _input_size(kind: ArrayType, **_: Parameters) -> float:
@@ -29,7 +34,7 @@ def _index(array: Any, key: tuple[Any, ...]) -> Any:
 
 
 def _index_type(kind: ArrayType, key: tuple[Any, ...]) -> ArrayType:
-    if kind.is_string:
+    if kind.is_arrow:
         raise TypeError(f"indexing has no meaning for {kind}")
     try:
         shape = np.shape(_index(example(kind.strong()), key))
@@ -38,7 +43,9 @@ def _index_type(kind: ArrayType, key: tuple[Any, ...]) -> ArrayType:
     return ArrayType(kind.name, shape)
 
 
-INDEX = register(Function("index", _index_type, _index, flops=0.0))
+INDEX = register(
+    Function("index", _index_type, _index, flops=0.0, sparse=sparse_rules.index_type)
+)
 
 
 def _take(array: Any, indices: Any, axis: int = 0) -> Any:
@@ -54,7 +61,9 @@ def _take_type(kind: ArrayType, indices: ArrayType, axis: int = 0) -> ArrayType:
     return ArrayType(kind.name, shape)
 
 
-TAKE = register(Function("take", _take_type, _take, can_fail=True))
+TAKE = register(
+    Function("take", _take_type, _take, can_fail=True, sparse=sparse_rules.take_type)
+)
 
 RESHAPE = _entry("reshape", lambda a, shape: np.reshape(a, shape), lambda *_, **__: 0.0)
 TRANSPOSE = _entry("transpose", lambda a, axes: np.transpose(a, axes), lambda *_, **__: 0.0)
@@ -73,22 +82,22 @@ STACK = _entry("stack", _stack)
 CONCATENATE = _entry("concatenate", _concatenate)
 
 
-def _fold(name: str, evaluate: Callable[..., Any]) -> Function:
+def _fold(name: str, evaluate: Callable[..., Any], sparse: Any = None) -> Function:
     """A fold over axes: `axis` is None, an int or a tuple, counted from the front."""
 
     def apply(a: Any, axis: Any = None, keepdims: bool = False) -> Any:
         return evaluate(a, axis=axis, keepdims=keepdims)
 
-    return _entry(name, apply, _input_size)
+    return _entry(name, apply, _input_size, sparse)
 
 
-SUM = _fold("sum", np.sum)
+SUM = _fold("sum", np.sum, sparse_rules.fold_type("sum"))
 PROD = _fold("prod", np.prod)
-MEAN = _fold("mean", np.mean)
-MAX = _fold("max", np.max)
-MIN = _fold("min", np.min)
-ANY = _fold("any", np.any)
-ALL = _fold("all", np.all)
+MEAN = _fold("mean", np.mean, sparse_rules.fold_type("mean"))
+MAX = _fold("max", np.max, sparse_rules.fold_type("max"))
+MIN = _fold("min", np.min, sparse_rules.fold_type("min"))
+ANY = _fold("any", np.any, sparse_rules.fold_type("any", "bool"))
+ALL = _fold("all", np.all, sparse_rules.fold_type("all", "bool"))
 ARGMAX = _fold("argmax", np.argmax)
 ARGMIN = _fold("argmin", np.argmin)
 
@@ -114,8 +123,12 @@ ARGSORT = _entry(
 DIAG = _entry("diag", lambda a, k=0: np.diag(a, k))
 DIAGONAL = _entry("diagonal", lambda a, offset=0: np.diagonal(a, offset))
 TRACE = _entry("trace", lambda a, offset=0: np.trace(a, offset), _input_size)
-ROUND = _entry("round", lambda a, decimals=0: np.round(a, decimals))
-NAN_TO_NUM = _entry("nan_to_num", lambda a: np.nan_to_num(a))
+ROUND = _entry(
+    "round", lambda a, decimals=0: np.round(a, decimals), sparse=sparse_rules.same_type
+)
+NAN_TO_NUM = _entry(
+    "nan_to_num", lambda a: np.nan_to_num(a), sparse=sparse_rules.same_type
+)
 FLIP = _entry("flip", lambda a, axis=None: np.flip(a, axis))
 
 

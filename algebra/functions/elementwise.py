@@ -1,4 +1,4 @@
-"""Elementwise functions: NumPy's universal functions, and `where` and `cast`."""
+"""Elementwise functions: NumPy's universal functions, and `where`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from scalops.algebra.dtypes import ArrayType, name_of
-from scalops.algebra.functions.table import Function, example, register, register_ufunc
+from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.functions.choices import choice_type
+from scalops.algebra.functions.table import Function, register, register_ufunc
 
 # Costs in flops per element, relative to an addition: measured once on AVX2, rounded.
 _OPERATORS: tuple[tuple[np.ufunc, str], ...] = (
@@ -63,29 +64,15 @@ register_ufunc("sigmoid", special.expit, flops=20.0)
 
 
 def _where_type(condition: ArrayType, left: ArrayType, right: ArrayType) -> ArrayType:
-    shape = np.broadcast_shapes(condition.shape, left.shape, right.shape)
-    if condition.is_string or left.is_string != right.is_string:
+    if not condition.is_plain:
         raise TypeError(f"where cannot choose between {left} and {right} by {condition}")
-    if left.is_string:
-        return ArrayType(left.name, shape)
-    dtype = np.result_type(*(example(t) if t.weak else t.numpy for t in (left, right)))
-    name = name_of(dtype)
-    if name is None:
-        raise TypeError(f"where cannot choose between {left} and {right}")
-    return ArrayType(name, shape)  # of two Python numbers NumPy makes a definite type
+    return choice_type("where", left, right, condition)
 
 
-WHERE = register(Function("where", _where_type, np.where))
+def _where(condition: Any, left: Any, right: Any) -> Any:
+    if isinstance(left, (str, list)):  # of which NumPy would make an array of another type
+        return left if condition else right
+    return np.where(condition, left, right)
 
 
-def _cast(value: Any, dtype: str) -> Any:
-    return np.asarray(value).astype(dtype)[()]
-
-
-def _cast_type(kind: ArrayType, dtype: str) -> ArrayType:
-    if not kind.is_numeric:
-        raise TypeError(f"cast has no meaning for {kind}")
-    return ArrayType(dtype, kind.shape)
-
-
-CAST = register(Function("cast", _cast_type, _cast))
+WHERE = register(Function("where", _where_type, _where))

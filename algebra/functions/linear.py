@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from scalops.algebra import sparse_rules
 from scalops.algebra.dtypes import ArrayType, TupleType, name_of
 from scalops.algebra.functions.table import Function, register
 
@@ -102,10 +103,19 @@ MATMUL = register(
         np.matmul,
         flops_of=lambda a, b: 2.0 * a.size * (b.shape[-1] if len(b.shape) > 1 else 1),
         form="@",
+        sparse=sparse_rules.matmul_type,
     )
 )
-OUTER = register(Function("outer", _outer_type, np.outer))
-NORM = register(Function("norm", _norm_type, np.linalg.norm, flops_of=lambda a, **_: 2.0 * a.size))
+OUTER = register(Function("outer", _outer_type, np.outer, sparse=sparse_rules.outer_type))
+NORM = register(
+    Function(
+        "norm",
+        _norm_type,
+        np.linalg.norm,
+        flops_of=lambda a, **_: 2.0 * a.size,
+        sparse=sparse_rules.norm_type,
+    )
+)
 SOLVE = register(
     Function("solve", _solve_type, np.linalg.solve, flops_of=lambda a, b: _cube(a), can_fail=True)
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from scalops.algebra.dtypes import ArrayType, TupleType, Type, name_of
+from scalops.algebra.sparse_rules import elementwise_type, needs_dense
 
 Infer = Callable[..., Type]
 Evaluate = Callable[..., Any]
@@ -23,7 +25,8 @@ class Function:
     meaning for one record, in NumPy. `flops` is the cost per element of the result
     (`flops_of` where that is not enough). `form` is an operator for printing ("+"), else the
     call form is used. `ufunc` marks an elementwise function. `can_fail` marks one that may
-    raise on well-typed input, so that its errors carry the user's line.
+    raise on well-typed input, so that its errors carry the user's line. `sparse` is the type
+    rule where an argument is a sparse vector; without one the function has none.
     """
 
     name: str
@@ -34,6 +37,15 @@ class Function:
     flops_of: Callable[..., float] | None = None
     form: str | None = None
     can_fail: bool = False
+    sparse: Infer | None = None
+
+    def result_type(self, *types: Type, **parameters: Any) -> Type:
+        """The result's type; TypeError or ValueError where the arguments do not fit."""
+        if not any(isinstance(t, ArrayType) and t.is_sparse for t in types):
+            return self.infer(*types, **parameters)
+        if self.sparse is None or not all(isinstance(t, ArrayType) for t in types):
+            raise needs_dense(self.name, *types)
+        return self.sparse(*types, **parameters)
 
     @property
     def elementwise(self) -> bool:
@@ -63,15 +75,36 @@ def function(name: str) -> Function:
     return FUNCTIONS[name]
 
 
-def _strings_as_objects(ufunc: np.ufunc, types: tuple[ArrayType, ...]) -> np.dtype[Any] | None:
-    """Comparisons are the only elementwise functions of strings."""
-    if not any(t.is_string for t in types):
-        return None
-    comparisons = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
-    if ufunc.__name__ in comparisons and all(t.is_string for t in types):
-        return np.dtype(bool)
+_COMPARISONS = {
+    "equal": operator.eq, "not_equal": operator.ne, "less": operator.lt,
+    "less_equal": operator.le, "greater": operator.gt, "greater_equal": operator.ge,
+}  # fmt: skip
+
+
+def _compares_strings(ufunc: np.ufunc, types: tuple[ArrayType, ...]) -> bool:
+    """Comparisons are the only universal functions of strings; lists have none."""
+    if not any(t.is_arrow for t in types):
+        return False
     listed = " and ".join(str(t) for t in types)
-    raise TypeError(f"{ufunc.__name__} has no meaning for {listed}")
+    if any(t.is_list for t in types):
+        raise TypeError(f"{ufunc.__name__} has no meaning for {listed}; explode makes a list rows")
+    if ufunc.__name__ not in _COMPARISONS or not all(t.is_string for t in types):
+        raise TypeError(f"{ufunc.__name__} has no meaning for {listed}")
+    if any(t.shape for t in types):
+        raise TypeError(f"{ufunc.__name__} compares with one string at a time, not {listed}")
+    return True
+
+
+def _of_strings(ufunc: np.ufunc) -> Evaluate:
+    """A comparison that is Python's for strings: NumPy's own ignores zeros at their ends."""
+    compare = _COMPARISONS[ufunc.__name__]
+
+    def evaluate(left: Any, right: Any) -> Any:
+        if isinstance(left, str) and isinstance(right, str):
+            return np.bool_(compare(str(left), str(right)))
+        return ufunc(left, right)
+
+    return evaluate
 
 
 def ufunc_type(ufunc: np.ufunc, *types: Type) -> Type:
@@ -84,8 +117,8 @@ def ufunc_type(ufunc: np.ufunc, *types: Type) -> Type:
     except ValueError:
         listed = " and ".join(str(t) for t in arrays)
         raise ValueError(f"{ufunc.__name__} cannot combine the shapes of {listed}") from None
-    if (strings := _strings_as_objects(ufunc, arrays)) is not None:
-        return ArrayType(str(strings), shape)
+    if _compares_strings(ufunc, arrays):
+        return ArrayType("bool")
     weak = all(t.weak for t in arrays)
     given = [t.python if t.weak and not weak else t.numpy for t in arrays]
     try:
@@ -119,9 +152,11 @@ def register_ufunc(
     name: str, ufunc: np.ufunc, flops: float = 1.0, form: str | None = None
 ) -> Function:
     """Add an elementwise function."""
+    evaluate = _of_strings(ufunc) if ufunc.__name__ in _COMPARISONS else ufunc
     entry = Function(
-        name, lambda *types: ufunc_type(ufunc, *types), ufunc, ufunc, flops=flops, form=form
-    )
+        name, lambda *types: ufunc_type(ufunc, *types), evaluate, ufunc, flops=flops, form=form,
+        sparse=lambda *types: elementwise_type(ufunc, types),
+    )  # fmt: skip
     _BY_UFUNC[ufunc] = register(entry)
     return entry
 
@@ -141,7 +176,7 @@ def infer_by_example(name: str, evaluate: Evaluate) -> Infer:
 
     def infer(*types: ArrayType, **parameters: Any) -> ArrayType:
         for t in types:
-            if t.is_string:
+            if t.is_arrow:
                 raise TypeError(f"{name} has no meaning for {t}")
         result = np.asarray(evaluate(*map(example, types), **parameters))
         dtype = name_of(result.dtype)

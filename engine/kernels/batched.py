@@ -8,13 +8,17 @@ by record, which is always right.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.expressions import Call, Column
+from scalops.algebra.functions import softmax
 from scalops.engine.blocks import Array
+from scalops.engine.kernels import arrangements, scatter
+from scalops.engine.kernels.sparse import sparse_step
 
 Step = Callable[..., Any]
 Batched = Sequence[bool]
@@ -23,9 +27,13 @@ Batched = Sequence[bool]
 def batched(call: Call, flags: Batched) -> Step:
     """The function over blocks; `flags` tell which arguments are batched (at least one is)."""
     entry = call.function
+    if (sparse := sparse_step(call, flags)) is not None:
+        return sparse
     if entry.ufunc is not None and entry.ufunc.nout == 1:
         return elementwise(entry.ufunc, call, flags)
     maker = _FORMS.get(entry.name)
+    if entry.name.endswith(("_accumulate", "_reduce")):
+        maker = arrangements.along_axis(entry.evaluate)
     made = None if maker is None else maker(call, flags, dict(call.parameters))
     return made or _by_record(call, flags)
 
@@ -227,9 +235,38 @@ def _where(call: Call, flags: Batched, _: Any) -> Step:
     return elementwise(np.where, call, flags)
 
 
+def _coalesce(call: Call, flags: Batched, _: Any) -> Step:
+    """Its first argument is of the engine's making: bool[rows], whether the left one is known."""
+    shape = call.type.shape
+    own = [_aligned(a.type, len(shape)) for a in call.arguments]
+
+    def step(known: Any, *sides: Any) -> Any:
+        lifted = [
+            s.reshape(len(s), *o) if b else s for s, o, b in zip(sides, own, flags, strict=True)
+        ]
+        made = np.where(known.reshape(-1, *[1] * len(shape)), *lifted)
+        return made.astype(call.type.numpy, copy=False)
+
+    return step
+
+
 def _cast(call: Call, flags: Batched, parameters: Any) -> Step:
-    dtype = np.dtype(parameters["dtype"])
+    dtype = call.type.numpy
     return lambda a: a.astype(dtype)
+
+
+def _isclose(call: Call, flags: Batched, parameters: Any) -> Step:
+    return elementwise(partial(np.isclose, **parameters), call, flags)
+
+
+def _broadcasting(call: Call, flags: Batched, parameters: Any) -> Step:
+    """A function whose own meaning takes columns as it takes numbers."""
+    evaluate = call.function.evaluate
+    return lambda *arrays: evaluate(*arrays, **parameters)
+
+
+def _random_within(call: Call, flags: Batched, _: Any) -> Step:
+    return elementwise(call.function.evaluate, call, flags)
 
 
 def _assemble(call: Call, flags: Batched, _: Any) -> Step:
@@ -255,6 +292,18 @@ _FORMS: dict[str, Callable[..., Step | None]] = {
     "eigh": _stacked(np.linalg.eigh),
     "where": _where,
     "cast": _cast,
+    "coalesce": _coalesce,
+    "random_within": _random_within,
+    "hash": _broadcasting,
+    "one_hot": scatter.one_hot,
+    "put": scatter.put,
+    "softmax": _fold(softmax.softmax),
+    "logsumexp": _fold(softmax.logsumexp),
+    "random_bits": _broadcasting,
+    "random_uniform": _broadcasting,
+    "random_normal": _broadcasting,
+    "random_integers": _broadcasting,
+    "random_integer_bits": _broadcasting,
     "index": _index,
     "take": _take,
     "reshape": _reshape,
@@ -275,5 +324,37 @@ _FORMS: dict[str, Callable[..., Step | None]] = {
     "argmin": _fold(np.argmin, flat=True),
     "cumsum": _fold(np.cumsum, flat=True),
     "cumprod": _fold(np.cumprod, flat=True),
+    "sort": arrangements.along_axis(np.sort),
+    "argsort": arrangements.along_axis(partial(np.argsort, kind="stable")),
+    "flip": arrangements.along_axis(np.flip),
+    "roll": arrangements.along_axis(np.roll),
+    "diff": arrangements.along_axis(np.diff),
+    "repeat": arrangements.along_axis(np.repeat),
+    "tile": arrangements.tile,
+    "tril": arrangements.of_last_axes(np.tril),
+    "triu": arrangements.of_last_axes(np.triu),
+    "cross": lambda call, flags, _: elementwise(np.cross, call, flags),
+    "einsum": arrangements.einsum,
+    "interp": arrangements.of_any_shape(1, 2),
+    "searchsorted": arrangements.of_any_shape(0),
+    "digitize": arrangements.of_any_shape(1),
+    "isclose": _isclose,
+    "ptp": _fold(np.ptp),
+    "count_nonzero": _fold(np.count_nonzero),
+    "median": _fold(np.median),
+    "nansum": _fold(np.nansum),
+    "nanprod": _fold(np.nanprod),
+    "nanmean": _fold(np.nanmean),
+    "nanmin": _fold(np.nanmin),
+    "nanmax": _fold(np.nanmax),
+    "nanmedian": _fold(np.nanmedian),
+    "quantile": arrangements.quantile,
+    "pinv": _stacked(np.linalg.pinv),
+    "qr": _stacked(np.linalg.qr),
+    "svd": arrangements.of_last_axes(np.linalg.svd),
+    "svdvals": _stacked(np.linalg.svdvals),
+    "eigvalsh": _stacked(np.linalg.eigvalsh),
+    "matrix_rank": _stacked(np.linalg.matrix_rank),
+    "matrix_power": arrangements.of_last_axes(np.linalg.matrix_power),
     "assemble": _assemble,
 }

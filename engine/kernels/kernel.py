@@ -7,27 +7,26 @@ preallocated buffers, which are reused as soon as their content has been read fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from scalops.algebra import expressions as ex
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import ExecutionError, ScalopsError
 from scalops.algebra.tree import Node
 from scalops.engine.arguments import Argument, Column, Uniform, column
-from scalops.engine.blocks import Array, Block, ColumnData
+from scalops.engine.batches import call_over
+from scalops.engine.blocks import BLOCK_BYTES, MAX_BLOCK_ROWS, Array, Block, ColumnData
+from scalops.engine.columns import arrow_type
+from scalops.engine.kernels.arrow import arrow_step, touches_arrow
 from scalops.engine.kernels.batched import batched
-from scalops.engine.kernels.nulls import (
-    ARRAY_MAKERS,
-    combined_mask,
-    known_arguments,
-    null_inside,
-)
-from scalops.engine.kernels.strings import reads_strings, string_step
-from scalops.engine.opaque import bind, call_rows, python_value
+from scalops.engine.kernels.nulls import apply_over, minds_nulls, neutral, of_none
+from scalops.engine.kernels.sparse import repeated
+from scalops.engine.opaque import bind, python_value
 
 if TYPE_CHECKING:
     from scalops.engine.process_messages import Slots
@@ -44,6 +43,7 @@ class _Step:
     target: int
     apply: Callable[..., Any]
     buffer: int | None = None
+    flags: tuple[bool, ...] = ()  # which arguments are batched
 
 
 @dataclass
@@ -53,6 +53,7 @@ class Frame:
     registers: list[Any]
     buffers: list[Array | None]
     version: int = -1
+    nulls: set[int] = field(default_factory=set)  # registers of null for every record
     buffered: bool = True
     functions: dict[int, Callable[..., Any]] = field(default_factory=dict)
     slots: dict[int, Slots] = field(default_factory=dict)
@@ -70,6 +71,7 @@ class Kernel:
         self._rows, self._transient = rows, transient
         self._register: dict[Node, int] = {}
         self._constants: list[Any] = []
+        self._held: list[tuple[int, Any]] = []
         self._columns: list[tuple[int, str]] = []
         self._slots: list[tuple[int, int]] = []
         self._uniform: list[_Step] = []
@@ -78,9 +80,13 @@ class Kernel:
         for root in roots:
             self._compile(root)
         self._roots = [(self._register[r], self._batched[r], r) for r in roots]
+        self._piece = _rows_at_once(self._steps)
+        self._rows = min(rows, self._piece)
         self._buffers: list[tuple[ArrayType, tuple[int, ...]]] = []
         self._assign_buffers()
-        self._opaque = any(isinstance(s.node, ex.Opaque) for s in self._steps)
+        self._masked = any(
+            isinstance(s.node, ex.Opaque) or minds_nulls(s.node) for s in self._steps
+        )
 
     @property
     def buffer_bytes(self) -> int:
@@ -108,6 +114,9 @@ class Kernel:
             case ex.Constant(value=value):
                 self._constants[register] = value
                 return False
+            case ex.Held(value=value):
+                self._held.append((register, value))
+                return False
             case ex.Column(name=name, record=record):
                 self._columns.append((register, name if record == 0 else f"{name}'{record}"))
                 return True
@@ -120,9 +129,8 @@ class Kernel:
             case ex.Call(arguments=arguments):
                 flags = [self._batched[a] for a in arguments]
                 registers = tuple(self._register[a] for a in arguments)
-                return self._place(
-                    _Step(node, registers, register, _callable(node, flags)), any(flags)
-                )
+                step = _Step(node, registers, register, _callable(node, flags), None, tuple(flags))
+                return self._place(step, any(flags))
             case ex.Opaque():
                 return self._place(_Step(node, (), register, _no_call), True)
         raise TypeError(f"{type(node).__name__} cannot be compiled")
@@ -183,16 +191,26 @@ class Kernel:
         buffers: list[Array | None] = [None] * len(self._buffers)
         return Frame(list(self._constants), buffers, buffered=buffered, runner=runner)
 
+    def pieces(self, block: Block) -> Iterator[Block]:
+        """The block, cut where sparse vectors become dense arrays, which are far larger."""
+        if block.rows <= self._piece:
+            yield block
+            return
+        for start in range(0, block.rows, self._piece):
+            yield block.slice(start, min(start + self._piece, block.rows))
+
     def prepare(self, frame: Frame, slots: Sequence[Any], version: int) -> None:
         """Bind driver values and compute what is the same for every record."""
         if frame.version == version:
             return
         frame.version = version
         registers = frame.registers
+        for register, value in self._held:
+            registers[register] = value
         for register, slot in self._slots:
             registers[register] = slots[slot]
         for step in self._uniform:
-            registers[step.target] = _guarded(step, [registers[a] for a in step.arguments])
+            registers[step.target] = _uniform(step, [registers[a] for a in step.arguments])
         for step in self._steps:
             if isinstance(step.node, ex.Opaque):
                 values = [python_value(registers[self._register[s]]) for s in step.node.slots]
@@ -200,10 +218,16 @@ class Kernel:
                     frame.functions[step.target] = bind(step.node.function, values)
                 else:
                     frame.slots[step.target] = frame.runner.slots(values)
+        frame.nulls.clear()
+        for node, register in self._register.items():
+            if not self._batched[node] and registers[register] is None:
+                assert isinstance(node, ex.Expression)
+                registers[register] = neutral(node.type)
+                frame.nulls.add(register)
 
     def run(self, frame: Frame, block: Block) -> list[Vector]:
         """Values and masks of the roots over a block."""
-        if block.valid or self._opaque:
+        if block.valid or self._masked or frame.nulls:
             return self._run_masked(frame, block)
         registers, columns, rows = frame.registers, block.columns, block.rows
         for register, name in self._columns:
@@ -221,8 +245,8 @@ class Kernel:
                     registers[step.target] = step.apply(
                         *arguments, out=self._buffer(frame, step.buffer, rows)
                     )
-        except ScalopsError:
-            raise
+        except ScalopsError as error:
+            raise _placed(step, error) from error.__cause__
         except Exception as error:
             raise _failed(step, error) from error
         return [
@@ -246,9 +270,11 @@ class Kernel:
             registers[register] = block.columns[name]
             if name in block.valid:
                 masks[register] = block.valid[name]
+        for register in frame.nulls:
+            masks[register] = np.zeros(rows, bool)
         for step in self._steps:
             if isinstance(step.node, ex.Opaque):
-                vectors = self._call_opaque(step.node, frame, step, masks, rows)
+                vectors = self._call_opaque(step.node, frame, step, masks, block)
                 registers[step.target] = vectors
                 continue
             if isinstance(step.node, ex.Item) and isinstance(step.node.source, ex.Opaque):
@@ -259,32 +285,28 @@ class Kernel:
                 continue
             arguments = [registers[a] for a in step.arguments]
             own = [masks.get(a) for a in step.arguments]
-            if any(m is not None for m in own) and isinstance(step.node, ex.Call):
-                arguments = known_arguments(step.node, arguments, own)
-            registers[step.target] = _guarded(step, arguments)
-            if any(m is not None for m in own) and isinstance(step.node, ex.Call):
-                if step.node.function.name in ARRAY_MAKERS:
-                    if all(m is None or m.all() for m in own):
-                        continue
-                    raise null_inside(step.node)
-                mask = combined_mask(step.node, arguments, own, rows)
-                if mask is not None:
-                    masks[step.target] = mask
-            elif own and own[0] is not None:
-                masks[step.target] = own[0]
+            if isinstance(step.node, ex.Call):
+                values, mask = _guarded(step, arguments, own, rows)
+            else:
+                values, mask = step.apply(*arguments), own[0]
+            registers[step.target] = values
+            if mask is not None:
+                masks[step.target] = mask
         return [
-            (registers[r], masks.get(r)) if b else (_spread(registers[r], e.type, rows), None)
+            (registers[r] if b else _spread(registers[r], e.type, rows), masks.get(r))
             for r, b, e in self._roots
         ]
 
     def _call_opaque(
-        self, node: ex.Opaque, frame: Frame, step: _Step, masks: Mapping[int, Array], rows: int
+        self, node: ex.Opaque, frame: Frame, step: _Step, masks: Mapping[int, Array], block: Block
     ) -> list[Vector]:
+        rows = block.rows
+
         def read(e: ex.Expression) -> Column | Uniform:
             register = self._register[e]
             values = frame.registers[register]
             if not self._batched[e]:
-                return Uniform(python_value(values))
+                return Uniform(None if register in frame.nulls else python_value(values))
             return column(values, masks.get(register))
 
         arguments = [
@@ -293,15 +315,44 @@ class Kernel:
             else Argument(tuple(n for n, _ in record), tuple(read(e) for _, e in record))
             for record in node.records
         ]
-        if frame.runner is not None:
-            slots = frame.slots[step.target]
+        if frame.runner is None:
+            function = frame.functions[step.target]
+            made = call_over(node.function, function, arguments, rows, node.names, node.outputs)
+        else:
+            source = None if block.identity is None else _read_columns(node)
             made = frame.runner.call_rows(
-                node.function, slots, arguments, rows, node.names, node.outputs
+                node.function,
+                frame.slots[step.target],
+                arguments,
+                rows,
+                node.names,
+                node.outputs,
+                None if source is None else (block.identity, source),
             )
-            return [(c.values, c.mask) for c in made]
-        records = [a.records(rows) for a in arguments]
-        function = frame.functions[step.target]
-        return call_rows(node.function, function, records, node.names, node.outputs)
+        return [(c.values, c.mask) for c in made]
+
+
+def _read_columns(node: ex.Opaque) -> tuple[object, ...] | None:
+    """The columns that a function's records hold; None where they hold anything else."""
+    read: list[object] = []
+    for record in node.records:
+        fields = ((None, record),) if isinstance(record, ex.Expression) else record
+        for name, e in fields:
+            if not isinstance(e, ex.Column):
+                return None
+            read.append((name, e.name, e.record))
+        read.append(None)
+    return tuple(read)
+
+
+def _rows_at_once(steps: Sequence[_Step]) -> int:
+    """Records whose arrays made of sparse vectors fit into a block; MAX_BLOCK_ROWS if all do."""
+    kinds = [s.node.any_type for s in steps]
+    calls = [s.node for s in steps if isinstance(s.node, ex.Call)]
+    if not any(a.type.is_sparse for c in calls for a in c.arguments):
+        return MAX_BLOCK_ROWS
+    widest = max(k.bytes for k in kinds if isinstance(k, ArrayType))
+    return max(1, min(MAX_BLOCK_ROWS, BLOCK_BYTES // max(1, widest)))
 
 
 def _is_elementwise(node: ex.Expression) -> bool:
@@ -309,7 +360,8 @@ def _is_elementwise(node: ex.Expression) -> bool:
         isinstance(node, ex.Call)
         and node.function.ufunc is not None
         and node.function.ufunc.nout == 1
-        and not reads_strings(node)
+        and not touches_arrow(node)
+        and not any(a.type.is_sparse for a in node.arguments)
     )
 
 
@@ -320,9 +372,7 @@ def _callable(node: ex.Call, flags: Sequence[bool]) -> Callable[..., Any]:
             return node.function.evaluate
         evaluate = node.function.evaluate
         return lambda *arguments: evaluate(*arguments, **parameters)
-    if reads_strings(node):
-        return string_step(node)
-    return batched(node, flags)
+    return arrow_step(node, flags) or batched(node, flags)
 
 
 def _item(index: int) -> Callable[[Any], Any]:
@@ -333,13 +383,35 @@ def _no_call(*_: Any) -> Any:
     raise AssertionError("an opaque step is called with its frame")
 
 
-def _guarded(step: _Step, arguments: list[Any]) -> Any:
+def _uniform(step: _Step, arguments: list[Any]) -> Any:
+    """A value that is the same for every record."""
+    if any(a is None for a in arguments):
+        return of_none(step.node, arguments) if isinstance(step.node, ex.Call) else None
     try:
         return step.apply(*arguments)
-    except ScalopsError:
-        raise
+    except ScalopsError as error:
+        raise _placed(step, error) from error.__cause__
     except Exception as error:
         raise _failed(step, error) from error
+
+
+def _guarded(
+    step: _Step, arguments: list[Any], masks: list[Array | None], rows: int
+) -> tuple[Any, Array | None]:
+    """A step's values over a block, with their mask."""
+    assert isinstance(step.node, ex.Call)
+    try:
+        return apply_over(step.node, step.apply, arguments, masks, step.flags, rows)
+    except ScalopsError as error:
+        raise _placed(step, error) from error.__cause__
+    except Exception as error:
+        raise _failed(step, error) from error
+
+
+def _placed(step: _Step | None, error: ScalopsError) -> ScalopsError:
+    """The error with the user's line of the step."""
+    error.location = error.location or (None if step is None else step.node.location)
+    return error
 
 
 def _failed(step: _Step | None, error: Exception) -> ExecutionError:
@@ -352,8 +424,8 @@ def _failed(step: _Step | None, error: Exception) -> ExecutionError:
 
 def _spread(value: Any, kind: ArrayType, rows: int) -> Any:
     """A uniform value as a column."""
-    if kind.is_string:
-        import pyarrow as pa
-
-        return pa.array([value] * rows, pa.string())
+    if kind.is_arrow:
+        return pa.array([value], arrow_type(kind)).take(pa.array(np.zeros(rows, np.int64)))
+    if kind.is_sparse:
+        return repeated(value, rows)
     return np.broadcast_to(np.asarray(value, dtype=kind.numpy), (rows, *kind.shape))

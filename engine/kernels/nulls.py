@@ -1,17 +1,162 @@
-"""Nulls through functions: arithmetic with null is null, where and & and | know better."""
+"""Nulls through functions: arithmetic with null is null, where and & and | know better.
+
+Beside a column with nulls stands a mask, bool[rows], of what is not null; an Arrow column also
+holds them itself. Functions see neither, but for those named here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from scalops.algebra.dtypes import BOOL, ArrayType
 from scalops.algebra.errors import DataError
-from scalops.algebra.expressions import Call
+from scalops.algebra.expressions import Call, Expression
+from scalops.algebra.sparse import SparseVector
 from scalops.engine.blocks import Array
+from scalops.engine.columns import ColumnData, SparseColumn, filtered
 
 Masks = Sequence[Array | None]
+
+
+class Nullable(NamedTuple):
+    """What a step gives that makes nulls: values, and a mask of what is not null."""
+
+    values: ColumnData
+    mask: Array | None
+
+
+# Functions that give null for arguments that are not, and such that tell null from the rest.
+_MAKES_NULLS = ("list_item",)
+_SEES_NULLS = ("coalesce", "is_null")
+
+
+def minds_nulls(node: Expression) -> bool:
+    """Whether a step over a block without nulls needs masks all the same."""
+    return isinstance(node, Call) and node.function.name in _MAKES_NULLS + _SEES_NULLS
+
+
+def apply_over(
+    call: Call,
+    step: Callable[..., Any],
+    arguments: list[Any],
+    masks: Masks,
+    flags: Sequence[bool],
+    rows: int,
+) -> tuple[Any, Array | None]:
+    """A step's values over a block, with their mask; `flags` tell which arguments are batched."""
+    name = call.function.name
+    if name == "is_null":
+        return (np.zeros(rows, bool) if masks[0] is None else ~masks[0]), None
+    if name == "coalesce":
+        return _coalesce(step, arguments, masks, rows)
+    if all(m is None for m in masks):
+        return _consistent(step(*arguments), None)
+    if name in ARRAY_MAKERS:
+        if not all(m is None or m.all() for m in masks):
+            raise null_inside(call)
+        return step(*arguments), None
+    if call.function.can_fail:
+        return _of_known(step, arguments, masks, flags, rows)
+    known = known_arguments(call, arguments, masks)
+    return _consistent(step(*known), combined_mask(call, known, masks, rows))
+
+
+def _consistent(made: Any, mask: Array | None) -> tuple[Any, Array | None]:
+    """Values with one mask of all their nulls; those of an Arrow column in it too."""
+    if isinstance(made, Nullable):
+        made, own = made
+        return made, own if mask is None else mask if own is None else mask & own
+    if not isinstance(made, pa.Array):
+        return made, mask
+    own = made.is_valid().to_numpy(zero_copy_only=False) if made.null_count else None
+    if mask is None:
+        return made, own
+    if own is None or bool((own & ~mask).any()):
+        made = pc.if_else(pa.array(mask), made, pa.scalar(None, made.type))
+        own = mask if own is None else mask & own
+    return made, own
+
+
+def _coalesce(
+    step: Callable[..., Any], arguments: Sequence[Any], masks: Masks, rows: int
+) -> tuple[Any, Array | None]:
+    first, second = masks
+    made = step(_full(first, rows), *arguments)
+    if first is None or second is None:
+        return made, None
+    mask = first | second
+    return made, None if mask.all() else mask
+
+
+def _of_known(
+    step: Callable[..., Any],
+    arguments: Sequence[Any],
+    masks: Masks,
+    flags: Sequence[bool],
+    rows: int,
+) -> tuple[Any, Array | None]:
+    """A function that may fail sees only what is not null, so that no null makes it fail."""
+    mask = np.logical_and.reduce([m for m in masks if m is not None])
+    known = [filtered(a, mask) if b else a for a, b in zip(arguments, flags, strict=True)]
+    made, own = _consistent(step(*known), None)
+    at = np.flatnonzero(mask)
+    if own is not None:
+        mask[at[~own]] = False
+    if isinstance(made, tuple):
+        return tuple(_spread(m, at, rows) for m in made), mask
+    return _spread(made, at, rows), mask
+
+
+def _spread(values: Any, at: Array, rows: int) -> Any:
+    """A column with these values at the records `at`, and null or zero elsewhere."""
+    if isinstance(values, pa.Array):
+        positions = np.zeros(rows, np.int64)
+        positions[at] = np.arange(len(at))
+        elsewhere = np.ones(rows, bool)
+        elsewhere[at] = False
+        return values.take(pa.array(positions, mask=elsewhere))
+    if isinstance(values, SparseColumn):
+        lengths = np.zeros(rows, np.int64)
+        lengths[at] = values.lengths
+        indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        return SparseColumn(indptr, values.indices, values.values, values.dimension)
+    spread = np.zeros((rows, *values.shape[1:]), values.dtype)
+    spread[at] = values
+    return spread
+
+
+_KLEENE: dict[str, Callable[[Any, Any], Any]] = {
+    "bitwise_and": lambda a, b: False if a is False or b is False else None,
+    "bitwise_or": lambda a, b: True if a is True or b is True else None,
+}
+
+
+def of_none(call: Call, arguments: Sequence[Any]) -> Any:
+    """A function's value for single values of which at least one is None."""
+    name = call.function.name
+    if name == "where":
+        return arguments[1] if arguments[0] is not None and arguments[0] else arguments[2]
+    if name in _SEES_NULLS:
+        return call.function.evaluate(*arguments)
+    if name in _KLEENE and call.any_type == BOOL:
+        return _KLEENE[name](*(None if a is None else bool(a) for a in arguments))
+    if name in ARRAY_MAKERS:
+        raise null_inside(call)
+    return None
+
+
+def neutral(kind: ArrayType) -> Any:
+    """A value that stands where a null is, which is the same for all records."""
+    if kind.is_arrow:
+        return "" if kind.is_string else []
+    if kind.is_sparse:
+        return SparseVector((), (), kind.size)
+    return np.zeros(kind.shape, kind.numpy)[()]
 
 
 def combined_mask(call: Call, arguments: Sequence[Any], masks: Masks, rows: int) -> Array | None:

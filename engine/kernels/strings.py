@@ -1,8 +1,8 @@
-"""String columns stay Arrow arrays; comparisons and choices are Arrow's kernels."""
+"""Functions of string columns, which stay Arrow arrays, and casts from and to strings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,37 +10,59 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scalops.algebra.expressions import Call
+from scalops.algebra.functions import casts, strings
+from scalops.algebra.functions.hashes import bucketed
+from scalops.algebra.functions.hashing import hash_strings
 
-_COMPARISONS: dict[str, Callable[..., Any]] = {
-    "equal": pc.equal,
-    "not_equal": pc.not_equal,
-    "less": pc.less,
-    "less_equal": pc.less_equal,
-    "greater": pc.greater,
-    "greater_equal": pc.greater_equal,
+Step = Callable[..., Any]
+Maker = Callable[[Call, Sequence[bool], dict[str, Any]], Step]
+
+
+def _numbers(column: pa.Array, otherwise: Any) -> Any:
+    """Arrow's numbers or bools as NumPy's; at a null the value does not matter."""
+    return pc.fill_null(column, otherwise).to_numpy(zero_copy_only=False)
+
+
+def _comparison(compare: Callable[..., Any]) -> Maker:
+    return lambda *_: lambda left, right: _numbers(compare(left, right), False)
+
+
+def _to_strings(kernel: Callable[..., Any]) -> Maker:
+    return lambda call, flags, parameters: lambda column: kernel(column, **parameters)
+
+
+def _to_numbers(kernel: Callable[..., Any], otherwise: Any) -> Maker:
+    return lambda call, flags, parameters: (
+        lambda column: _numbers(kernel(column, **parameters), otherwise)
+    )
+
+
+def _concatenation(call: Call, flags: Sequence[bool], parameters: Any) -> Step:
+    return strings.concatenate
+
+
+def _cast(call: Call, flags: Sequence[bool], parameters: Any) -> Step:
+    kind = call.type
+    if not call.arguments[0].type.is_string:
+        return casts.texts
+    return (lambda column: column) if kind.is_string else lambda column: casts.read(column, kind)
+
+
+STRING_STEPS: dict[str, Maker] = {
+    "equal": _comparison(pc.equal),
+    "not_equal": _comparison(pc.not_equal),
+    "less": _comparison(pc.less),
+    "less_equal": _comparison(pc.less_equal),
+    "greater": _comparison(pc.greater),
+    "greater_equal": _comparison(pc.greater_equal),
+    "str_lower": _to_strings(strings.lower),
+    "str_upper": _to_strings(strings.upper),
+    "str_strip": _to_strings(strings.strip),
+    "str_split": _to_strings(strings.split),
+    "str_replace": _to_strings(strings.replace),
+    "str_contains": _to_numbers(strings.contains, False),
+    "str_length": _to_numbers(strings.length, np.int64(0)),
+    "str_concatenate": _concatenation,
+    "cast": _cast,
+    "hash": lambda call, flags, given: lambda column: bucketed(hash_strings(column), **given),
 }
-
-
-def reads_strings(call: Call) -> bool:
-    """Whether a function has a string among its arguments."""
-    return any(getattr(a.any_type, "is_string", False) for a in call.arguments)
-
-
-def string_step(call: Call) -> Callable[..., Any]:
-    """A comparison of strings to bool[rows], or a choice between strings."""
-    if call.function.name == "where":
-        return _choose
-    compare = _COMPARISONS[call.function.name]
-
-    def step(left: Any, right: Any) -> Any:
-        result = pc.fill_null(compare(left, right), False)
-        return result.to_numpy(zero_copy_only=False)
-
-    return step
-
-
-def _choose(condition: Any, left: Any, right: Any) -> Any:
-    if not isinstance(condition, np.ndarray) or condition.ndim == 0:
-        count = max(len(x) for x in (left, right) if isinstance(x, pa.Array))
-        condition = np.full(count, bool(condition))
-    return pc.if_else(pa.array(condition), left, right).cast(pa.string())

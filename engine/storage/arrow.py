@@ -9,133 +9,55 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scalops.algebra.dtypes import STRING, ArrayType
-from scalops.algebra.errors import DataError, SchemaError
+from scalops.algebra.dtypes import ArrayType, ListType, SparseType
+from scalops.algebra.errors import DataError
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Array, Block, ColumnData
+from scalops.engine.columns import SparseColumn, arrow_type
+from scalops.engine.storage.arrow_nested import (
+    lists_to_arrow,
+    plain_lists,
+    sparse_to_arrow,
+    to_sparse,
+)
+from scalops.engine.storage.arrow_types import (
+    schema_from_arrow,
+    schema_to_arrow,
+    tensor_axes,
+    type_from_arrow,
+    type_to_arrow,
+)
 
-_UTC = frozenset({"utc", "etc/utc", "z", "+00:00", "etc/universal", "universal", "zulu"})
-_NUMBERS = {
-    pa.bool_(): "bool",
-    pa.float16(): "float16",
-    pa.float32(): "float32",
-    pa.float64(): "float64",
-    **{
-        getattr(pa, name)(): name
-        for bits in (8, 16, 32, 64)
-        for name in (f"int{bits}", f"uint{bits}")
-    },
-}
-
-
-def type_from_arrow(kind: pa.DataType) -> ArrayType | None:
-    """Our type of an Arrow type; None where there is none yet.
-
-    A timestamp in UTC loses its zone, one in another zone has no type here.
-    """
-    if kind in _NUMBERS:
-        return ArrayType(_NUMBERS[kind])
-    if _is_string(kind) or (pa.types.is_dictionary(kind) and _is_string(kind.value_type)):
-        return ArrayType(STRING)
-    if pa.types.is_timestamp(kind):
-        utc = kind.tz is None or kind.tz.lower() in _UTC
-        return ArrayType(f"timestamp[{kind.unit}]") if utc else None
-    if pa.types.is_duration(kind):
-        return ArrayType(f"duration[{kind.unit}]")
-    if pa.types.is_fixed_size_list(kind):
-        return _array_of(kind.value_type, (kind.list_size,))
-    if isinstance(kind, pa.FixedShapeTensorType):
-        return _array_of(kind.value_type, tuple(kind.shape[axis] for axis in _axes(kind)))
-    return None
-
-
-def _array_of(value_type: pa.DataType, shape: tuple[int, ...]) -> ArrayType | None:
-    item = type_from_arrow(value_type)
-    if item is None or item.is_string:
-        return None
-    return item.with_shape(*shape, *item.shape)
-
-
-def _is_string(kind: pa.DataType) -> bool:
-    types = pa.types
-    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
-
-
-def _axes(kind: Any) -> list[int]:
-    """A tensor's physical axes in logical order."""
-    return list(kind.permutation or range(len(kind.shape)))
-
-
-def schema_from_arrow(schema: pa.Schema, where: str) -> Schema:
-    """The columns of an Arrow schema.
-
-    Raises: SchemaError for a type that no column may have yet, or a name that occurs twice;
-    `where` says what has the schema.
-    """
-    fields: dict[str, ArrayType] = {}
-    for field in schema:
-        kind = type_from_arrow(field.type)
-        if kind is None:
-            raise SchemaError(
-                f"{where}: column {field.name!r} has the Arrow type {field.type}, "
-                "which is not supported yet",
-                hint=_way_out(field.type),
-            )
-        if field.name in fields:
-            raise SchemaError(f"{where} has two columns {field.name!r}", hint="rename one")
-        fields[field.name] = kind
-    return Schema(tuple(fields.items()))
-
-
-def _way_out(kind: pa.DataType) -> str:
-    types = pa.types
-    if types.is_decimal(kind):
-        return "cast it to float64"
-    if types.is_date(kind) or types.is_timestamp(kind):
-        return "cast it to a timestamp without zone"
-    if types.is_null(kind):
-        return "it holds nulls only: give it a type"
-    if types.is_list(kind) or types.is_large_list(kind):
-        return "lists of one length can be cast to a fixed-size list of numbers"
-    if types.is_struct(kind):
-        return "flatten it to one column per field"
-    if types.is_binary(kind) or types.is_large_binary(kind):
-        return "cast it to string"
-    return "leave it out with columns=, or cast it"
-
-
-def type_to_arrow(kind: ArrayType) -> pa.DataType:
-    """The Arrow type of a column: vectors are fixed-size lists, higher ranks tensors."""
-    item = pa.string() if kind.is_string else pa.from_numpy_dtype(kind.numpy)
-    if not kind.shape:
-        return item
-    if kind.is_string:
-        raise SchemaError(f"a column of {kind} is not supported yet", hint="use one column each")
-    if len(kind.shape) == 1:
-        return pa.list_(item, kind.shape[0])
-    return pa.fixed_shape_tensor(item, kind.shape)
-
-
-def schema_to_arrow(schema: Schema) -> pa.Schema:
-    """The Arrow schema of a table with these columns."""
-    return pa.schema([pa.field(name, type_to_arrow(kind)) for name, kind in schema])
+__all__ = [
+    "block_of",
+    "block_to_batch",
+    "schema_from_arrow",
+    "schema_to_arrow",
+    "to_arrow",
+    "to_column",
+    "type_from_arrow",
+    "type_to_arrow",
+]
 
 
 def to_column(
     data: pa.Array | pa.ChunkedArray | Sequence[pa.Array], kind: ArrayType, where: str
 ) -> tuple[ColumnData, Array | None]:
-    """Values of a column, an array [rows, *shape] or Arrow strings, and valid bool[rows] or None.
+    """A block's column (see `columns.py`) and valid bool[rows] or None.
 
     Shares memory where one chunk without nulls allows it (never for bools, which Arrow packs).
-    At a null the value is 0; a string array keeps its nulls. Chunks may differ in encoding.
+    At a null the value is 0; strings and lists keep their nulls. Chunks may differ in encoding.
 
-    Raises: DataError for a null in a column of fixed-shape arrays; `where` names the column.
+    Raises: DataError for a null in a column of fixed-shape arrays or of sparse vectors; `where`
+    names the column.
     """
     chunks = [data] if isinstance(data, pa.Array) else getattr(data, "chunks", data)
-    if kind.is_string:
-        return _strings(chunks, where)
+    if isinstance(kind, SparseType):
+        return to_sparse(chunks, kind, where), None
+    if kind.is_arrow:
+        return _joined([_plain(chunk, kind, where) for chunk in chunks], kind, where)
     parts = [_values(chunk, kind, where) for chunk in chunks]
-    masks = [_mask(chunk) if chunk.null_count else None for chunk in chunks]
+    masks = [_mask(chunk) if _has_null(chunk) else None for chunk in chunks]
     valid: Array | None = None
     if any(mask is not None for mask in masks):
         whole = (
@@ -148,18 +70,29 @@ def to_column(
     return np.concatenate([np.empty((0, *kind.shape), kind.numpy), *parts]), valid
 
 
-def _strings(chunks: Sequence[pa.Array], where: str) -> tuple[pa.Array, Array | None]:
+def _plain(chunk: pa.Array, kind: ArrayType, where: str) -> pa.Array:
+    if isinstance(kind, ListType):
+        return plain_lists(chunk, kind, where, to_column)
     try:
-        parts = [_plain_string(chunk) for chunk in chunks]
-        whole = (
-            parts[0] if len(parts) == 1 else pa.concat_arrays([pa.array([], pa.string()), *parts])
-        )
+        return _plain_string(chunk)
     except pa.ArrowInvalid as error:
-        raise DataError(
-            f"{where} has more than 2 GiB of text in one block of records",
-            hint="split the texts into shorter records",
-        ) from error
+        raise _too_much_text(where) from error
+
+
+def _joined(parts: list[pa.Array], kind: ArrayType, where: str) -> tuple[pa.Array, Array | None]:
+    try:
+        empty = pa.array([], arrow_type(kind))
+        whole = parts[0] if len(parts) == 1 else pa.concat_arrays([empty, *parts])
+    except pa.ArrowInvalid as error:
+        raise _too_much_text(where) from error
     return whole, _mask(whole) if whole.null_count else None
+
+
+def _too_much_text(where: str) -> DataError:
+    return DataError(
+        f"{where} has more than 2 GiB of text in one block of records",
+        hint="split the texts into shorter records",
+    )
 
 
 def _plain_string(chunk: pa.Array) -> pa.Array:
@@ -168,14 +101,24 @@ def _plain_string(chunk: pa.Array) -> pa.Array:
     return chunk if chunk.type == pa.string() else chunk.cast(pa.string())
 
 
+def _has_null(chunk: pa.Array) -> bool:
+    if pa.types.is_dictionary(chunk.type):  # whose values may hold one too
+        return bool(chunk.null_count or chunk.dictionary.null_count)
+    return bool(chunk.null_count)
+
+
 def _mask(chunk: pa.Array) -> Array:
+    if pa.types.is_dictionary(chunk.type):
+        chunk = chunk.dictionary_decode()
     mask: Array = chunk.is_valid().to_numpy(zero_copy_only=False)
     return mask
 
 
 def _values(chunk: pa.Array, kind: ArrayType, where: str) -> Array:
+    if pa.types.is_dictionary(chunk.type):
+        chunk = chunk.dictionary_decode()
     if isinstance(chunk, pa.ExtensionArray):
-        axes = _axes(chunk.type)
+        axes = tensor_axes(chunk.type)
         stored = kind.with_shape(*(chunk.type.shape))
         values = _values(chunk.storage, stored, where)
         return values.transpose(0, *(axis + 1 for axis in axes))
@@ -205,6 +148,8 @@ def _scalars(chunk: pa.Array, dtype: np.dtype[Any]) -> Array:
         plain = pc.fill_null(chunk, False) if chunk.null_count else chunk
         bools: Array = plain.to_numpy(zero_copy_only=False)
         return bools
+    if dtype.kind == "M" and chunk.type.unit != np.datetime_data(dtype)[0]:
+        chunk = chunk.cast(pa.timestamp(np.datetime_data(dtype)[0]))  # Parquet has no seconds
     # The buffer itself: to_numpy would turn integers with nulls into floats.
     whole = np.frombuffer(chunk.buffers()[1], dtype, chunk.offset + len(chunk))
     values: Array = whole[chunk.offset :]
@@ -215,11 +160,14 @@ def _scalars(chunk: pa.Array, dtype: np.dtype[Any]) -> Array:
 
 def to_arrow(values: ColumnData, valid: Array | None, kind: ArrayType) -> pa.Array:
     """The Arrow array of a column; null where `valid` is false, and for NaT scalars."""
+    if isinstance(values, SparseColumn):
+        return sparse_to_arrow(values, valid)
     target = type_to_arrow(kind)
-    if kind.is_string:
-        strings = values if isinstance(values, pa.Array) else pa.array(values, pa.string())
-        strings = _plain_string(strings)
-        return strings if valid is None else pc.if_else(pa.array(valid), strings, None)
+    if kind.is_arrow:
+        made = values if isinstance(values, pa.Array) else pa.array(values, arrow_type(kind))
+        if valid is not None:
+            made = pc.if_else(pa.array(valid), made, pa.scalar(None, made.type))
+        return lists_to_arrow(made, kind) if isinstance(kind, ListType) else _plain_string(made)
     array = np.asarray(values, kind.numpy)
     if not kind.shape:
         return pa.array(array, target, mask=None if valid is None else ~valid)

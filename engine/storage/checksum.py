@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from scalops.algebra.dtypes import ArrayType
 from scalops.engine.blocks import Array
+from scalops.engine.columns import SparseColumn
 from scalops.engine.storage.arrow import to_column
 
 SAMPLED_ELEMENTS = 4_096
@@ -17,15 +18,19 @@ SAMPLED_RECORDS = 256
 SAMPLED_TEXT_BYTES = 65_536
 
 
-def checksum(column: Array | pa.ChunkedArray, kind: ArrayType) -> str:
+def checksum(column: Array | pa.ChunkedArray | SparseColumn, kind: ArrayType) -> str:
     """A digest of at most 4,096 elements at fixed strides, the first and the last.
 
-    Of Arrow data at most 256 records. It depends on the contents alone, not on where they lie
-    in memory or in which process.
+    Of sparse vectors, as many stored ones with their places. Of Arrow data at most 256 records.
+    It depends on the contents alone, not on where they lie in memory or in which process.
     """
     state = hashlib.blake2b(digest_size=16)
     if isinstance(column, np.ndarray):
         state.update(_sample(column).tobytes())
+        return state.hexdigest()
+    if isinstance(column, SparseColumn):
+        for part in (column.indptr, column.indices, column.values):
+            state.update(_sample(part).tobytes())
         return state.hexdigest()
     values, valid = to_column(_sampled_records(column, kind), kind, "a column")
     if isinstance(values, np.ndarray):
@@ -61,7 +66,7 @@ def _sampled_records(column: pa.ChunkedArray, kind: ArrayType) -> list[pa.Array]
     """Records at fixed strides and the last, chunk by chunk: `take` on all would copy all."""
     rows = len(column)
     wanted = min(SAMPLED_RECORDS, SAMPLED_ELEMENTS // max(1, kind.size))
-    if kind.is_string:
+    if kind.is_arrow:
         wanted = min(wanted, SAMPLED_TEXT_BYTES * rows // max(1, column.nbytes))
     step = max(1, -(-rows // max(1, wanted - 1)))
     places = np.append(np.arange(0, rows, step), rows - 1)

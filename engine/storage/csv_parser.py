@@ -1,7 +1,8 @@
-"""Text to Arrow columns, and the line, column and value at fault when that fails."""
+"""Delimited text to columns, and what is wrong with a line that cannot be read."""
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +10,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from scalops.algebra.errors import DataError
-from scalops.engine.storage.csv_lines import encoding_hint, line_number
+from scalops.algebra.schema import Schema
+from scalops.engine.blocks import Block
+from scalops.engine.storage.arrow import block_of, to_column
+from scalops.engine.storage.bad_records import Unreadable
 from scalops.engine.storage.files import File
+from scalops.engine.storage.lines import encoding_hint
 
 # Null is not NaN: "nan" is a number.
 _NULLS = [t for t in pacsv.ConvertOptions().null_values if "nan" not in t.lower()]
@@ -28,38 +32,74 @@ _VALUE = re.compile(r"(?:invalid value|in) '(?P<value>.*)'", re.DOTALL)
 
 @dataclass(frozen=True)
 class CsvParser:
-    """Parses whole lines of a file whose columns are `names`; `types` of some may be missing."""
+    """`names`: the columns of each file; before they are inferred, `types` of some are missing."""
 
-    file: File
-    names: tuple[str, ...]
+    files: tuple[File, ...]
+    names: tuple[tuple[str, ...], ...]
     delimiter: str
     types: Mapping[str, pa.DataType]
+    schema: Schema
 
-    def parse(self, data: bytes, begin: int, columns: tuple[str, ...] | None) -> pa.Table:
-        """The columns, all if None, of the lines that begin at byte `begin` of the file.
+    def parse(self, file: int, data: bytes, columns: tuple[str, ...]) -> Block:
+        """The columns of all lines. Raises: Unreadable."""
+        # Rows are counted by a column, and any will do.
+        table = self.table(file, data, columns or self.names[file][:1])
+        path = self.files[file].path
+        found = {
+            name: to_column(table.column(name), self.schema[name], f"column {name!r} of {path}")
+            for name in columns
+        }
+        return block_of(found, table.num_rows)
 
-        Raises: DataError with the line of the first record that does not fit.
+    def rescue(self, file: int, line: bytes, columns: tuple[str, ...]) -> Block:
+        """Fields count from the left: missing ones are null, surplus ones are left out."""
+        names = self._present(file, line)
+        found = {name: pa.nulls(1, self.types[name]) for name in columns}
+        found.update(self._readable(names, line, tuple(n for n in columns if n in names)))
+        return block_of({n: to_column(a, self.schema[n], n) for n, a in found.items()}, 1)
+
+    def lines(self, data: bytes) -> list[bytes]:
+        """Lines end at "\\n", "\\r\\n" or "\\r"; empty ones are no records."""
+        return data.splitlines(keepends=True)
+
+    def table(
+        self, file: int, data: bytes, columns: tuple[str, ...] | None, tolerant: bool = False
+    ) -> pa.Table:
+        """The columns, all if None; a `tolerant` one lacks the lines of another number of fields.
+
+        Raises: Unreadable.
         """
+        names = self.names[file]
         if not data.strip(b"\r\n"):
-            kinds = {name: self.types.get(name, pa.null()) for name in columns or self.names}
+            kinds = {name: self.types.get(name, pa.null()) for name in columns or names}
             return pa.schema(list(kinds.items())).empty_table()
         try:
-            table = self._parsed(data, columns)
+            table = self._parsed(names, data, columns, tolerant)
         except (pa.ArrowException, OverflowError, UnicodeDecodeError) as error:
-            raise self._diagnosis(data, begin, columns, error) from error
-        if b'"' in data and table.num_rows != _lines(data):
-            raise self._broken_line(data, begin)
+            raise self._explained(file, str(error)) from error
+        if b'"' in data and not tolerant:
+            count = _lines(data)
+            if table.num_rows != count or (count == 1 and self._leaves_quote_open(data)):
+                raise Unreadable(
+                    ": a quoted value goes on in the next line, which is not supported yet",
+                    "check the quotes of this line, or replace the line breaks in the texts",
+                )
         return table
 
-    def _parsed(self, data: bytes, columns: tuple[str, ...] | None) -> pa.Table:
+    def _parsed(
+        self,
+        names: tuple[str, ...],
+        data: bytes,
+        columns: tuple[str, ...] | None,
+        tolerant: bool = False,
+    ) -> pa.Table:
         if len(data) > _MOST_BYTES:
             raise OverflowError("a line or range of more than 2 GiB")
+        skip = {"invalid_row_handler": lambda row: "skip"} if tolerant else {}
         return pacsv.read_csv(
             pa.BufferReader(data),
-            pacsv.ReadOptions(
-                column_names=self.names, use_threads=False, block_size=max(1, len(data))
-            ),
-            pacsv.ParseOptions(delimiter=self.delimiter),
+            pacsv.ReadOptions(column_names=names, use_threads=False, block_size=max(1, len(data))),
+            pacsv.ParseOptions(delimiter=self.delimiter, **skip),
             pacsv.ConvertOptions(
                 column_types=dict(self.types),
                 include_columns=columns,
@@ -68,62 +108,59 @@ class CsvParser:
             ),
         )
 
-    def _diagnosis(
-        self, data: bytes, begin: int, columns: tuple[str, ...] | None, error: Exception
-    ) -> DataError:
-        """What is wrong with the first line at fault."""
-        lines = data.splitlines(keepends=True)
-        low, high = 0, len(lines)
-        while high - low > 1:
-            middle = (low + high) // 2
-            try:
-                self._parsed(b"".join(lines[low:middle]), columns)
-                low = middle
-            except (pa.ArrowException, OverflowError, UnicodeDecodeError) as found:
-                high, error = middle, found
+    def _present(self, file: int, line: bytes) -> tuple[str, ...]:
+        """The columns that a line has fields for, and names for those beyond."""
+        if self._leaves_quote_open(line):
+            return ()
         try:
-            self._parsed(lines[low], columns)
-        except (pa.ArrowException, OverflowError, UnicodeDecodeError) as found:
-            error = found
-        number = line_number(self.file, begin + sum(map(len, lines[:low])))
-        return self._explained(f"{self.file.path}:{number}", str(error))
+            text = line.decode("latin-1").rstrip("\r\n")
+            count = len(next(csv.reader([text], delimiter=self.delimiter)))
+        except csv.Error:  # a field of more than 128 KiB
+            return ()
+        names = self.names[file]
+        return (*names[:count], *(f"\0{i}" for i in range(count - len(names))))
 
-    def _explained(self, where: str, message: str) -> DataError:
+    def _readable(
+        self, names: tuple[str, ...], line: bytes, columns: tuple[str, ...]
+    ) -> dict[str, pa.ChunkedArray]:
+        """Those of the columns whose field fits, found by halving."""
+        if not columns:
+            return {}
+        try:
+            table = self._parsed(names, line, columns)
+        except (pa.ArrowException, OverflowError, UnicodeDecodeError):
+            middle = len(columns) // 2
+            if middle == 0:
+                return {}
+            left = self._readable(names, line, columns[:middle])
+            return {**left, **self._readable(names, line, columns[middle:])}
+        return {name: table.column(name) for name in columns} if table.num_rows == 1 else {}
+
+    def _leaves_quote_open(self, line: bytes) -> bool:
+        opening = (b'"', self.delimiter.encode() + b'"')
+        return line.count(b'"') % 2 == 1 and (line.startswith(opening[0]) or opening[1] in line)
+
+    def _explained(self, file: int, message: str) -> Unreadable:
         fields = _BAD_FIELDS.search(message)
         if fields is not None:
             found, expected = int(fields["found"]), int(fields["expected"])
-            return DataError(
-                f"{where} has {found} field{'s' * (found != 1)}, expected {expected}",
-                hint=f"check the delimiter ({self.delimiter!r}) and the quotes of this line",
+            return Unreadable(
+                f" has {found} field{'s' * (found != 1)}, expected {expected}",
+                f"check the delimiter ({self.delimiter!r}) and the quotes of this line",
             )
         value = _BAD_VALUE.search(message)
         if value is None:
-            return DataError(f"{where} cannot be read as CSV: {message}")
-        name = self.names[int(value["column"])]
+            return Unreadable(f" cannot be read as CSV: {message}")
+        name = self.names[file][int(value["column"])]
         if "UTF8" in value["reason"]:
-            return DataError(
-                f"{where}: column {name!r} is not UTF-8 text", hint=encoding_hint(self.file)
-            )
+            hint = encoding_hint(self.files[file])
+            return Unreadable(f": column {name!r} is not UTF-8 text", hint)
         text = _VALUE.search(value["reason"])
         held = f"holds {text['value']!r}" if text is not None else value["reason"]
         wanted = _type_for("" if text is None else text["value"])
-        return DataError(
-            f"{where}: column {name!r} {held}, expected {_KINDS.get(value['kind'], value['kind'])}",
-            hint=f'correct the value or give column_types={{"{name}": "{wanted}"}}',
-        )
-
-    def _broken_line(self, data: bytes, begin: int) -> DataError:
-        """Of the lines that open a quote and do not close it, the first."""
-        opening = (b'"', self.delimiter.encode() + b'"')
-        position = begin
-        for line in data.splitlines(keepends=True):
-            if line.count(b'"') % 2 and (line.startswith(opening[0]) or opening[1] in line):
-                break
-            position += len(line)
-        return DataError(
-            f"{self.file.path}:{line_number(self.file, position)}: a quoted value goes on in the "
-            "next line, which is not supported yet",
-            hint="check the quotes of this line, or replace the line breaks in the texts",
+        return Unreadable(
+            f": column {name!r} {held}, expected {_KINDS.get(value['kind'], value['kind'])}",
+            f'correct the value or give column_types={{"{name}": "{wanted}"}}',
         )
 
 

@@ -1,21 +1,22 @@
 """Tables in files: one source for all formats, which differ in what reads the bytes.
 
-A new format is a class that fulfils `FileFormat`, a reader function and an entry in READERS.
+A new format is a class that fulfils `FileFormat`, a function and an entry in `readers.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 from scalops.algebra.errors import SchemaError
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Block, block_rows, concatenate
 from scalops.engine.storage.files import File, Paths, find_files
 from scalops.engine.storage.partitions import Partition
+from scalops.engine.storage.text_contents import TextContents
 
 
 class FileContents(Protocol):
@@ -57,8 +58,14 @@ class FileFormat(Protocol):
     @property
     def suffixes(self) -> tuple[str, ...]: ...
 
-    def inspect(self, files: tuple[File, ...]) -> FileContents:
-        """Read heads or footers. Raises: DataError and SchemaError, naming the file."""
+    def inspect(
+        self, files: tuple[File, ...], columns: Sequence[str] | None = None
+    ) -> FileContents:
+        """Read heads or footers. Of `columns`, where given, others may have types that no column
+        may have: they are left out.
+
+        Raises: DataError and SchemaError, naming the file.
+        """
         ...
 
 
@@ -82,7 +89,7 @@ class FileSource:
         together and for columns that are not there, PlanError for other than local files.
         """
         files, title = find_files(paths, format.suffixes)
-        contents = format.inspect(files)
+        contents = format.inspect(files, columns)
         if columns is None:
             return cls(format, files, title, contents)
         if isinstance(columns, str):
@@ -162,6 +169,16 @@ class FileSource:
                     return concatenate(blocks, schema)
         return concatenate(blocks, schema)
 
+    def forget_bad_records(self) -> None:
+        """A run begins: what was passed over before counts no more."""
+        if isinstance(self.contents, TextContents):
+            self.contents.bad.clear()
+
+    def bad_records(self) -> str | None:
+        """What was passed over since, for a warning; None if nothing was."""
+        text = self.contents.bad_records() if isinstance(self.contents, TextContents) else None
+        return None if text is None else f"{self.title}: {text}"
+
     def check_unchanged(self) -> None:
         """Raise DataError, naming the file, if one is gone or changed in size or time."""
         for file in self.files:
@@ -170,36 +187,3 @@ class FileSource:
 
 def _digest(*parts: object) -> str:
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
-
-
-def read_parquet(path: Paths, columns: Sequence[str] | None = None) -> FileSource:
-    """Parquet files: a path, a list of paths, a pattern or a folder."""
-    from scalops.engine.storage.parquet_format import ParquetFormat
-
-    return FileSource.open(ParquetFormat(), path, columns)
-
-
-def read_csv(
-    path: Paths,
-    column_names: Sequence[str] | None = None,
-    delimiter: str = ",",
-    has_header: bool | None = None,
-    column_types: Mapping[str, str] | None = None,
-    columns: Sequence[str] | None = None,
-) -> FileSource:
-    """Delimited text in UTF-8: a path, a list of paths, a pattern or a folder.
-
-    By default the first line is a header unless `column_names` are given; with neither the
-    columns are called f0, f1, .... Types are found in the first MiB, `column_types` overrules
-    them ({"f0": "float64"}). An empty field is null in a column of numbers, "" in one of strings.
-    """
-    from scalops.engine.storage.csv_format import CsvFormat
-
-    form = CsvFormat.of_options(column_names, delimiter, has_header, column_types)
-    return FileSource.open(form, path, columns)
-
-
-READERS: Mapping[str, Callable[..., Any]] = {
-    ".csv": read_csv,
-    ".parquet": read_parquet,
-}

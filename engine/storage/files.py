@@ -6,6 +6,7 @@ import glob
 import os
 import re
 import stat
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
-from scalops.algebra.errors import DataError, PlanError
+from scalops.algebra.errors import DataError, PlanError, SchemaError
+from scalops.algebra.schema import Schema
 
 PathLike = str | os.PathLike[str]
 Paths = PathLike | Sequence[PathLike]
@@ -68,7 +70,7 @@ def reading(path: str, form: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except (pa.ArrowException, OSError, UnicodeError, OverflowError) as error:
+    except (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeError, OverflowError) as error:
         raise DataError(f"{path} {_what_is_wrong(error, form)}") from error
 
 
@@ -102,7 +104,7 @@ def find_files(paths: Paths, suffixes: tuple[str, ...]) -> tuple[tuple[File, ...
         raise PlanError("an empty list of paths: no file to read")
     found: list[str] = []
     for path in given:
-        found += _expand(_local(path), suffixes)
+        found += _expand(local_path(path), suffixes)
     title = _title(given, found)
     return tuple(File.at(os.path.abspath(path)) for path in found), title
 
@@ -112,8 +114,8 @@ def _title(given: list[object], found: list[str]) -> str:
     return first if len(given) == 1 else f"{first} and {len(given) - 1} more"
 
 
-def _local(path: object) -> str:
-    """A path of this machine's file system."""
+def local_path(path: object, doing: str = "reading from") -> str:
+    """A path of this machine's file system. Raises: PlanError for any other."""
     if not isinstance(path, (str, os.PathLike)):
         raise PlanError(f"a path is a string or a Path, found {path!r}")
     text = os.fspath(path)
@@ -124,8 +126,8 @@ def _local(path: object) -> str:
     parts = urlsplit(text)
     if parts.scheme.lower() != "file" or parts.netloc not in ("", "localhost"):
         raise PlanError(
-            f"{text}: reading from {parts.scheme}:// is not supported yet",
-            hint="copy the file to a local folder",
+            f"{text}: {doing} {parts.scheme}:// is not supported yet",
+            hint="use a local folder, and copy",
         )
     return unquote(parts.path)
 
@@ -188,3 +190,17 @@ def _in_folder(folder: str, suffixes: tuple[str, ...]) -> list[str]:
             if name.lower().endswith(suffixes) and not name.startswith((".", "_"))
         ]
     return [os.path.join(folder, *parts) for parts in sorted(found)]
+
+
+def other_columns(first: File, expected: Schema, file: File, found: Schema) -> SchemaError:
+    """The error of a file that has other columns than the first one."""
+    lines = [
+        f"{name!r} is {found.types.get(name, 'missing')} instead of "
+        f"{expected.types.get(name, 'missing')}"
+        for name in dict.fromkeys((*expected.names, *found.names))
+        if expected.types.get(name) != found.types.get(name)
+    ]
+    return SchemaError(
+        f"{file.path} has other columns than {first.path}: {', '.join(lines)}",
+        hint="read files of one schema together",
+    )

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from scalops.algebra.errors import DataError, SchemaError
+from scalops.algebra.errors import DataError
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Block, partition_bounds
-from scalops.engine.storage.arrow import block_of, schema_from_arrow, to_column
-from scalops.engine.storage.files import File, reading
+from scalops.engine.storage.arrow import (
+    block_of,
+    schema_from_arrow,
+    to_column,
+    type_from_arrow,
+)
+from scalops.engine.storage.files import File, other_columns, reading
 from scalops.engine.storage.parquet_cursor import CursorPool, RowGroup, opened
 from scalops.engine.storage.partitions import Partition, pieces
 
@@ -30,7 +36,9 @@ class ParquetFormat:
     name: ClassVar[str] = "parquet"
     suffixes: ClassVar[tuple[str, ...]] = (".parquet", ".pq")
 
-    def inspect(self, files: tuple[File, ...]) -> ParquetContents:
+    def inspect(
+        self, files: tuple[File, ...], columns: Sequence[str] | None = None
+    ) -> ParquetContents:
         """Read every footer. All files have the first one's columns, in any order."""
         digest = hashlib.blake2b(digest_size=16)
         groups: list[RowGroup] = []
@@ -39,13 +47,13 @@ class ParquetFormat:
         for file in files:
             digest.update(_footer(file))
             with opened(file) as parquet, reading(file.path, "Parquet"):
-                metadata, own = parquet.metadata, parquet.schema_arrow
+                metadata, own = parquet.metadata, _as_written(parquet)
                 rows = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
-            found = schema_from_arrow(own, file.path)
+            found = schema_from_arrow(own, file.path, columns)
             if schema is None:
                 schema = found
             elif schema.types != found.types:
-                raise _difference(files[0], schema, file, found)
+                raise other_columns(files[0], schema, file, found)
             start = offsets[-1]
             for index, count in enumerate(rows):
                 groups.append(RowGroup(file, index, start, start + count))
@@ -121,6 +129,22 @@ class ParquetContents:
         return block_of(found, stop - start)
 
 
+def _as_written(parquet: Any) -> pa.Schema:
+    """The schema, with seconds where the writer had them: Parquet itself has milliseconds."""
+    stored, coded = parquet.schema_arrow, (parquet.metadata.metadata or {}).get(b"ARROW:schema")
+    if coded is None or not any("timestamp[ms]" in str(field.type) for field in stored):
+        return stored
+    written = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(coded)))
+    if written.names != stored.names:
+        return stored
+    fields = []
+    for now, before in zip(stored, written, strict=True):
+        seconds, found = type_from_arrow(before.type), type_from_arrow(now.type)
+        same = str(seconds).replace("timestamp[s]", "timestamp[ms]") == str(found)
+        fields.append(now.with_type(before.type) if same and seconds != found else now)
+    return pa.schema(fields, stored.metadata)
+
+
 def _footer(file: File) -> bytes:
     """The footer as it stands in the file: schema, row groups, sizes and statistics."""
     with reading(file.path, "Parquet"), open(file.path, "rb") as stream:
@@ -144,17 +168,3 @@ def _footer(file: File) -> bytes:
         length = int.from_bytes(trailer[:4], "little")
         stream.seek(max(0, file.size - _TRAILER_BYTES - length))
         return stream.read(length)
-
-
-def _difference(first: File, expected: Schema, file: File, found: Schema) -> SchemaError:
-    """What the columns of a file are, and what those of the first file."""
-    lines = [
-        f"{name!r} is {found.types.get(name, 'missing')} instead of "
-        f"{expected.types.get(name, 'missing')}"
-        for name in dict.fromkeys((*expected.names, *found.names))
-        if expected.types.get(name) != found.types.get(name)
-    ]
-    return SchemaError(
-        f"{file.path} has other columns than {first.path}: {', '.join(lines)}",
-        hint="read files of one schema together",
-    )

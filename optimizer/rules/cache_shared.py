@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from scalops.algebra import operators as op
-from scalops.algebra.expressions import Expression, opaque_calls
-from scalops.algebra.tree import Node, find, transform, walk, with_children
+from scalops.algebra.expressions import Expression, Opaque
+from scalops.algebra.tree import Node, transform, walk, with_children
 from scalops.optimizer.invariance import free_tokens, is_table
 
 
@@ -67,8 +67,21 @@ def _passes(found: list[op.Operator], readers: _Readers) -> int:
 
 def _is_dear(table: op.Operator) -> bool:
     """Whether making the records again costs more than reading them from memory."""
-    files = any(not scan.source.in_memory for scan in find((table,), op.Scan))
-    return files or bool(opaque_calls([table]))
+    made = _made_again(table)
+    files = any(isinstance(n, op.Scan) and not n.source.in_memory for n in made)
+    return files or any(isinstance(n, Opaque | op.MapBatches) for n in made)
+
+
+def _made_again(table: op.Operator) -> list[Node]:
+    """What making the records again would do: nothing below what the user keeps."""
+    found: dict[Node, None] = {}
+    waiting: list[Node] = [table]
+    while waiting:
+        node = waiting.pop()
+        if node not in found and not (isinstance(node, op.Cache) and node.key):
+            found[node] = None
+            waiting.extend(node.children)
+    return list(found)
 
 
 def _reading(job: op.Job, table: op.Operator, cached: op.Cache) -> op.Job:

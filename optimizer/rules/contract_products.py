@@ -30,6 +30,9 @@ def contract_products(node: Node) -> Node | None:
     meets a small one give another result). Floating point only, and only where the vector
     already has the sum's type; factors that met the vector one after the other meet each other
     in that type, so that no narrow integer overflows that did not before.
+
+    Of sparse vectors likewise: Σ dense(x) -> Σ x, and outer(u, x) is contracted even where u is
+    the same for all records, since its matrices would be dense.
     """
     if not isinstance(node, op.Aggregate):
         return None
@@ -46,6 +49,10 @@ def _contracted(fold: Fold) -> Fold | None:
     if not argument.type.shape or argument.type.name not in _FLOATS:
         return None
     scale, vector = _factor(argument, argument.type.name)
+    if isinstance(vector, Call) and vector.function.name == "dense":
+        (vector,) = vector.arguments
+    if scale is None and vector is not None and vector.type.is_sparse and vector != argument:
+        return replace(fold, arguments=(vector,))
     if vector is None or vector.type.name != argument.type.name:
         return None
     if not columns([vector]) or vector.type.shape != argument.type.shape:
@@ -53,11 +60,14 @@ def _contracted(fold: Fold) -> Fold | None:
     scaled, outer = _FORMS[fold.kind]
     if isinstance(vector, Call) and vector.function.name == "outer":
         left, right = vector.arguments
-        if not (columns([left]) and columns([right])):
+        sparse = left.type.is_sparse or right.type.is_sparse
+        if not sparse and not (columns([left]) and columns([right])):
             return None
-        if scale is not None:
+        if scale is not None and left.type.is_sparse:
+            right = call(function("multiply"), scale, right)
+        elif scale is not None:
             left = call(function("multiply"), scale, left)
-        if left.type.name != right.type.name:
+        if left.type.name != right.type.name and not sparse:
             return None
         if len(left.type.shape) != 1 or len(right.type.shape) != 1:
             return None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.errors import DataError
 from scalops.algebra.expressions import Call, Constant, constant
+from scalops.algebra.sparse import SparseVector
 from scalops.algebra.tree import Node
 
 _LARGEST_BYTES = 1 << 16
@@ -22,17 +24,23 @@ def fold_constants(node: Node) -> Node | None:
         return None
     values = [a.value for a in node.arguments if isinstance(a, Constant)]
     kind = node.any_type
-    if len(values) != len(node.arguments) or not isinstance(kind, ArrayType) or kind.is_string:
+    if len(values) != len(node.arguments) or not isinstance(kind, ArrayType) or kind.is_arrow:
         return None
-    if kind.bytes > max(_LARGEST_BYTES, *(np.asarray(v).nbytes for v in values)):
+    if kind.bytes > max(_LARGEST_BYTES, *(_bytes(v) for v in values)):
         return None
     try:
         with np.errstate(all="ignore"):
             value = node.function.evaluate(*values, **dict(node.parameters))
-    except (ArithmeticError, LookupError, ValueError, np.linalg.LinAlgError):
+    except (ArithmeticError, LookupError, ValueError, np.linalg.LinAlgError, DataError):
         return None
     if kind.weak and kind.shape:
         return None
     if kind.weak:
         return Constant(kind.python(value), location=node.location)
+    if kind.is_sparse:
+        return constant(value)
     return constant(np.asarray(value, dtype=kind.numpy)[()])
+
+
+def _bytes(value: object) -> int:
+    return value.nbytes if isinstance(value, SparseVector) else np.asarray(value).nbytes

@@ -73,8 +73,8 @@ def _is_value(node: ex.Expression) -> bool:
 def _hoist_columns(loop: op.Loop, analysis: Invariance) -> op.Loop | None:
     for node in walk(*analysis.parts):
         if isinstance(node, (op.Aggregate, op.Project)) and isinstance(node.source, op.Cache):
-            if not analysis.varies(node):
-                continue
+            if not analysis.varies(node) or node.source.key:
+                continue  # the user's own cache holds what the user said
             made = _with_columns_below(node, node.source, analysis)
             if made is not None:
                 return _within(loop, {node: made})

@@ -13,6 +13,7 @@ from scalops.algebra.expressions import (
     columns,
     constant,
     in_record,
+    opaque_calls,
 )
 from scalops.algebra.folds import Fold
 from scalops.algebra.functions import function
@@ -21,6 +22,9 @@ from scalops.algebra.tree import Node, substitute
 
 def merge_maps(node: Node) -> Node | None:
     """Project(Project(T, a), b) -> Project(T, b∘a); Aggregate(Project(T, a), f) likewise.
+
+    And Expand(Project(T, a), bs) -> Expand(T, b∘a for each b), Project(Expand(T, as), b) ->
+    Expand(T, b∘a for each a) where b is not opaque.
 
     Sound because expressions are pure; what b reads twice is computed once, since the kernels
     share equal expressions.
@@ -31,7 +35,19 @@ def merge_maps(node: Node) -> Node | None:
             return replace(node, source=source, outputs=merged, origin=None)
         case op.Aggregate(source=op.Project(source=source, outputs=inner), folds=folds):
             return replace(node, source=source, folds=tuple(inline_fold(f, inner) for f in folds))
+        case op.Expand(source=op.Project(source=source, outputs=inner), records=records):
+            made = tuple(tuple((n, inline(e, inner)) for n, e in r) for r in records)
+            return replace(node, source=source, records=made, origin=None)
+        case op.Project(source=op.Expand(records=records) as expand, outputs=outputs):
+            if opaque_calls([e for _, e in outputs]):
+                return None  # one call per record in the plan, not one per record of the list
+            made = tuple(_strong(outputs, r) for r in records)
+            return replace(expand, records=made, bare=node.bare, origin=None)
     return None
+
+
+def _strong(outputs: tuple[op.Named, ...], inner: tuple[op.Named, ...]) -> tuple[op.Named, ...]:
+    return tuple((n, _as_column(inline(e, inner))) for n, e in outputs)
 
 
 def inline(expression: Expression, outputs: tuple[op.Named, ...]) -> Expression:

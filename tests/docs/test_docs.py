@@ -16,7 +16,7 @@ import scalops as so
 from scalops import not_yet
 from scalops.algebra import errors
 from scalops.optimizer.phases import PHASES
-from scalops.session import Options
+from scalops.options import Options
 from tests.docs.examples import blocks, run
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +29,7 @@ def test_examples_give_what_the_file_says(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SCALOPS_PROCESSES", raising=False)  # the defaults are what is described
     text = path.read_text(encoding="utf-8")
     with so.session():
         found = run(text, path.name)

@@ -19,7 +19,7 @@ from scalops.algebra.dtypes import FLOAT64, INT64
 from scalops.algebra.errors import DataError, ExecutionError, OutOfMemoryError, ScalopsError
 from scalops.algebra.folds import Fold
 from scalops.engine import physical_plan as pp
-from scalops.engine.backends import Backend
+from scalops.engine.backends import Backend, StageFailure
 from scalops.engine.blocks import Block, block_rows
 from scalops.engine.reduction import leaf_count, leaf_ranges
 from scalops.engine.storage import MemorySource
@@ -110,6 +110,57 @@ class BackendContract:
         host.backend.start(physical((scan(source), folded(*folds))))
         host.backend.run_stage(0)
         assert host.backend.combine(0) == _composed(source)
+
+    def test_stages_over_one_base_share_a_pass_and_keep_their_bits(self, host: Host) -> None:
+        x = column(SOURCE, "x")
+        wide = pp.Compute(scan(SOURCE), (("h", calc("exp", x)), ("k", K)))
+        sinks: list[tuple[pp.PhysicalTable, pp.Sink]] = [
+            (scan(SOURCE), folded(Fold("s", "sum", (calc("sin", x),)), Fold("n", "count", ()))),
+            (wide, folded(Fold("m", "mean", (ex.Column("h", wide.schema["h"]),)))),
+            (below_limit(), folded(Fold("o", "sum_outer", (x, x)))),  # one leaf, for its size
+            (below_limit(), total("w")),
+        ]
+        host.backend.start(physical(*sinks, slots=[INT64]))
+        host.backend.bind({0: 1_234})
+        alone = []
+        for stage in range(4):
+            host.backend.run_stage(stage)
+            alone.append([np.asarray(v).tobytes() for v in host.backend.combine(stage)])
+        for stages in ((0, 1, 2, 3), (3, 1), (2,), (1, 2)):
+            host.backend.run_stages(stages)
+            for stage in stages:
+                found = [np.asarray(v).tobytes() for v in host.backend.combine(stage)]
+                assert found == alone[stage]
+
+    def test_stages_over_a_kept_table_share_a_pass(self, host: Host) -> None:
+        stored = pp.StoredTable(1, SOURCE.schema)
+        few = pp.Select(stored, calc("less", K, 10))
+        plan = physical((scan(SOURCE), pp.CacheTable(1)), (stored, total()), (few, total()))
+        host.backend.start(plan)
+        host.backend.load(0)
+        host.backend.run_stages((1, 2))
+        assert host.backend.combine(1) == (ROWS * (ROWS - 1) // 2,)
+        assert host.backend.combine(2) == (45,)
+
+    def test_failure_in_a_shared_pass_says_whose_it_is(self, host: Host) -> None:
+        # The last record's index is outside, in the last partition.
+        index = calc("take", ex.constant(np.arange(ROWS - 1.0)), K)
+        bad = pp.Compute(scan(SOURCE), (("v", index),))
+        nothing = pp.Select(scan(SOURCE), calc("less", K, 0))
+        least = folded(Fold("m", "minimum", (K,)))
+        for stages, at_fault, place in (
+            ((0, 1), 1, f"partition {len(SOURCE.partitions()) - 1}"),
+            ((2, 0), 2, "min over no records"),
+        ):
+            host.backend.start(
+                physical((scan(SOURCE), total()), (bad, total_of("v")), (nothing, least))
+            )
+            with pytest.raises(StageFailure) as caught:
+                host.backend.run_stages(stages)
+            assert caught.value.stage == at_fault
+            assert isinstance(caught.value.error, ExecutionError)
+            assert place in str(caught.value.error)
+            host.backend.stop()
 
     def test_fold_over_no_records(self, host: Host) -> None:
         folds = (Fold("n", "count", ()), Fold("s", "sum", (K,)), Fold("e", "is_empty", ()))
@@ -287,17 +338,18 @@ class BackendContract:
             host.backend.run_stage(0)
         assert f"partition {len(SOURCE.partitions()) - 1}" in str(caught.value)
 
-    @pytest.mark.parametrize("verb", ["run_stage", "load", "exchange", "fetch"])
+    @pytest.mark.parametrize("verb", ["run_stage", "run_stages", "load", "exchange", "fetch"])
     def test_cancelled_backend_runs_nothing_more(self, host: Host, verb: str) -> None:
         sink: pp.Sink = {
             "run_stage": total(),
+            "run_stages": total(),
             "load": pp.CacheTable(1),
             "exchange": pp.Exchange(1, pp.Properties(3, "range")),
             "fetch": pp.Gather(),
         }[verb]
         host.backend.start(physical((scan(SOURCE, "k"), sink)))
         host.backend.cancel()
-        arguments = (0, 0) if verb == "fetch" else (0,)
+        arguments = {"fetch": (0, 0), "run_stages": ((0,),)}.get(verb, (0,))
         with pytest.raises(KeyboardInterrupt):
             getattr(host.backend, verb)(*arguments)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from scalops.engine.embedded import hash_rows
+from scalops.engine.exchanges import hash_rows
 
 
 def hashed(*columns: Any, masks: Any = None) -> list[int]:

@@ -25,13 +25,13 @@ from scalops.algebra.errors import ExecutionError, UserFunctionError, WorkerLost
 from scalops.algebra.expressions import Captured
 from scalops.capture import capture
 from scalops.engine.arguments import Argument, Column, Uniform
-from scalops.engine.opaque import Text, bind, call_rows
+from scalops.engine.batches import call_over
+from scalops.engine.opaque import Text, bind
+from scalops.engine.packed import pack, unpack
 from scalops.engine.process_messages import (
     MAX_BYTES,
     Message,
-    decode,
     decode_results,
-    encode,
     receive,
     send,
     slots_of,
@@ -66,10 +66,7 @@ def in_this_process(
     kinds: list[ArrayType],
 ) -> list[Column]:
     """What a runner must give."""
-    made = call_rows(
-        function, bind(function, slots), [a.records(rows) for a in arguments], names, kinds
-    )
-    return [Column(*c) for c in made]
+    return call_over(function, bind(function, slots), arguments, rows, names, kinds)
 
 
 @pytest.fixture(params=["in this process", "in workers"])
@@ -120,7 +117,6 @@ def test_records_hold_python_values(call: Call) -> None:
         "['int', 'float', 'bool', 'NoneType', 'ndarray', 'datetime', 'float'] 1 "
         f"{1 / 7} False None [3.0, 4.0, 5.0] False 2020-02-03 04:05:06.000001 2.5"
     )
-    assert "'Text'" in values[0].as_py()
     assert " None True " in values[0].as_py()  # the null of f
 
 
@@ -323,20 +319,19 @@ def test_no_worker_starts_before_it_is_needed() -> None:
 def test_a_function_is_sent_once_and_slots_when_they_change(
     runner: ProcessRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sent: list[set[str]] = []
+    sent: list[tuple[bool, bool]] = []
 
-    def watched(file: int, message: Message) -> None:
-        sent.append(set(message.header))
-        send(file, message)
+    def watched(file: int, message: Message, deadline: float | None = None) -> None:
+        _, description, slots = message.header["function"]
+        sent.append((description is not None, slots is not None))
+        send(file, message, deadline)
 
     pids(runner)
-    monkeypatch.setattr("scalops.engine.processes.send", watched)
+    monkeypatch.setattr("scalops.engine.worker_handle.send", watched)
     function = captured(lambda v: v + 1)
     for slot in (1.0, 1.0, 2.0, np.ones(4), np.ones(4)):
         runner.call_rows(function, runner.slots([slot]), [numbers()], ROWS, None, [INT64])
-    always = {"function", "rows", "arguments"}
-    new, old = always | {"captured", "slots"}, always
-    changed = always | {"slots"}
+    new, old, changed = (True, True), (False, False), (False, True)
     assert sent == [new, new, old, old, changed, changed, changed, changed, old, old]
 
 
@@ -597,17 +592,10 @@ def test_workers_notice_that_the_driver_was_killed(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_values_arrive_as_they_were(value: Any) -> None:
-    read, write = os.pipe()
-    buffers: list[Any] = []
-    send(write, Message({"v": encode(value, buffers)}, buffers))
-    header, received = receive(read)
-    os.close(read)
-    os.close(write)
-    found = decode(header["v"], received)
+    found = unpack(pack(value))
     if isinstance(value, np.ndarray):
         assert found.dtype == value.dtype
         assert np.array_equal(found, value)
-        assert not found.flags.writeable
         assert found.flags.aligned
     else:
         assert found == value
@@ -615,14 +603,14 @@ def test_values_arrive_as_they_were(value: Any) -> None:
 
 
 def test_text_stays_text() -> None:
-    found = decode(encode(Text("a"), []), [])
+    found = unpack(pack(Text("a")))
     assert type(found) is Text
 
 
 def test_other_values_are_refused() -> None:
-    for value in (object(), {1: 2}, np.array([None]), 1j):
-        with pytest.raises(TypeError, match="cannot be sent"):
-            encode(value, [])
+    for value in (object(), {1, 2}, np.array([None]), 1j):
+        with pytest.raises(ExecutionError, match="cannot be sent"):
+            slots_of([value])
 
 
 def test_slots_tell_contents_apart() -> None:
@@ -666,13 +654,15 @@ def test_messages_without_sense_are_refused() -> None:
 
 def test_results_of_another_length_or_type_are_refused() -> None:
     good = [np.zeros(16, np.uint8)]
-    item = ["array", "<f8", [2], 0]
-    assert decode_results([[item, None]], good, 2, [FLOAT64])[0].values.tolist() == [0, 0]
+    item = ["array", None, "<f8", [2], 0]
+    assert decode_results([item], good, 2, [FLOAT64])[0].values.tolist() == [0, 0]
     for items, rows, kinds in (
-        ([[item, None]], 3, [FLOAT64]),
-        ([[item, None]], 2, [FLOAT64, FLOAT64]),
-        ([[["a"], None]], 2, [STRINGS]),
-        ([[["a", 1], None]], 2, [STRINGS]),
+        ([item], 3, [FLOAT64]),
+        ([item], 2, [FLOAT64, FLOAT64]),
+        ([item], 2, [STRINGS]),
+        ([["arrow", None, 0, 0]], 2, [STRINGS]),
+        ([["arrow", None, 7, 0]], 2, [STRINGS]),
+        ([["same", b""]], 2, [FLOAT64]),
         ("x", 1, [FLOAT64]),
     ):
         with pytest.raises(ValueError, match=r".+"):

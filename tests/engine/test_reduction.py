@@ -1,6 +1,7 @@
 """The canonical reduction: leaves and tree follow from the data alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from scalops.engine.reduction import (
     LEAF_FACTOR,
-    combine_stream,
+    RunningTree,
     combine_tree,
     leaf_count,
     leaf_ranges,
@@ -16,6 +17,14 @@ from scalops.engine.reduction import (
 
 COUNTS = st.integers(1, 3_000)
 BYTES = st.integers(0, 1 << 40)
+
+
+def streamed(leaves: Iterable[Any], merge: Callable[[Any, Any], Any]) -> Any:
+    """The tree over leaves as they come."""
+    tree = RunningTree(merge)
+    for leaf in leaves:
+        tree.push(leaf)
+    return tree.result()
 
 
 def bracket(left: str, right: str) -> str:
@@ -54,7 +63,7 @@ def test_leaf_ranges_are_contiguous_and_even(partitions: int, level: int) -> Non
 @given(st.integers(0, 10))
 def test_streaming_builds_the_tree_of_the_levels(level: int) -> None:
     leaves = [f"{i}" for i in range(1 << level)]
-    assert combine_stream(iter(leaves), bracket) == combine_tree(leaves, bracket)
+    assert streamed(iter(leaves), bracket) == combine_tree(leaves, bracket)
 
 
 def test_tree_of_eight_leaves() -> None:
@@ -87,7 +96,7 @@ def test_streaming_holds_a_partial_per_level(level: int) -> None:
         merged += 1
         return left + right
 
-    assert combine_stream(leaves(), merge) == 1 << level
+    assert streamed(leaves(), merge) == 1 << level
     assert most <= level + 1
 
 

@@ -28,9 +28,9 @@ from scalops.optimizer import cost
 from scalops.optimizer.cardinality import estimate
 from scalops.optimizer.lowering import lower
 from scalops.optimizer.replan import replan
+from scalops.options import Options
 from scalops.planning import execute, optimize
 from scalops.planning import plan as planned
-from scalops.session import Options
 from scalops.table import Table
 from tests.engine.plans import Backend, bits, calc, job_of, run, sinks
 from tests.engine.sources import WIDTH, WatchedSource

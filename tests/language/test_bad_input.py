@@ -246,12 +246,12 @@ def cast_to_an_unknown_type() -> Any:
     return T.map(lambda r: so.cast(r.price, "complex128"))
 
 
-@ends_in(so.TraceError, "cast has no meaning for string")
+@ends_in(so.DataError, "cast cannot read 'p' as float64")
 def cast_of_a_string() -> Any:
-    return T.map(lambda r: so.cast(r.s, "float64"))
+    return T.map(lambda r: so.cast(r.s, "float64")).collect()
 
 
-@ends_in(so.TraceError, "a Value is immutable", "v = np.where(np.arange(4) == 0, x, v)")
+@ends_in(so.TraceError, "a Value is immutable", "v = so.put(v, 0, x)")
 def assignment_into_a_value() -> Any:
     def f(r: Any) -> Any:
         r.x[0] = 1.0
@@ -708,9 +708,9 @@ def table_as_a_value_in_a_body() -> Any:
     return so.loop(0.0, range(2))(lambda v: v + T)
 
 
-@ends_in(so.TraceError, "np.median", "write it with other NumPy functions")
+@ends_in(so.TraceError, "np.unique", "write it with other NumPy functions")
 def unknown_function_in_a_body() -> Any:
-    return so.loop(np.zeros(3), range(2))(lambda v: v + np.median(v))
+    return so.loop(np.zeros(3), range(2))(lambda v: v + np.unique(v))
 
 
 @ends_in(so.TraceError, "random numbers, a clock, a counter", "compute it before the loop")
@@ -784,26 +784,15 @@ def collect_of_an_environment() -> Any:
 
 
 NOT_BUILT: dict[str, Callable[[], Any]] = {
-    "Table.sort": lambda: T.sort("k"),
+    "distinct of some of the columns": lambda: T.distinct("k"),
     "Table.join": lambda: T.join(T, on="k"),
     "Table.group_by": lambda: T.group_by("k"),
-    "Table.cache": lambda: T.cache(),
     "Table.write_parquet": lambda: T.write_parquet("x"),
     "so.read_json": lambda: so.read_json("x"),
-    "so.range": lambda: so.loop(0.0, so.range(T.count())),
-    "so.put": lambda: so.put(T.sum("x"), 0, 1.0),
-    "so.random": lambda: so.random.uniform(1),
     "so.grad": lambda: so.grad(step, "w"),
-    "so.udf(batch=True)": lambda: so.udf(step, batch=True),
     "a session on workers or with an objective": lambda: so.session(workers=2),
-    "run() with on_iteration, checkpoint or resume": lambda: so.loop(0.0, range(2))(
-        lambda v: v
-    ).run(on_iteration=print),
-    "so.loop(on_iteration=)": lambda: so.loop(0.0, range(2), on_iteration=print),
     "so.whatif": lambda: so.whatif(BARE),
-    "limit with a Value as its number": lambda: T.limit(T.count()),
     "a Table as a field of the environment": lambda: so.loop({"t": T}, range(2))(lambda e: e),
-    "so.where of tables, structures and environments": lambda: so.where(True, T, T),
     "read_csv(on_error='skip')": lambda: so.read_csv("x", on_error="skip"),
     "explain(analyze=True)": lambda: T.sum("k").explain(analyze=True),
     "explain's format 'dot'": lambda: T.explain(format="dot"),
@@ -913,14 +902,14 @@ def test_a_bad_field_of_a_csv_file_is_named_with_its_line(tmp_path: Path) -> Non
     ("asked", "says"),
     [
         (lambda: T[0], "limit(n) for the first records, or collect()"),
-        (lambda: T[:2], "t[a:b]: a Table is lazy and holds no records; use limit(n)"),
+        (lambda: T[:2], "t[a:b]: a Table is lazy and holds no records; use slice(start, length)"),
         (lambda: T[["k"]], "select(*names)"),
         (lambda: T[lambda r: r.k > 1], "filter(lambda r: ...)"),
         (lambda: T.head(2), "a Table has no 'head'; use limit(n)"),
         (lambda: T.show(), "use limit(n).collect(), or explain()"),
         (lambda: T.groupby("k"), "use group_by, which is not yet built"),
         (lambda: T.agg(), 'use sum("x")'),
-        (lambda: T.persist(), "what a loop reads again is cached"),
+        (lambda: T.persist(), "use cache(), and forget()"),
         (lambda: T.shape, "use count() and columns"),
         (lambda: T.to_numpy(), "use collect()"),
         (
@@ -967,7 +956,7 @@ def test_a_result_names_the_environment() -> None:
 
 def test_what_a_message_recommends_works() -> None:
     v = so.lit(A)
-    assert np.where(np.arange(3) == 0, 9.0, v).collect().tolist() == [9.0, 2.0, 3.0]  # type: ignore[attr-defined]
+    assert so.put(v, 0, 9.0).collect().tolist() == [9.0, 2.0, 3.0]
     assert so.loop(0.0, range(2))(lambda s, i: s + so.lit(A)[i]).collect() == 3.0
     filled = T.map(lambda r: np.where(r.n == r.n, r.n, 0.0))
     assert filled.collect()["value"].to_pylist() == [1.0, 0.0, 3.0]

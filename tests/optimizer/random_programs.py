@@ -99,8 +99,14 @@ class _Author:
 
     def _step(self, table: so.Table, values: Sequence[Any]) -> so.Table:
         kind = self._one_of("filter", "filter", "with", "map", "select", "limit", "repartition",
-                            "plain")  # fmt: skip
+                            "plain", "order", "part", "more", "more")  # fmt: skip
         match kind:
+            case "order":
+                return self._ordered(table, values)
+            case "part":
+                return self._part(table, values)
+            case "more":
+                return self._more(table, values)
             case "plain" if floats := [n for n, k in table.schema if k == so.float64]:
                 threshold = self._one_of(0.3, *(v for v in values if not v.shape))
                 return table.map(_plain(_reader(table, floats[0]), threshold))
@@ -120,6 +126,58 @@ class _Author:
                 return table.limit(self._one_of(0, 1, 2, 5))
             case _:
                 return table.repartition(self._one_of(1, 2))
+
+    def _ordered(self, table: so.Table, values: Sequence[Any]) -> so.Table:
+        kind = self._one_of("sort", "sort", "shuffle", "index")
+        if kind == "shuffle":
+            return table.shuffle(self._one_of(1, *_whole(values)))
+        if kind == "index" and "n" not in table.columns:
+            return table.with_row_index("n")
+        plain = [n for n, k in table.schema if not k.shape and k.numpy.kind in "bi"]
+        keys: list[Any] = [self._one_of(*plain)] if plain and not table.schema.bare else []
+        if not keys or self._flip():  # of exact numbers: no rounding decides an order
+            read = _exact_key(table)
+            keys.append(lambda r: read(r))
+        return table.sort(*keys, descending=[self._flip() for _ in keys])
+
+    def _part(self, table: so.Table, values: Sequence[Any]) -> so.Table:
+        start = self._one_of(0, 1, 2, *_whole(values))
+        match self._one_of("slice", "slice", "limit", "sample", "split", "distinct", "gate"):
+            case "slice":
+                return table.slice(start, self._one_of(None, 1, 3, *_whole(values)))
+            case "limit":
+                return table.limit(start)
+            case "sample":
+                return table.sample(0.6, start)
+            case "split":
+                return self._one_of(*table.random_split([2, 1], 5))  # type: ignore[no-any-return]
+            case "distinct":
+                return table.distinct()
+            case _:
+                scalars = [v for v in values if not v.shape]
+                condition = self._one_of(True, *(v > 0.123456789 / 3 for v in scalars))
+                return table.filter(_fixed(condition))
+
+    def _more(self, table: so.Table, values: Sequence[Any]) -> so.Table:
+        arrays = [n for n, k in table.schema if k.shape]
+        match self._one_of("union", "union", "explode", "flat", "where", "cache"):
+            case "union":
+                other = self._one_of(table, table.limit(2), table.filter(
+                    self._condition(table, values)))  # fmt: skip
+                return table.union(other)
+            case "explode" if arrays:
+                return table.explode(arrays[0], self._one_of(None, "j"))
+            case "flat":
+                f, g = self._scalar(table, values), self._scalar(table, values)
+                if self._flip():
+                    return table.flat_map(lambda r: [f(r), g(r)])
+                return table.flat_map(lambda r: [{"f": f(r), "h": 1}, {"f": g(r), "h": 2.5}])
+            case "where":
+                scalars = [v for v in values if not v.shape]
+                condition = self._one_of(True, *(v > 0.123456789 / 3 for v in scalars))
+                return so.where(condition, table, table.limit(1))  # type: ignore[no-any-return]
+            case _:
+                return table.cache()
 
     # Functions of a record.
 
@@ -292,6 +350,20 @@ class _Author:
 
 def _reader(table: so.Table, name: str) -> Row:
     return (lambda r: r) if table.schema.bare else (lambda r: r[name])
+
+
+def _whole(values: Sequence[Any]) -> list[Any]:
+    """Small integers that only the run knows."""
+    return [so.cast(np.abs(v) * 2.0, "int64") for v in values if not v.shape]
+
+
+def _exact_key(table: so.Table) -> Row:
+    """Many records have one key, and no rounding decides which."""
+    floats = [n for n, k in table.schema if k == so.float64]
+    if not floats:
+        return lambda r: so.lit(1)
+    read = _reader(table, floats[0])
+    return lambda r: read(r) > 0.123456789 / 3
 
 
 def _item(read: Row, j: int) -> Row:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scalops.algebra.errors import DataError, PlanError, SchemaError
 from scalops.engine.storage import FileSource, Partition, read_csv
-from scalops.engine.storage.csv_lines import lines_beginning
+from scalops.engine.storage.lines import lines_beginning
 from tests.engine.storage.reading import layout, values, whole
 
 
@@ -242,7 +242,7 @@ def test_head_reads_little(monkeypatch: pytest.MonkeyPatch) -> None:
         read.append(len(data))
         return begin, data
 
-    monkeypatch.setattr("scalops.engine.storage.csv_format.lines_beginning", counted)
+    monkeypatch.setattr("scalops.engine.storage.lines.lines_beginning", counted)
     assert source.head(5, ("a",)).rows == 5
     assert sum(read) < 100_000
     assert source.head(300_000, ("a",)).rows == 300_000

@@ -1,0 +1,37 @@
+"""From a physical table to the pipeline that runs it."""
+
+from __future__ import annotations
+
+from scalops.engine import multiplied, pipelines, row_ranges
+from scalops.engine import physical_plan as pp
+from scalops.engine.pipelines import Pipeline, Runtime
+
+
+def build(node: pp.PhysicalTable, runtime: Runtime) -> Pipeline:
+    """Compile a physical table."""
+    match node:
+        case pp.TableScan():
+            return pipelines.ScanPipeline(node, runtime)
+        case pp.StoredTable():
+            return pipelines.StoredPipeline(node, runtime)
+        case pp.Concatenate(sources=sources):
+            return row_ranges.ConcatenatePipeline(node, [build(s, runtime) for s in sources])
+        case pp.Compute(source=source):
+            return pipelines.ComputePipeline(node, build(source, runtime), runtime)
+        case pp.Select(source=source):
+            return pipelines.SelectPipeline(node, build(source, runtime), runtime)
+        case pp.TakePrefix(source=source):
+            return pipelines.TakePrefixPipeline(node, build(source, runtime), runtime)
+        case pp.TakeRange(source=source):
+            return row_ranges.TakeRangePipeline(node, build(source, runtime), runtime)
+        case pp.Gate(source=source):
+            return row_ranges.GatePipeline(node, build(source, runtime), runtime)
+        case pp.NumberRows(source=source):
+            return row_ranges.NumberRowsPipeline(node, build(source, runtime), runtime)
+        case pp.Unnest(source=source):
+            return multiplied.UnnestPipeline(node, build(source, runtime), runtime)
+        case pp.Interleave(source=source):
+            return multiplied.InterleavePipeline(node, build(source, runtime), runtime)
+        case pp.CallBatches(source=source):
+            return multiplied.CallBatchesPipeline(node, build(source, runtime), runtime)
+    raise TypeError(type(node).__name__)

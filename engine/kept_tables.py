@@ -1,0 +1,143 @@
+"""Tables that a session keeps from one plan to the next: what the user asked for by `cache()`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+from scalops.algebra.operators import Cache
+from scalops.algebra.schema import Schema
+from scalops.engine.blocks import Block, concatenate
+from scalops.engine.storage.partitions import Partition
+
+OWNER = "kept tables"
+
+
+@dataclass
+class KeptTable:
+    """Partitions as a plan has held them; `sizes` are the bytes of those that are here.
+
+    `source_bytes` and `count` are those of the table they were computed from, so that plans over
+    them add up in the same order.
+    """
+
+    key: str
+    schema: Schema
+    count: int | None = None
+    source_bytes: int = 0
+    parts: dict[int, list[Block]] = field(default_factory=dict)
+    sizes: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing of the table would have to be computed again."""
+        return self.count == len(self.parts)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that are held because of it."""
+        return sum(self.sizes.values())
+
+    def clear(self) -> None:
+        """Give everything back."""
+        self.count = None
+        self.parts, self.sizes = {}, {}
+
+
+class KeptTables:
+    """A session's kept tables, as long as somebody can ask for them."""
+
+    def __init__(self) -> None:
+        self._tables: WeakKeyDictionary[Cache, KeptTable] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def of(self, node: Cache) -> KeptTable:
+        """What is kept of a table; nothing yet, for a new one."""
+        return self._tables.setdefault(node, KeptTable(node.key, node.schema))
+
+    def forget(self, node: Cache) -> None:
+        """Drop a table's records."""
+        table = self._tables.pop(node, None)
+        if table is not None:
+            table.clear()
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._tables.clear()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all tables."""
+        return sum(t.bytes for t in list(self._tables.values()))
+
+    def spare(self, size: int, used: Collection[str]) -> int:
+        """Drop tables that the present plan does not read until `size` bytes are free.
+
+        Returns the bytes that were freed.
+        """
+        freed = 0
+        with self._lock:
+            for table in list(self._tables.values()):
+                if freed >= size:
+                    break
+                if table.key not in used:
+                    freed += table.bytes
+                    table.clear()
+        return freed
+
+
+class KeptSource:
+    """A kept table as a source: its partitions and blocks are those that were computed."""
+
+    title = "kept table"
+    in_memory = True
+    may_hold_null = True
+
+    def __init__(self, table: KeptTable) -> None:
+        self.schema, self.stamp = table.schema, table.key
+        self._parts = [table.parts[i] for i in range(len(table.parts))]
+        self.bytes = table.source_bytes
+        self.rows = sum(b.rows for part in self._parts for b in part)
+
+    def __repr__(self) -> str:
+        return f"KeptSource({self.stamp})"
+
+    @property
+    def likely_rows(self) -> float:
+        """The number of records."""
+        return float(self.rows)
+
+    def partitions(self) -> list[Partition]:
+        """Ranges of rows, as they were computed."""
+        made, at = [], 0
+        for i, part in enumerate(self._parts):
+            rows = sum(b.rows for b in part)
+            made.append(Partition(i, at, at + rows, rows=rows))
+            at += rows
+        return made
+
+    def read(self, partition: Partition, columns: tuple[str, ...]) -> Iterator[Block]:
+        """The blocks themselves, with these columns."""
+        for block in self._parts[partition.index]:
+            yield Block(
+                block.rows,
+                {n: block.columns[n] for n in columns},
+                {n: v for n, v in block.valid.items() if n in columns},
+            )
+
+    def head(self, rows: int, columns: tuple[str, ...]) -> Block:
+        """The first records."""
+        found: list[Block] = []
+        for part in self.partitions():
+            for block in self.read(part, columns):
+                found.append(block.slice(0, min(rows, block.rows)))
+                rows -= found[-1].rows
+                if rows == 0:
+                    break
+        kept = Schema(tuple((n, self.schema[n]) for n in columns))
+        return concatenate(found, kept)
+
+    def check_unchanged(self) -> None:
+        """It never changes."""

@@ -1,0 +1,299 @@
+"""One pass over a table: for one reduction, or for several that rest on it.
+
+Each reduction has its own kernel, leaves and tree, the same as when it runs alone, so that
+sharing a pass changes no bit. Where some have fewer leaves than others, a task is as long as the
+longest leaf; the bounds of shorter ones lie inside, since their numbers are powers of two.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from typing import TYPE_CHECKING, Any
+
+from scalops.algebra.errors import ScalopsError
+from scalops.algebra.expressions import Column
+from scalops.algebra.tree import Node, substitute
+from scalops.engine import physical_plan as pp
+from scalops.engine.backends import StageFailure
+from scalops.engine.blocks import Block, block_rows
+from scalops.engine.kernels.folds import FoldSet, Partial
+from scalops.engine.kernels.kernel import Kernel
+from scalops.engine.pipelines import Over, Pipeline, Runtime
+from scalops.engine.reduction import RunningTree, combine_tree, leaf_count, leaf_ranges
+from scalops.engine.threads import Task
+
+if TYPE_CHECKING:
+    from scalops.engine.processes import ProcessRunner
+
+SMALL_BYTES = 1 << 18  # waking a thread costs more than folding this
+
+Run = Callable[[Task, int], None]
+Leaf = list[Partial]  # one for each computation
+
+
+class Reduction:
+    """A TreeAggregate stage, compiled; `results` are those of its last pass."""
+
+    def __init__(
+        self,
+        stage: pp.Stage,
+        pipeline: Pipeline,
+        runtime: Runtime,
+        runner: ProcessRunner | None = None,
+    ) -> None:
+        sink = stage.sink
+        assert isinstance(sink, pp.TreeAggregate)
+        self.number, self.pipeline, self._runtime = stage.number, pipeline, runtime
+        mapped: dict[Node, Node] = {Column(n, e.type.strong()): e for n, e in sink.map}
+        self._folds = FoldSet(sink.folds, runtime.slots, runner)
+        arguments = [substitute(a, mapped) for a in self._folds.arguments]
+        self._kernel = Kernel(arguments, block_rows(pipeline.schema), transient=True)
+        self.partial_bytes = sum(f.type.bytes for f in sink.folds)
+        self.results: tuple[Any, ...] = ()
+
+    def begin(self) -> None:
+        """Bind what the folds read."""
+        self._folds.bind(self._runtime.slots, self._runtime.version)
+
+    def blank(self) -> Leaf:
+        """A leaf over no records."""
+        return self._folds.blank()
+
+    def fold(self, blocks: Iterator[Block], worker: int, leaf: Leaf) -> Iterator[None]:
+        """Fold blocks, in order, into a leaf; one at each step."""
+        frame = self._runtime.frame(worker, self._kernel)
+        for block in blocks:
+            for piece in self._kernel.pieces(block) if block.rows else ():
+                vectors = self._kernel.run(frame, piece)
+                self._folds.extend(leaf, vectors, piece.rows, piece.identity)
+            yield
+
+    def merge(self, a: Leaf, b: Leaf) -> Leaf:
+        """Two leaves as one, a's records before b's."""
+        return self._folds.merge(a, b)
+
+    def finish(self, combined: Leaf) -> None:
+        """Keep the folds' values."""
+        self.results = self._folds.finish(combined)
+
+
+class Pass:
+    """A pass for reductions whose tables have the same partitions, over the same base."""
+
+    def __init__(self, reductions: Sequence[Reduction], active: Sequence[int]) -> None:
+        self._reductions, self._active = reductions, active
+        first = reductions[0].pipeline
+        self.bytes = first.source_bytes * len(active) // max(1, first.partitions())
+        self._leaves = [leaf_count(len(active), self.bytes, r.partial_bytes) for r in reductions]
+        self._ranges = [leaf_ranges(len(active), n) for n in self._leaves]
+        self._tasks = min(self._leaves)
+        self.partial_bytes = sum(
+            n * r.partial_bytes for n, r in zip(self._leaves, reductions, strict=True)
+        )
+        several = reductions if len(reductions) > 1 else ()
+        self._feeds = [_Feed(_base(r.pipeline)) for r in several]
+        self._fed = [_over(r.pipeline, f) for r, f in zip(several, self._feeds, strict=True)]
+
+    def run(self, run: Run, reserve: Callable[[int], bool], release: Callable[[], None]) -> None:
+        """Fold every partition; on threads where there is room for all partials."""
+        for reduction in self._reductions:
+            reduction.begin()
+        if self._tasks == 1 or self.bytes < SMALL_BYTES or not reserve(self.partial_bytes):
+            self._in_order()
+            return
+        leaves: list[list[Leaf]] = [[[]] * n for n in self._leaves]
+
+        def task(worker: int, index: int) -> None:
+            for own, made in zip(leaves, self._task(worker, index), strict=True):
+                own[index * len(made) : (index + 1) * len(made)] = made
+
+        try:
+            run(task, self._tasks)
+        finally:
+            release()
+        for reduction, own in zip(self._reductions, leaves, strict=True):
+            self._finish(reduction, lambda r=reduction, o=own: combine_tree(o, r.merge))  # type: ignore[misc]
+
+    def in_order(self) -> None:
+        """Fold every partition on the calling thread."""
+        for reduction in self._reductions:
+            reduction.begin()
+        self._in_order()
+
+    def _in_order(self) -> None:
+        if len(self._reductions) == self._tasks == 1:
+            self._reductions[0].finish(self._task(0, 0)[0][0])
+            return
+        trees = [RunningTree(r.merge) for r in self._reductions]
+        for index in range(self._tasks):
+            for tree, made in zip(trees, self._task(0, index), strict=True):
+                for leaf in made:
+                    tree.push(leaf)
+        for reduction, tree in zip(self._reductions, trees, strict=True):
+            self._finish(reduction, tree.result)
+
+    def _finish(self, reduction: Reduction, combined: Callable[[], Leaf]) -> None:
+        with _of_stage(reduction, len(self._reductions)):
+            reduction.finish(combined())
+
+    def _task(self, worker: int, index: int) -> list[list[Leaf]]:
+        """For each reduction, its leaves among the partitions of a task."""
+        if len(self._reductions) == 1:
+            leaf = self._reductions[0].blank()
+            for partition in self._active[slice(*self._ranges[0][index])]:
+                self._partition(worker, partition, [leaf])
+            return [[leaf]]
+        shares = [n // self._tasks for n in self._leaves]
+        made = [
+            [r.blank() for _ in range(n)] for r, n in zip(self._reductions, shares, strict=True)
+        ]
+        first, last = leaf_ranges(len(self._active), self._tasks)[index]
+        at = [index * n for n in shares]  # the leaf of each reduction in which a partition lies
+        for position in range(first, last):
+            for i, ranges in enumerate(self._ranges):
+                while position >= ranges[at[i]][1]:
+                    at[i] += 1
+            leaves = [own[a - index * n] for own, a, n in zip(made, at, shares, strict=True)]
+            self._partition(worker, self._active[position], leaves)
+        return made
+
+    def _partition(self, worker: int, partition: int, leaves: list[Leaf]) -> None:
+        if len(leaves) == 1:
+            (reduction,) = self._reductions
+            with in_partition(partition):
+                blocks = reduction.pipeline.blocks(partition, worker)
+                for _ in reduction.fold(blocks, worker, leaves[0]):
+                    pass
+            return
+        blocks = _base(self._reductions[0].pipeline).blocks(partition, worker)
+        for feed, own in zip(self._feeds, _shared(blocks, len(leaves)), strict=True):
+            feed.given[worker] = partition, own
+        steps = [
+            (r, r.fold(f.blocks(partition, worker), worker, leaf))
+            for r, f, leaf in zip(self._reductions, self._fed, leaves, strict=True)
+        ]
+        while steps:
+            steps = [(r, step) for r, step in steps if self._step(r, step, partition)]
+        for feed in self._feeds:
+            feed.given.pop(worker, None)
+
+    def _step(self, reduction: Reduction, step: Iterator[None], partition: int) -> bool:
+        """Fold the next block; whether there was one."""
+        with _of_stage(reduction, len(self._reductions)), in_partition(partition):
+            for _ in step:
+                return True
+        return False
+
+
+def _shared(blocks: Iterator[Block], count: int) -> list[Iterator[Block]]:
+    """The blocks for several readers. Each is dropped when the last has taken it.
+
+    (itertools.tee would hold 57 of them.)
+    """
+    queues: list[deque[Block]] = [deque() for _ in range(count)]
+
+    def read(own: deque[Block]) -> Iterator[Block]:
+        try:
+            while True:
+                if not own:
+                    block = next(blocks, None)
+                    if block is None:
+                        return
+                    for queue in queues:
+                        queue.append(block)
+                    del block
+                yield own.popleft()
+        finally:  # one that has enough leaves nothing lying
+            queues[:] = [q for q in queues if q is not own]
+
+    return [read(own) for own in queues]
+
+
+class _Feed(Pipeline):
+    """Stands for a base whose blocks are read once for several pipelines."""
+
+    def __init__(self, base: Pipeline) -> None:
+        super().__init__(base.schema, base.resident)
+        self._base = base
+        self.given: dict[int, tuple[int, Iterator[Block]]] = {}  # by worker
+
+    def partitions(self) -> int:
+        return self._base.partitions()
+
+    @property
+    def source_bytes(self) -> int:
+        return self._base.source_bytes
+
+    def active(self) -> Sequence[int]:
+        return self._base.active()
+
+    def rows(self, partition: int) -> int | None:
+        return self._base.rows(partition)
+
+    def blocks(self, partition: int, worker: int) -> Iterator[Block]:
+        own, blocks = self.given.pop(worker, (None, None))
+        if blocks is None or own != partition:  # one that reads a partition twice, or another
+            return self._base.blocks(partition, worker)
+        return blocks
+
+    def between(self, partition: int, worker: int, start: int, stop: int) -> Iterator[Block]:
+        return self._base.between(partition, worker, start, stop)
+
+
+def _base(pipeline: Pipeline) -> Pipeline:
+    while isinstance(pipeline, Over):
+        pipeline = pipeline.source
+    return pipeline
+
+
+def _over(pipeline: Pipeline, base: Pipeline) -> Pipeline:
+    """The pipeline, its kernels and buffers included, over another base."""
+    if not isinstance(pipeline, Over):
+        return base
+    made = copy(pipeline)
+    made.source = _over(pipeline.source, base)
+    return made
+
+
+def passes(reductions: Sequence[Reduction]) -> list[Pass]:
+    """As few passes as the partitions allow that have records at present."""
+    if len(reductions) == 1:
+        return [Pass(reductions, reductions[0].pipeline.active())]
+    groups: dict[tuple[int, ...], list[Reduction]] = {}
+    for reduction in reductions:
+        groups.setdefault(tuple(reduction.pipeline.active()), []).append(reduction)
+    return [Pass(group, active) for active, group in groups.items()]
+
+
+class in_partition:
+    """An error raised inside says in which partition."""
+
+    __slots__ = ("_number",)
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, tb: object) -> None:
+        if isinstance(error, ScalopsError):
+            error.add_place(f"partition {self._number}")
+
+
+class _of_stage:
+    """In a pass of several, an error raised inside says whose it is."""
+
+    __slots__ = ("_count", "_reduction")
+
+    def __init__(self, reduction: Reduction, count: int) -> None:
+        self._reduction, self._count = reduction, count
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, tb: object) -> None:
+        if self._count > 1 and isinstance(error, ScalopsError):
+            raise StageFailure(self._reduction.number, error) from error

@@ -1,0 +1,87 @@
+"""Records that cannot be read: what is said of them, and the account of those passed over."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from scalops.algebra.errors import PlanError
+
+OnError = Literal["raise", "skip", "null"]
+_SHOWN = 3
+
+logger = logging.getLogger("scalops")
+
+
+class Unreadable(Exception):
+    """Lines that cannot be read. Of a single line `reason` says why, as it goes on after its
+    number (": column 'a' holds 'x', expected int64"), and `hint` what to do."""
+
+    def __init__(self, reason: str, hint: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.hint = reason, hint
+
+
+def checked_mode(on_error: str) -> OnError:
+    """The option as given. Raises: PlanError for any other than the three."""
+    if on_error not in ("raise", "skip", "null"):
+        raise PlanError(f'on_error={on_error!r} must be "raise", "skip" or "null"')
+    return on_error  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """A line that begins at byte `position` of file number `file`."""
+
+    file: int
+    position: int
+    reason: str
+
+
+@dataclass(eq=False)
+class BadRecords:
+    """The bad records of one run, by the chunk they are in: a chunk that is read again, by a
+    later pass or another thread, counts once."""
+
+    _chunks: dict[tuple[int, int], tuple[int, list[BadRecord]]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (BadRecords, ())
+
+    def note(self, file: int, begin: int, found: Sequence[BadRecord]) -> None:
+        """Those of the chunk of a file that begins at byte `begin`."""
+        with self._lock:
+            if found and len(found) > self._chunks.get((file, begin), (0, []))[0]:
+                self._chunks[file, begin] = len(found), list(found[:_SHOWN])
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._chunks.clear()
+
+    def taken(self) -> tuple[int, list[BadRecord]]:
+        """How many there are, and the first few in file order; they are forgotten."""
+        with self._lock:
+            chunks = sorted(self._chunks.items())
+            self._chunks.clear()
+        first = [record for _, (_, records) in chunks for record in records]
+        return sum(count for _, (count, _) in chunks), first[:_SHOWN]
+
+
+@contextmanager
+def bad_records_reported(sources: Sequence[Any]) -> Iterator[None]:
+    """Around a run: for each source that passed over records a warning says how many, and which
+    came first."""
+    for source in sources:
+        if hasattr(source, "forget_bad_records"):
+            source.forget_bad_records()
+    yield
+    for source in sources:
+        text = source.bad_records() if hasattr(source, "bad_records") else None
+        if text is not None:
+            logger.warning(text)

@@ -1,0 +1,135 @@
+"""The driver's end of a worker process: starting it, asking it, and what it has been told.
+
+Workers are started as `python -m scalops.engine.process_worker`. They read requests from their
+standard input and end when it closes, so that none outlives the driver.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections import OrderedDict
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scalops.engine import process_messages
+from scalops.engine.columns import Array
+from scalops.engine.process_messages import Message, receive, send
+
+if TYPE_CHECKING:
+    from scalops.engine.process_calls import Task
+
+FUNCTIONS = 64  # that a worker keeps
+_MODULE = "scalops.engine.process_worker"
+_PIPE_BYTES = 1 << 20
+_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", None)
+
+
+class WorkerHandle:
+    """A worker process; one thread at a time may ask it."""
+
+    def __init__(self, cache_bytes: int) -> None:
+        self._process = subprocess.Popen(
+            # -P: the folder it happens to start in is no place to import from.
+            [sys.executable, "-P", "-m", _MODULE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=_environment(),
+            process_group=0,  # Ctrl-C is the driver's to answer
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests = self._process.stdin.fileno()
+        self._replies = self._process.stdout.fileno()
+        os.set_blocking(self._requests, False)  # a worker that has been stopped reads nothing
+        _widen(self._requests)
+        _widen(self._replies)
+        self._functions: OrderedDict[str, str] = OrderedDict()  # function -> its slots' key
+        self.kept: set[str] = set()  # contents that it holds
+        self._cache_bytes = cache_bytes
+        self._ready = False
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait_until_ready(self) -> None:
+        """Wait for it to have imported what it needs. Raises EOFError where it fails to."""
+        if not self._ready:
+            settings = {
+                "path": sys.path,
+                "cache": self._cache_bytes,
+                "most": process_messages.MAX_BYTES,
+            }
+            send(self._requests, Message(settings, []))
+            receive(self._replies)
+            self._ready = True
+
+    def ask(self, task: Task, deadline: float | None) -> Message:
+        """Its reply to a task.
+
+        Raises: OSError, EOFError where it is gone; TimeoutError after the deadline.
+        """
+        known = task.data is not None and task.data in self.kept
+        send(self._requests, self._request(task, known), deadline)
+        reply = receive(self._replies, deadline)
+        if "missing" in reply.header:  # it holds them in another form
+            send(self._requests, self._request(task, known=False), deadline)
+            reply = receive(self._replies, deadline)
+        self.kept.difference_update(map(str, reply.header.get("dropped", ())))
+        if reply.header.get("kept") and task.data is not None:
+            self.kept.add(task.data)
+        return reply
+
+    def _request(self, task: Task, known: bool) -> Message:
+        buffers: list[Array] = []
+        header = task.call.request(task, buffers, known=known)
+        key, function = task.call.key, task.call.function
+        before = self._functions.pop(key, None)
+        slots = None
+        if before != function.slots.key:
+            slots = len(buffers)
+            buffers.append(function.slots.data)
+        header["function"] = [key, function.description() if before is None else None, slots]
+        self._functions[key] = function.slots.key
+        if len(self._functions) > FUNCTIONS:
+            header["forget"] = self._functions.popitem(last=False)[0]
+        return Message(header, buffers)
+
+    def kill(self) -> None:
+        """End the process; whoever waits for a reply is told that it is gone."""
+        self._process.kill()
+
+    def end(self) -> int:
+        """End the process if it has not ended; its exit code."""
+        self._process.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        return self._process.wait()
+
+
+def _widen(pipe: int) -> None:
+    if _PIPE_SIZE is not None:
+        with suppress(OSError):  # the user's share of pipe memory is used up
+            fcntl.fcntl(pipe, _PIPE_SIZE, _PIPE_BYTES)
+
+
+_THREADS = ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM", "NUMEXPR")
+
+
+def _environment() -> dict[str, str]:
+    environment = dict(os.environ)
+    # The worker finds this package where the driver did, and then takes over the driver's path.
+    root = str(Path(__file__).parents[2])
+    given = environment.get("PYTHONPATH")
+    environment["PYTHONPATH"] = root if not given else f"{given}{os.pathsep}{root}"
+    # Workers must agree on the order of sets.
+    environment.setdefault("PYTHONHASHSEED", "0")
+    environment.pop("SCALOPS_PROCESSES", None)
+    # The workers are the parallelism; and a sum must not depend on how many threads add it up.
+    environment.update({f"{name}_NUM_THREADS": "1" for name in _THREADS})
+    return environment

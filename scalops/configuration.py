@@ -1,0 +1,170 @@
+"""Where the value of an option comes from: call, `with`, environment, file, default."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scalops.algebra.errors import ConfigError, user_location
+from scalops.options import NOT_BUILT, OPTIONS, Options, read_option, refuse_unknown
+
+log = logging.getLogger("scalops")
+FILE = "scalops.toml"
+_PREFIX = "SCALOPS_"
+_warned: set[str] = set()
+
+
+class Setting(NamedTuple):
+    """An option's value, and where it came from."""
+
+    value: Any
+    source: str
+
+
+class Config(Mapping[str, Any]):
+    """The options in force, by name; printed, a table that says where each came from.
+
+    Sources are `call`, `session`, the name of a variable, the path of a file, `default`.
+    """
+
+    def __init__(self, settings: Mapping[str, Setting]) -> None:
+        self._settings = dict(settings)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._settings[name].value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._settings)
+
+    def __len__(self) -> int:
+        return len(self._settings)
+
+    def source(self, name: str) -> str:
+        """Where the value of an option came from."""
+        return self._settings[name].source
+
+    def __repr__(self) -> str:
+        rows = [("option", "value", "source")]
+        rows += [(n, str(s.value), s.source) for n, s in self._settings.items()]
+        name, value = (max(len(row[i]) for row in rows) for i in range(2))
+        return "\n".join(f"{n:<{name}}  {v:<{value}}  {s}" for n, v, s in rows)
+
+    def for_call(self, call: Mapping[str, Any]) -> Config:
+        """These, with options that were given to a call."""
+        return Config({**self._settings, **{n: Setting(v, "call") for n, v in call.items()}})
+
+    @property
+    def options(self) -> Options:
+        """The values alone."""
+        return Options(**self)
+
+
+def given_options(given: Mapping[str, Any], what: str = "a session") -> dict[str, Any]:
+    """Options as a call gave them, read. Raises ConfigError."""
+    refuse_unknown(given, what)
+    return {name: read_option(name, value) for name, value in given.items()}
+
+
+def configure(given: Mapping[str, Any]) -> Config:
+    """Each option from the first of: the session, the environment, the file, the defaults.
+
+    `given` holds options of the session, which were read. Raises ConfigError for a variable or
+    a file that cannot be used, also where the session hides what is wrong.
+    """
+    layers = (
+        {n: Setting(v, "session") for n, v in given.items()},
+        _environment(),
+        _file(),
+        {f.name: Setting(f.default, "default") for f in fields(Options)},
+    )
+    return Config({n: next(layer[n] for layer in layers if n in layer) for n in OPTIONS})
+
+
+def _environment() -> dict[str, Setting]:
+    """Options of SCALOPS_* variables; an empty one counts as not set."""
+    known = {f"{_PREFIX}{name.upper()}": name for name in OPTIONS}
+    found = {}
+    for variable, text in sorted(os.environ.items()):
+        if not variable.startswith(_PREFIX) or not text.strip():
+            continue
+        if variable in known:
+            name = known[variable]
+            found[name] = Setting(read_option(name, text, variable), variable)
+        elif variable.removeprefix(_PREFIX).lower() in NOT_BUILT:
+            refuse_unknown([variable.removeprefix(_PREFIX).lower()], variable)
+        else:
+            _warn_of_misspelling(variable, known)
+    return found
+
+
+def _warn_of_misspelling(variable: str, known: Mapping[str, str]) -> None:
+    """Say once that a variable is no option, if its name is close to one that is.
+
+    No error: other programs may have variables of this prefix.
+    """
+    near = get_close_matches(variable, known, 1, cutoff=0.88)
+    if near and variable not in _warned:
+        _warned.add(variable)
+        log.warning("the variable %s is no option; did you mean %s?", variable, near[0])
+
+
+def _file() -> dict[str, Setting]:
+    """Options of the scalops.toml of the working directory, else of the nearest folder above."""
+    try:
+        here = Path.cwd()
+    except OSError:  # the working directory was deleted
+        return {}
+    for folder in (here, *here.parents):
+        path = folder / FILE
+        try:
+            status = path.stat()
+        except OSError:  # none, or a folder that may not be searched
+            continue
+        if stat.S_ISREG(status.st_mode):
+            return _read_file(path, (status.st_mtime_ns, status.st_size))
+    return {}
+
+
+@lru_cache(maxsize=16)
+def _read_file(path: Path, version: tuple[int, int]) -> dict[str, Setting]:
+    """The options of a file. Read once for each version of it; an error is not kept."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        found = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror or error}", location=user_location()
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is not TOML: byte {error.start} is not UTF-8", location=user_location()
+        ) from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise ConfigError(
+            f"{path} is not TOML: {why}",
+            location=user_location(),
+            hint='write one option on a line, as in memory = "4GB"',
+        ) from None
+    settings = {}
+    for name, value in found.items():
+        line = _line_of(name, text)
+        place = f"{path}:{line}" if line else str(path)
+        refuse_unknown([name], place)
+        settings[name] = Setting(read_option(name, value, where=f" ({place})"), str(path))
+    return settings
+
+
+def _line_of(name: str, text: str) -> int | None:
+    """The line on which a key of the file stands."""
+    key = re.compile(rf"""\s*\[*\s*["']?{re.escape(name)}["']?\s*[=.\]]""")
+    return next((n for n, row in enumerate(text.splitlines(), 1) if key.match(row)), None)

@@ -87,6 +87,16 @@ def _require_names(node: Operator, names: tuple[str, ...]) -> None:
         )
 
 
+def _require_no_objects(node: Operator, outputs: Iterable[Named]) -> None:
+    found = [name for name, e in outputs if e.type.is_object]
+    if found:
+        raise SchemaError(
+            f"a Python object, such as a dict, is no column: {found}",
+            location=node.location,
+            hint="so.call(f, v, like=...) makes a number of it; an opaque function reads it whole",
+        )
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Scan(Operator):
     """Read a source; only `columns`, where given, in that order."""
@@ -113,6 +123,7 @@ class Project(Operator):
     def check(self) -> None:
         require_columns(self, (e for _, e in self.outputs), self.source.schema)
         _require_names(self, tuple(name for name, _ in self.outputs))
+        _require_no_objects(self, self.outputs)
 
     @cached_property
     def schema(self) -> Schema:
@@ -299,6 +310,7 @@ class Expand(Operator):
     def check(self) -> None:
         for record in self.records:
             require_columns(self, (e for _, e in record), self.source.schema)
+            _require_no_objects(self, record)
 
     @cached_property
     def schema(self) -> Schema:

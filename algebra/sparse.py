@@ -163,6 +163,13 @@ class SparseVector:
         """Sparse vectors are immutable: itself."""
         return self
 
+    @property
+    def T(self) -> SparseVector:
+        """Itself, which has one axis."""
+        return self
+
+    ravel = flatten = copy
+
     def sum(self, axis: Any = None, keepdims: bool = False) -> Any:
         """Of all elements, as the folds below."""
         return _folded("sum", self, axis, keepdims)
@@ -331,6 +338,8 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.nan_to_num: lambda x: x.with_values(np.nan_to_num(x.values)),
     np.clip: _clip,
     np.copy: lambda a: a,
+    np.ravel: lambda a: a,
+    np.transpose: lambda a: a,
     np.shape: lambda a: a.shape,
     np.ndim: lambda a: 1,
     np.size: lambda a: a.size,

@@ -21,7 +21,7 @@ class History:
     """
 
     def __init__(self, kinds: Mapping[str, ArrayType]) -> None:
-        self._kinds = {n: k for n, k in kinds.items() if not k.shape}
+        self._kinds = {n: k for n, k in kinds.items() if not (k.shape or k.is_object)}
         self._columns: dict[str, Any] = {}
         for name, kind in self._kinds.items():
             code = _CODES.get(kind.numpy.kind) if kind.is_numeric else None

@@ -73,7 +73,7 @@ class LoopRunner:
         self._scalars = [
             (n, s)
             for n, s, k in zip(iterate.fields, iterate.state, iterate.types, strict=True)
-            if not k.shape
+            if not (k.shape or k.is_object)
         ]
         self._floats = [
             (n, s, new)

@@ -99,7 +99,8 @@ def function_location(function: Any) -> Location | None:
     inner = getattr(function, "func", None) or getattr(function, "__func__", None)
     if code is None and inner is not None:
         return function_location(inner)
-    if code is None:
+    package = (getattr(function, "__module__", None) or "").partition(".")[0]
+    if code is None or package == "scalops":
         return user_location()
     return Location(code.co_filename, code.co_firstlineno)
 

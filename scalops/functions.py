@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from scalops.algebra.dtypes import ArrayType, list_of
-from scalops.algebra.errors import TraceError, user_location
+from scalops.algebra.errors import DataError, TraceError, user_location
 from scalops.algebra.functions import casts, elementwise
 from scalops.rows import Associative, Udf
 from scalops.structured_choice import choose_structure, is_structured
@@ -55,7 +55,11 @@ def cast(a: Any, dtype: Any) -> Any:
     """`a` in another scalar type, given as a name or a type: `so.cast(r.n, "float32")`."""
     name = cast_name(dtype)
     if not _any_symbols(a):
-        return None if a is None else casts.CAST.evaluate(a, dtype=name)
+        try:
+            return None if a is None else casts.CAST.evaluate(a, dtype=name)
+        except DataError as error:
+            error.location = error.location or user_location()
+            raise
     return apply(casts.CAST, a, dtype=name)
 
 
@@ -72,7 +76,7 @@ def lit(value: Any) -> Value:
 
 
 def assume_associative(f: Any) -> Any:
-    """Mark a function for `reduce`, an aggregate or its `merge`, whose laws are not to be tested."""
+    """Mark a function for `reduce`, an aggregate, or its `merge`: its laws are not tested."""
     return Associative(f)
 
 

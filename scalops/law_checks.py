@@ -47,7 +47,7 @@ def check_reduce(function: RowFunction, source: Operator, interpreter: Interpret
         left, right, records = found
         raise TraceError(
             "reduce needs an associative function, f(f(a, b), c) = f(a, f(b, c)); this one"
-            f" gives {left!r} and {right!r} for the records {shown(records)}",
+            f" gives {shown([left])} and {shown([right])} for the records {shown(records)}",
             location=function.location,
             hint="map first, then reduce by a sum, a product, a least or a greatest;"
             " so.assume_associative(f) silences this",
@@ -91,7 +91,8 @@ def _check_states(
         left, right, three = found
         raise TraceError(
             "aggregate needs an associative merge, merge(merge(a, b), c) = merge(a, merge(b, c));"
-            f" this one gives {left!r} and {right!r} for the states {shown(map(show, three))}",
+            f" this one gives {shown([left])} and {shown([right])} for the states"
+            f" {shown(map(show, three))}",
             location=location,
             hint=f"weight what is averaged by how many records it stands for; {silence}",
         )
@@ -102,8 +103,8 @@ def _check_states(
             if found is not None:
                 raise TraceError(
                     "merging with the first state, zero, must change nothing:"
-                    f" merge({order}) gives {found[0]!r} in place of {found[1]!r} for the states"
-                    f" {shown(map(show, (zero, state)))}",
+                    f" merge({order}) gives {shown(found[:1])} in place of {shown(found[1:])} for"
+                    f" the states {shown(map(show, (zero, state)))}",
                     location=location,
                     hint="every run of records starts from it: 0 for a sum, a count of 0 for a"
                     f" mean; {silence}",
@@ -128,14 +129,16 @@ def _broken(
 
 
 def _triples(values: Sequence[Any]) -> Iterator[tuple[Any, Any, Any]]:
-    """Neighbours, then any, in a fixed random order."""
+    """Neighbours, and any in a fixed random order, by turns."""
     count = len(values)
     if count == 0:
         return
     random = np.random.default_rng(0)
     for i in range(TRIPLES):
-        at = (i, i + 1, i + 2) if i + 2 < count else random.integers(0, count, 3).tolist()
-        yield values[at[0]], values[at[1]], values[at[2]]
+        first, rest = divmod(i, 2)
+        near = rest == 0 and first + 2 < count
+        a, b, c = range(first, first + 3) if near else random.integers(0, count, 3).tolist()
+        yield values[a], values[b], values[c]
 
 
 def _random_rows(rows: Sequence[Row], types: dict[str, ArrayType]) -> list[Row]:
@@ -274,9 +277,16 @@ def _agree(left: Any, right: Any, scale: float) -> bool:
     return not bool((known & (apart > max(ROUNDING, 16 * coarse) * scale)).any())
 
 
+def _plain(value: Any) -> Any:
+    """A value without the names of NumPy's types."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
+
+
 def shown(values: Iterable[Any]) -> str:
     """Values for a message, shortened."""
-    text = ", ".join(map(repr, values))
+    text = ", ".join(repr(_plain(v)) for v in values)
     return text if len(text) <= 300 else text[:300] + "..."
 
 

@@ -19,7 +19,6 @@ FUNCTIONS = (
 
 OTHER = (
     "Table fields in the environment",
-    "sparse vectors and lists",
     "columns that are records",
     "`filesystem=` of readers",
     "worker processes for whole plans, and clusters",

@@ -28,6 +28,7 @@ from scalops.configuration import Config, configure, given_options
 from scalops.engine.kept_tables import KeptSource, KeptTables
 from scalops.engine.loop_runner import LoopControl
 from scalops.engine.outcome import LoopOutcome
+from scalops.engine.storage.bad_records import bad_records_reported
 from scalops.engine.threads import in_engine_thread
 from scalops.loop import BareLoop, Loop, LoopResult
 from scalops.not_yet import refuse
@@ -124,10 +125,11 @@ class Session:
                 rewritten = tuple(substitute(n, kept) for n in open_nodes)
                 _running.plan = True
                 try:
-                    results = execute(
-                        Job(rewritten), options, listen, self._processes(), _at_rest(control),
-                        self._tables, {c.key: self._tables.of(c) for c in _caches(job)},
-                    )  # fmt: skip
+                    with bad_records_reported(list(find((job,), Scan))):
+                        results = execute(
+                            Job(rewritten), options, listen, self._processes(), _at_rest(control),
+                            self._tables, {c.key: self._tables.of(c) for c in _caches(job)},
+                        )  # fmt: skip
                 finally:
                     _running.plan = False
                 for node, result in zip(open_nodes, results, strict=True):

@@ -18,7 +18,8 @@ Path = str | PathLike[str]
 
 def write_parquet(table: Table, path: Path, compression: str | None = "zstd") -> None:
     """A Parquet file. `compression`: zstd, snappy, gzip, brotli, lz4 or None."""
-    _write(table, path, "write_parquet", lambda _: writers.parquet_writer(table.schema, compression))
+    schema = table.schema
+    _write(table, path, "write_parquet", lambda _: writers.parquet_writer(schema, compression))
 
 
 def write_ipc(table: Table, path: Path, compression: str | None = None) -> None:

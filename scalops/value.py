@@ -283,6 +283,8 @@ class Value(Lazy):
 
     def transpose(self, *axes: Any) -> Value:
         """As numpy.ndarray.transpose."""
+        if self.type.is_sparse:  # one axis
+            return self
         if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], (tuple, list))):
             axes = tuple(axes[0] or ())
         order = axes or tuple(reversed(range(self.ndim)))
@@ -306,6 +308,8 @@ class Value(Lazy):
 
     def ravel(self) -> Value:
         """One axis."""
+        if self.type.is_sparse:
+            return self
         return apply(arrays.RESHAPE, self, shape=(self.size,))
 
     flatten = ravel

@@ -97,7 +97,8 @@ def _too_much_text(where: str) -> DataError:
 
 def _plain_string(chunk: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(chunk.type):
-        chunk = chunk.dictionary_decode()
+        texts = _plain_string(chunk.dictionary)
+        chunk = pa.DictionaryArray.from_arrays(chunk.indices, texts).dictionary_decode()
     return chunk if chunk.type == pa.string() else chunk.cast(pa.string())
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from scalops.algebra.dtypes import ArrayType, ListType, SparseType
 from scalops.algebra.errors import DataError
@@ -27,24 +28,29 @@ def plain_lists(chunk: pa.Array, kind: ListType, where: str, convert: Convert) -
     wanted = arrow_type(kind)
     if chunk.type == wanted:
         return chunk
-    chunk, starts = _offsets(chunk, where)
-    items = _items(chunk.values.slice(starts[0], starts[-1] - starts[0]), kind.item, where, convert)
-    offsets = pa.array((starts - starts[0]).astype(np.int32))
+    found, starts = _items_and_starts(chunk, where)
+    items = _items(found, kind.item, where, convert)
+    offsets = pa.array(starts.astype(np.int32))
     missing = chunk.is_null() if chunk.null_count else None
     return pa.ListArray.from_arrays(offsets, items, type=wanted, mask=missing)
 
 
-def _offsets(chunk: pa.Array, where: str) -> tuple[pa.Array, Array]:
-    """The lists, no longer views, and where the items of each begin: int64[lists + 1]."""
+def _items_and_starts(chunk: pa.Array, where: str) -> tuple[pa.Array, Array]:
+    """All items end to end, and where those of each list begin: int64[lists + 1]."""
     if pa.types.is_list_view(chunk.type) or pa.types.is_large_list_view(chunk.type):
-        chunk = chunk.cast(pa.large_list(chunk.type.value_type))
-    offsets: Array = chunk.offsets.to_numpy().astype(np.int64)
-    if offsets[-1] - offsets[0] > _MOST_ITEMS:
+        # Not by a cast: Arrow's gives wrong offsets after a null.
+        lengths = pc.fill_null(pc.list_value_length(chunk), 0).to_numpy()
+        items, starts = chunk.flatten(), np.cumsum([0, *lengths])
+    else:
+        starts = chunk.offsets.to_numpy().astype(np.int64)
+        items = chunk.values.slice(starts[0], starts[-1] - starts[0])
+        starts = starts - starts[0]
+    if starts[-1] > _MOST_ITEMS:
         raise DataError(
             f"{where} has more than 2**31 items in one block of records",
             hint="split the lists into shorter records",
         )
-    return chunk, offsets
+    return items, starts
 
 
 def _items(items: pa.Array, kind: ArrayType, where: str, convert: Convert) -> pa.Array:
@@ -89,8 +95,7 @@ def to_sparse(chunks: Sequence[pa.Array], kind: SparseType, where: str) -> Spars
     for chunk in chunks:
         if chunk.null_count:
             raise _null(where)
-        chunk, starts = _offsets(chunk, where)
-        items = chunk.values.slice(starts[0], starts[-1] - starts[0])
+        items, starts = _items_and_starts(chunk, where)
         index, value = items.flatten()
         if items.null_count or index.null_count or value.null_count:
             raise _null(where)

@@ -7,9 +7,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from scalops.algebra.errors import PlanError
+from scalops.algebra.operators import Scan
 
 OnError = Literal["raise", "skip", "null"]
 _SHOWN = 3
@@ -74,14 +75,31 @@ class BadRecords:
 
 
 @contextmanager
-def bad_records_reported(sources: Sequence[Any]) -> Iterator[None]:
+def bad_records_reported(scans: Sequence[Scan]) -> Iterator[None]:
     """Around a run: for each source that passed over records a warning says how many, and which
     came first."""
-    for source in sources:
-        if hasattr(source, "forget_bad_records"):
-            source.forget_bad_records()
+    sources = {id(scan.source): scan for scan in scans if isinstance(scan.source, Account)}
+    for scan in sources.values():
+        _account(scan).forget_bad_records()
     yield
-    for source in sources:
-        text = source.bad_records() if hasattr(source, "bad_records") else None
+    for scan in sources.values():
+        text = _account(scan).bad_records()
         if text is not None:
-            logger.warning(text)
+            where = "" if scan.location is None else f" ({scan.location})"
+            logger.warning("%s%s: %s", scan.source.title, where, text)
+
+
+@runtime_checkable
+class Account(Protocol):
+    """A source that may pass over records."""
+
+    def forget_bad_records(self) -> None:
+        """A run begins: what was passed over before counts no more."""
+
+    def bad_records(self) -> str | None:
+        """What was passed over since, None if nothing was."""
+
+
+def _account(scan: Scan) -> Account:
+    assert isinstance(scan.source, Account)
+    return scan.source

@@ -25,16 +25,9 @@ from scalops.engine.storage.text_contents import (
     or_compressed,
     unreadable_line,
 )
+from scalops.engine.storage.type_names import SCALAR_NAMES
 
 HEAD_BYTES = 1 << 20
-_TYPE_NAMES = (
-    "bool",
-    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
-    "float32",
-    "float64",
-    "string",
-    *(f"{name}[{unit}]" for name in ("timestamp", "duration") for unit in ("s", "ms", "us", "ns")),
-)
 
 
 @dataclass(frozen=True)
@@ -66,10 +59,10 @@ class CsvFormat:
             raise PlanError(f"column_names={column_names!r} must be a list of names")
         types = {name: str(kind) for name, kind in (column_types or {}).items()}
         for name, kind in types.items():
-            if kind not in _TYPE_NAMES:
+            if kind not in SCALAR_NAMES:
                 raise SchemaError(
                     f"column_types gives {name!r} the type {kind!r}",
-                    hint=f"the types are {', '.join(_TYPE_NAMES)}",
+                    hint=f"the types are {', '.join(SCALAR_NAMES)}",
                 )
         names = None if column_names is None else tuple(column_names)
         header = names is None if has_header is None else has_header

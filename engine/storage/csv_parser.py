@@ -19,6 +19,7 @@ from scalops.engine.storage.lines import encoding_hint
 
 # Null is not NaN: "nan" is a number.
 _NULLS = [t for t in pacsv.ConvertOptions().null_values if "nan" not in t.lower()]
+_HALF, _SINGLE = pa.float16(), pa.float32()
 _MOST_BYTES = 2**31 - 1  # Arrow's limit for one block of text
 
 _BAD_VALUE = re.compile(
@@ -96,17 +97,22 @@ class CsvParser:
         if len(data) > _MOST_BYTES:
             raise OverflowError("a line or range of more than 2 GiB")
         skip = {"invalid_row_handler": lambda row: "skip"} if tolerant else {}
-        return pacsv.read_csv(
+        table = pacsv.read_csv(
             pa.BufferReader(data),
             pacsv.ReadOptions(column_names=names, use_threads=False, block_size=max(1, len(data))),
             pacsv.ParseOptions(delimiter=self.delimiter, **skip),
             pacsv.ConvertOptions(
-                column_types=dict(self.types),
+                # Arrow's parser has no float16.
+                column_types={n: _SINGLE if k == _HALF else k for n, k in self.types.items()},
                 include_columns=columns,
                 null_values=_NULLS,
                 strings_can_be_null=False,
             ),
         )
+        for place, field in enumerate(table.schema):
+            if self.types.get(field.name) == _HALF:
+                table = table.set_column(place, field.name, table.column(place).cast(_HALF))
+        return table
 
     def _present(self, file: int, line: bytes) -> tuple[str, ...]:
         """The columns that a line has fields for, and names for those beyond."""

@@ -159,10 +159,11 @@ class FileSource:
     def head(self, rows: int, columns: tuple[str, ...]) -> Block:
         """The first `rows` records, or all if there are fewer."""
         schema = Schema(tuple((name, self.schema[name]) for name in columns))
+        size = max(1, min(rows, block_rows(self.schema)))
         blocks: list[Block] = []
         for partition in self.contents.heads(rows):
             blocks, found = [], 0
-            for block in self.read(partition, columns):
+            for block in self.contents.read(partition, columns, size):
                 blocks.append(block.slice(0, min(block.rows, rows - found)))
                 found += blocks[-1].rows
                 if found == rows:
@@ -175,9 +176,8 @@ class FileSource:
             self.contents.bad.clear()
 
     def bad_records(self) -> str | None:
-        """What was passed over since, for a warning; None if nothing was."""
-        text = self.contents.bad_records() if isinstance(self.contents, TextContents) else None
-        return None if text is None else f"{self.title}: {text}"
+        """What was passed over since, None if nothing was."""
+        return self.contents.bad_records() if isinstance(self.contents, TextContents) else None
 
     def check_unchanged(self) -> None:
         """Raise DataError, naming the file, if one is gone or changed in size or time."""

@@ -129,7 +129,8 @@ class JsonParser:
         try:
             found = json.loads(line)
         except UnicodeDecodeError:
-            return Unreadable(f": {_shown(line)} is not UTF-8 text", encoding_hint(self.files[file]))
+            hint = encoding_hint(self.files[file])
+            return Unreadable(f": {_shown(line)} is not UTF-8 text", hint)
         except (ValueError, RecursionError) as error:
             return Unreadable(f": {_shown(line)} is not JSON: {error}", one)
         if not isinstance(found, dict):

@@ -12,7 +12,7 @@ from scalops.algebra.dtypes import ArrayType, SparseType, name_of, sparse
 from scalops.algebra.errors import DataError, SchemaError
 from scalops.algebra.sparse import SparseVector
 from scalops.engine.blocks import Array
-from scalops.engine.columns import SparseColumn
+from scalops.engine.columns import SparseColumn, arrow_type
 from scalops.engine.storage.arrow import schema_from_arrow, to_column
 from scalops.engine.storage.arrow_nested import sparse_column
 
@@ -153,6 +153,8 @@ def _of_rows(name: str, values: Sequence[Any]) -> MemoryColumn:
 
 def _one_shape(rows: list[Any]) -> Array | None:
     """Numbers or times of one shape as an array; None for all else."""
+    if isinstance(next((v for row in rows for v in row), None), SparseVector):
+        return None
     try:
         if len({np.shape(row) for row in rows}) > 1:
             return None
@@ -257,6 +259,14 @@ def type_of_column(name: str, column: MemoryColumn) -> ArrayType:
         assert kind is not None  # _of_array and _of_rows let nothing else through
         return ArrayType(kind, column.shape[1:])
     return schema_from_arrow(pa.schema([pa.field(name, column.type)]), "the table")[name]
+
+
+def without_views(name: str, column: pa.ChunkedArray, kind: ArrayType) -> pa.ChunkedArray:
+    """The column without string views and list views, of which Arrow can take no records."""
+    if "_view" not in str(column.type):
+        return column
+    chunks = [to_column(chunk, kind, f"column {name!r}")[0] for chunk in column.chunks]
+    return pa.chunked_array(chunks, arrow_type(kind))
 
 
 def unwrapped(name: str, column: MemoryColumn, kind: ArrayType) -> MemoryColumn:

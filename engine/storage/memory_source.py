@@ -31,6 +31,7 @@ from scalops.engine.storage.memory_columns import (
     column_of_values,
     type_of_column,
     unwrapped,
+    without_views,
 )
 from scalops.engine.storage.partitions import Partition
 
@@ -90,9 +91,10 @@ class MemorySource:
         Raises: SchemaError for types that no column may have.
         """
         schema = schema_from_arrow(table.schema, title)
-        columns = (
-            c.cast(pa.string()) if pa.types.is_string_view(c.type) else c for c in table.columns
-        )
+        columns = [
+            without_views(name, column, schema[name])
+            for name, column in zip(table.column_names, table.columns, strict=True)
+        ]
         return cls._of_columns(dict(zip(table.column_names, columns, strict=True)), title, schema)
 
     @classmethod

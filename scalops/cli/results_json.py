@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from scalops.algebra.sparse import SparseVector
 from scalops.environment import Environment, field_names
 from scalops.loop import LoopResult
 
@@ -45,6 +46,9 @@ def plain(value: Any) -> Any:
         return {name: plain(field) for name, field in fields.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
+    if isinstance(value, SparseVector):  # as a table's cell
+        pairs = zip(value.indices.tolist(), value.values.tolist(), strict=True)
+        return [{"index": i, "value": plain(v)} for i, v in pairs]
     if isinstance(value, np.ndarray):
         if value.dtype.kind in "biu" or (value.dtype.kind == "f" and np.isfinite(value).all()):
             return value.tolist()

@@ -48,6 +48,8 @@ SPARSE: list[Callable[[Any, Any], Any]] = [
     lambda x, z: np.nan_to_num(x * np.nan),
     lambda x, z: sum([x, z]),
     lambda x, z: x % 2,
+    lambda x, z: x.T * 2,
+    lambda x, z: np.ravel(x),
     lambda x, z: np.dot(x, 2.0),
 ]
 DENSE_RESULTS: list[Callable[[Any, Any], Any]] = [

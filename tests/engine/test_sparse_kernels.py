@@ -132,6 +132,7 @@ STEPS: list[Callable[[Any], Any]] = [
     lambda r: so.dense(r.x),
     lambda r: so.dense(r.x * r.s) + 1,
     lambda r: so.is_null(r.x),
+    lambda r: np.vdot(r.x.T, VECTOR),
     lambda r: so.sparse_vector(np.arange(3), r.u, 8),
     lambda r: so.sparse_vector([abs(r.i), abs(r.i)], [r.u[0], 1.0], D + 1),
     lambda r: r.s * so.dense(so.lit(ONE)),

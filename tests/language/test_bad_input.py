@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from scipy import sparse
 
 import scalops as so
 
@@ -428,16 +427,14 @@ def reduce_that_changes_the_shape() -> Any:
 @ends_in(
     so.TraceError,
     "reduce needs an associative function",
-    "gives np.float64(-4.0) and np.float64(2.0) for the records {'value': np.float64(1.0)}",
+    "gives -4.0 and 2.0 for the records {'value': 1.0}",
     "map first",
 )
 def reduce_by_a_difference() -> Any:
     return BARE.reduce(lambda a, b: a - b).collect()
 
 
-@ends_in(
-    so.TraceError, "reduce needs an associative function", "np.float64(2.25) and np.float64(1.75)"
-)
+@ends_in(so.TraceError, "reduce needs an associative function", "2.25 and 1.75")
 def reduce_by_an_opaque_mean() -> Any:
     return BARE.reduce(lambda a, b: (float(a) + b) / 2).collect()
 
@@ -464,7 +461,7 @@ def limit_below_zero() -> Any:
 
 @ends_in(so.SchemaError, "limit needs an int of at least 0, not 2.5")
 def limit_by_a_float() -> Any:
-    return T.limit(2.5)  # type: ignore[arg-type]
+    return T.limit(2.5)
 
 
 @ends_in(so.SchemaError, "repartition needs an int of at least 1, not 0")
@@ -514,11 +511,6 @@ def table_of_complex_numbers() -> Any:
 @ends_in(so.SchemaError, "column 'a' holds values without a common type: int, str")
 def table_of_mixed_values() -> Any:
     return so.table({"a": [1, "b"]})
-
-
-@ends_in(so.PlanError, "a sparse vector column is not yet built")
-def table_of_a_sparse_matrix() -> Any:
-    return so.table({"a": sparse.csr_matrix(np.eye(3))})
 
 
 @ends_in(so.DataError, "column 'a'", "changed after the table was made", "pass a copy")
@@ -787,13 +779,10 @@ NOT_BUILT: dict[str, Callable[[], Any]] = {
     "distinct of some of the columns": lambda: T.distinct("k"),
     "Table.join": lambda: T.join(T, on="k"),
     "Table.group_by": lambda: T.group_by("k"),
-    "Table.write_parquet": lambda: T.write_parquet("x"),
-    "so.read_json": lambda: so.read_json("x"),
     "so.grad": lambda: so.grad(step, "w"),
     "a session on workers or with an objective": lambda: so.session(workers=2),
     "so.whatif": lambda: so.whatif(BARE),
     "a Table as a field of the environment": lambda: so.loop({"t": T}, range(2))(lambda e: e),
-    "read_csv(on_error='skip')": lambda: so.read_csv("x", on_error="skip"),
     "explain(analyze=True)": lambda: T.sum("k").explain(analyze=True),
     "explain's format 'dot'": lambda: T.explain(format="dot"),
 }

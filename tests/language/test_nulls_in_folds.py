@@ -106,7 +106,9 @@ SQL = {
 def test_a_fold_is_duckdbs(name: str, values: str) -> None:
     rows = pa.table({"v": pa.array(VALUES[values], pa.float64())})
     assert rows.num_columns == 1
-    (found,) = duckdb.sql(f"select {SQL[name]} from rows").limit(1).fetchall()
+    relation = duckdb.sql(f"select {SQL[name]} from rows")
+    assert relation is not None
+    (found,) = relation.limit(1).fetchall()
     make, _ = FOLDS[name]
     try:
         value = make(so.from_arrow(rows), "v").collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,8 @@ from scipy import sparse as sp
 import scalops as so
 from scalops.algebra.functions.hashing import hash_string
 from scalops.algebra.sparse import SparseVector
+from scalops.cli.results_json import to_json
+from scalops.engine.interpreter import Interpreter
 from tests.language.witness import records
 
 D, ROWS, STORED = 40, 3000, 4
@@ -128,6 +131,26 @@ def test_folds_give_dense_values(
     found = fold(t).collect()
     assert not isinstance(found, SparseVector)
     np.testing.assert_allclose(found, expected(matrix.toarray(), y), atol=1e-9)
+
+
+@pytest.mark.parametrize(("fold", "expected"), FOLDS)
+def test_the_interpreter_agrees(fold: Callable[[so.Table], Any], expected: Any) -> None:
+    value = fold(table(20)[0])
+    found = Interpreter().value(value.expression)
+    np.testing.assert_allclose(value.collect(), found, atol=1e-9)
+
+
+def test_results_of_the_command_line_hold_what_is_stored() -> None:
+    made = so.sparse_vector([4, 1], [np.inf, 2.0], 6)
+    stored = [{"index": 1, "value": 2.0}, {"index": 4, "value": "Infinity"}]
+    assert json.loads(to_json({"x": made})) == {"x": stored}
+
+
+def test_a_scipy_matrix_is_a_sparse_column() -> None:
+    matrix = data(500)[3]
+    t = so.table({"x": matrix, "n": np.arange(500.0)})
+    assert str(t.schema["x"]) == "sparse[40]"
+    np.testing.assert_allclose(t.sum(lambda r: r.n * r.x).collect(), np.arange(500.0) @ matrix)
 
 
 def test_folds_over_nothing_know_the_shape() -> None:

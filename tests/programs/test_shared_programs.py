@@ -15,7 +15,7 @@ import pytest
 import scalops as so
 
 # (program, what it prints when it runs by itself)
-PROGRAMS = ("logistic_regression", "bgd_scalops2012", "normal_equations")
+PROGRAMS = ("logistic_regression", "bgd_scalops2012", "normal_equations", "rcv1_sparse")
 
 
 @pytest.fixture(params=PROGRAMS)

@@ -6,7 +6,12 @@ import numpy as np
 import pyarrow as pa
 
 from scalops.engine.blocks import Block, concatenate
-from scalops.engine.storage import Partition, ReadableSource
+from scalops.engine.storage import (
+    Partition,
+    ReadableSource,
+    block_to_batch,
+    schema_to_arrow,
+)
 
 
 def whole(source: ReadableSource, columns: tuple[str, ...] | None = None) -> Block:
@@ -34,3 +39,11 @@ def values(block: Block, name: str) -> Any:
 def layout(source: ReadableSource, columns: tuple[str, ...]) -> list[tuple[Partition, list[int]]]:
     """Every partition with the rows of its blocks."""
     return [(p, [b.rows for b in source.read(p, columns)]) for p in source.partitions()]
+
+
+def to_table(source: ReadableSource) -> pa.Table:
+    """All partitions as an Arrow table of one chunk."""
+    names = source.schema.names
+    blocks = [b for p in source.partitions() for b in source.read(p, names)]
+    batches = [block_to_batch(block, source.schema) for block in blocks]
+    return pa.Table.from_batches(batches, schema_to_arrow(source.schema)).combine_chunks()

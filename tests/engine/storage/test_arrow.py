@@ -80,7 +80,8 @@ def test_zone_is_dropped_if_it_is_utc() -> None:
 @pytest.mark.parametrize(
     "kind",
     [
-        pa.list_(pa.float64()),
+        pa.list_(pa.decimal128(5, 2)),
+        pa.list_(pa.struct([("index", pa.int32()), ("value", pa.float64())])),
         pa.struct([("a", pa.int64())]),
         pa.map_(pa.string(), pa.int64()),
         pa.decimal128(10, 2),

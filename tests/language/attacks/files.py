@@ -192,3 +192,76 @@ def a_late_word_among_numbers(folder: Path) -> Any:
 @ends_in(so.SchemaError, r"column_types names \['z'\]; t\.csv has \['a'\]")
 def a_type_for_a_column_that_is_not_there(folder: Path) -> Any:
     return so.read_csv(csv(folder, "a\n1\n"), column_types={"z": so.int64})
+
+
+# Other formats, and writing.
+
+
+@ends_in(so.DataError, r"t\.json:2: b'\{oops' is not JSON")
+def a_line_that_is_no_json(folder: Path) -> Any:
+    return so.read_json(csv(folder, '{"a": 1}\n{oops\n', "t.json")).collect()
+
+
+@ends_in(so.DataError, r"t\.svm:1: the index 3 is followed by a lesser one")
+def indices_that_descend(folder: Path) -> Any:
+    return so.read_libsvm(csv(folder, "1 3:1 2:5\n", "t.svm")).collect()
+
+
+@ends_in(so.PlanError, r"n_features=-1 must be an int from 0")
+def features_below_zero(folder: Path) -> Any:
+    return so.read_libsvm(csv(folder, "1 1:1\n", "t.svm"), n_features=-1)
+
+
+@ends_in(so.DataError, r"t\.txt:1: .* is not UTF-8 text")
+def a_text_of_other_bytes(folder: Path) -> Any:
+    (folder / "t.txt").write_bytes(b"\xff\xfe\n")
+    return so.read_text(folder / "t.txt").collect()
+
+
+@ends_in(so.PlanError, r"no reader for t\.xyz: '\.xyz' is not known")
+def a_suffix_that_nobody_knows(folder: Path) -> Any:
+    return so.load(csv(folder, "1\n", "t.xyz"))
+
+
+@ends_in(so.DataError, r"t\.csv is not an Arrow file")
+def a_csv_read_as_arrow(folder: Path) -> Any:
+    return so.read_ipc(csv(folder, "a\n1\n"))
+
+
+@ends_in(so.PlanError, r"on_error='ignore' must be \"raise\", \"skip\" or \"null\"")
+def errors_that_are_to_be_ignored(folder: Path) -> Any:
+    return so.read_csv(csv(folder, "a\n1\n"), on_error="ignore")
+
+
+@ends_in(so.SchemaError, r"so\.empty needs at least one column")
+def an_empty_table_of_no_columns(_: Path) -> Any:
+    return so.empty({})
+
+
+@ends_in(so.SchemaError, r"the column 'a' has the type 'banana'.*types are so\.float64")
+def an_empty_table_of_bananas(_: Path) -> Any:
+    return so.empty({"a": "banana"})
+
+
+@ends_in(so.SchemaError, r"write_csv cannot hold the column 'x' of float64\[2\]")
+def a_vector_in_a_csv(folder: Path) -> Any:
+    return so.table({"x": np.ones((1, 2))}).write_csv(folder / "out.csv")
+
+
+@ends_in(so.ExecutionError, r"no/x\.parquet cannot be written: there is no folder no")
+def a_folder_that_is_not_there(folder: Path) -> Any:
+    return so.table({"a": [1.0]}).write_parquet(folder / "no" / "x.parquet")
+
+
+@ends_in(so.ExecutionError, r"is a folder, not a file")
+def a_folder_for_a_file(folder: Path) -> Any:
+    return so.table({"a": [1.0]}).write_json(folder)
+
+
+@ends_in(so.UserFunctionError, r"ZeroDivisionError")
+def a_write_of_what_cannot_be_computed(folder: Path) -> Any:
+    failing = so.udf(lambda r: 1 / (r.k - 2), returns=so.float64)
+    try:
+        return so.table({"k": [1, 2, 3]}).map(failing).write_csv(folder / "out.csv")
+    finally:
+        assert not list(folder.iterdir())  # not half a file either

@@ -9,7 +9,6 @@ from scalops.engine import physical_plan as pp
 from scalops.engine.backends import TableInfo
 from scalops.engine.blocks import Block, identities, reblock
 from scalops.engine.columns import empty
-from scalops.engine.compiled import build
 from scalops.engine.exchanges import (
     Parts,
     distinct_block,
@@ -20,7 +19,7 @@ from scalops.engine.exchanges import (
 from scalops.engine.kept_tables import KeptTable
 from scalops.engine.memory import MemoryBudget
 from scalops.engine.passes import Pass, Reduction, in_partition, passes
-from scalops.engine.pipelines import (
+from scalops.engine.pipelines.base import (
     BUFFERS,
     Counts,
     HeldTable,
@@ -30,10 +29,11 @@ from scalops.engine.pipelines import (
     contiguous,
     own_bytes,
 )
+from scalops.engine.pipelines.compiled import build
 from scalops.engine.threads import Task, ThreadPool
 
 if TYPE_CHECKING:
-    from scalops.engine.processes import ProcessRunner
+    from scalops.engine.processes.runner import ProcessRunner
 
 
 class EmbeddedBackend:

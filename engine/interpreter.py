@@ -21,17 +21,17 @@ from scalops.algebra.errors import OptimizerError, ScalopsError
 from scalops.algebra.folds import Fold
 from scalops.algebra.sparse import SparseVector, united
 from scalops.algebra.tree import Node, walk
-from scalops.engine.batches import call_one
 from scalops.engine.blocks import Block
 from scalops.engine.columns import SparseColumn
-from scalops.engine.driver_calls import DriverFunction
 from scalops.engine.interpreter_folds import as_numpy as as_numpy
 from scalops.engine.interpreter_folds import fold_records
 from scalops.engine.kernels.nulls import minds_nulls, neutral, of_none
 from scalops.engine.kernels.sparse import vectors_of
-from scalops.engine.opaque import bind, describe, python_value, user_error
-from scalops.engine.records import Record, take_apart
-from scalops.engine.text import with_methods
+from scalops.engine.opaque.batches import call_one
+from scalops.engine.opaque.calls import bind, describe, python_value, user_error
+from scalops.engine.opaque.driver_calls import DriverFunction
+from scalops.engine.opaque.records import Record, take_apart
+from scalops.engine.opaque.text import with_methods
 
 Row = dict[str, Any]
 Starts = Mapping[int, Mapping[str, ex.Expression]]

@@ -11,9 +11,9 @@ from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import DataError, ScalopsError
 from scalops.algebra.folds import FOLDS, Fold, OpaqueAggregate, Transition
 from scalops.algebra.sparse import SparseVector
-from scalops.engine.aggregate_results import typed_part
-from scalops.engine.opaque import bind, describe, python_value, user_error
-from scalops.engine.records import Record
+from scalops.engine.opaque.aggregate_results import typed_part
+from scalops.engine.opaque.calls import bind, describe, python_value, user_error
+from scalops.engine.opaque.records import Record
 
 if TYPE_CHECKING:
     from scalops.engine.interpreter import Interpreter
@@ -88,8 +88,9 @@ class _Running:
         fold = self._fold
         assert isinstance(fold, OpaqueAggregate)
         given = [python_value(v) for v in values]
-        record = given[0] if fold.names is None else Record(dict(zip(fold.names, given, strict=True)))
-        return self._called(0, self._state, record)
+        if fold.names is None:
+            return self._called(0, self._state, given[0])
+        return self._called(0, self._state, Record(dict(zip(fold.names, given, strict=True))))
 
     def _called(self, number: int, *arguments: Any) -> Any:
         fold = self._fold

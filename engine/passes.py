@@ -20,12 +20,12 @@ from scalops.engine.backends import StageFailure
 from scalops.engine.blocks import Block, block_rows
 from scalops.engine.kernels.folds import FoldSet, Partial
 from scalops.engine.kernels.kernel import Kernel
-from scalops.engine.pipelines import Over, Pipeline, Runtime
+from scalops.engine.pipelines.base import Over, Pipeline, Runtime
 from scalops.engine.reduction import RunningTree, combine_tree, leaf_count, leaf_ranges
 from scalops.engine.threads import Task
 
 if TYPE_CHECKING:
-    from scalops.engine.processes import ProcessRunner
+    from scalops.engine.processes.runner import ProcessRunner
 
 SMALL_BYTES = 1 << 18  # waking a thread costs more than folding this
 

@@ -11,8 +11,8 @@ from scalops.algebra import expressions as ex
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import ExecutionError, ScalopsError
 from scalops.algebra.tree import Node
-from scalops.engine.driver_calls import DriverFunction
 from scalops.engine.kernels.nulls import minds_nulls, of_none
+from scalops.engine.opaque.driver_calls import DriverFunction
 
 
 def typed(value: Any, kind: ArrayType) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scalops.algebra.expressions import Expression
-from scalops.engine.records import take_apart
+from scalops.engine.opaque.records import take_apart
 from scalops.value import lift
 
 

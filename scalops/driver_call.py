@@ -9,7 +9,7 @@ from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import Location, PlanError, TraceError, user_location
 from scalops.algebra.expressions import Constant, DriverCall, Expression, Item, columns
 from scalops.capture import CannotCapture, capture, function_location, function_name
-from scalops.engine.records import take_apart
+from scalops.engine.opaque.records import take_apart
 from scalops.engine.value_program import typed
 from scalops.environment import Environment
 from scalops.not_yet import refuse

@@ -12,8 +12,8 @@ from scalops.algebra.expressions import Expression, call, constant
 from scalops.algebra.functions import elementwise, function
 from scalops.algebra.operators import Named, Operator
 from scalops.capture import capture_opaque
-from scalops.engine.flat_results import Collected, Flattened, Listed
-from scalops.engine.records import take_apart
+from scalops.engine.opaque.flat_results import Collected, Flattened, Listed
+from scalops.engine.opaque.records import take_apart
 from scalops.rows import (
     RowFunction,
     Udf,

@@ -19,7 +19,7 @@ from scalops.algebra.expressions import Expression, in_record, within
 from scalops.algebra.operators import Operator
 from scalops.algebra.tree import Node
 from scalops.engine.interpreter import Interpreter
-from scalops.engine.packed import unpack
+from scalops.engine.opaque.packed import unpack
 from scalops.opaque_aggregates import Running
 from scalops.rows import RowFunction, sample_arguments
 
@@ -302,6 +302,6 @@ def sampled_states(
 
 def few_records(interpreter: Interpreter, source: Operator) -> list[tuple[Any, ...]]:
     """Records as an opaque function receives them."""
-    from scalops.engine.opaque import python_value
+    from scalops.engine.opaque.calls import python_value
 
     return sample_arguments(interpreter, (source,), TRIPLES, python_value)

@@ -10,8 +10,8 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from scalops.engine.records import Record
-from scalops.engine.text import Items, Text, TextMethods
+from scalops.engine.opaque.records import Record
+from scalops.engine.opaque.text import Items, Text, TextMethods
 
 
 class MetNull(BaseException):

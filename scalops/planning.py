@@ -27,7 +27,7 @@ from scalops.optimizer.replan import replan
 from scalops.optimizer.rewriter import Firing, rewrite
 
 if TYPE_CHECKING:
-    from scalops.engine.processes import ProcessRunner
+    from scalops.engine.processes.runner import ProcessRunner
     from scalops.options import Options
 
 _pools: dict[int, ThreadPool] = {}

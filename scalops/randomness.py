@@ -9,7 +9,7 @@ import numpy as np
 
 from scalops.algebra.errors import TraceError, user_location
 from scalops.algebra.functions import hashes
-from scalops.algebra.functions import random as table
+from scalops.algebra.functions import randomness as table
 from scalops.algebra.functions.table import Function
 from scalops.value import Value, apply, holds_value
 

@@ -10,7 +10,7 @@ import numpy as np
 from scalops.algebra.captured import Captured
 from scalops.algebra.dtypes import ArrayType, list_of, name_of, sparse
 from scalops.algebra.errors import TraceError
-from scalops.engine.opaque_results import as_array
+from scalops.engine.opaque.results import as_array
 
 
 def common_type(values: Sequence[Any], captured: Captured, hint: str) -> ArrayType:

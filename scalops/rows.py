@@ -34,10 +34,10 @@ from scalops.capture import (
     function_location,
     function_name,
 )
-from scalops.engine.batches import batch_items, batch_of_records, call_batch
 from scalops.engine.interpreter import Interpreter, Starts
-from scalops.engine.opaque import bind, python_value, user_error
-from scalops.engine.records import Record, take_apart
+from scalops.engine.opaque.batches import batch_items, batch_of_records, call_batch
+from scalops.engine.opaque.calls import bind, python_value, user_error
+from scalops.engine.opaque.records import Record, take_apart
 from scalops.result_types import common_type as common_type
 from scalops.tracing import VoidTrace, loop_starts, tracing
 from scalops.value import Value, lift

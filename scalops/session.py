@@ -40,7 +40,7 @@ from scalops.tracing import refuse_to_run
 from scalops.value import Value, is_record_symbol
 
 if TYPE_CHECKING:
-    from scalops.engine.processes import ProcessRunner
+    from scalops.engine.processes.runner import ProcessRunner
 
 
 class Session:
@@ -148,7 +148,7 @@ class Session:
         if count is None:
             count = len(os.sched_getaffinity(0))
         if count and self._runner is None:
-            from scalops.engine.processes import ProcessRunner, kept_bytes
+            from scalops.engine.processes.runner import ProcessRunner, kept_bytes
 
             room = kept_bytes(self.options.memory)
             self._runner = ProcessRunner(count, self.options.task_timeout, room)

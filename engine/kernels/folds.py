@@ -21,7 +21,7 @@ from scalops.engine.kernels.sparse_folds import SPARSE_FORMS
 from scalops.engine.value_program import typed
 
 if TYPE_CHECKING:
-    from scalops.engine.processes import ProcessRunner
+    from scalops.engine.processes.runner import ProcessRunner
 
 __all__ = ["FoldKernel", "FoldSet", "Partial"]
 

@@ -18,19 +18,19 @@ from scalops.algebra import expressions as ex
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import ExecutionError, ScalopsError
 from scalops.algebra.tree import Node
-from scalops.engine.arguments import Argument, Column, Uniform, column
-from scalops.engine.batches import call_over
 from scalops.engine.blocks import BLOCK_BYTES, MAX_BLOCK_ROWS, Array, Block, ColumnData
 from scalops.engine.columns import arrow_type
 from scalops.engine.kernels.arrow import arrow_step, touches_arrow
 from scalops.engine.kernels.batched import batched
 from scalops.engine.kernels.nulls import apply_over, minds_nulls, neutral, of_none
 from scalops.engine.kernels.sparse import repeated
-from scalops.engine.opaque import bind, python_value
+from scalops.engine.opaque.arguments import Argument, Column, Uniform, column
+from scalops.engine.opaque.batches import call_over
+from scalops.engine.opaque.calls import bind, python_value
 
 if TYPE_CHECKING:
-    from scalops.engine.process_messages import Slots
-    from scalops.engine.processes import ProcessRunner
+    from scalops.engine.processes.messages import Slots
+    from scalops.engine.processes.runner import ProcessRunner
 
 Vector = tuple[ColumnData, Array | None]  # values and mask of one expression over a block
 _BUFFERED_BYTES = 1 << 14  # smaller results: NumPy's own small-block allocator is as fast

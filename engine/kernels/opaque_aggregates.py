@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from scalops.algebra.expressions import Column
 from scalops.algebra.folds import Fold, OpaqueAggregate
-from scalops.engine.aggregate_results import typed_part
-from scalops.engine.arguments import Argument, column
 from scalops.engine.kernels.fold_forms import Form, Partial
 from scalops.engine.kernels.kernel import Vector
-from scalops.engine.opaque import python_value
-from scalops.engine.opaque_fold import AggregateFunctions, OpaqueFold
+from scalops.engine.opaque.aggregate_results import typed_part
+from scalops.engine.opaque.arguments import Argument, column
+from scalops.engine.opaque.calls import python_value
+from scalops.engine.opaque.folds import AggregateFunctions, OpaqueFold
 from scalops.engine.value_program import ValueProgram
 
 if TYPE_CHECKING:
-    from scalops.engine.processes import ProcessRunner
+    from scalops.engine.processes.runner import ProcessRunner
 
 
 class Opaque(Form):

@@ -18,7 +18,7 @@ from scalops.engine.kernels.fold_forms import Form, Partial
 from scalops.engine.kernels.kernel import Frame, Kernel, Vector
 
 if TYPE_CHECKING:
-    from scalops.engine.processes import ProcessRunner
+    from scalops.engine.processes.runner import ProcessRunner
 
 
 class Combiner:

@@ -179,9 +179,9 @@ class Source:
                 for g, k in zip(given, kinds, strict=True)
             ]
         text = f"{function}({', '.join(given)})"
-        if node.function.name == "matmul" and all(len(k.shape) == 1 for k in kinds):
-            if kinds[0].name == kinds[1].name:
-                text = f"{given[0]}.dot({given[1]})"  # without a ufunc's overhead
+        vectors = all(len(k.shape) == 1 and k.name == kinds[0].name for k in kinds)
+        if node.function.name == "matmul" and vectors:
+            text = f"{given[0]}.dot({given[1]})"  # without a ufunc's overhead
         kind = node.any_type
         if isinstance(kind, ArrayType) and is_native(kind):
             return f"{_TO_PYTHON[kind.name]}({text})"

@@ -17,15 +17,15 @@ from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import ExecutionError, ScalopsError
 from scalops.algebra.folds import Fold, Transition
 from scalops.algebra.tree import Node, substitute
-from scalops.engine.arguments import rows_of
 from scalops.engine.kernels.fold_forms import Form, Partial, owned
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.pairwise import Combiner
 from scalops.engine.kernels.scalar_code import Source, is_native, native
+from scalops.engine.opaque.arguments import rows_of
 from scalops.engine.value_program import ValueProgram, typed
 
 if TYPE_CHECKING:
-    from scalops.engine.processes import ProcessRunner
+    from scalops.engine.processes.runner import ProcessRunner
 
 _PARAMETER = 2  # the record number of what is the same for every record
 

@@ -22,7 +22,7 @@ from scalops.engine.storage.files import File
 from scalops.engine.storage.text_contents import lines_with_ends
 
 LABEL, FEATURES = "y", "x"
-_CACHED_BYTES = 1 << 18
+_CACHED_BYTES = 1 << 19
 _MOST_INDEX = 2**31 - 1
 
 _TOKEN, _BLANK, _END, _COLON = range(4)
@@ -34,6 +34,7 @@ _SEPARATORS = b" \t\r\v\f\n:"
 
 _COMMENT = re.compile(rb"#[^\n]*")
 _QUERY = re.compile(rb"^([ \t]*[^\s:]+[ \t]+)qid:-?\d+(?=\s|$)", re.MULTILINE)
+_AFTER_PLUS = np.frombuffer(b"0123456789.iInN", np.uint8)
 _ODD_PLUS = re.compile(rb"\+(?![\d.iInN])")
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf(inity)?|nan)", re.I)
 
@@ -180,27 +181,39 @@ class LibsvmParser:
         return Block(len(labels), {name: found[name] for name in columns})
 
 
-def without_comments(data: bytes) -> bytes | None:
+def without_comments(data: bytes) -> bytes | bytearray | None:
     """The text without comments, query numbers and leading plus signs; None for odd ones."""
     if b"#" in data:
         data = _COMMENT.sub(b"", data)
     if b"qid:" in data:
         data = _QUERY.sub(rb"\1", data)
-    if b"+" in data:
+    if b":+" in data:
         if _ODD_PLUS.search(data):
             return None
-        data = data.removeprefix(b"+")
-        for separator in (b"\n", b" ", b":", b"\t"):
-            data = data.replace(separator + b"+", separator)
-    return data
+        data = data.replace(b":+", b":")
+    return _without_plus(data) if b"+" in data else data
 
 
-def tokens(data: bytes) -> tuple[Array, Array, Array, Array] | None:
+def _without_plus(data: bytes) -> bytearray | None:
+    """The text with a blank for each plus sign that leads a number; None for odd ones."""
+    plain = bytearray(data)
+    text = np.frombuffer(plain, np.uint8)
+    plus = np.flatnonzero(text == ord("+"))
+    before = np.where(plus > 0, text[plus - 1], ord("\n"))
+    leading = plus[_KIND[before] != _TOKEN]
+    after = text[np.minimum(leading + 1, len(text) - 1)]
+    if not np.isin(after, _AFTER_PLUS).all():
+        return None
+    text[leading] = ord(" ")
+    return plain
+
+
+def tokens(data: bytes | bytearray) -> tuple[Array, Array, Array, Array] | None:
     """Labels, indptr, indices as they are written, values; None if a line has another form."""
     if not data.endswith(b"\n"):
-        data += b"\n"
-    kinds = _KIND[np.frombuffer(data, np.uint8)]
-    at = np.flatnonzero(kinds)
+        data = data + b"\n"
+    kinds = np.take(_KIND, np.frombuffer(data, np.uint8))
+    at = np.flatnonzero(kinds != _TOKEN)
     # Token i is what lies before separator i; between two separators it may be empty.
     kind = kinds[at]
     lengths = np.diff(at, prepend=-1) - 1
@@ -237,7 +250,7 @@ def tokens(data: bytes) -> tuple[Array, Array, Array, Array] | None:
     return labels, indptr, indices, values
 
 
-def _texts(data: bytes, lengths: Array) -> pa.Array:
+def _texts(data: bytes | bytearray, lengths: Array) -> pa.Array:
     offsets = np.zeros(len(lengths) + 1, np.int32)
     np.cumsum(lengths, out=offsets[1:])
     text = data.translate(None, _SEPARATORS)
@@ -274,8 +287,8 @@ def greatest_index(data: bytes) -> int:
     if not len(colons):
         return -1
     ends = np.append(np.flatnonzero(text == ord("\n")), len(text))
-    last = colons[np.maximum(np.searchsorted(colons, ends) - 1, 0)]
-    last = np.unique(last)
+    # A line without a colon finds the one of a line before it, which does no harm.
+    last = np.unique(colons[np.maximum(np.searchsorted(colons, ends) - 1, 0)])
     greatest = np.zeros(len(last), np.int64)
     power = 1
     going = np.ones(len(last), bool)

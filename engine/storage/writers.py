@@ -141,9 +141,7 @@ def json_writer(target: str) -> Writer:
         kinds = schema_from_arrow(table.schema, "the table")
         with _text(stream, target) as text:
             for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
-                columns = [
-                    _plain(batch.column(name), kind).to_pylist() for name, kind in kinds
-                ]
+                columns = [_plain(batch.column(name), kind).to_pylist() for name, kind in kinds]
                 for row in zip(*columns, strict=True):
                     record = dict(zip(kinds.names, row, strict=True))
                     text.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")

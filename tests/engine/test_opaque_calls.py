@@ -19,14 +19,14 @@ from scalops.algebra.dtypes import BOOL, FLOAT64, INT64, STRING, ArrayType, list
 from scalops.algebra.dtypes import sparse as sparse_of
 from scalops.algebra.errors import UserFunctionError
 from scalops.capture import capture
-from scalops.engine import opaque
-from scalops.engine.arguments import Argument, Column, digest, rows_of
-from scalops.engine.batches import call_over
 from scalops.engine.columns import SparseColumn
-from scalops.engine.opaque import Text, bind, reads_text
-from scalops.engine.opaque_results import Unfit, column_of
-from scalops.engine.processes import ProcessRunner
-from scalops.engine.rows import make_rows
+from scalops.engine.opaque import calls as opaque
+from scalops.engine.opaque.arguments import Argument, Column, digest, rows_of
+from scalops.engine.opaque.batches import call_over
+from scalops.engine.opaque.calls import Text, bind, reads_text
+from scalops.engine.opaque.results import Unfit, column_of
+from scalops.engine.opaque.rows import make_rows
+from scalops.engine.processes.runner import ProcessRunner
 
 ROWS = 50
 STRINGS = ArrayType(STRING)

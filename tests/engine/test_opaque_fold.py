@@ -15,11 +15,11 @@ import pytest
 
 from scalops.algebra.errors import UserFunctionError, WorkerLost
 from scalops.capture import capture
-from scalops.engine.arguments import Argument, Column
-from scalops.engine.opaque_fold import AggregateFunctions, OpaqueFold
-from scalops.engine.packed import pack, unpack
-from scalops.engine.pieces import PIECES, piece_bounds, task_bounds, task_pieces
-from scalops.engine.processes import ProcessRunner
+from scalops.engine.opaque.arguments import Argument, Column
+from scalops.engine.opaque.folds import AggregateFunctions, OpaqueFold
+from scalops.engine.opaque.packed import pack, unpack
+from scalops.engine.opaque.pieces import PIECES, piece_bounds, task_bounds, task_pieces
+from scalops.engine.processes.runner import ProcessRunner
 from scalops.engine.reduction import combine_tree
 
 ROWS, BLOCK = 1000, 128

@@ -16,8 +16,8 @@ import scalops as so
 from scalops.algebra.dtypes import FLOAT64, INT64
 from scalops.algebra.errors import ExecutionError, UserFunctionError, WorkerLost
 from scalops.capture import capture
-from scalops.engine.arguments import Argument, Column
-from scalops.engine.processes import TIMED_ROWS, ProcessRunner
+from scalops.engine.opaque.arguments import Argument, Column
+from scalops.engine.processes.runner import TIMED_ROWS, ProcessRunner
 from scalops.engine.threads import ThreadPool
 
 ROWS = 50
@@ -143,7 +143,7 @@ def test_the_failing_record_is_the_first_of_the_table_with_any_threads() -> None
 def test_results_that_are_too_large_are_an_error(
     runner: ProcessRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scalops.engine.process_messages.MAX_BYTES", 100_000)
+    monkeypatch.setattr("scalops.engine.processes.messages.MAX_BYTES", 100_000)
     arguments = [Argument(None, (Column(np.arange(3), None),))]
     function, slots = capture(lambda v: np.zeros(10_000))[0], runner.slots([])
     with pytest.raises(ExecutionError, match=r"larger than 100000.*keep large arrays out"):
@@ -152,7 +152,7 @@ def test_results_that_are_too_large_are_an_error(
 
 
 def test_a_worker_that_dies_while_it_starts_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scalops.engine.worker_handle._MODULE", "scalops.engine.no_such_module")
+    monkeypatch.setattr("scalops.engine.processes.handle._MODULE", "scalops.engine.no_such_module")
     made = ProcessRunner(1)
     with pytest.raises(WorkerLost, match="ended its worker process 3 times"):
         call(made, where)
@@ -163,7 +163,8 @@ def test_a_worker_that_dies_while_it_starts_is_reported(monkeypatch: pytest.Monk
 
 
 def test_a_block_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from scalops.engine import process_calls, process_messages
+    from scalops.engine.processes import calls as process_calls
+    from scalops.engine.processes import messages as process_messages
 
     sent = []
     encode = process_messages.encode_arguments

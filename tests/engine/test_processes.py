@@ -24,11 +24,11 @@ from scalops.algebra.dtypes import BOOL, FLOAT64, INT64, STRING, ArrayType
 from scalops.algebra.errors import ExecutionError, UserFunctionError, WorkerLost
 from scalops.algebra.expressions import Captured
 from scalops.capture import capture
-from scalops.engine.arguments import Argument, Column, Uniform
-from scalops.engine.batches import call_over
-from scalops.engine.opaque import Text, bind
-from scalops.engine.packed import pack, unpack
-from scalops.engine.process_messages import (
+from scalops.engine.opaque.arguments import Argument, Column, Uniform
+from scalops.engine.opaque.batches import call_over
+from scalops.engine.opaque.calls import Text, bind
+from scalops.engine.opaque.packed import pack, unpack
+from scalops.engine.processes.messages import (
     MAX_BYTES,
     Message,
     decode_results,
@@ -36,7 +36,7 @@ from scalops.engine.process_messages import (
     send,
     slots_of,
 )
-from scalops.engine.processes import ATTEMPTS, ProcessRunner
+from scalops.engine.processes.runner import ATTEMPTS, ProcessRunner
 
 ROWS = 50
 STRINGS = ArrayType(STRING)
@@ -304,7 +304,7 @@ def test_workers_are_fresh_interpreters(runner: ProcessRunner) -> None:
     for worker in runner.workers():
         command = psutil.Process(worker).cmdline()
         assert command[0] == sys.executable
-        assert command[-2:] == ["-m", "scalops.engine.process_worker"]
+        assert command[-2:] == ["-m", "scalops.engine.processes.worker"]
 
 
 def test_no_worker_starts_before_it_is_needed() -> None:
@@ -327,7 +327,7 @@ def test_a_function_is_sent_once_and_slots_when_they_change(
         send(file, message, deadline)
 
     pids(runner)
-    monkeypatch.setattr("scalops.engine.worker_handle.send", watched)
+    monkeypatch.setattr("scalops.engine.processes.handle.send", watched)
     function = captured(lambda v: v + 1)
     for slot in (1.0, 1.0, 2.0, np.ones(4), np.ones(4)):
         runner.call_rows(function, runner.slots([slot]), [numbers()], ROWS, None, [INT64])
@@ -670,7 +670,7 @@ def test_results_of_another_length_or_type_are_refused() -> None:
 
 
 def test_too_large_a_message_is_refused_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scalops.engine.process_messages.MAX_BYTES", 100)
+    monkeypatch.setattr("scalops.engine.processes.messages.MAX_BYTES", 100)
     with pytest.raises(ExecutionError, match="larger than 100"):
         send(-1, Message({}, [np.zeros(101, np.uint8)]))
 

@@ -10,9 +10,10 @@ import pytest
 
 import scalops as so
 from scalops.algebra.operators import Scan
-from scalops.engine import pipelines, reduction
+from scalops.engine import reduction
 from scalops.engine.blocks import Block
-from scalops.engine.pipelines import Counts
+from scalops.engine.pipelines import base as pipelines
+from scalops.engine.pipelines.base import Counts
 from tests.engine.plans import bits, run
 from tests.engine.sources import WatchedSource
 

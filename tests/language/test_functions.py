@@ -324,7 +324,11 @@ def test_hashes_are_the_same_in_a_column_and_alone() -> None:
     }
     for name, column in columns.items():
         expected = [None if v is None else int(so.hash(v, 97)) for v in column.to_pylist()]
-        check(lambda r, n=name: so.hash(r[n], 97), table_of(**{name: column}), expected)
+
+        def hashed(r: Any, name: str = name) -> Any:
+            return so.hash(r[name], 97)
+
+        check(hashed, table_of(**{name: column}), expected)
     assert so.hash(-0.0, 10**9) == so.hash(0.0, 10**9)
     assert so.hash(np.int8(5), 10**9) == so.hash(5, 10**9)
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import scalops as so
-from scalops.algebra.functions.random import philox
+from scalops.algebra.functions.randomness import philox
 from scalops.engine.interpreter import Interpreter
 from tests.language.witness import Array, is_opaque, listed, records
 

@@ -14,12 +14,12 @@ from scalops.engine import physical_plan as pp
 from scalops.engine.blocks import Array, Block, block_rows
 from scalops.engine.columns import ColumnData, SparseColumn, concatenated, sliced, taken
 from scalops.engine.kernels.kernel import Kernel, Vector
-from scalops.engine.opaque import bind, python_value
-from scalops.engine.pipelines import Over, Pipeline, Runtime
-from scalops.engine.row_ranges import present
+from scalops.engine.opaque.calls import bind, python_value
+from scalops.engine.opaque.table_functions import call_with_table
+from scalops.engine.pipelines.base import Over, Pipeline, Runtime
+from scalops.engine.pipelines.row_ranges import present
 from scalops.engine.storage.arrow import to_column
 from scalops.engine.table_errors import unequal_lists
-from scalops.engine.table_functions import call_with_table
 
 
 class UnnestPipeline(Over):

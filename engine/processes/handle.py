@@ -1,6 +1,6 @@
 """The driver's end of a worker process: starting it, asking it, and what it has been told.
 
-Workers are started as `python -m scalops.engine.process_worker`. They read requests from their
+Workers are started as `python -m scalops.engine.processes.worker`. They read requests from their
 standard input and end when it closes, so that none outlives the driver.
 """
 
@@ -15,15 +15,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scalops.engine import process_messages
 from scalops.engine.columns import Array
-from scalops.engine.process_messages import Message, receive, send
+from scalops.engine.processes import messages as process_messages
+from scalops.engine.processes.messages import Message, receive, send
 
 if TYPE_CHECKING:
-    from scalops.engine.process_calls import Task
+    from scalops.engine.processes.calls import Task
 
 FUNCTIONS = 64  # that a worker keeps
-_MODULE = "scalops.engine.process_worker"
+_MODULE = "scalops.engine.processes.worker"
 _PIPE_BYTES = 1 << 20
 _PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", None)
 
@@ -124,7 +124,7 @@ _THREADS = ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM", "NUMEXPR")
 def _environment() -> dict[str, str]:
     environment = dict(os.environ)
     # The worker finds this package where the driver did, and then takes over the driver's path.
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     given = environment.get("PYTHONPATH")
     environment["PYTHONPATH"] = root if not given else f"{given}{os.pathsep}{root}"
     # Workers must agree on the order of sets.

@@ -18,8 +18,8 @@ from scalops.algebra.captured import Captured
 from scalops.algebra.dtypes import ArrayType, ListType, name_of
 from scalops.algebra.errors import UserFunctionError
 from scalops.engine.columns import Array, ColumnData, SparseColumn, arrow_type
-from scalops.engine.records import take_apart
-from scalops.engine.rows import Row
+from scalops.engine.opaque.records import take_apart
+from scalops.engine.opaque.rows import Row
 
 Vector = tuple[ColumnData, Array | None]  # values, and which are not null
 

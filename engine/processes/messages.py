@@ -21,9 +21,9 @@ import pyarrow as pa
 
 from scalops.algebra.dtypes import ArrayType, ListType, SparseType
 from scalops.algebra.errors import ExecutionError
-from scalops.engine.arguments import Argument, Column, Uniform
 from scalops.engine.columns import Array, SparseColumn, arrow_type
-from scalops.engine.packed import pack, unpack
+from scalops.engine.opaque.arguments import Argument, Column, Uniform
+from scalops.engine.opaque.packed import pack, unpack
 
 MAX_BYTES = 1 << 30  # of a header, and of a message's buffers together
 _PREFIX = 8

@@ -10,9 +10,9 @@ import numpy as np
 from scalops.algebra.dtypes import ArrayType, name_of
 from scalops.algebra.errors import ScalopsError, UserFunctionError
 from scalops.algebra.expressions import DriverCall
-from scalops.engine.opaque import bind, python_value, user_error
-from scalops.engine.opaque_results import as_array
-from scalops.engine.records import take_apart
+from scalops.engine.opaque.calls import bind, python_value, user_error
+from scalops.engine.opaque.records import take_apart
+from scalops.engine.opaque.results import as_array
 
 
 class DriverFunction:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from scalops.algebra.errors import Location, TraceError, UserFunctionError
-from scalops.engine.records import take_apart
-from scalops.engine.rows import Row
+from scalops.engine.opaque.records import take_apart
+from scalops.engine.opaque.rows import Row
 
 Function = Callable[..., Any]
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from scalops.engine.arguments import Argument, Column
 from scalops.engine.columns import SparseColumn
+from scalops.engine.opaque.arguments import Argument, Column
 
 _RECORD_BYTES, _VALUE_BYTES, _ARRAY_BYTES = 64, 40, 128  # of Python's objects, about
 _PASSES = 4  # what was not asked for in so many is no longer of use

@@ -21,7 +21,7 @@ from scalops.engine.kernels.kernel import Frame, Kernel
 from scalops.engine.memory import MemoryBudget
 
 if TYPE_CHECKING:
-    from scalops.engine.processes import ProcessRunner
+    from scalops.engine.processes.runner import ProcessRunner
 
 BUFFERS = "kernel buffers"
 

@@ -11,7 +11,7 @@ import numpy as np
 from scalops.algebra.expressions import Constant, Expression, Slot
 from scalops.engine import physical_plan as pp
 from scalops.engine.blocks import Block
-from scalops.engine.pipelines import Over, Pipeline, Runtime
+from scalops.engine.pipelines.base import Over, Pipeline, Runtime
 from scalops.engine.table_errors import negative_number
 
 

@@ -11,12 +11,12 @@ from scalops.algebra.captured import Captured
 from scalops.algebra.dtypes import ArrayType, ListType, sparse
 from scalops.algebra.errors import UserFunctionError
 from scalops.algebra.schema import Schema
-from scalops.engine.arguments import Argument, Column, concatenated, rows_of
 from scalops.engine.columns import Array, SparseColumn
-from scalops.engine.opaque import WantsText, call_rows, python_value, raised, reads_text
-from scalops.engine.opaque_results import Unfit, column_of, widened
-from scalops.engine.pieces import piece_bounds
-from scalops.engine.records import take_apart
+from scalops.engine.opaque.arguments import Argument, Column, concatenated, rows_of
+from scalops.engine.opaque.calls import WantsText, call_rows, python_value, raised, reads_text
+from scalops.engine.opaque.pieces import piece_bounds
+from scalops.engine.opaque.records import take_apart
+from scalops.engine.opaque.results import Unfit, column_of, widened
 from scalops.engine.threads import Stopped
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """A worker process: calls captured functions for the driver, until its standard input closes.
 
-Started by `worker_handle.WorkerHandle` as `python -m scalops.engine.process_worker`.
+Started by `handle.WorkerHandle` as `python -m scalops.engine.processes.worker`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import numpy as np
 from scalops.algebra.captured import Captured
 from scalops.algebra.dtypes import ArrayType, list_of, sparse
 from scalops.algebra.errors import ExecutionError, Location, ScalopsError
-from scalops.engine import process_messages
-from scalops.engine.arguments import Column
-from scalops.engine.batches import call_pieces
 from scalops.engine.columns import Array
-from scalops.engine.kept_records import KeptRecords, Missing, Records
-from scalops.engine.opaque import WantsText, bind, call_rows, reads_text
-from scalops.engine.opaque_fold import apply_packed, fold_packed
-from scalops.engine.process_errors import encode_error
-from scalops.engine.process_messages import (
+from scalops.engine.opaque.arguments import Column
+from scalops.engine.opaque.batches import call_pieces
+from scalops.engine.opaque.calls import WantsText, bind, call_rows, reads_text
+from scalops.engine.opaque.folds import apply_packed, fold_packed
+from scalops.engine.processes import messages as process_messages
+from scalops.engine.processes.errors import encode_error
+from scalops.engine.processes.kept_records import KeptRecords, Missing, Records
+from scalops.engine.processes.messages import (
     Message,
     add,
     decode_arguments,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from scalops.engine import multiplied, pipelines, row_ranges
 from scalops.engine import physical_plan as pp
-from scalops.engine.pipelines import Pipeline, Runtime
+from scalops.engine.pipelines import base as pipelines
+from scalops.engine.pipelines import multiplied, row_ranges
+from scalops.engine.pipelines.base import Pipeline, Runtime
 
 
 def build(node: pp.PhysicalTable, runtime: Runtime) -> Pipeline:

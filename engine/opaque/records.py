@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from scalops.engine.rows import Row, no_position, unchangeable, unknown_column
+from scalops.engine.opaque.rows import Row, no_position, unchangeable, unknown_column
 
 
 class Record(Row):

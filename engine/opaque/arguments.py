@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from scalops.engine.columns import Array, ColumnData, SparseColumn, sliced
 from scalops.engine.kernels.sparse import vectors_of
-from scalops.engine.opaque import Text
-from scalops.engine.packed import pack
-from scalops.engine.rows import make_rows
-from scalops.engine.text import Items
+from scalops.engine.opaque.calls import Text
+from scalops.engine.opaque.packed import pack
+from scalops.engine.opaque.rows import make_rows
+from scalops.engine.opaque.text import Items
 
 
 class Column(NamedTuple):

@@ -12,7 +12,7 @@ from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import ScalopsError, UserFunctionError
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Block, block_rows
-from scalops.engine.opaque import user_error
+from scalops.engine.opaque.calls import user_error
 from scalops.engine.storage.arrow import (
     block_of,
     block_to_batch,

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from scalops.algebra.captured import Captured
 from scalops.algebra.errors import UserFunctionError
-from scalops.engine.arguments import Argument
-from scalops.engine.opaque import (
+from scalops.engine.opaque.arguments import Argument
+from scalops.engine.opaque.calls import (
     STRETCH_SECONDS,
     WantsText,
     bind,
@@ -27,12 +27,12 @@ from scalops.engine.opaque import (
     reads_text,
     user_error,
 )
-from scalops.engine.packed import pack, unpack
+from scalops.engine.opaque.packed import pack, unpack
 from scalops.engine.threads import Stopped, check_stopped, may_be_stopped
 
 if TYPE_CHECKING:
-    from scalops.engine.process_messages import Slots
-    from scalops.engine.processes import ProcessRunner
+    from scalops.engine.processes.messages import Slots
+    from scalops.engine.processes.runner import ProcessRunner
 
 Function = Callable[..., Any]
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from scalops.engine.text import Items, Text
+from scalops.engine.opaque.text import Items, Text
 
 _ERRORS = "surrogatepass"  # a text may hold anything
 _EPOCH = datetime(1970, 1, 1)

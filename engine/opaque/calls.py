@@ -22,12 +22,12 @@ from scalops.algebra.captured import Captured
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import ExecutionError, Location, ScalopsError, UserFunctionError
 from scalops.engine.columns import Array, ColumnData
-from scalops.engine.opaque_results import as_array as as_array
-from scalops.engine.opaque_results import collect
-from scalops.engine.opaque_results import column_of as column_of
-from scalops.engine.rows import Row, unknown_column
-from scalops.engine.text import Text as Text
-from scalops.engine.text import with_methods
+from scalops.engine.opaque.results import as_array as as_array
+from scalops.engine.opaque.results import collect
+from scalops.engine.opaque.results import column_of as column_of
+from scalops.engine.opaque.rows import Row, unknown_column
+from scalops.engine.opaque.text import Text as Text
+from scalops.engine.opaque.text import with_methods
 from scalops.engine.threads import Stopped, check_stopped, may_be_stopped
 
 STRETCH_SECONDS = 0.01  # between two looks at whether the run has failed elsewhere

@@ -9,8 +9,8 @@ import numpy as np
 from scalops.algebra.captured import Captured
 from scalops.algebra.errors import UserFunctionError
 from scalops.algebra.folds import OpaqueAggregate
-from scalops.engine.opaque_results import Unfit, column_of
-from scalops.engine.records import take_apart
+from scalops.engine.opaque.records import take_apart
+from scalops.engine.opaque.results import Unfit, column_of
 
 
 def typed_part(fold: OpaqueAggregate, whole: Any) -> Any:

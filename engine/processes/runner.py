@@ -17,9 +17,9 @@ from typing import Any
 from scalops.algebra.captured import Captured
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import ExecutionError, UserFunctionError, WorkerLost
-from scalops.engine.arguments import Argument, Column, digest
-from scalops.engine.pieces import PIECES, task_bounds
-from scalops.engine.process_calls import (
+from scalops.engine.opaque.arguments import Argument, Column, digest
+from scalops.engine.opaque.pieces import PIECES, task_bounds
+from scalops.engine.processes.calls import (
     ApplyCall,
     Call,
     FoldCall,
@@ -28,10 +28,10 @@ from scalops.engine.process_calls import (
     RowsCall,
     Task,
 )
-from scalops.engine.process_errors import decode_error
-from scalops.engine.process_messages import Slots, slots_of
+from scalops.engine.processes.errors import decode_error
+from scalops.engine.processes.handle import WorkerHandle
+from scalops.engine.processes.messages import Slots, slots_of
 from scalops.engine.threads import check_stopped, may_be_stopped
-from scalops.engine.worker_handle import WorkerHandle
 
 ATTEMPTS = 3  # a task that takes so many workers down is not tried again
 KEPT_SHARE = 8  # of the memory, that workers may keep tables in: one part in so many

@@ -1,0 +1,1 @@
+"""Pipelines: what a stage does to each partition, block by block."""

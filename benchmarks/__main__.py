@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import logistic_regression, opaque, overhead
+from benchmarks import logistic_regression, opaque, overhead, reading
 
 
 def main() -> None:
@@ -15,6 +15,7 @@ def main() -> None:
     logistic_regression.main(["--rows", rows])
     logistic_regression.main(["--rows", rows, "--float32"])
     opaque.main(["--rows", rows])
+    reading.main([] if full else ["--rows", "40000", "--lines", "400000"])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -137,8 +138,10 @@ def reader_of(paths: Paths) -> Callable[..., FileSource]:
 
 def _names(paths: Paths) -> list[str]:
     """Names that tell the format: the path itself, or what a pattern or folder finds."""
-    text = isinstance(paths, (str, os.PathLike))
-    if text and Path(str(paths)).suffix.lower() in READERS and not os.path.isdir(str(paths)):
-        return [str(paths)]
+    if isinstance(paths, (str, os.PathLike)):
+        text = str(paths)
+        known_pattern = Path(text).suffix.lower() in READERS
+        if not os.path.isdir(text) and (known_pattern or not glob.has_magic(text)):
+            return [text]
     known = tuple(suffix + end for suffix in READERS for end in ("", COMPRESSED))
     return [file.path for file in find_files(paths, known)[0]]

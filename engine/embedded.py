@@ -45,8 +45,12 @@ class EmbeddedBackend:
         budget: MemoryBudget,
         runner: ProcessRunner | None = None,
         keep: Mapping[str, KeptTable] | None = None,
+        waiting: ThreadPool | None = None,
     ) -> None:
+        """`waiting` runs the stages that mostly wait for the runner's processes."""
         self._pool, self._budget, self._runner = pool, budget, runner
+        self._waiting = waiting or pool
+        self._waits: frozenset[int] = frozenset()
         self._keep = keep or {}
         self._runtime: Runtime
         self._stages: list[pp.Stage] = []
@@ -61,6 +65,8 @@ class EmbeddedBackend:
     def start(self, plan: pp.PhysicalPlan) -> None:
         self._runtime = Runtime(plan, self._budget, self._runner)
         self._stages = list(plan.stages)
+        if self._runner is not None:
+            self._waits = frozenset(s.number for s in plan.stages if s.calls_functions)
         for stage in plan.stages:
             pipeline = build(stage.source, self._runtime)
             self._pipelines[stage.number] = pipeline
@@ -91,8 +97,9 @@ class EmbeddedBackend:
         if self._runner is not None:
             self._runner.abandon()
 
-    def _run(self, task: Task, count: int) -> None:
-        self._pool.run(task, count, abandon=self._abandon)
+    def _run(self, task: Task, count: int, *stages: int) -> None:
+        pool = self._pool if self._waits.isdisjoint(stages) else self._waiting
+        pool.run(task, count, abandon=self._abandon)
 
     def lost(self) -> tuple[str, ...]:
         return () if self._runner is None else self._runner.lost()
@@ -120,7 +127,7 @@ class EmbeddedBackend:
         if isinstance(sink, pp.CountPrefix):
             self._count_prefix(self._pipelines[stage], sink)
         elif isinstance(sink, pp.CountRows):
-            self._count_rows(self._pipelines[stage], sink)
+            self._count_rows(stage, sink)
         else:
             self._reduce((stage,))
 
@@ -138,7 +145,7 @@ class EmbeddedBackend:
                 continue
             held = f"partials of stage {' and '.join(map(str, stages))}"
             made.run(
-                self._run,
+                lambda task, count: self._run(task, count, *stages),
                 lambda size, held=held: self._budget.reserve(size, held),  # type: ignore[misc]
                 lambda held=held: self._budget.release(held),  # type: ignore[misc]
             )
@@ -168,8 +175,9 @@ class EmbeddedBackend:
             left -= found
         self._runtime.prefixes[sink.number] = counts
 
-    def _count_rows(self, pipeline: Pipeline, sink: pp.CountRows) -> None:
+    def _count_rows(self, stage: int, sink: pp.CountRows) -> None:
         """Records of each partition; those that are known are not read."""
+        pipeline = self._pipelines[stage]
         counts = [pipeline.rows(p) for p in range(pipeline.partitions())]
         unknown = [p for p, rows in enumerate(counts) if rows is None]
 
@@ -178,7 +186,7 @@ class EmbeddedBackend:
             with in_partition(partition):
                 counts[partition] = sum(b.rows for b in pipeline.blocks(partition, worker))
 
-        self._run(task, len(unknown))
+        self._run(task, len(unknown), stage)
         self._runtime.counts[sink.number] = Counts([c or 0 for c in counts])
 
     def load(self, stage: int) -> TableInfo:
@@ -193,7 +201,7 @@ class EmbeddedBackend:
         def task(worker: int, index: int) -> None:
             table.fill(worker, missing[index])
 
-        self._run(task, len(missing))
+        self._run(task, len(missing), stage)
         if kept is not None:
             table.hand_over(kept)
         return table.info()
@@ -204,7 +212,7 @@ class EmbeddedBackend:
         owner = f"exchange {sink.number}"
         self.release(sink.number)
         try:
-            parts = self._exchanged(sink, pipeline, owner)
+            parts = self._exchanged(stage, sink, owner)
         except BaseException:
             self._budget.release(owner)
             raise
@@ -214,9 +222,10 @@ class EmbeddedBackend:
         return TableInfo(len(parts), rows, size, len(parts))
 
     def _exchanged(
-        self, sink: pp.Exchange | pp.SortRows | pp.DistinctRows, pipeline: Pipeline, owner: str
+        self, stage: int, sink: pp.Exchange | pp.SortRows | pp.DistinctRows, owner: str
     ) -> Parts:
         """The records in their new places; the budget holds room for them."""
+        pipeline = self._pipelines[stage]
         received: Parts = [[] for _ in range(pipeline.partitions())]
         distinct = isinstance(sink, pp.DistinctRows)
 
@@ -233,7 +242,7 @@ class EmbeddedBackend:
                     self._budget.release(owner, before - own[0].bytes)
 
         active = pipeline.active()
-        self._run(task, len(active))
+        self._run(task, len(active), stage)
         match sink:
             case pp.Exchange(required=required):
                 blocks = [b for p in received for b in p]
@@ -263,7 +272,7 @@ class EmbeddedBackend:
             with in_partition(partition):
                 parts[partition] = list(pipeline.blocks(partition, worker))
 
-        self._run(task, len(active))
+        self._run(task, len(active), stage)
         self._gathered[stage] = parts
 
     def release(self, table: int) -> None:

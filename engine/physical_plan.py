@@ -15,7 +15,7 @@ from typing import Any, Literal
 from scalops.algebra import expressions as ex
 from scalops.algebra.captured import Captured
 from scalops.algebra.dtypes import INT64, ArrayType
-from scalops.algebra.folds import Fold
+from scalops.algebra.folds import Fold, OpaqueAggregate
 from scalops.algebra.operators import Named, Range
 from scalops.algebra.schema import Schema
 from scalops.algebra.tree import Node
@@ -336,6 +336,13 @@ class Stage(Node):
         from scalops.algebra.tree import find
 
         return tuple(sorted({s.number for s in find((self,), ex.Slot)}))
+
+    @cached_property
+    def calls_functions(self) -> bool:
+        """Whether users' functions are called that could not be traced."""
+        from scalops.algebra.tree import find
+
+        return bool(find((self,), ex.Opaque) or find((self,), OpaqueAggregate))
 
 
 # The driver's program.

@@ -57,6 +57,7 @@ def _pool(threads: int) -> ThreadPool:
 
 
 FREE_SHARE = 0.6
+WAITING_THREADS = 3  # for each worker process
 
 
 def _budget(options: Options, kept: KeptTables, used: Collection[str]) -> MemoryBudget:
@@ -97,7 +98,9 @@ def execute(
     physical = plan(job)
     caches = tables or {}
     budget = _budget(options, kept or KeptTables(), caches)
-    backend = EmbeddedBackend(_pool(options.threads), budget, runner, caches)
+    # Threads that only hand records over: enough of them for no worker to run out of records.
+    waiting = None if runner is None else _pool(WAITING_THREADS * runner.count)
+    backend = EmbeddedBackend(_pool(options.threads), budget, runner, caches, waiting)
     with single_threaded():
         results = Driver(physical, backend, listener, replan, control).run()
     for i, node in enumerate(job.outputs):

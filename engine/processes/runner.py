@@ -183,6 +183,11 @@ class ProcessRunner:
         self._digests: dict[object, str] = {}
         self._end = weakref.finalize(self, self._desk.stop)  # runs at exit too
 
+    @property
+    def count(self) -> int:
+        """How many workers there may be."""
+        return self._count
+
     # What can be asked.
 
     def call_rows(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -23,6 +23,7 @@ from scalops.engine.storage.text_contents import (
     digest_of,
     first_unreadable,
     or_compressed,
+    readable_lines,
     unreadable_line,
 )
 from scalops.engine.storage.type_names import SCALAR_NAMES
@@ -154,8 +155,10 @@ class CsvFormat:
         """
         file, strict = parser.files[index], self.on_error == "raise"
         data = head(file, layout.start, HEAD_BYTES)
+        if not strict:
+            data = b"".join(readable_lines(_fields(parser, index), parser.lines(data)))
         try:
-            table = parser.table(index, data, None, tolerant=not strict)
+            table = parser.table(index, data, None)
             for field in table.schema:
                 if strict and pa.types.is_binary(field.type):  # not UTF-8: name its line
                     typed = replace(parser, types={field.name: pa.string()})
@@ -185,6 +188,13 @@ class CsvFormat:
 
         offset, error = first_unreadable(parse, parser.lines(data), error)
         return unreadable_line(parser.files[index], layout.start + offset, error)
+
+
+def _fields(parser: CsvParser, index: int) -> Callable[[bytes], object]:
+    """Parses lines whose fields may hold anything, if there are as many as columns."""
+    names = parser.names[index]
+    loose = replace(parser, types=dict.fromkeys(names, pa.binary()))
+    return lambda data: loose.table(index, data, None)
 
 
 @dataclass(frozen=True)

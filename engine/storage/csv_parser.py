@@ -63,22 +63,17 @@ class CsvParser:
         """Lines end at "\\n", "\\r\\n" or "\\r"; empty ones are no records."""
         return data.splitlines(keepends=True)
 
-    def table(
-        self, file: int, data: bytes, columns: tuple[str, ...] | None, tolerant: bool = False
-    ) -> pa.Table:
-        """The columns, all if None; a `tolerant` one lacks the lines of another number of fields.
-
-        Raises: Unreadable.
-        """
+    def table(self, file: int, data: bytes, columns: tuple[str, ...] | None) -> pa.Table:
+        """The columns, all if None. Raises: Unreadable."""
         names = self.names[file]
         if not data.strip(b"\r\n"):
             kinds = {name: self.types.get(name, pa.null()) for name in columns or names}
             return pa.schema(list(kinds.items())).empty_table()
         try:
-            table = self._parsed(names, data, columns, tolerant)
+            table = self._parsed(names, data, columns)
         except (pa.ArrowException, OverflowError, UnicodeDecodeError) as error:
             raise self._explained(file, str(error)) from error
-        if b'"' in data and not tolerant:
+        if b'"' in data:
             count = _lines(data)
             if table.num_rows != count or (count == 1 and self._leaves_quote_open(data)):
                 raise Unreadable(
@@ -88,19 +83,14 @@ class CsvParser:
         return table
 
     def _parsed(
-        self,
-        names: tuple[str, ...],
-        data: bytes,
-        columns: tuple[str, ...] | None,
-        tolerant: bool = False,
+        self, names: tuple[str, ...], data: bytes, columns: tuple[str, ...] | None
     ) -> pa.Table:
         if len(data) > _MOST_BYTES:
             raise OverflowError("a line or range of more than 2 GiB")
-        skip = {"invalid_row_handler": lambda row: "skip"} if tolerant else {}
         table = pacsv.read_csv(
             pa.BufferReader(data),
             pacsv.ReadOptions(column_names=names, use_threads=False, block_size=max(1, len(data))),
-            pacsv.ParseOptions(delimiter=self.delimiter, **skip),
+            pacsv.ParseOptions(delimiter=self.delimiter),
             pacsv.ConvertOptions(
                 # Arrow's parser has no float16.
                 column_types={n: _SINGLE if k == _HALF else k for n, k in self.types.items()},

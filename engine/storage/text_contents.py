@@ -166,6 +166,18 @@ def first_unreadable(
     return offset, error
 
 
+def readable_lines(parse: Callable[[bytes], object], lines: Sequence[bytes]) -> Sequence[bytes]:
+    """The lines without the bad ones."""
+    try:
+        parse(b"".join(lines))
+        return lines
+    except Unreadable:
+        middle = len(lines) // 2
+        if not middle:
+            return []
+        return [*readable_lines(parse, lines[:middle]), *readable_lines(parse, lines[middle:])]
+
+
 def unreadable_line(file: File, position: int, error: Unreadable) -> DataError:
     """The error of a line that begins at byte `position`."""
     return DataError(f"{file.path}:{line_number(file, position)}{error.reason}", hint=error.hint)

@@ -1,0 +1,117 @@
+"""Records that cannot be read are named, skipped or made null, whatever is wrong with them."""
+
+import gzip
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scalops.algebra.errors import DataError, ScalopsError
+from scalops.engine.storage import FileSource, read_csv, read_json, read_libsvm, read_text
+from tests.engine.storage.reading import to_table, whole
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def csv(contents: bytes, **options: Any) -> FileSource:
+    Path("a.csv").write_bytes(contents)
+    return read_csv("a.csv", **options)
+
+
+@pytest.mark.parametrize(
+    ("line", "null"),
+    [
+        (b"x,b,1", {"n": None, "s": "b", "f": 1.0}),
+        (b"7,b,y", {"n": 7, "s": "b", "f": None}),
+        (b"x,b,y", {"n": None, "s": "b", "f": None}),
+        (b"7,b", {"n": 7, "s": "b", "f": None}),
+        (b"7", {"n": 7, "s": None, "f": None}),
+        (b"7,b,1,9", {"n": 7, "s": "b", "f": 1.0}),
+        (b"7,\xff,1", {"n": 7, "s": None, "f": 1.0}),
+        (b"\xff,\xff", {"n": None, "s": None, "f": None}),
+        (b'7,"open,1', {"n": None, "s": None, "f": None}),
+        (b"99999999999999999999,b,1", {"n": None, "s": "b", "f": 1.0}),
+    ],
+)
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_fields_of_csv_count_from_the_left(line: bytes, null: dict[str, Any], end: bytes) -> None:
+    types = {"n": "int64", "s": "string", "f": "float64"}
+    contents = end.join([b"n,s,f", b"1,a,0.5", line, b"2,,"])
+    first, last = {"n": 1, "s": "a", "f": 0.5}, {"n": 2, "s": "", "f": None}
+    for given in (types, {"f": "float64", "n": "int64"}):
+        skipped = csv(contents, on_error="skip", column_types=given)
+        assert to_table(skipped).to_pylist() == [first, last]
+        assert sum(b.rows for p in skipped.partitions() for b in skipped.read(p, ())) == 2
+    assert to_table(csv(contents, on_error="null", column_types=types)).to_pylist() == [
+        first,
+        null,
+        last,
+    ]
+    with pytest.raises(DataError, match=r"a\.csv:3"):
+        whole(csv(contents, column_types=types))
+
+
+def test_bad_head_does_not_prevent_the_types(capfd: pytest.CaptureFixture[str]) -> None:
+    contents = b"n,s\n" + b"1\n\xff\xfe\n1,2,3\n" * 50 + b"5,a\n" * 3
+    source = csv(contents, on_error="skip")
+    assert str(source.schema) == "n: int64, s: string"
+    assert to_table(source).to_pylist() == [{"n": 5, "s": "a"}] * 3
+    assert capfd.readouterr().err == ""
+
+
+def test_account_has_count_and_first_in_file_order() -> None:
+    lines = [b"%d,1" % i if i % 100 else b"bad" for i in range(90_000)]
+    source = csv(b"a,b\n" + b"\n".join(lines), on_error="skip")
+    assert len(source.partitions()) > 1
+    for partition in [*source.partitions()[::-1], *source.partitions()]:
+        list(source.read(partition, ("a",)))
+    text = source.bad_records()
+    assert text is not None
+    assert text.startswith("900 records were skipped: ")
+    assert [f"a.csv:{line} has 1 field" in text for line in (2, 102, 202)] == [True] * 3
+    assert text.endswith(" and 897 more")
+    assert source.bad_records() is None
+    whole(source)
+    source.forget_bad_records()
+    assert source.bad_records() is None
+    assert pickle.loads(pickle.dumps(source)).bad_records() is None
+
+
+READERS: list[tuple[str, bytes, Callable[..., FileSource]]] = [
+    ("a.csv", b'a,b,c\n1,"x",2.5\n2,y,\n' * 30, read_csv),
+    ("a.json", '{"a":1,"b":[1,2],"s":"é"}\n{"a":2.5,"s":null}\n'.encode() * 30, read_json),
+    ("a.svm", b"+1 1:0.5 3:1e-3\n-1 2:.5 # x\n" * 30, read_libsvm),
+    ("a.txt", "é and more\n".encode() * 60, read_text),
+    ("b.txt.gz", gzip.compress("é and more\n".encode() * 60), read_text),
+]
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip", "null"])
+@pytest.mark.parametrize(("name", "contents", "read"), READERS, ids=lambda v: str(v)[:8])
+def test_random_damage_never_shows_an_error_that_is_not_ours(
+    name: str, contents: bytes, read: Callable[..., FileSource], on_error: str
+) -> None:
+    rng = np.random.default_rng(0)
+    passed = 0
+    for _ in range(40):
+        data = bytearray(contents)
+        for place in rng.integers(0, len(data), 3):
+            data[place] = rng.integers(256)
+        Path(name).write_bytes(data[: rng.integers(len(data))] if rng.random() < 0.1 else data)
+        try:
+            source = read(name, on_error=on_error)
+            assert whole(source).rows == sum(
+                b.rows for p in source.partitions() for b in source.read(p, ())
+            )
+            passed += 1
+        except ScalopsError:
+            pass
+    if on_error != "raise" and not name.endswith(".gz"):
+        assert passed > 30

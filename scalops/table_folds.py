@@ -10,8 +10,9 @@ import numpy as np
 
 from scalops.algebra import operators as op
 from scalops.algebra.errors import Location, SchemaError, user_location
-from scalops.algebra.expressions import Column, Subquery
+from scalops.algebra.expressions import Column, Subquery, call
 from scalops.algebra.folds import FOLDS, Fold
+from scalops.algebra.functions import function
 from scalops.algebra.operators import Named, Operator
 from scalops.algebra.schema import Schema
 from scalops.reducing import Folds, reduce_folds
@@ -107,7 +108,12 @@ class TableFolds:
         Elementwise for arrays. All values are held until the end. NaN among them gives NaN, and
         so do no records.
         """
-        return self._fold("quantile", f, q=_level(q))
+        location = user_location()
+        source, columns, names = self._folded(f, "quantile", location)
+        if any(c.type.numpy.kind == "i" for c in columns if not c.type.is_list):
+            # np.quantile takes differences in the numbers' own type: of int8, 127 - -128 is -1.
+            source, columns = _in_floats(source, columns, location)
+        return self._made_of("quantile", source, columns, names, location, q=_level(q))
 
     def first(self, f: RowLike | None = None) -> Any:
         """The first record, or the first value that is not null; no records is a DataError.
@@ -153,6 +159,18 @@ class TableFolds:
         location = user_location()
         what = FOLDS[kind].word or kind
         source, columns, names = self._folded(f, what, location)
+        return self._made_of(kind, source, columns, names, location, **parameters)
+
+    @staticmethod
+    def _made_of(
+        kind: str,
+        source: Operator,
+        columns: list[Column],
+        names: tuple[str, ...] | None,
+        location: Location | None,
+        **parameters: Any,
+    ) -> Any:
+        what = FOLDS[kind].word or kind
         given = tuple(sorted(parameters.items()))
         folds = tuple(
             Fold(n, kind, (c,), parameters=given, location=location)
@@ -264,6 +282,18 @@ def _ddof(ddof: Any, what: str) -> float:
         )
     given = float(ddof)
     return int(given) if given.is_integer() else given
+
+
+def _in_floats(
+    source: Operator, columns: list[Column], location: Location | None
+) -> tuple[Operator, list[Column]]:
+    """The columns with integers as float64, and the table that has them."""
+    outputs = tuple(
+        (c.name, call(function("cast"), c, dtype="float64") if c.type.numpy.kind == "i" else c)
+        for c in columns
+    )
+    project = op.Project(source, outputs, label="quantile", location=location)
+    return project, [Column(n, k) for n, k in project.schema]
 
 
 def _level(q: Any) -> float | tuple[float, ...]:

@@ -162,6 +162,7 @@ def _strings(items: Sequence[Any], types: set[type]) -> pa.Array:
 _DIRECT: dict[str, tuple[frozenset[type], ...]] = {
     "float64": (frozenset({float}), frozenset({int}), frozenset({float, int})),
     "int64": (frozenset({int}),),
+    "uint64": (frozenset({int}),),
     "bool": (frozenset({bool}),),
 }
 
@@ -209,10 +210,10 @@ def _widens(array: Array, kind: ArrayType) -> bool:
     a, b = array.dtype, kind.numpy
     if a == b:
         return True
-    if not np.can_cast(a, b, "same_kind") or (a.kind == "b" and b.kind != "b"):
-        return False
-    # A narrower integer type is right as long as the numbers fit.
-    return a.kind not in "iu" or b.kind not in "iu" or bool(np.all(array.astype(b) == array))
+    if a.kind in "iu" and b.kind in "iu":
+        # A narrower integer type, or one without a sign, is right as long as the numbers fit.
+        return bool(np.all(array.astype(b) == array))
+    return np.can_cast(a, b, "same_kind") and not (a.kind == "b" and b.kind != "b")
 
 
 def as_array(value: Any) -> Array:

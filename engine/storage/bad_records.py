@@ -20,11 +20,12 @@ logger = logging.getLogger("scalops")
 
 class Unreadable(Exception):
     """Lines that cannot be read. Of a single line `reason` says why, as it goes on after its
-    number (": column 'a' holds 'x', expected int64"), and `hint` what to do."""
+    number (": column 'a' holds 'x', expected int64"), and `hint` what to do. Of several lines `row`
+    may say which one, from 0, is likely to be bad."""
 
-    def __init__(self, reason: str, hint: str | None = None) -> None:
+    def __init__(self, reason: str, hint: str | None = None, row: int | None = None) -> None:
         super().__init__(reason)
-        self.reason, self.hint = reason, hint
+        self.reason, self.hint, self.row = reason, hint, row
 
 
 def checked_mode(on_error: str) -> OnError:

@@ -22,6 +22,7 @@ _NULLS = [t for t in pacsv.ConvertOptions().null_values if "nan" not in t.lower(
 _HALF, _SINGLE = pa.float16(), pa.float32()
 _MOST_BYTES = 2**31 - 1  # Arrow's limit for one block of text
 
+_ROW = re.compile(r"Row #(\d+)")
 _BAD_VALUE = re.compile(
     r"In CSV column #(?P<column>\d+): (?:Row #\d+: )?"
     r"CSV conversion error to (?P<kind>[^:]+): (?P<reason>.*)",
@@ -137,6 +138,12 @@ class CsvParser:
         return line.count(b'"') % 2 == 1 and (line.startswith(opening[0]) or opening[1] in line)
 
     def _explained(self, file: int, message: str) -> Unreadable:
+        made = self._reason(file, message)
+        row = _ROW.search(message)
+        made.row = None if row is None else int(row[1]) - 1
+        return made
+
+    def _reason(self, file: int, message: str) -> Unreadable:
         fields = _BAD_FIELDS.search(message)
         if fields is not None:
             found, expected = int(fields["found"]), int(fields["expected"])

@@ -23,6 +23,7 @@ from scalops.engine.storage.lines import encoding_hint
 from scalops.engine.storage.text_contents import lines_with_ends
 
 _FAILURES = (pa.ArrowException, OverflowError, UnicodeDecodeError)
+_ROW = re.compile(r"in row (\d+)")
 _CHANGED = re.compile(r"Column\(/([^/)]*)[^)]*\) changed from (\w+) to (\w+)")
 _MOST_BYTES = 2**31 - 1
 
@@ -41,7 +42,8 @@ class JsonParser:
         except _Misfit as error:
             if len(_records(data)) == 1:
                 raise self._explained(file, data.strip(), columns) from error
-            raise Unreadable(str(error)) from error
+            row = _ROW.search(str(error))
+            raise Unreadable(str(error), row=None if row is None else int(row[1])) from error
 
     def rescue(self, file: int, line: bytes, columns: tuple[str, ...]) -> Block:
         """Null where the value does not fit; in all columns if the line is no object.

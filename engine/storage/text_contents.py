@@ -21,6 +21,8 @@ from scalops.engine.storage.files import File
 from scalops.engine.storage.lines import COMPRESSED, line_number, sampled
 from scalops.engine.storage.partitions import Partition
 
+_FEW_LINES = 512
+
 
 class LineParser(Protocol):
     """Parses whole lines of the files, which it knows by their number."""
@@ -120,13 +122,12 @@ class TextContents:
             skipped = self.on_error == "skip"
             return [] if skipped else [self.parser.rescue(file, lines[0], columns)]
         blocks = []
-        middle = len(lines) // 2
-        for half in (lines[:middle], lines[middle:]):
+        for part in _split(lines, error.row):
             try:
-                blocks.append(self.parser.parse(file, b"".join(half), columns))
+                blocks.append(self.parser.parse(file, b"".join(part), columns))
             except Unreadable as inner:
-                blocks += self._halved(file, begin, half, columns, inner, found)
-            begin += sum(map(len, half))
+                blocks += self._halved(file, begin, part, columns, inner, found)
+            begin += sum(map(len, part))
         return blocks
 
     def bad_records(self) -> str | None:
@@ -143,6 +144,18 @@ class TextContents:
             what = what.replace("was", "were").replace("has", "have")
         more = f" and {count - len(shown)} more" if count > len(shown) else ""
         return f"{count} record{'s' * (count > 1)} {what}: {'; '.join(shown)}{more}"
+
+
+def _split(lines: Sequence[bytes], likely: int | None) -> list[Sequence[bytes]]:
+    """The lines before, at and after the likely bad one; halves where there are many or none is.
+
+    After each bad line the parser begins anew, which among many lines would take long.
+    """
+    if likely is None or not 0 <= likely < len(lines) <= _FEW_LINES:
+        middle = len(lines) // 2
+        return [lines[:middle], lines[middle:]]
+    parts = (lines[:likely], lines[likely : likely + 1], lines[likely + 1 :])
+    return [part for part in parts if part]
 
 
 def first_unreadable(
@@ -171,11 +184,10 @@ def readable_lines(parse: Callable[[bytes], object], lines: Sequence[bytes]) -> 
     try:
         parse(b"".join(lines))
         return lines
-    except Unreadable:
-        middle = len(lines) // 2
-        if not middle:
+    except Unreadable as error:
+        if len(lines) == 1:
             return []
-        return [*readable_lines(parse, lines[:middle]), *readable_lines(parse, lines[middle:])]
+        return [line for part in _split(lines, error.row) for line in readable_lines(parse, part)]
 
 
 def unreadable_line(file: File, position: int, error: Unreadable) -> DataError:

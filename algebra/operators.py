@@ -394,7 +394,8 @@ class Update(Operator):
 class MapReduceUpdate(Operator):
     """A loop's whole body as one pass: named columns over `source`, folds over them, the update.
 
-    In `update` a fold's result is `Reduced(name)`.
+    Each column of `map` may read the source's and those before it. In `update` a fold's result
+    is `Reduced(name)`.
     """
 
     source: Operator
@@ -409,7 +410,10 @@ class MapReduceUpdate(Operator):
         return Schema((*self.source.schema.fields, *own))
 
     def check(self) -> None:
-        require_columns(self, (e for _, e in self.map), self.source.schema)
+        fields = self.source.schema.fields
+        for name, e in self.map:
+            require_columns(self, (e,), Schema(fields))
+            fields = (*fields, (name, e.type.strong()))
         _require_names(self, self.mapped.names)
         for fold in self.reduce:
             require_columns(self, fold.arguments, self.mapped)

@@ -111,13 +111,13 @@ def _collect(value: Any, into: list[Node]) -> None:
             _collect(item, into)
 
 
-def walk(*roots: Node) -> Iterator[Node]:
-    """Every node once, children before parents."""
+def walk(*roots: Node, enter: Callable[[Node], bool] = lambda node: True) -> Iterator[Node]:
+    """Every node once, children before parents; not those that `enter` refuses."""
     seen: set[Node] = set()
     stack: list[tuple[Node, bool]] = [(root, False) for root in reversed(roots)]
     while stack:
         node, entered = stack.pop()
-        if node in seen:
+        if node in seen or not enter(node):
             continue
         if entered:
             seen.add(node)

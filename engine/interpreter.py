@@ -16,6 +16,7 @@ import numpy as np
 
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
+from scalops.algebra.definitions import over_source
 from scalops.algebra.dtypes import ArrayType, TupleType, Type
 from scalops.algebra.errors import OptimizerError, ScalopsError
 from scalops.algebra.folds import Fold
@@ -288,8 +289,9 @@ class Interpreter:
         return state | {ex.ITERATIONS: np.int64(iterations), ex.CONVERGED: np.bool_(converged)}
 
     def _map_reduce(self, body: op.MapReduceUpdate) -> None:
-        evaluator = self.evaluator([e for _, e in body.map])
         names = [n for n, _ in body.map]
+        columns = [ex.Column(n, body.mapped[n]) for n in names]
+        evaluator = self.evaluator(over_source(body.map, columns))
         rows = (
             row | dict(zip(names, evaluator((row,)), strict=True))
             for row in self.records(body.source)

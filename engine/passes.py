@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
+from scalops.algebra.definitions import over_source
 from scalops.algebra.errors import ScalopsError
-from scalops.algebra.expressions import Column
-from scalops.algebra.tree import Node, substitute
 from scalops.engine import physical_plan as pp
 from scalops.engine.backends import StageFailure
 from scalops.engine.blocks import Block, block_rows
@@ -46,9 +45,8 @@ class Reduction:
         sink = stage.sink
         assert isinstance(sink, pp.TreeAggregate)
         self.number, self.pipeline, self._runtime = stage.number, pipeline, runtime
-        mapped: dict[Node, Node] = {Column(n, e.type.strong()): e for n, e in sink.map}
         self._folds = FoldSet(sink.folds, runtime.slots, runner)
-        arguments = [substitute(a, mapped) for a in self._folds.arguments]
+        arguments = over_source(sink.map, self._folds.arguments)
         self._kernel = Kernel(arguments, block_rows(pipeline.schema), transient=True)
         self.partial_bytes = sum(f.type.bytes for f in sink.folds)
         self.results: tuple[Any, ...] = ()

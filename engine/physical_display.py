@@ -173,14 +173,15 @@ def _table(table: pp.PhysicalTable) -> Display:
             if len(columns) > 8:
                 shown = f"{', '.join(columns[:3])}, …, {columns[-1]} ({len(columns)} columns)"
             return Display(f"TableScan {source.title}: {shown}")
-        case pp.Compute(outputs=outputs, source=source):
+        case pp.Compute(outputs=outputs, map=mapped, source=source):
             made = [
                 n if isinstance(e, ex.Column) and e.name == n else f"{n} = {text(e)}"
                 for n, e in outputs
             ]
             if len(made) > 8:
                 made = [*made[:3], f"… ({len(made)} columns)"]
-            return Display(f"Compute {', '.join(made)}", children=[_table(source)])
+            own = [("map", f"{n} = {text(e)}") for n, e in mapped]
+            return Display(f"Compute {', '.join(made)}", details=own, children=[_table(source)])
         case pp.Select(predicate=predicate, source=source):
             return Display(f"Select {text(predicate)}", children=[_table(source)])
         case pp.TakePrefix(number=number, source=source):

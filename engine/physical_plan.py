@@ -80,11 +80,16 @@ class TableScan(PhysicalTable):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Compute(PhysicalTable):
-    """New columns for each block, by one kernel."""
+    """New columns for each block, by one kernel.
+
+    `map` names what several of the outputs read, each over the input's columns and the names
+    before it.
+    """
 
     source: PhysicalTable
     outputs: tuple[Named, ...]
     bare: bool = False
+    map: tuple[Named, ...] = ()
 
     @cached_property
     def schema(self) -> Schema:
@@ -255,8 +260,8 @@ class Sink(Node):
 class TreeAggregate(Sink):
     """Fold each leaf (a run of partitions), combine leaves in the canonical binary tree.
 
-    The results go to `slots`, one per fold. `map` names columns computed from the input's on
-    the way, which the folds read like any other.
+    The results go to `slots`, one per fold. `map` names columns computed on the way, each from
+    the input's and those before it, which the folds read like any other: one kernel.
     """
 
     folds: tuple[Fold, ...]

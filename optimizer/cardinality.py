@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from scalops.algebra import operators as op
 from scalops.algebra.expressions import Constant, Expression
 from scalops.algebra.tree import Node
 from scalops.optimizer.cost import SPARSE_ITEMS, Estimate, Provenance
+from scalops.optimizer.selectivity import selectivity
 
 # Assumed, until tables are sampled.
-SELECTIVITY = 0.5
 DISTINCT = 0.5
 LIST_ITEMS = 8.0
 _ORDER: tuple[Provenance, ...] = ("exact", "measured", "estimated", "assumed")
@@ -25,10 +26,10 @@ def estimate(node: Node) -> Estimate:
                 return Estimate(source.rows, source.rows * width, "exact")
             rows = source.likely_rows
             return Estimate(rows, rows * width, "estimated")
-        case op.Filter(source=source):
+        case op.Filter(source=source, predicate=predicate):
             inner = estimate(source)
-            rows = inner.rows * SELECTIVITY
-            return Estimate(rows, rows * node.schema.bytes_per_row, "assumed")
+            share, known = selectivity(predicate)
+            return _times(node, share, replace(inner, provenance=_least((inner.provenance, known))))
         case op.Limit(source=source, count=count):
             inner = estimate(source)
             rows = min(inner.rows, count)
@@ -68,8 +69,13 @@ def estimate(node: Node) -> Estimate:
 def _times(node: op.Operator, factor: float, *inputs: Estimate) -> Estimate:
     """The inputs' records together, `factor` for each; known as the least known of them is."""
     rows = factor * sum(i.rows for i in inputs)
-    known = max((i.provenance for i in inputs), key=_ORDER.index)
+    known = _least(i.provenance for i in inputs)
     return Estimate(rows, rows * node.schema.bytes_per_row, known)
+
+
+def _least(known: Iterable[Provenance]) -> Provenance:
+    """The least certain of them."""
+    return max(known, key=_ORDER.index)
 
 
 def _slice(node: op.Slice) -> Estimate:

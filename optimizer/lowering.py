@@ -19,6 +19,7 @@ from scalops.algebra.functions import function
 from scalops.algebra.schema import Schema
 from scalops.algebra.tree import Node, find, substitute, walk, with_children
 from scalops.engine import physical_plan as pp
+from scalops.optimizer.definitions import as_definitions
 from scalops.optimizer.invariance import Tokens, free_tokens, is_uniform
 from scalops.optimizer.lockstep import in_lockstep
 
@@ -174,6 +175,9 @@ class _Lowering:
             self._leaves[ex.Item(node, i)] = slot
         self._emit(tokens, pp.Evaluate(tuple(assignments)))
 
+    def _lowered(self, named: tuple[op.Named, ...]) -> tuple[op.Named, ...]:
+        return tuple((n, self._expression(e)) for n, e in named)
+
     def _value(self, e: ex.Expression, name: str) -> ex.Slot:
         """A slot that holds the expression's value."""
         lowered = self._expression(e)
@@ -194,9 +198,10 @@ class _Lowering:
             case op.Project(source=op.Sort() as source) if self._only_chooses(node, source):
                 return self._keep(node, self._sorted(source, node.schema))
             case op.Project(source=source, outputs=outputs):
+                source, mapped = as_definitions(source)
                 below = self._table(source)
-                named = tuple((n, self._expression(e)) for n, e in outputs)
-                return pp.Compute(below, named, node.bare, location=node.location)
+                defined, named = self._lowered(mapped), self._lowered(outputs)
+                return pp.Compute(below, named, node.bare, defined, location=node.location)
             case op.Filter(source=source, predicate=predicate) if is_uniform(predicate):
                 condition = self._present(predicate, "condition")
                 return pp.Gate(self._table(source), condition, location=node.location)
@@ -247,7 +252,7 @@ class _Lowering:
                 return pp.Unnest(below, node.schema, names, index, location=node.location)
             case op.Expand(source=source, records=records):
                 below = self._table(source)
-                lowered = tuple(tuple((n, self._expression(e)) for n, e in r) for r in records)
+                lowered = tuple(map(self._lowered, records))
                 return pp.Interleave(below, node.schema, lowered, location=node.location)
             case op.MapBatches(source=source, function=function, slots=slots):
                 below = self._table(source)
@@ -333,11 +338,12 @@ class _Lowering:
         tokens: Tokens,
         mapped: tuple[op.Named, ...] = (),
     ) -> None:
+        if not mapped:
+            source, mapped = as_definitions(source)
         below = self._table(source)
         lowered = tuple(self._lowered_fold(f) for f in folds)
         slots = tuple(self._slot(self._unused(f.name), f.type) for f in lowered)
-        named = tuple((n, self._expression(e)) for n, e in mapped)
-        sink = pp.TreeAggregate(lowered, tuple(s.number for s in slots), named)
+        sink = pp.TreeAggregate(lowered, tuple(s.number for s in slots), self._lowered(mapped))
         self._emit(tokens, pp.RunStage(self._stage(below, sink)))
         self._last_fold = slots
 

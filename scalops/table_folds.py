@@ -108,12 +108,12 @@ class TableFolds:
         Elementwise for arrays. All values are held until the end. NaN among them gives NaN, and
         so do no records.
         """
-        location = user_location()
+        level, location = _level(q), user_location()
         source, columns, names = self._folded(f, "quantile", location)
         if any(c.type.numpy.kind == "i" for c in columns if not c.type.is_list):
             # np.quantile takes differences in the numbers' own type: of int8, 127 - -128 is -1.
             source, columns = _in_floats(source, columns, location)
-        return self._made_of("quantile", source, columns, names, location, q=_level(q))
+        return self._made_of("quantile", source, columns, names, location, q=level)
 
     def first(self, f: RowLike | None = None) -> Any:
         """The first record, or the first value that is not null; no records is a DataError.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scalops.algebra.definitions import over_source
 from scalops.algebra.errors import DataError, ScalopsError
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
@@ -183,7 +184,8 @@ class ComputePipeline(Over):
     def __init__(self, node: pp.Compute, source: Pipeline, runtime: Runtime) -> None:
         super().__init__(node.schema, source, runtime)
         self._names = node.schema.names
-        self._kernel = Kernel([e for _, e in node.outputs], block_rows(source.schema))
+        made = over_source(node.map, [e for _, e in node.outputs])
+        self._kernel = Kernel(made, block_rows(source.schema))
 
     def rows(self, partition: int) -> int | None:
         return self.source.rows(partition)

@@ -7,16 +7,20 @@ from dataclasses import replace
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
 from scalops.algebra.tree import Node, find, substitute
+from scalops.optimizer.definitions import as_definitions
 from scalops.optimizer.invariance import Invariance
 
 
 def fuse_map_reduce_update(node: Node) -> Node | None:
     """Loop(Update(u(Aggregate(Project(T, a), f)))) -> Loop(MapReduceUpdate(T, a, f, u)).
 
-    Sound because it is the same computation in one operator: per record the named columns a,
-    the folds f, and the update u at the root of the aggregation tree. Not where the body needs
-    two passes (one fold reads another's result, or two tables are folded), runs a loop inside,
-    or folds nothing; folds and loops behind an invariant table are not the body's own.
+    Over several projections, one above the other, a holds what they add from the lowest to the
+    highest, each reading those before it. Sound because it is the same computation in one
+    operator: per record the named columns a, the folds f, and the update u at the root of the
+    aggregation tree. A projection that gives a column's name a new meaning stays below. Not
+    where the body needs two passes (one fold reads another's result, or two tables are folded),
+    runs a loop inside, or folds nothing; folds and loops behind an invariant table are not the
+    body's own.
     """
     if not isinstance(node, op.Loop) or not isinstance(node.body, op.Update):
         return None
@@ -28,7 +32,7 @@ def fuse_map_reduce_update(node: Node) -> Node | None:
     (aggregate,) = aggregates
     if node.condition is not None and find((node.condition,), op.Aggregate):
         return None
-    source, mapped = _map_part(aggregate.source)
+    source, mapped = as_definitions(aggregate.source)
     reduced: dict[Node, Node] = {
         ex.Subquery(aggregate, f.name): ex.Reduced(f.name, f.type) for f in aggregate.folds
     }
@@ -48,18 +52,3 @@ def _varying(loop: op.Loop) -> list[Node]:
             found[node] = None
             stack.extend(node.children)
     return list(found)
-
-
-def _map_part(source: op.Operator) -> tuple[op.Operator, tuple[op.Named, ...]]:
-    """The table below a projection that only keeps and adds columns, and what it adds."""
-    if not isinstance(source, op.Project):
-        return source, ()
-    below = source.source
-    added = []
-    for name, e in source.outputs:
-        if isinstance(e, ex.Column) and e.name == name:
-            continue
-        if name in below.schema:
-            return source, ()
-        added.append((name, e))
-    return below, tuple(added)

@@ -5,18 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from scalops.algebra import operators as op
-from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.expressions import (
-    Constant,
-    Expression,
-    call,
-    columns,
-    constant,
-    in_record,
-    opaque_calls,
-)
+from scalops.algebra.definitions import as_column
+from scalops.algebra.expressions import Expression, columns, in_record, opaque_calls
 from scalops.algebra.folds import Fold
-from scalops.algebra.functions import function
 from scalops.algebra.tree import Node, substitute
 
 
@@ -47,24 +38,15 @@ def merge_maps(node: Node) -> Node | None:
 
 
 def _strong(outputs: tuple[op.Named, ...], inner: tuple[op.Named, ...]) -> tuple[op.Named, ...]:
-    return tuple((n, _as_column(inline(e, inner))) for n, e in outputs)
+    return tuple((n, as_column(inline(e, inner))) for n, e in outputs)
 
 
 def inline(expression: Expression, outputs: tuple[op.Named, ...]) -> Expression:
     """The expression over a projection's input."""
     named = dict(outputs)
-    mapping: dict[Node, Node] = {c: _as_column(named[c.name]) for c in columns([expression])}
+    mapping: dict[Node, Node] = {c: as_column(named[c.name]) for c in columns([expression])}
     # A subquery in it reads records of its own, whose columns may have the same names.
     return substitute(expression, mapping, in_record)
-
-
-def _as_column(e: Expression) -> Expression:
-    """A column has a definite width, so what takes its place must not be weakly typed."""
-    if not (isinstance(e.any_type, ArrayType) and e.any_type.weak):
-        return e
-    if isinstance(e, Constant):
-        return constant(e.type.numpy.type(e.value))
-    return call(function("cast"), e, dtype=e.type.name)
 
 
 def inline_fold(fold: Fold, outputs: tuple[op.Named, ...]) -> Fold:

@@ -46,9 +46,8 @@ def _reads(node: op.Operator) -> frozenset[str]:
             return columns_read(a for f in folds for a in f.arguments)
         case op.MapReduceUpdate(map=mapped, reduce=folds, source=source):
             own = columns_read(e for _, e in mapped)
-            return own | (
-                columns_read(a for f in folds for a in f.arguments) & {*source.schema.names}
-            )
+            read = own | columns_read(a for f in folds for a in f.arguments)
+            return read & {*source.schema.names}
     return frozenset(node.schema.names)
 
 

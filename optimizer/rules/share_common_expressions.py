@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from scalops.algebra import expressions as ex
@@ -13,12 +14,19 @@ from scalops.optimizer.naming import fresh_name
 
 _LEAST_FLOPS = 4.0
 
+Levels = list[list[op.Named]]
+
 
 def share_common_expressions(node: Node) -> Node | None:
     """Aggregate(T, f(e), g(e)) -> Aggregate(Project(T, s = e), f(s), g(s)); Project likewise.
 
-    e is read in two places or more, reads columns, and costs at least a few operations. Sound
-    because expressions are pure, and an opaque function is called once per record either way.
+    Every e that has two readers or more in the graph of all the node's expressions, reads
+    columns, and costs a few operations beyond what has a name already. One that reads others,
+    as f(h(e), g(h(e))) with g read twice, stands in a projection above theirs:
+    Project(Project(T, s1 = h(e)), s1, s2 = g(s1)).
+
+    Sound because expressions are pure, and an opaque function is called once per record either
+    way; the projections are computed together with their reader, in one pass.
     """
     if isinstance(node, op.Aggregate):
         roots = [a for f in node.folds for a in f.arguments]
@@ -26,16 +34,10 @@ def share_common_expressions(node: Node) -> Node | None:
         roots = [e for _, e in node.outputs]
     else:
         return None
-    shared = _shared(roots)
-    if not shared:
+    levels, new_roots = _named(roots, set(node.source.schema.names))
+    if not levels:
         return None
-    taken = set(node.source.schema.names)
-    names = {e: fresh_name("s", taken) for e in shared}
-    mapping: dict[Node, Node] = {e: ex.Column(n, e.type.strong()) for e, n in names.items()}
-    new_roots = [substitute(r, mapping, ex.in_record) for r in roots]
-    read = ex.columns_read(new_roots)
-    kept = [(n, ex.Column(n, k)) for n, k in node.source.schema if n in read]
-    below = op.Project(node.source, (*kept, *((n, e) for e, n in names.items())))
+    below = _projections(node.source, levels, new_roots)
     remaining = iter(new_roots)
     if isinstance(node, op.Aggregate):
         folds = tuple(
@@ -46,40 +48,41 @@ def share_common_expressions(node: Node) -> Node | None:
     return replace(node, source=below, outputs=outputs, origin=None)
 
 
-def _shared(roots: list[ex.Expression]) -> list[ex.Expression]:
-    """Largest expressions with two readers or more, in order of appearance."""
-    uses: dict[Node, int] = {}
-    order: list[Node] = []
-    stack: list[Node] = list(reversed(roots))
-    for root in roots:
-        uses[root] = uses.get(root, 0) + 1
-    seen: set[Node] = set()
-    while stack:
-        node = stack.pop()
-        if node in seen:
+def _named(roots: list[ex.Expression], taken: set[str]) -> tuple[Levels, list[ex.Expression]]:
+    """What gets a name, by level (each reads only lower ones), and the roots over the names."""
+    readers = Counter[Node](roots)
+    for e in ex.within(roots):
+        readers.update(c for c in e.children if isinstance(c, ex.Expression))
+    mapping: dict[Node, Node] = {}
+    level: dict[Node, int] = {}  # of what reads a column
+    levels: Levels = []
+    for node in walk(*roots, enter=ex.in_record):
+        below = [level[c] + (c in mapping) for c in node.children if c in level]
+        if not below and not isinstance(node, ex.Column):
             continue
-        seen.add(node)
-        order.append(node)
-        for child in node.children:
-            if isinstance(child, ex.Expression):
-                uses[child] = uses.get(child, 0) + 1
-                stack.append(child)
-    chosen: dict[ex.Expression, None] = {}
-    covered: set[Node] = set()
-    for node in order:
-        if uses[node] < 2 or node in covered or not _worth_a_name(node):
+        level[node] = max(below, default=0)
+        if readers[node] < 2 or not isinstance(node, (ex.Call, ex.Item)):
             continue
-        assert isinstance(node, ex.Expression)
-        chosen[node] = None
-        covered.update(below for below in walk(node) if below != node)
-    # One that is also read outside a larger shared one is found when the rule runs again.
-    return [e for e in chosen if e not in covered]
+        kind = node.any_type
+        if not isinstance(kind, ArrayType) or kind.weak:  # a column would be strongly typed
+            continue
+        e = substitute(node, mapping, ex.in_record)
+        if flops(e) < _LEAST_FLOPS:
+            continue
+        name = fresh_name("s", taken)
+        if level[node] == len(levels):
+            levels.append([])
+        levels[level[node]].append((name, e))
+        mapping[node] = ex.Column(name, e.type.strong())
+    return levels, [substitute(root, mapping, ex.in_record) for root in roots]
 
 
-def _worth_a_name(node: Node) -> bool:
-    if not isinstance(node, (ex.Call, ex.Item)) or not ex.columns([node]):
-        return False
-    kind = node.any_type
-    if not isinstance(kind, ArrayType) or kind.weak:  # a column would be strongly typed
-        return False
-    return flops(node) >= _LEAST_FLOPS
+def _projections(source: op.Operator, levels: Levels, readers: list[ex.Expression]) -> op.Operator:
+    """The table with the named columns, level upon level; each keeps what is read above it."""
+    read = [ex.columns_read(readers)]
+    for named in reversed(levels):
+        read.append(read[-1] | ex.columns_read(e for _, e in named))
+    for named, above in zip(levels, reversed(read[:-1]), strict=True):
+        kept = tuple((n, ex.Column(n, k)) for n, k in source.schema if n in above)
+        source = op.Project(source, (*kept, *named))
+    return source

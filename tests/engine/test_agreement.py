@@ -57,7 +57,7 @@ def assert_agree(things: tuple[Any, ...], ways: list[Any]) -> Any:
     return expected
 
 
-@pytest.mark.parametrize("part", range(5))
+@pytest.mark.parametrize("part", range(3))
 def test_random_programs_give_what_they_mean(part: int) -> None:
     answers = []
     for seed in range(part * 32, part * 32 + 32):
@@ -67,7 +67,7 @@ def test_random_programs_give_what_they_mean(part: int) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("part", range(5, 50))
+@pytest.mark.parametrize("part", range(3, 50))
 def test_many_more_random_programs_give_what_they_mean(part: int) -> None:
     for seed in range(part * 32, part * 32 + 32):
         assert_agree(random_program(Random(seed)), [WAYS[seed % len(WAYS)]])

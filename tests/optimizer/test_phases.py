@@ -203,7 +203,7 @@ def test_each_fold_of_a_cross_validation_is_one_pass_over_a_table_of_its_own() -
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_random_programs_give_the_same_answer(seed: int) -> None:
     before = job_of(*random_program(Random(seed)))
     after, _ = rewrite(before, PHASES)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import scalops as so
+from tests.cli.conftest import Invoke
 
 # (program, what it prints when it runs by itself)
 PROGRAMS = ("logistic_regression", "bgd_scalops2012", "normal_equations", "rcv1_sparse")
@@ -49,10 +50,9 @@ def test_runs_by_itself(program: Path) -> None:
     assert done.stdout.startswith(program.stem)
 
 
-def test_runs_through_the_command_line(program: Path) -> None:
-    command = [sys.executable, "-m", "scalops", "run", str(program), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_runs_through_the_command_line(program: Path, invoke: Invoke) -> None:
+    done = invoke("run", program, "--json")
+    assert done.exit_code == 0, done.stderr
     json.loads(done.stdout)
 
 
@@ -73,23 +73,22 @@ def test_gives_the_same_bits_for_any_threads_and_memory(program: Path) -> None:
     assert all(r == results[0] for r in results)
 
 
-def test_explains_without_running(program: Path) -> None:
-    text = so_explain(program, "all")
+def test_explains_without_running(program: Path, invoke: Invoke) -> None:
+    text = explained(invoke, program, "all")
     assert max(map(len, text.splitlines())) <= 100
 
 
-def so_explain(path: Path, stage: str) -> str:
+def explained(invoke: Invoke, path: Path, stage: str) -> str:
     """What `scalops explain` prints."""
-    command = [sys.executable, "-m", "scalops", "explain", str(path), "--stage", stage]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = invoke("explain", path, "--stage", stage)
+    assert done.exit_code == 0, done.stderr
     return done.stdout
 
 
 def test_logistic_regression_is_one_pass_over_cached_emails(
-    shared_programs: Path, shared_data: Path
+    shared_programs: Path, shared_data: Path, invoke: Invoke
 ) -> None:
-    text = so_explain(shared_programs / "logistic_regression.py", "optimized")
+    text = explained(invoke, shared_programs / "logistic_regression.py", "optimized")
     lines = [line.strip() for line in text.splitlines()]
     passes = [i for i, line in enumerate(lines) if line.startswith("MapReduceUpdate")]
     assert len(passes) == 1

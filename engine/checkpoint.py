@@ -13,6 +13,7 @@ import logging
 import os
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -125,12 +126,17 @@ def newest(folder: Path) -> tuple[Path, Checkpoint]:
 
 def _checkpoints(folder: Path) -> list[Path]:
     """Files of the folder by name, the newest first."""
-    return sorted(folder.glob(_NAME), reverse=True) if folder.is_dir() else []
+    try:
+        return sorted(folder.glob(_NAME), reverse=True) if folder.is_dir() else []
+    except OSError as error:  # a name that is too long
+        raise DataError(f"the folder {folder} cannot be read: {error}") from error
 
 
 def _read(paths: list[Path]) -> Iterator[tuple[Path, Checkpoint | _Damaged]]:
     for path in paths:
         try:
+            if path.is_fifo():  # it would be waited for
+                raise _Damaged("it is a pipe")
             yield path, decode(path.read_bytes(), path)
         except _Damaged as damage:
             yield path, damage
@@ -201,6 +207,9 @@ class CheckpointFolder:
                     old.unlink()
         except OSError as error:
             raise self._unwritable(error) from error
+        finally:
+            with suppress(OSError):  # of a write that failed, or was interrupted
+                part.unlink(missing_ok=True)
         self._before = path
 
     @staticmethod

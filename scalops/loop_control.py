@@ -69,6 +69,11 @@ def _folder(name: str, value: Any, location: Location | None) -> Path | None:
         return None
     if not isinstance(value, (str, os.PathLike)):
         raise _expected(name, value, "a folder", location)
+    try:
+        if not os.fsencode(value) or b"\0" in os.fsencode(value):
+            raise ValueError(value)
+    except ValueError:  # half a surrogate pair, too
+        raise _expected(name, value, "a folder", location) from None
     return Path(os.fsdecode(value)).expanduser().absolute()
 
 

@@ -57,16 +57,27 @@ class Session:
         self._checked: WeakKeyDictionary[Node, bool] = WeakKeyDictionary()
         self._tables = KeptTables()
         self._lock = threading.RLock()
-        self._tokens: list[contextvars.Token[Session | None]] = []
+        self._entered = 0
         self._runner: ProcessRunner | None = None
 
     def __enter__(self) -> Session:
-        self._tokens.append(_current.set(self))
+        with self._lock:
+            self._entered += 1
+        _open.set((*_open.get(), self))
         return self
 
     def __exit__(self, *_: object) -> None:
-        _current.reset(self._tokens.pop())
-        if not self._tokens:  # the outermost of nested blocks ends it
+        # Blocks of generators may end in any order, and those of threads at any time.
+        sessions = list(_open.get())
+        for i in reversed(range(len(sessions))):
+            if sessions[i] is self:
+                del sessions[i]
+                break
+        _open.set(tuple(sessions))
+        with self._lock:
+            self._entered -= 1
+            last = not self._entered
+        if last:  # the outermost of nested blocks ends it
             self.close()
 
     def close(self) -> None:
@@ -191,7 +202,8 @@ def placed() -> Iterator[None]:
 
 
 _running = threading.local()
-_current: contextvars.ContextVar[Session | None] = contextvars.ContextVar("session", default=None)
+# The sessions of the `with` statements around, the innermost last.
+_open: contextvars.ContextVar[tuple[Session, ...]] = contextvars.ContextVar("sessions", default=())
 _default: Session | None = None
 
 
@@ -227,9 +239,9 @@ def _kept_constant(node: Expression, value: Any) -> Expression:
 def current_session() -> Session:
     """The session of the innermost `with so.session(...)`, else one for this process."""
     global _default
-    session = _current.get()
-    if session is not None:
-        return session
+    around = _open.get()
+    if around:
+        return around[-1]
     if _default is None:
         _default = Session()
     return _default
@@ -245,8 +257,8 @@ def session(uri: str | None = None, **options: Any) -> Session:
     if uri is not None:
         refuse("a session on a cluster")
     given = given_options(options)
-    around = _current.get()
-    return Session(given if around is None else {**around.given, **given})
+    around = _open.get()
+    return Session({**around[-1].given, **given} if around else given)
 
 
 def config(**call: Any) -> Config:

@@ -9,7 +9,13 @@ from typing import Any
 
 from scalops.algebra import errors
 from scalops.algebra.captured import Captured
-from scalops.algebra.errors import ExecutionError, Location, ScalopsError, UserFunctionError
+from scalops.algebra.errors import (
+    ExecutionError,
+    Location,
+    ScalopsError,
+    UserFunctionError,
+    text_of,
+)
 
 
 def encode_error(error: BaseException, captured: Captured | None) -> dict[str, Any]:
@@ -29,7 +35,7 @@ def encode_error(error: BaseException, captured: Captured | None) -> dict[str, A
     name = "a function" if captured is None else captured.name
     return {
         "type": UserFunctionError.__name__,
-        "found": f"{name} raised {type(error).__name__}: {error}",
+        "found": f"{name} raised {type(error).__name__}: {text_of(error)}",
         "hint": None,
         "location": None,
         "cause": _encode_cause(error),
@@ -46,7 +52,7 @@ def _encode_cause(error: BaseException) -> dict[str, Any]:
     return {
         "bases": [k.__name__ for k in kinds if k.__module__ == "builtins"],
         "arguments": arguments,
-        "message": str(error),
+        "message": text_of(error),
         "traceback": "".join(traceback.format_exception(error)),
     }
 

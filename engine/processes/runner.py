@@ -349,6 +349,9 @@ def _work(desk: _Desk, seat: _Seat, task: Task) -> None:
         if not call.given_up:
             _died(desk, worker, task, code)
         return
+    except ValueError as error:  # not written by the worker: its function has the file's number
+        _vacate(desk, seat)
+        raise _nonsense(task, error) from error
     if "error" in header:
         call.settle(task, decode_error(header["error"], call.captured))
         return
@@ -356,10 +359,7 @@ def _work(desk: _Desk, seat: _Seat, task: Task) -> None:
         call.take(task, header, buffers)
     except Exception as error:  # whatever nonsense leads to
         _vacate(desk, seat)
-        raise ExecutionError(
-            f"a worker's reply about {call.captured.name} makes no sense: {error}",
-            location=call.captured.location,
-        ) from error
+        raise _nonsense(task, error) from error
     call.settle(task)
 
 
@@ -382,17 +382,29 @@ def _died(desk: _Desk, worker: WorkerHandle, task: Task, code: int) -> None:
     captured = task.call.captured
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     error = WorkerLost(
-        f"{captured.name} ended its worker process {task.lost} times, the last time by {how},"
-        f" over records {task.start} to {task.stop - 1} of a block",
+        f"{captured.name} ended its worker process {task.lost} times, the last time by {how}"
+        f"{_records_of(task)}",
         location=captured.location,
         hint="signal 9 may mean that memory ran out; so.session(processes=0) runs it here",
     )
     task.call.settle(task, error)
 
 
+def _nonsense(task: Task, error: Exception) -> ExecutionError:
+    captured = task.call.captured
+    return ExecutionError(
+        f"a worker's reply about {captured.name} makes no sense: {error}",
+        location=captured.location,
+    )
+
+
+def _records_of(task: Task) -> str:
+    return f", over records {task.start} to {task.stop - 1} of a block" if task.stop else ""
+
+
 def _too_long(task: Task, seconds: float) -> UserFunctionError:
     captured = task.call.captured
-    where = f", over records {task.start} to {task.stop - 1} of a block" if task.stop else ""
+    where = _records_of(task)
     return UserFunctionError(
         f"{captured.name} was ended after {seconds:g} s{where}",
         location=captured.location,

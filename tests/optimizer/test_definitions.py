@@ -1,5 +1,7 @@
 """What is read twice is computed once, whatever lies between its readers, in one pass."""
 
+from collections import Counter
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -80,9 +82,10 @@ def test_each_step_of_an_unrolled_function_is_a_definition_over_those_before_it(
 
 
 def test_the_definitions_are_one_kernel_over_the_cached_table() -> None:
-    (stage,) = (s for s in plan(job_of(model(8))).stages if isinstance(s.sink, pp.TreeAggregate))
-    assert isinstance(stage.source, pp.StoredTable)
-    assert len(stage.sink.map) == 9
+    stages = plan(job_of(model(8))).stages
+    ((source, sink),) = ((s.source, s.sink) for s in stages if isinstance(s.sink, pp.TreeAggregate))
+    assert isinstance(source, pp.StoredTable)
+    assert len(sink.map) == 10
 
 
 def test_a_fold_outside_loops_and_a_table_are_one_kernel_each() -> None:
@@ -96,7 +99,7 @@ def test_a_fold_outside_loops_and_a_table_are_one_kernel_each() -> None:
     assert [n for n, _ in table.map] == ["s1", "s2", "s3", "s4"]
     assert "· map  s1 = " in str(coded.explain("physical"))
     expected = np.array([unrolled(3, row, A) for row in X])
-    np.testing.assert_allclose(np.stack(coded.collect()), expected, rtol=1e-12)
+    np.testing.assert_allclose(coded.collect()["value"].to_pylist(), expected, rtol=1e-12)
     np.testing.assert_allclose(coded.sum().collect(), expected.sum(axis=0), rtol=1e-12)
 
 
@@ -111,7 +114,7 @@ def test_the_bits_are_the_same_for_any_threads_and_memory() -> None:
     wide = so.table({"x": np.repeat(RNG.normal(size=(4000, 4)), 10, axis=0)})
     found = set()
     for options in ({"threads": 1}, {"threads": 2}, {"threads": 2, "memory": "200KB"}):
-        with so.session(**options):  # type: ignore[arg-type]
+        with so.session(**options):
             found.add(np.asarray(model(4, wide).collect()).tobytes())
     assert len(found) == 1
 
@@ -126,39 +129,40 @@ def test_definitions_are_not_merged_across_a_filter_nor_a_cache() -> None:
     @so.loop(1.0, range(2))
     def scaled(w: Any) -> Any:
         kept = T.map(lambda r: {"m": np.exp(r.y), "y": r.y}).cache()
-        some = kept.map(lambda r: np.tanh(r.m * w) * r.y).filter(lambda v: v > 0)
-        return some.sum(lambda v: np.exp(v) * v * np.exp(np.exp(v))) / 99
+        some = kept.filter(lambda r: np.tanh(r.m * w) > 0.5)
+        return some.sum(lambda r: np.tanh(r.m * w) * np.cos(np.tanh(r.m * w))) / 99
 
     job = job_of(scaled)
     body = fused(job)
     assert isinstance(body.source, op.Filter)
-    assert calls_in(body.map, "tanh") == 0
-    assert calls_in(body.map, "exp") >= 1
+    assert calls_in(body.map, "tanh") == 1
+    assert calls_in(body.map, "exp") == 0
     assert find((body.source,), op.Cache)
     assert_same_answer(job, optimize(job)[0])
 
 
-def test_an_opaque_function_is_called_once_for_each_record() -> None:
-    calls: list[float] = []
+def test_an_opaque_function_is_called_once_for_each_record(tmp_path: Path) -> None:
+    log = str(tmp_path / "calls")
 
     def slow(r: Any) -> float:
-        calls.append(float(r.y))
+        with open(log, "a") as file:
+            file.write(f"{float(r.y)}\n")
         return float(r.y) * 2
 
     marked = T.map(so.udf(slow, returns=so.float64))
     total = marked.sum(lambda v: np.exp(v) * np.tanh(np.exp(v) * v) + v)
-    v = Y * 2
-    expected = (np.exp(v) * np.tanh(np.exp(v) * v) + v).sum()
-    physical = plan(job_of(total))
-    (stage,) = physical.stages
+    (stage,) = plan(job_of(total)).stages
     assert isinstance(stage.source, pp.TableScan)
     assert stage.calls_functions
-    calls.clear()
-    with so.session(processes=0):
-        np.testing.assert_allclose(total.collect(), expected)
-    # The first records also tell the function's type.
-    assert max(calls.count(c) for c in set(calls)) <= 2
-    assert len(calls) <= len(v) + 8
+    v = Y * 2
+    for processes in (0, 2):
+        Path(log).write_text("")
+        with so.session(processes=processes):
+            found = total.collect()
+        np.testing.assert_allclose(found, (np.exp(v) * np.tanh(np.exp(v) * v) + v).sum())
+        calls = Counter(map(float, Path(log).read_text().split()))
+        # Traced functions are checked on the first eight records beforehand.
+        assert calls - Counter(Y[:8].tolist()) in (Counter(Y.tolist()), Counter(Y[8:].tolist()))
 
 
 def test_two_opaque_functions_one_over_the_other_agree_in_processes() -> None:
@@ -190,7 +194,9 @@ def test_a_projection_that_replaces_a_name_stays_below() -> None:
 
 
 def test_a_sorted_table_moves_only_what_is_read_above_it() -> None:
-    stages = plan(job_of(T.sort("y").sum(lambda r: r.x[0] * 2))).stages
+    wide = so.table({"x": X, "y": Y, "z": Y})
+    total = wide.sort("y").sum(lambda r: np.exp(r.x[0]) * np.tanh(np.exp(r.x[0])))
+    stages = plan(job_of(total)).stages
     assert {s.sink.kept for s in stages if isinstance(s.sink, pp.SortRows)} == {("x",)}
 
 
@@ -213,21 +219,21 @@ def test_a_weak_definition_has_a_columns_width() -> None:
 
 def test_definitions_grow_a_graph_not_a_tree() -> None:
     y = ex.Column("y", so.float64)
-    definitions = [("s0", y)]
+    definitions: list[op.Named] = [("s0", y)]
     for i in range(200):
         last = ex.Column(f"s{i}", so.float64)
         definitions.append((f"s{i + 1}", ex.call(function("multiply"), last, last)))
-    (root,) = over_source(definitions[:], [ex.Column("s200", so.float64)])
+    (root,) = over_source(definitions, [ex.Column("s200", so.float64)])
     assert len(list(walk(root))) == 201
 
 
 @given(st.randoms(use_true_random=False))
 @settings(max_examples=30)
 def test_random_graphs_mean_the_same_and_run_the_same(random: Random) -> None:
-    table = random_table(random)
+    table = random_table(random, special=False)
     steps = [(random.randrange(6), random.random(), random.random()) for _ in range(12)]
     loops = random.randrange(2)
-    kept = random.choice((lambda t: t, lambda t: t.filter(lambda r: r.k > 0)))
+    kept = table.filter(lambda r: r.k > 0) if random.randrange(2) else table
 
     def graph(r: Any, w: Any) -> Any:
         made = [r.f, r.g, r.k, r.x @ np.ones(3), np.where(r.b, 1, 2), w]
@@ -241,11 +247,11 @@ def test_random_graphs_mean_the_same_and_run_the_same(random: Random) -> None:
         return made
 
     def sums(w: Any) -> Any:
-        made = kept(table).map(lambda r: {"a": graph(r, w)[-1], "b": graph(r, w)[-2], "x": r.x})
+        made = kept.map(lambda r: {"a": graph(r, w)[-1], "b": graph(r, w)[-2], "x": r.x})
         return np.tanh(made.sum("a") + np.sum(made.sum(lambda r: r.b * r.x)))
 
     if loops:
-        thing: Any = so.loop(0.5, range(2))(sums)
+        thing: Any = so.loop(0.5, range(2), allow_nonfinite=True)(sums)
         things: tuple[Any, ...] = (thing,)
     else:
         rows = table.map(lambda r: {"a": graph(r, 0.5)[-1], "b": graph(r, 0.5)[-3]})

@@ -52,9 +52,19 @@ def test_fires(golden: Golden) -> None:
         total = T.sum(lambda r: np.exp(r.y * w))
         return total / (w + T.sum(lambda r: r.x[0] * np.exp(r.y * w)))
 
+    def unrolled(w: Any) -> Any:
+        def steps(r: Any) -> Any:
+            v = r.x
+            for _ in range(3):
+                v = np.tanh(v * np.exp(r.x * w))
+            return v
+
+        return T.sum(lambda r: steps(r) @ steps(r))
+
     cases = {
         "a fold and an update": prepared(loop(lambda w: w - T.sum(lambda r: r.y - w) / T.count())),
         "named columns": prepared(loop(twice)),
+        "named columns that read others": prepared(loop(unrolled)),
         "a map that replaces columns stays below": job_of(
             loop(lambda w: T.map(lambda r: {"y": r.x[0] * w}).sum("y"))
         ),

@@ -78,7 +78,8 @@ def test_what_a_predicate_keeps(predicate: ex.Expression, share: float, known: s
 
 def test_a_draw_from_an_assumed_number_of_records_is_assumed() -> None:
     found = estimate(T.filter(lambda r: r.y > 0).sample(0.1, seed=1).plan)
-    assert (found.rows, found.provenance) == (pytest.approx(0.05 * ROWS), "assumed")
+    assert found.rows == pytest.approx(0.05 * ROWS)
+    assert found.provenance == "assumed"
 
 
 def test_explain_says_how_the_rows_are_known() -> None:

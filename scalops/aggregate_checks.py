@@ -12,9 +12,9 @@ from scalops.aggregate_tracing import Traced
 from scalops.algebra.errors import ScalopsError, TraceError
 from scalops.algebra.folds import OpaqueAggregate
 from scalops.algebra.operators import Aggregate, Operator
-from scalops.engine.interpreter import Interpreter, as_numpy, same_value
 from scalops.engine.opaque.calls import bind
 from scalops.engine.opaque.records import Record, take_apart
+from scalops.engine.witness.interpreter import Interpreter, as_numpy, same_value
 from scalops.law_checks import check_merge, check_opaque_merge, few_records, sampled_states, shown
 from scalops.opaque_aggregates import Laws, Running
 from scalops.plain_values import MetNull, apart

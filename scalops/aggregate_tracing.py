@@ -364,9 +364,7 @@ def _result(fields: Mapping[str, Expression], shape: Shape, finalize: RowFunctio
         if shape.names is None:
             return Value(fields["value"])
         return StructuredValue({n: Value(e) for n, e in fields.items()})
-    mapping: dict[Node, Node] = {
-        c: fields[c.name] for e in finalize.outputs for c in columns([e])
-    }
+    mapping: dict[Node, Node] = {c: fields[c.name] for e in finalize.outputs for c in columns([e])}
     made = [Value(substitute(e, mapping, in_record)) for e in finalize.outputs]
     if finalize.names is None:
         return made[0]

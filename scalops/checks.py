@@ -21,10 +21,10 @@ from scalops.algebra.errors import ScalopsError, TraceError
 from scalops.algebra.expressions import Captured
 from scalops.algebra.operators import Aggregate, Job, Loop, Operator, Scan
 from scalops.algebra.tree import Node, find, walk
-from scalops.engine.interpreter import Interpreter, Starts, same_value
 from scalops.engine.opaque.calls import bind
 from scalops.engine.opaque.flat_results import Flattened
 from scalops.engine.opaque.records import Record, take_apart
+from scalops.engine.witness.interpreter import Interpreter, Starts, same_value
 from scalops.law_checks import TRIPLES, check_reduce
 from scalops.plain_values import MetNull, apart
 from scalops.rows import RowFunction, Udf, sample_arguments

@@ -10,10 +10,10 @@ from scalops.algebra.captured import Captured
 from scalops.algebra.errors import ScalopsError
 from scalops.algebra.expressions import DriverCall, Expression, Item
 from scalops.capture import capture_opaque, function_location
-from scalops.engine.interpreter import Interpreter, Starts
 from scalops.engine.opaque.calls import bind, python_value, user_error
 from scalops.engine.opaque.records import take_apart
 from scalops.engine.value_program import typed
+from scalops.engine.witness.interpreter import Interpreter, Starts
 from scalops.opaque_aggregates import ObjectValue, result_types
 from scalops.rows import SAMPLE_ROWS, in_time
 from scalops.structured import StructuredValue

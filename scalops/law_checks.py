@@ -18,8 +18,8 @@ from scalops.algebra.errors import Location, TraceError
 from scalops.algebra.expressions import Expression, in_record, within
 from scalops.algebra.operators import Operator
 from scalops.algebra.tree import Node
-from scalops.engine.interpreter import Interpreter
 from scalops.engine.opaque.packed import unpack
+from scalops.engine.witness.interpreter import Interpreter
 from scalops.opaque_aggregates import Running
 from scalops.rows import RowFunction, sample_arguments
 
@@ -172,9 +172,7 @@ def _traced_combine(
     names: tuple[str, ...], outputs: Sequence[Expression], interpreter: Interpreter
 ) -> Combine:
     """A function of two records that also gives, by field, the largest number on the way."""
-    below = [
-        [n for n in within([e]) if in_record(n) and _is_number(n)] for e in outputs
-    ]
+    below = [[n for n in within([e]) if in_record(n) and _is_number(n)] for e in outputs]
     order: dict[Node, int] = {}
     for node in (n for own in [list(outputs), *below] for n in own):
         order.setdefault(node, len(order))

@@ -15,11 +15,11 @@ from scalops.algebra.expressions import Column, Expression, Subquery
 from scalops.algebra.folds import OpaqueAggregate
 from scalops.algebra.operators import Operator
 from scalops.capture import capture_opaque, function_location
-from scalops.engine.interpreter import Interpreter, Starts
 from scalops.engine.opaque.calls import bind, describe, python_value, user_error
 from scalops.engine.opaque.folds import packed_state
 from scalops.engine.opaque.packed import unpack
 from scalops.engine.opaque.records import take_apart
+from scalops.engine.witness.interpreter import Interpreter, Starts
 from scalops.result_types import common_type
 from scalops.rows import SAMPLE_ROWS, Void, capture_and_tell, in_time, sample_arguments
 from scalops.structured import StructuredValue

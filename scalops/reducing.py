@@ -19,9 +19,7 @@ from scalops.table_refusals import require_parameters
 Folds = tuple[Operator, tuple[Fold, ...], tuple[str, ...] | None]  # names: None for one value
 
 
-def reduce_folds(
-    source: Operator, f: Callable[..., Any]
-) -> Folds:
+def reduce_folds(source: Operator, f: Callable[..., Any]) -> Folds:
     """What `reduce(f)` folds: the table, the folds, and the names of the result's parts."""
     location = user_location()
     schema = source.schema

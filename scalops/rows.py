@@ -34,10 +34,10 @@ from scalops.capture import (
     function_location,
     function_name,
 )
-from scalops.engine.interpreter import Interpreter, Starts
 from scalops.engine.opaque.batches import batch_items, batch_of_records, call_batch
 from scalops.engine.opaque.calls import bind, python_value, user_error
 from scalops.engine.opaque.records import Record, take_apart
+from scalops.engine.witness.interpreter import Interpreter, Starts
 from scalops.result_types import common_type as common_type
 from scalops.tracing import VoidTrace, loop_starts, tracing
 from scalops.value import Value, lift
@@ -173,9 +173,7 @@ class Void:
 Traced = tuple[tuple[str, ...] | None, tuple[Expression, ...]]
 
 
-def _attempt(
-    function: Callable[..., Any], schemas: Sequence[Schema], what: str
-) -> Traced | Void:
+def _attempt(function: Callable[..., Any], schemas: Sequence[Schema], what: str) -> Traced | Void:
     # Each trace has records of its own: a symbol that was kept from another trace, or comes from
     # a function around this, is not taken for a column of this table.
     first_record = 2 * next(_traces)

@@ -43,9 +43,7 @@ def _index_type(kind: ArrayType, key: tuple[Any, ...]) -> ArrayType:
     return ArrayType(kind.name, shape)
 
 
-INDEX = register(
-    Function("index", _index_type, _index, flops=0.0, sparse=sparse_rules.index_type)
-)
+INDEX = register(Function("index", _index_type, _index, flops=0.0, sparse=sparse_rules.index_type))
 
 
 def _take(array: Any, indices: Any, axis: int = 0) -> Any:
@@ -61,9 +59,7 @@ def _take_type(kind: ArrayType, indices: ArrayType, axis: int = 0) -> ArrayType:
     return ArrayType(kind.name, shape)
 
 
-TAKE = register(
-    Function("take", _take_type, _take, can_fail=True, sparse=sparse_rules.take_type)
-)
+TAKE = register(Function("take", _take_type, _take, can_fail=True, sparse=sparse_rules.take_type))
 
 RESHAPE = _entry("reshape", lambda a, shape: np.reshape(a, shape), lambda *_, **__: 0.0)
 TRANSPOSE = _entry("transpose", lambda a, axes: np.transpose(a, axes), lambda *_, **__: 0.0)
@@ -123,12 +119,8 @@ ARGSORT = _entry(
 DIAG = _entry("diag", lambda a, k=0: np.diag(a, k))
 DIAGONAL = _entry("diagonal", lambda a, offset=0: np.diagonal(a, offset))
 TRACE = _entry("trace", lambda a, offset=0: np.trace(a, offset), _input_size)
-ROUND = _entry(
-    "round", lambda a, decimals=0: np.round(a, decimals), sparse=sparse_rules.same_type
-)
-NAN_TO_NUM = _entry(
-    "nan_to_num", lambda a: np.nan_to_num(a), sparse=sparse_rules.same_type
-)
+ROUND = _entry("round", lambda a, decimals=0: np.round(a, decimals), sparse=sparse_rules.same_type)
+NAN_TO_NUM = _entry("nan_to_num", lambda a: np.nan_to_num(a), sparse=sparse_rules.same_type)
 FLIP = _entry("flip", lambda a, axis=None: np.flip(a, axis))
 
 

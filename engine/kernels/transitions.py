@@ -127,7 +127,7 @@ class Sequential(Form):
 
     def _one_by_one(self, state: list[Any], vectors: Sequence[Vector], rows: int) -> list[Any]:
         """The same with nulls that the step itself looks at, or that are in every record."""
-        from scalops.engine.interpreter import Interpreter
+        from scalops.engine.witness.interpreter import Interpreter
 
         fold = self.fold
         evaluate = Interpreter().evaluator(self._step)

@@ -20,9 +20,9 @@ def merge_filters(node: Node) -> Node | None:
     decides, once, whether the table is read.
     """
     match node:
-        case op.Filter(source=op.Filter(source=source, predicate=p), predicate=q) if (
-            not may_raise(q) and is_uniform(p) == is_uniform(q)
-        ):
+        case op.Filter(source=op.Filter(source=source, predicate=p), predicate=q) if not may_raise(
+            q
+        ) and is_uniform(p) == is_uniform(q):
             both = call(function("bitwise_and"), p, q, location=node.location)
             return replace(node, source=source, predicate=both, origin=None)
     return None

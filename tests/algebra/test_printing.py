@@ -12,7 +12,7 @@ import scalops as so
 from scalops.algebra.expressions import Column, Expression, call, constant
 from scalops.algebra.functions import function
 from scalops.algebra.printing import constant_text, number, text
-from scalops.engine.interpreter import Interpreter
+from scalops.engine.witness.interpreter import Interpreter
 
 ROW = {"a": np.float64(1.5), "b": np.float64(-2.0), "c": np.float64(0.5)}
 BITS = {"i": np.int64(6), "j": np.int64(3), "k": np.int64(1)}

@@ -23,7 +23,7 @@ from scalops.algebra.fingerprint import fingerprint
 from scalops.algebra.functions import function
 from scalops.algebra.printing import text
 from scalops.algebra.tree import Node, find, substitute, transform, walk
-from scalops.engine.interpreter import Interpreter
+from scalops.engine.witness.interpreter import Interpreter
 
 A, B = Column("a", so.float64), Column("b", so.float64)
 

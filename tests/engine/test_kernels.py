@@ -16,9 +16,9 @@ from scalops.algebra.dtypes import BOOL, FLOAT64, INT64, STRING, ArrayType
 from scalops.algebra.folds import Fold
 from scalops.algebra.functions import function
 from scalops.engine.blocks import Block
-from scalops.engine.interpreter import Interpreter, block_rows, same_value
 from scalops.engine.kernels.folds import FoldKernel
 from scalops.engine.kernels.kernel import Kernel, Vector
+from scalops.engine.witness.interpreter import Interpreter, block_rows, same_value
 from tests.engine.plans import calc
 
 SIDE = 3

@@ -18,10 +18,10 @@ from scalops.algebra.folds import Fold
 from scalops.algebra.sparse import SparseVector
 from scalops.engine.blocks import Block
 from scalops.engine.columns import SparseColumn, blank, concatenated, filtered, taken
-from scalops.engine.interpreter import Interpreter, block_rows, same_value
 from scalops.engine.kernels.folds import FoldKernel
 from scalops.engine.kernels.kernel import Kernel
 from scalops.engine.kernels.sparse import column_from, compressed_matrix, dense_rows, vectors_of
+from scalops.engine.witness.interpreter import Interpreter, block_rows, same_value
 from scalops.value import Value, lift
 
 D, ROWS = 9, 40

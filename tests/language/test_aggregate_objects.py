@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 import scalops as so
-from scalops.engine.interpreter import Interpreter
+from scalops.engine.witness.interpreter import Interpreter
 from tests.language.witness import is_opaque
 
 ROWS = 70_000

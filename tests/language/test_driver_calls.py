@@ -12,7 +12,7 @@ import scipy.linalg
 import scipy.optimize
 
 import scalops as so
-from scalops.engine.interpreter import Interpreter
+from scalops.engine.witness.interpreter import Interpreter
 from tests.engine.plans import bits, run
 from tests.language.witness import assert_same, line, value
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scalops as so
-from scalops.engine.interpreter import Interpreter
+from scalops.engine.witness.interpreter import Interpreter
 from tests.language.witness import is_opaque, listed
 
 few = settings(max_examples=40)

@@ -64,7 +64,7 @@ def test_inner_range_is_read_at_every_outer_iteration(table: so.Table) -> None:
     expected = sum(sum(range(i, 2 * (i + 1))) + N for i in range(4))
     assert outer.collect()["total"] == expected
     (engine,) = run([outer])
-    from scalops.engine.interpreter import Interpreter
+    from scalops.engine.witness.interpreter import Interpreter
 
     assert Interpreter().run_loop(outer.plan)["total"] == engine.state["total"] == expected
 

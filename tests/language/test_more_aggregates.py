@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 import scalops as so
-from scalops.engine.interpreter import Interpreter
+from scalops.engine.witness.interpreter import Interpreter
 from tests.language.test_aggregates import data
 from tests.language.witness import assert_same, nulls
 

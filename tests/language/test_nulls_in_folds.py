@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 import scalops as so
-from scalops.engine.interpreter import Interpreter
+from scalops.engine.witness.interpreter import Interpreter
 
 NAN = math.nan
 VALUES: dict[str, list[float | None]] = {

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import scalops as so
-from scalops.engine.interpreter import Interpreter
+from scalops.engine.witness.interpreter import Interpreter
 
 T = so.table({"k": np.arange(40), "s": np.array([f"{i % 3}" for i in range(40)], object)})
 

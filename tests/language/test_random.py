@@ -11,7 +11,7 @@ from scipy import stats
 
 import scalops as so
 from scalops.algebra.functions.randomness import philox
-from scalops.engine.interpreter import Interpreter
+from scalops.engine.witness.interpreter import Interpreter
 from tests.language.witness import Array, is_opaque, listed, records
 
 N = 100_000

@@ -16,7 +16,7 @@ import scalops as so
 from scalops.algebra.functions.hashing import hash_string
 from scalops.algebra.sparse import SparseVector
 from scalops.cli.results_json import to_json
-from scalops.engine.interpreter import Interpreter
+from scalops.engine.witness.interpreter import Interpreter
 from tests.language.witness import records
 
 D, ROWS, STORED = 40, 3000, 4

@@ -10,7 +10,7 @@ from scalops.algebra import operators as op
 from scalops.algebra.errors import ScalopsError
 from scalops.algebra.explain import Display, PlanPrinter
 from scalops.algebra.tree import Node
-from scalops.engine.interpreter import Interpreter, same_value
+from scalops.engine.witness.interpreter import Interpreter, same_value
 from scalops.optimizer.rewriter import Firing, Phase, Rule, rewrite
 
 _LOCATION = re.compile(r" \(\S+:\d+\)")

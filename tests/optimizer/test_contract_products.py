@@ -126,7 +126,7 @@ def test_float32_factors_do_not_cost_a_float64_sum_its_digits() -> None:
 
 
 def _value(job: op.Job) -> Any:
-    from scalops.engine.interpreter import Interpreter
+    from scalops.engine.witness.interpreter import Interpreter
 
     return Interpreter().value(job.outputs[0])  # type: ignore[arg-type]
 

@@ -8,7 +8,7 @@ import pytest
 
 import scalops as so
 from scalops.algebra import operators as op
-from scalops.engine.interpreter import Interpreter, same_value
+from scalops.engine.witness.interpreter import Interpreter, same_value
 from tests.optimizer.plans import job_of
 
 

@@ -16,7 +16,7 @@ from scalops.engine.opaque.calls import bind, describe, python_value, user_error
 from scalops.engine.opaque.records import Record
 
 if TYPE_CHECKING:
-    from scalops.engine.interpreter import Interpreter
+    from scalops.engine.witness.interpreter import Interpreter
 
 Row = dict[str, Any]
 
@@ -209,11 +209,15 @@ _OVER_ALL: dict[str, Callable[..., Any]] = {
     "var": _variance,
     "std": lambda values, ddof: np.sqrt(_variance(values, ddof)),
     "n_unique": lambda values: len(set(map(_key, values))),
-    "quantile": lambda values, q: np.quantile(
-        np.array(values) * np.ones((), np.uint8 if isinstance(values[0], np.bool_) else None), q, 0
-    )
-    if isinstance(values[0], np.bool_)
-    else np.quantile(np.array(values), q, axis=0),
+    "quantile": lambda values, q: (
+        np.quantile(
+            np.array(values) * np.ones((), np.uint8 if isinstance(values[0], np.bool_) else None),
+            q,
+            0,
+        )
+        if isinstance(values[0], np.bool_)
+        else np.quantile(np.array(values), q, axis=0)
+    ),
 }
 
 _COMBINE: dict[str, Callable[[Any, Any], Any]] = {

@@ -24,8 +24,6 @@ from scalops.algebra.sparse import SparseVector, united
 from scalops.algebra.tree import Node, walk
 from scalops.engine.blocks import Block
 from scalops.engine.columns import SparseColumn
-from scalops.engine.interpreter_folds import as_numpy as as_numpy
-from scalops.engine.interpreter_folds import fold_records
 from scalops.engine.kernels.nulls import minds_nulls, neutral, of_none
 from scalops.engine.kernels.sparse import vectors_of
 from scalops.engine.opaque.batches import call_one
@@ -33,6 +31,8 @@ from scalops.engine.opaque.calls import bind, describe, python_value, user_error
 from scalops.engine.opaque.driver_calls import DriverFunction
 from scalops.engine.opaque.records import Record, take_apart
 from scalops.engine.opaque.text import with_methods
+from scalops.engine.witness.folds import as_numpy as as_numpy
+from scalops.engine.witness.folds import fold_records
 
 Row = dict[str, Any]
 Starts = Mapping[int, Mapping[str, ex.Expression]]
@@ -109,7 +109,9 @@ class Interpreter:
                     if kept is not None and bool(kept):
                         yield row
             case op.Operator():
-                from scalops.engine import table_meaning  # which reads this module
+                from scalops.engine.witness import (
+                    tables as table_meaning,  # which reads this module
+                )
 
                 yield from table_meaning.records(self, node, rows)
 

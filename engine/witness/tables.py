@@ -15,12 +15,12 @@ from scalops.algebra import operators as op
 from scalops.algebra.errors import OptimizerError
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Block
-from scalops.engine.interpreter import Interpreter, Row, as_numpy, block_rows
 from scalops.engine.opaque.calls import bind, python_value
 from scalops.engine.opaque.results import column_of
 from scalops.engine.opaque.table_functions import call_with_table
 from scalops.engine.storage.arrow import block_of
 from scalops.engine.table_errors import negative_number, unequal_lists
+from scalops.engine.witness.interpreter import Interpreter, Row, as_numpy, block_rows
 
 Values = Callable[[Row], list[Any]]
 

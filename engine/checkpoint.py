@@ -124,6 +124,23 @@ def newest(folder: Path) -> tuple[Path, Checkpoint]:
     raise DataError(f"no checkpoint is whole: {', '.join(map(str, paths))} are damaged")
 
 
+def is_empty(folder: Path) -> bool:
+    """Whether a folder has no checkpoint, or is not there."""
+    return not _checkpoints(folder)
+
+
+def require_own(folder: Path, fingerprint: str, location: Location | None) -> None:
+    """Raise PlanError where a folder holds the checkpoints of another plan."""
+    for path, found in _read(_checkpoints(folder)):
+        if isinstance(found, Checkpoint) and found.fingerprint != fingerprint:
+            raise PlanError(
+                f"{path} is a checkpoint of another program, or of this one before it was edited;"
+                " a new run would replace it",
+                location=location,
+                hint="name another folder, or remove this one",
+            )
+
+
 def _checkpoints(folder: Path) -> list[Path]:
     """Files of the folder by name, the newest first."""
     try:

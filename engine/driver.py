@@ -53,6 +53,7 @@ class Driver:
         self._values: list[Any] = [None] * len(plan.slots)
         self._outcomes: dict[int, LoopOutcome] = {}
         self._seconds = {"load": 0.0, "map": 0.0, "update": 0.0}
+        self.load_seconds = 0.0
         self._stage_seconds: dict[int, float] = {}
         self._read = frozenset(s for stage in plan.stages for s in stage.reads)
 
@@ -165,6 +166,7 @@ class Driver:
     def _run_loops(self, runners: Sequence[LoopRunner]) -> None:
         """Run loops in lock-step: at each round every loop that is not done gets its fold."""
         outside = self._seconds
+        self.load_seconds = outside["load"]
         try:
             waiting: list[Asking] = []
             for runner in runners:

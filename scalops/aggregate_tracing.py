@@ -32,8 +32,9 @@ from scalops.algebra.functions import function
 from scalops.algebra.operators import Operator
 from scalops.algebra.schema import Schema
 from scalops.algebra.tree import Node, substitute
-from scalops.capture import CannotCapture, capture, function_location
+from scalops.capture import CannotCapture, capture, function_location, function_name
 from scalops.finalizing import finalized
+from scalops.opaque_aggregates import no_state
 from scalops.rows import RowFunction, Void, trace_twice
 from scalops.structured import StructuredValue
 from scalops.value import Value
@@ -73,8 +74,10 @@ class _OfStates:
             a if bare else self._shape.make(dict(a._values)) for a in arguments[: self._states]
         ]
         result = self.func(*states, *arguments[self._states :])
-        if self._what == "finalize" or result is None:
+        if self._what == "finalize":
             return result
+        if result is None:
+            raise no_state(function_name(self.func), function_location(self.func))
         fields = self._shape.take(result)
         if fields is None:
             raise TraceError(
@@ -106,8 +109,8 @@ def traced_value(source: Operator, own: AggregateFunctions, shape: Shape) -> Any
         types, step, merge = _of_stable_type(source, own, shape)
     except _Untraceable as error:
         return error.why
-    finalize, called = None, False
-    if own.finalize is not None:
+    finalize, called = None, own.finalize_marked
+    if own.finalize is not None and not called:
         schema = Schema(tuple(types.items()), shape.names is None)
         try:
             finalize = _traced(own.finalize, shape, (schema,), "finalize")

@@ -7,15 +7,16 @@ After Feng, Kumar, Recht and Ré, "Towards a unified architecture for in-RDBMS a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scalops.aggregate_state import Shape, shape_of
 from scalops.aggregate_tracing import traced_value
 from scalops.algebra.errors import Location, ScalopsError, TraceError, user_location
 from scalops.algebra.operators import Operator
+from scalops.capture import function_location, function_name
 from scalops.opaque_aggregates import opaque_value
-from scalops.rows import Associative, Void
+from scalops.rows import MARKED, Associative, Udf, Void
 from scalops.table_refusals import require_parameters
 
 
@@ -55,6 +56,14 @@ class AggregateFunctions:
     finalize: Callable[..., Any] | None
     assumed: bool
     location: Location | None
+    # By so.udf: all functions run as they are, or `finalize` alone does.
+    marked: bool = False
+    finalize_marked: bool = False
+
+    @property
+    def starts_from_zero(self) -> bool:
+        """Whether the first state itself was given, not a function that makes it."""
+        return isinstance(self.initialize, _Zero)
 
 
 class _Zero:
@@ -83,7 +92,9 @@ def aggregate(source: Operator, zero: Any, add: Any, merge: Any) -> Any:
         ) from error
     shape = shape_of(start)
     reason: Void | Any = Void(shape, own.location) if isinstance(shape, str) else None
-    if isinstance(shape, Shape):
+    if own.marked:
+        reason = Void(MARKED, function_location(own.transition))
+    elif isinstance(shape, Shape):
         reason = traced_value(source, own, shape)
     if isinstance(reason, Void):
         return opaque_value(source, own, reason)
@@ -109,8 +120,10 @@ def _functions(zero: Any, add: Any, merge: Any) -> AggregateFunctions:
                 location=location,
             )
         finalize = None if type(given).finalize is Aggregate.finalize else given.finalize
-        return AggregateFunctions(
-            given.initialize, given.transition, given.merge, finalize, assumed, location
+        return _unmarked(
+            AggregateFunctions(
+                given.initialize, given.transition, given.merge, finalize, assumed, location
+            )
         )
     if isinstance(given, type) and issubclass(given, Aggregate):
         raise TraceError(
@@ -118,6 +131,8 @@ def _functions(zero: Any, add: Any, merge: Any) -> AggregateFunctions:
             location=location,
             hint=f"write aggregate({given.__name__}())",
         )
+    if isinstance(merge, Udf) and isinstance(merge.function, Associative):
+        merge = Associative(Udf(merge.function.function, merge.returns, merge.batch))
     if isinstance(merge, Associative):
         assumed, merge = True, merge.function
     for what, f in (("add(state, record)", add), ("merge(a, b)", merge)):
@@ -128,4 +143,33 @@ def _functions(zero: Any, add: Any, merge: Any) -> AggregateFunctions:
                 hint="write aggregate(zero, add, merge), or aggregate(A()) with a class derived"
                 " from so.Aggregate",
             )
-    return AggregateFunctions(_Zero(given), add, merge, None, assumed, location)
+    return _unmarked(AggregateFunctions(_Zero(given), add, merge, None, assumed, location))
+
+
+def _unmarked(own: AggregateFunctions) -> AggregateFunctions:
+    """The functions themselves, and whether so.udf marks them."""
+    marks = [isinstance(f, Udf) for f in (own.initialize, own.transition, own.merge)]
+    return replace(
+        own,
+        initialize=_unwrapped(own.initialize),
+        transition=_unwrapped(own.transition),
+        merge=_unwrapped(own.merge),
+        finalize=_unwrapped(own.finalize),
+        marked=any(marks),
+        finalize_marked=isinstance(own.finalize, Udf),
+    )
+
+
+def _unwrapped(f: Any) -> Any:
+    if not isinstance(f, Udf):
+        return f
+    if f.batch or f.returns is not None:
+        option = "batch=" if f.batch else "returns="
+        raise TraceError(
+            f"{function_name(f.function)} is marked by so.udf with {option}, and is a function of"
+            " an aggregate",
+            location=user_location(),
+            hint="mark it with so.udf alone: it is called record by record, and the types of"
+            " states are found by calling it",
+        )
+    return f.function

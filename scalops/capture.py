@@ -23,6 +23,7 @@ from scalops.algebra.expressions import Captured, Expression, constant
 from scalops.value import Value, is_record_symbol, lift
 
 _LARGE_ARRAY_BYTES = 4096
+_WRAPPED = ("func", "__func__", "function")  # a partial's, a method's, a marked function's own
 
 
 class CannotCapture(Exception):
@@ -96,7 +97,7 @@ def _modules_by_value() -> Iterator[None]:
 def function_location(function: Any) -> Location | None:
     """Where a function was defined; else the user's current line."""
     code = getattr(function, "__code__", None)
-    inner = getattr(function, "func", None) or getattr(function, "__func__", None)
+    inner = next(filter(None, (getattr(function, n, None) for n in _WRAPPED)), None)
     if code is None and inner is not None:
         return function_location(inner)
     package = (getattr(function, "__module__", None) or "").partition(".")[0]
@@ -108,8 +109,9 @@ def function_location(function: Any) -> Location | None:
 def function_name(function: Any) -> str:
     """What to call a function in a message."""
     name = getattr(function, "__name__", None)
-    if name is None and hasattr(function, "func"):
-        return function_name(function.func)
+    inner = next(filter(None, (getattr(function, n, None) for n in _WRAPPED)), None)
+    if name is None and inner is not None:
+        return function_name(inner)
     if name == "<lambda>":
         return "the lambda"
     return f"{name}()" if name else type(function).__name__

@@ -14,7 +14,13 @@ from scalops.algebra import operators as op
 from scalops.algebra.errors import Location, LoopError, user_location
 from scalops.algebra.fingerprint import fingerprint
 from scalops.algebra.tree import find
-from scalops.engine.checkpoint import CheckpointFolder, newest, require_same_plan
+from scalops.engine.checkpoint import (
+    CheckpointFolder,
+    is_empty,
+    newest,
+    require_own,
+    require_same_plan,
+)
 from scalops.engine.loop_runner import LoopControl
 from scalops.planning import plan
 
@@ -52,10 +58,13 @@ def control_of(
     control.fingerprint = plan(op.Job((loop.plan,))).fingerprint
     control.about = about(loop.plan)
     resumed = None
-    if out_of is not None:
+    # The same folder for both is a program that may be started again and again: also at first.
+    if out_of is not None and not (out_of == into and is_empty(out_of)):
         resumed, control.resumed = newest(out_of)
         require_same_plan(control.resumed, resumed, control.fingerprint, control.about, location)
     if into is not None:
+        if resumed is None:
+            require_own(into, control.fingerprint, location)
         control.folder = CheckpointFolder(into, resumed)
     return control
 

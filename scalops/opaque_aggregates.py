@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from scalops.algebra import operators as op
 from scalops.algebra.captured import Captured
 from scalops.algebra.dtypes import OBJECT, ArrayType
-from scalops.algebra.errors import ScalopsError, TraceError, user_location
+from scalops.algebra.errors import (
+    Location,
+    ScalopsError,
+    TraceError,
+    UserFunctionError,
+    user_location,
+)
 from scalops.algebra.expressions import Column, Expression, Subquery
 from scalops.algebra.folds import OpaqueAggregate
 from scalops.algebra.operators import Operator
 from scalops.capture import capture_opaque, function_location
 from scalops.engine.opaque.calls import bind, describe, python_value, user_error
 from scalops.engine.opaque.folds import packed_state
-from scalops.engine.opaque.packed import unpack
+from scalops.engine.opaque.packed import pack, unpack
 from scalops.engine.opaque.records import take_apart
 from scalops.engine.witness.interpreter import Interpreter, Starts
 from scalops.result_types import common_type
@@ -30,7 +36,13 @@ if TYPE_CHECKING:
     from scalops.aggregates import AggregateFunctions
 
 _ASK_PYTHON = "so.call(f, v, like=...) applies a Python function to it, and so does an opaque one"
+_NOTHING = pack(None)
 Slots = tuple[Expression, ...]
+
+
+def no_state(name: str, location: Location | None) -> UserFunctionError:
+    """The error of a function of states that returns none."""
+    return UserFunctionError(f"{name} returned None; return the state", location=location)
 
 
 class ObjectValue(Value):
@@ -69,6 +81,8 @@ def opaque_value(source: Operator, own: AggregateFunctions, why: Void) -> Any:
     for f in (own.merge, own.initialize, own.finalize):
         if f is not None:
             made, read = capture_opaque(f, why.reason, function_location(f))
+            if f is own.initialize and own.starts_from_zero:
+                made = replace(made, name=f"aggregate's zero for {transition.name}")
             while made in captured:  # of one text, but with other values
                 made = replace(made, name=f"{made.name} ")
             captured.append(made)
@@ -116,15 +130,21 @@ class Running:
 
     def after(self, state: bytes, record: Any) -> bytes:
         """The state after one more record."""
-        return self._called(0, unpack(state), record)
+        return self._required(0, state, self._called(0, unpack(state), record))
 
     def merged(self, a: bytes, b: bytes) -> bytes:
         """The state of two runs."""
-        return self._called(1, unpack(a), unpack(b))
+        return self._required(1, a, self._called(1, unpack(a), unpack(b)))
 
     def result(self, state: bytes) -> Any:
         """The result of a state."""
         return unpack(self._called(3, unpack(state)) if len(self._functions) > 3 else state)
+
+    def _required(self, number: int, before: bytes, after: bytes) -> bytes:
+        """`after`; UserFunctionError where a state has become None, for want of a return."""
+        if after == _NOTHING and before != _NOTHING:
+            raise no_state(self._captured[number].name, self._captured[number].location)
+        return after
 
     def _called(self, number: int, *arguments: Any) -> bytes:
         captured = self._captured[number]

@@ -9,6 +9,7 @@ import operator
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ _traces = itertools.count(1)
 SAMPLE_ROWS = 16
 SAMPLE_SECONDS = 2.0
 _DECLARE = "declare it: so.udf(f, returns=...)"
+MARKED = "is marked by so.udf"
 _warned: set[Location | None] = set()
 
 
@@ -98,6 +100,12 @@ class Udf:
     def __call__(self, *args: Any) -> Any:
         return self.function(*args)
 
+    def __get__(self, instance: object, owner: type | None = None) -> Udf:
+        """As a method of a class: bound to its object."""
+        if instance is None:
+            return self
+        return Udf(MethodType(self.function, instance), self.returns, self.batch)
+
 
 def symbol(schema: Schema, record: int = 0) -> Any:
     """What a row function is called with: a record of symbols, or the bare symbol."""
@@ -117,7 +125,7 @@ def trace_rows(function: Callable[..., Any], inputs: Sequence[Operator], what: s
                 f"{what} takes two records at a time, not batches", location=user_location()
             )
         return opaque_rows(
-            function.function, inputs, "is marked by so.udf", None, function.returns, function.batch
+            function.function, inputs, MARKED, None, function.returns, function.batch
         )
     if not callable(function):
         raise TraceError(
@@ -270,14 +278,14 @@ def capture_and_tell(
     """
     from scalops.session import current_session
 
-    if current_session().options.opaque == "error" and reason != "is marked by so.udf":
+    if current_session().options.opaque == "error" and reason != MARKED:
         raise TraceError(
             f"{function_name(function)} {reason}, and opaque functions are refused",
             location=place,
             hint="write it with NumPy functions, or mark it with so.udf",
         )
     captured, slots = capture_opaque(function, reason, place)
-    if reason != "is marked by so.udf" and place not in _warned:
+    if reason != MARKED and place not in _warned:
         _warned.add(place)
         log.warning("%s runs record by record: it %s (%s)", captured.name, reason, place)
     return captured, slots

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from scalops.algebra.errors import (
     DataError,
@@ -59,6 +59,11 @@ class Session:
         self._lock = threading.RLock()
         self._entered = 0
         self._runner: ProcessRunner | None = None
+        _sessions.add(self)
+
+    def renew_lock(self) -> None:
+        """In a forked process: the thread that held the lock is not there to let it go."""
+        self._lock = threading.RLock()
 
     def __enter__(self) -> Session:
         with self._lock:
@@ -205,6 +210,15 @@ _running = threading.local()
 # The sessions of the `with` statements around, the innermost last.
 _open: contextvars.ContextVar[tuple[Session, ...]] = contextvars.ContextVar("sessions", default=())
 _default: Session | None = None
+_sessions: WeakSet[Session] = WeakSet()
+
+
+def _forked() -> None:
+    for session in list(_sessions):
+        session.renew_lock()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def _caches(job: Job) -> list[Cache]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from scalops.algebra import operators as op
 from scalops.algebra.errors import SchemaError, TraceError, user_location
 from scalops.algebra.expressions import Column, Expression, call
@@ -217,6 +219,7 @@ class Table(TableOperators, TableFolds, NoRecords, Lazy):
                 expression = made.outputs[0]
                 origins.append(made)
             else:
+                _require_one_value(value, f"{label}({name}=...)")
                 expression = expression_of(value, f"{label}({name}=...)")
                 if expression.type.is_string and expression.type.shape:
                     raise SchemaError(
@@ -250,3 +253,18 @@ class Table(TableOperators, TableFolds, NoRecords, Lazy):
                 plan.source, outputs, label=plan.label, origin=plan.origin, location=plan.location
             )
         )
+
+
+def _require_one_value(value: Any, what: str) -> None:
+    """SchemaError for plain items, which look like a column and would be every record's vector."""
+    if isinstance(value, (list, tuple)):
+        found = f"a {type(value).__name__} of {len(value)} items"
+    elif isinstance(value, np.ndarray) and value.shape:
+        found = f"an array of shape {value.shape}"
+    else:
+        return
+    raise SchemaError(
+        f"{what} is {found}, not one value per record",
+        location=user_location(),
+        hint="put it into so.table, or write so.lit(array) for the same vector in every record",
+    )

@@ -105,7 +105,7 @@ def before(stop: int, i: int, env: Any) -> bool:
 
 def test_every_iteration_may_be_the_last(tmp_path: Path) -> None:
     for start in (model(), bare(), nested()):
-        whole = start.run(checkpoint=tmp_path / "whole")
+        whole = start.run(checkpoint=tmp_path / f"whole {id(start)}")
         for stop in range(whole.iterations):
             folder = tmp_path / f"{id(start)}-{stop}"
             start.run(checkpoint=folder, every=2, on_iteration=partial(before, stop))
@@ -376,13 +376,39 @@ def test_other_format_version_is_named(saved: Path, monkeypatch: pytest.MonkeyPa
 def test_new_run_over_old_checkpoints_warns_and_takes_their_place(
     saved: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    other = model(rate=0.3)
+    again = model()
     with caplog.at_level(logging.WARNING, "scalops"):
-        other.run(checkpoint=saved, on_iteration=lambda i, env: i < 0)
+        again.run(checkpoint=saved, on_iteration=lambda i, env: i < 0)
     (message,) = caplog.messages
     assert "holds checkpoints of an earlier run" in message
-    resumed = other.run(resume=saved)
-    assert bits_of(resumed) == bits_of(other.run())
+    resumed = again.run(resume=saved)
+    assert bits_of(resumed) == bits_of(again.run())
+
+
+def test_new_run_does_not_replace_the_checkpoints_of_another_plan(saved: Path) -> None:
+    before = sorted((p.name, p.read_bytes()) for p in saved.iterdir())
+    with pytest.raises(so.PlanError, match=r"is a checkpoint of another program") as caught:
+        model(rate=0.3).run(checkpoint=saved)
+    assert caught.value.location is not None
+    assert sorted((p.name, p.read_bytes()) for p in saved.iterdir()) == before
+
+
+def test_one_folder_for_both_starts_where_it_is_empty_and_goes_on_where_not(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "f"
+    stopped = model().run(
+        checkpoint=folder, resume=folder, on_iteration=lambda i, env: False if i == 2 else None
+    )
+    assert stopped.iterations == 3
+    heard: list[int] = []
+    whole = model().run(
+        checkpoint=folder, resume=folder, on_iteration=lambda i, env: heard.append(i)
+    )
+    assert heard[0] == 3
+    assert bits_of(whole) == bits_of(model().run())
+    with pytest.raises(so.DataError, match="holds no checkpoint"):
+        model().run(resume=tmp_path / "none")
 
 
 def test_opaque_functions_and_their_classes_have_one_fingerprint(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -321,3 +322,12 @@ def test_loop_inside_that_is_not_the_same_again_is_still_found() -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(so.TraceError, match="gives another expression for 'value'"):
         so.loop(0.0, range(2))(lambda s: so.loop(s, range(2))(lambda z: z + rng.normal()))
+
+
+def test_profile_counts_the_caches_that_were_filled_before_the_loop(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("x\n" + "\n".join(map(str, range(1000))))
+    table = so.read_csv(path)
+    profile = so.loop(0.0, range(3))(lambda s: table.sum(lambda r: abs(r.x - s))).run().profile
+    assert profile["load"] > 0
+    assert profile["total"] >= profile["load"] + profile["map"] + profile["update"]

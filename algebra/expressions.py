@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # No attribute can have these names, so that a field may be called `iterations`.
 ITERATIONS = "@iterations"
 CONVERGED = "@converged"
+_SHAPES = "shapes and types are those of one record"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -194,8 +195,17 @@ class Call(Expression):
             )
         except (TypeError, ValueError, IndexError) as error:
             raise TraceError(
-                str(error), location=self.location, hint="shapes and types are those of one record"
+                str(error), location=self.location, hint=_SHAPES if self._shaped(error) else None
             ) from None
+
+    def _shaped(self, error: Exception) -> bool:
+        """Whether shapes are what is wrong, not the kind of an argument."""
+        kinds = [a.any_type for a in self.arguments]
+        if not all(isinstance(k, ArrayType) and not k.is_arrow for k in kinds):
+            return False
+        return not isinstance(error, TypeError) or any(
+            isinstance(k, ArrayType) and k.shape and not k.is_sparse for k in kinds
+        )
 
 
 def call(

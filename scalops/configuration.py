@@ -159,6 +159,12 @@ def _read_file(path: Path, version: tuple[int, int]) -> dict[str, Setting]:
     for name, value in found.items():
         line = _line_of(name, text)
         place = f"{path}:{line}" if line else str(path)
+        if isinstance(value, dict) and name not in OPTIONS and name not in NOT_BUILT:
+            raise ConfigError(
+                f"{place}: [{name}] is a section; options stand at the top level",
+                location=user_location(),
+                hint=f"remove the line [{name}]: options have no section",
+            )
         refuse_unknown([name], place)
         settings[name] = Setting(read_option(name, value, where=f" ({place})"), str(path))
     return settings

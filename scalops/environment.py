@@ -42,6 +42,13 @@ class Environment:
             raise LoopError(
                 f"{type(self).__name__} {problem}; its fields are {declared}",
                 location=user_location(),
+                hint=_annotate_hint(type(self), unknown, fields),
+            )
+        if not declared and (bare := _unannotated(type(self))):
+            raise LoopError(
+                f"{type(self).__name__} annotates no field",
+                location=user_location(),
+                hint=_annotate_hint(type(self), bare, {}),
             )
         for name in declared:
             object.__setattr__(
@@ -54,7 +61,8 @@ class Environment:
                 f"{type(self).__name__} has no field {name!r};"
                 f" its fields are {field_names(type(self))}",
                 location=user_location(),
-                hint="annotate it in the class and give it a start value",
+                hint=_annotate_hint(type(self), [name], {})
+                or "annotate it in the class and give it a start value",
             )
         object.__setattr__(self, name, value)
 
@@ -95,6 +103,34 @@ def field_names(kind: type[Environment]) -> list[str]:
         if base is not Environment and issubclass(base, Environment):
             names.update(dict.fromkeys(inspect.get_annotations(base)))
     return list(names)
+
+
+def _unannotated(kind: type[Environment]) -> list[str]:
+    """Plain attributes that would be fields if they were annotated."""
+    declared = field_names(kind)
+    return [
+        name
+        for base in reversed(kind.__mro__)
+        if base is not Environment and issubclass(base, Environment)
+        for name, value in vars(base).items()
+        if not name.startswith("_")
+        and name not in declared
+        and not callable(value)
+        and not hasattr(value, "__get__")
+    ]
+
+
+def _annotate_hint(
+    kind: type[Environment], names: list[str], given: Mapping[str, Any]
+) -> str | None:
+    """How the first of these names is annotated, where the class has it or no field at all."""
+    known = [n for n in names if n in _unannotated(kind)]
+    name = next(iter(known or ([] if field_names(kind) else names)), None)
+    if name is None:
+        return None
+    start = given[name] if name in given else getattr(kind, name, None)
+    shown = type(start).__name__ if type(start) in _ANNOTATED else "np.ndarray"
+    return f"annotate {name} in the class: `{name}: {shown}`"
 
 
 def _annotations(kind: type[Environment]) -> dict[str, Any]:

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from types import FunctionType
+
+
+def name_methods(title: str, *kinds: type) -> None:
+    """Let what Python says of a wrong call name the methods as users write them: `Table.sort()`."""
+    for kind in kinds:
+        for name, method in vars(kind).items():
+            if isinstance(method, FunctionType):
+                method.__qualname__ = f"{title}.{name}" if title else name
+
 
 class Lazy:
     """Something that a plan will compute."""
@@ -23,3 +33,6 @@ class Lazy:
         from scalops.explain import explain
 
         return explain(self, stage, format, trace, analyze)
+
+
+name_methods("", Lazy)

@@ -16,7 +16,7 @@ from scalops.algebra.errors import Location, LoopError, PlanError, user_location
 from scalops.algebra.expressions import CONVERGED, ITERATIONS, LoopOutput
 from scalops.capture import function_location
 from scalops.environment import BARE, NoField, Structure, describe, start_field
-from scalops.lazy import Lazy
+from scalops.lazy import Lazy, name_methods
 from scalops.loop_control import control_of
 from scalops.loop_range import ValueRange, elements_of
 from scalops.loop_tracing import Body, trace_body, trace_condition
@@ -146,6 +146,18 @@ class BareLoop(_LoopMethods, Value):
     def __init__(self, plan: op.Loop, structure: Structure) -> None:
         Value.__init__(self, LoopOutput(plan, BARE))
         self.plan, self.structure = plan, structure
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_") or name in ("plan", "structure"):
+            raise AttributeError(name)
+        raise NoField(
+            f"a loop over one value has no field {name!r}",
+            location=user_location(),
+            hint="the loop is itself the Value of its result; start with a dict for named fields",
+        )
+
+
+name_methods("Loop", _LoopMethods)
 
 
 def loop(

@@ -14,6 +14,14 @@ from scalops.algebra.functions.table import Function
 from scalops.value import Value, apply, holds_value
 
 _KEYS = 16
+_INTEGERS = "so.random.integers(seed, *keys, low=0, high=10)"
+# What NumPy's generators call it, and how it is written here.
+_NUMPY_WORDS = {
+    "size": "the sizes are shape=: so.random.{0}(seed, *keys, shape=10)",
+    "loc": "write loc + scale * so.random.{0}(seed, *keys, shape=10)",
+    "scale": "write loc + scale * so.random.{0}(seed, *keys, shape=10)",
+    "endpoint": "high is never drawn: write high=last + 1",
+}
 
 
 class Random:
@@ -23,16 +31,33 @@ class Random:
     different seeds or keys, and those of different methods, are independent.
     """
 
-    def uniform(self, seed: Any, *keys: Any, shape: Any = ()) -> Any:
+    def uniform(self, seed: Any, *keys: Any, shape: Any = (), **unknown: Any) -> Any:
         """float64 in [0, 1), all multiples of 2**-53."""
+        _refuse("uniform", unknown)
         return _drawn(table.UNIFORM, seed, keys, shape=_shape(shape))
 
-    def normal(self, seed: Any, *keys: Any, shape: Any = ()) -> Any:
+    def normal(self, seed: Any, *keys: Any, shape: Any = (), **unknown: Any) -> Any:
         """float64 of mean 0 and variance 1."""
+        _refuse("normal", unknown)
         return _drawn(table.NORMAL, seed, keys, shape=_shape(shape))
 
-    def integers(self, seed: Any, *keys: Any, high: Any, low: Any = 0, shape: Any = ()) -> Any:
+    def integers(
+        self,
+        seed: Any,
+        *keys: Any,
+        high: Any = None,
+        low: Any = 0,
+        shape: Any = (),
+        **unknown: Any,
+    ) -> Any:
         """int64 from `low` to below `high`, each equally likely."""
+        _refuse("integers", unknown)
+        if high is None:
+            raise TraceError(
+                "random integers without high=: what is given by position is the seed and keys",
+                location=user_location(),
+                hint=f"write {_INTEGERS}",
+            )
         given = _shape(shape)
         if holds_value((low, high)):
             words = _drawn(table.INTEGER_BITS, seed, keys, shape=given)
@@ -54,6 +79,16 @@ class Random:
 
 
 random = Random()
+
+
+def _refuse(method: str, unknown: dict[str, Any]) -> None:
+    for name in unknown:
+        form = _INTEGERS if method == "integers" else f"so.random.{method}(seed, *keys, shape=10)"
+        raise TraceError(
+            f"so.random.{method} has no argument {name!r}",
+            location=user_location(),
+            hint=_NUMPY_WORDS.get(name, f"write {form}").format(method),
+        )
 
 
 def _drawn(entry: Function, seed: Any, keys: tuple[Any, ...], **parameters: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MappingView, Set
 from copy import deepcopy
 from typing import Any
 
@@ -31,6 +31,9 @@ def take_leaves(wanted: Any) -> list[Any]:
         f"collect takes tables, values, loops, and dicts, lists and tuples of them;"
         f" it got a {type(wanted).__name__}",
         location=user_location(),
+        hint="pass a list of them: collect(list(...))"
+        if isinstance(wanted, (Iterator, MappingView, Set))
+        else None,
     )
 
 

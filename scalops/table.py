@@ -16,7 +16,7 @@ from scalops.algebra.functions import function
 from scalops.algebra.operators import Named, Operator
 from scalops.algebra.schema import Schema
 from scalops.capture import function_name
-from scalops.lazy import Lazy
+from scalops.lazy import Lazy, name_methods
 from scalops.rows import RowFunction, trace_rows
 from scalops.sinks import Path, write_csv, write_ipc, write_json, write_parquet
 from scalops.table_folds import TableFolds
@@ -268,3 +268,6 @@ def _require_one_value(value: Any, what: str) -> None:
         location=user_location(),
         hint="put it into so.table, or write so.lit(array) for the same vector in every record",
     )
+
+
+name_methods("Table", TableOperators, TableFolds, NoRecords, Table)

@@ -34,8 +34,8 @@ _OTHER_WORDS = {
     **dict.fromkeys(("dtypes", "printSchema"), "schema"),
     **dict.fromkeys(("to_numpy", "values", "to_dict", "to_list", "to_arrow"), "collect()"),
     **dict.fromkeys(("compute", "execute", "run", "toPandas"), "collect() or to_pandas()"),
-    **dict.fromkeys(("fillna", "fill_null"), "np.where(r.v == r.v, r.v, 0.0) in with_columns"),
-    "dropna": "filter(lambda r: r.v == r.v)",
+    **dict.fromkeys(("fillna", "fill_null"), "with_columns(v=lambda r: so.coalesce(r.v, 0.0))"),
+    "dropna": "filter(lambda r: ~so.is_null(r.v))",
 }
 
 

@@ -37,7 +37,8 @@ _HINTS = {
     "a formatted number": "look at the result: run().history, or collect() it",
     "an index": "index through so.lit(array)[i]",
     "membership (in)": "use np.any(v == x)",
-    "a NumPy array": "use the Value itself, or index through so.lit(array)[i]",
+    "a NumPy array": "use the Value itself, or index through so.lit(array)[i]; a routine such as"
+    " SciPy's minimize takes so.call(f, v, like=...)",
     "its value": "collect() runs nothing here: use the Value itself",
 }
 

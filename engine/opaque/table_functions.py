@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from scalops.algebra.captured import Captured
 from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.errors import ScalopsError, UserFunctionError
+from scalops.algebra.errors import ScalopsError, UserFunctionError, text_of
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Block, block_rows
 from scalops.engine.opaque.calls import user_error
@@ -43,8 +43,11 @@ def call_with_table(
     except (ScalopsError, KeyboardInterrupt, Stopped):
         raise
     except BaseException as error:  # SystemExit too: a function cannot end the program
-        shown = f"{block.rows} records"
-        raise user_error(captured, error, shown, "the batch has") from error
+        position = "the number of records in the batch is"
+        raised = user_error(captured, error, block.rows, position)
+        if isinstance(error, (AttributeError, TypeError)) and "pyarrow.lib." in text_of(error):
+            raised.hint = "the batch is a pyarrow.Table; for pandas write batch.to_pandas()"
+        raise raised from error
     table = _as_table(captured, result)
     _require_columns(captured, table, declared)
     yield from _blocks(captured, table, declared)

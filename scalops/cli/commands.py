@@ -16,7 +16,13 @@ import click
 from scalops.cli import refusals
 from scalops.cli.failures import user_code
 from scalops.cli.loading import choose_program, execute_file, split_program
-from scalops.cli.options import ProgramOption, call_program, normalize, program_options
+from scalops.cli.options import (
+    ProgramOption,
+    call_program,
+    no_such_option,
+    normalize,
+    program_options,
+)
 
 _PROGRAM_HELP = """
     PROGRAM is a Python file with a function decorated @so.program, or FILE:NAME where it holds
@@ -125,6 +131,14 @@ class _WithProgram(click.Command):
     def __init__(self, program: Any, own: list[click.Option]) -> None:
         options = program_options(program.function, _reserved_names())
         super().__init__(None, params=[*options, *own], help=program.__doc__, epilog=_EXITS)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            options = [p for p in self.params if isinstance(p, ProgramOption)]
+            message = no_such_option(error.option_name, options)
+            raise click.NoSuchOption(error.option_name, message, ctx=ctx) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         titles = {True: "Options of the program", False: "Options of scalops"}

@@ -6,6 +6,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Collection
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,17 @@ def program_options(function: Callable[..., Any], reserved: Collection[str]) -> 
         taken |= _names(option, kind)
         options.append(ProgramOption(parameter, kind, option))
     return options
+
+
+def no_such_option(given: str, options: Collection[ProgramOption]) -> str:
+    """What to say of an option that the program has not: the ones it has."""
+    names = [f"--{o.option}" for o in options]
+    text = f"No such option {given!r}."
+    if not names:
+        return f"{text} The program has no options."
+    near = get_close_matches(given, names, 1)
+    did_you_mean = f" Did you mean {near[0]!r}?" if near else ""
+    return f"{text}{did_you_mean} The program's options are {', '.join(names)}."
 
 
 def call_program(program: Callable[..., Any], ctx: click.Context) -> Any:

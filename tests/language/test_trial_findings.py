@@ -59,7 +59,7 @@ COUNTED = {"Bern": 1, "Basel": 2, "none": 3, "Chur": 4}
 def test_a_marked_aggregate_runs_as_it_is_without_a_warning(
     merging: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with so.Session(opaque="error"):
+    with so.session(opaque="error"):
         assert words().aggregate({}, so.udf(add), merging).collect() == COUNTED
     assert not caplog.records
 
@@ -82,7 +82,7 @@ def test_marked_methods_of_an_aggregate_are_bound(caplog: pytest.LogCaptureFixtu
         def finalize(self, state: Any) -> Any:
             return int(state["n"]) * 10
 
-    with so.Session(opaque="error"):
+    with so.session(opaque="error"):
         assert words().aggregate(Longest()).collect() == 20
     assert not caplog.records
 
@@ -102,7 +102,7 @@ def test_a_marked_finalize_alone_leaves_the_rest_traced() -> None:
         def finalize(self, state: Any) -> Any:
             return float(str(state)) / 4
 
-    with so.Session(opaque="error"):
+    with so.session(opaque="error"):
         assert words().aggregate(Sum()).collect() == 2.5
 
 
@@ -119,7 +119,8 @@ def test_errors_of_a_marked_aggregate_name_its_function() -> None:
 def test_a_set_as_a_state_names_the_users_function() -> None:
     with pytest.raises(so.UserFunctionError, match=r"zero for add\(\) gives .* a set") as caught:
         words().aggregate(set(), so.udf(add), merge)
-    assert "_Zero" not in str(caught.value) and "Udf" not in str(caught.value)
+    assert "_Zero" not in str(caught.value)
+    assert "Udf" not in str(caught.value)
 
 
 @pytest.mark.parametrize("zero", [0, {}, {"n": 0}])

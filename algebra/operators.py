@@ -59,6 +59,10 @@ class Operator(Node):
     label: str = field(default="", compare=False, kw_only=True)
     origin: Any = field(default=None, compare=False, kw_only=True)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.schema  # while its inputs have theirs: asked later, it may be a long way down
+
     @property
     def schema(self) -> Schema:
         raise NotImplementedError
@@ -147,7 +151,7 @@ class Filter(Operator):
                 hint="compare with something, or use .all() or .any() on an array",
             )
 
-    @property
+    @cached_property
     def schema(self) -> Schema:
         return self.source.schema
 
@@ -159,7 +163,7 @@ class Limit(Operator):
     source: Operator
     count: int
 
-    @property
+    @cached_property
     def schema(self) -> Schema:
         return self.source.schema
 
@@ -185,7 +189,7 @@ class Slice(Operator):
                     hint='convert it: so.cast(v, "int64")',
                 )
 
-    @property
+    @cached_property
     def schema(self) -> Schema:
         return self.source.schema
 
@@ -204,7 +208,7 @@ class Union(Operator):
                     f"Union of ({first.schema}) and ({other.schema})", location=self.location
                 )
 
-    @property
+    @cached_property
     def schema(self) -> Schema:
         return self.sources[0].schema
 
@@ -215,7 +219,7 @@ class Distinct(Operator):
 
     source: Operator
 
-    @property
+    @cached_property
     def schema(self) -> Schema:
         return self.source.schema
 
@@ -241,7 +245,7 @@ class Sort(Operator):
                     hint="sort by a number, a string or a time: sort(lambda r: ...)",
                 )
 
-    @property
+    @cached_property
     def schema(self) -> Schema:
         return self.source.schema
 
@@ -341,7 +345,7 @@ class Repartition(Operator):
     source: Operator
     count: int
 
-    @property
+    @cached_property
     def schema(self) -> Schema:
         return self.source.schema
 
@@ -357,7 +361,7 @@ class Cache(Operator):
     source: Operator
     key: str = ""
 
-    @property
+    @cached_property
     def schema(self) -> Schema:
         return self.source.schema
 

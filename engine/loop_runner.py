@@ -130,12 +130,11 @@ class LoopRunner:
             if control.folder is not None and iteration % control.every == 0:
                 self._save(iteration, history)
                 saved = iteration
-            if (
-                control.on_iteration is not None
-                and control.on_iteration(iteration - 1, self._state()) is False
-            ):
-                stopped = True
-                break
+            if control.on_iteration is not None:
+                answer = control.on_iteration(iteration - 1, self._state())
+                if isinstance(answer, (bool, np.bool_)) and not answer:
+                    stopped = True
+                    break
         if control.folder is not None and saved != iteration:
             self._save(iteration, history)
         if not (converged or stopped):

@@ -67,4 +67,4 @@ def is_table(node: Node) -> bool:
 
 def is_uniform(predicate: ex.Expression) -> bool:
     """Whether it is the same for every record of a table: it reads no column."""
-    return not ex.columns([predicate]) and not ex.opaque_calls([predicate])
+    return not any(isinstance(n, (ex.Column, ex.Opaque)) for n in ex.within([predicate]))

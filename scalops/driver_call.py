@@ -12,7 +12,6 @@ from scalops.capture import CannotCapture, capture, function_location, function_
 from scalops.engine.opaque.records import take_apart
 from scalops.engine.value_program import typed
 from scalops.environment import Environment
-from scalops.not_yet import refuse
 from scalops.structured import StructuredValue
 from scalops.table import Table
 from scalops.tracing import row_depth
@@ -58,7 +57,11 @@ def call(f: Callable[..., Any], *values: Any, like: Any) -> Any:
 
 def _argument(value: Any, position: int, location: Location | None) -> Expression:
     if isinstance(value, Table):
-        refuse("so.call of the rows of a group")
+        raise PlanError(
+            f"argument {position + 1} is a Table; so.call takes Values; fold the table first",
+            location=location,
+            hint="so.call(f, table.sum(...), like=0.0); the rows of a group are not yet built",
+        )
     expression = lift(value)
     if expression is None:
         own = "pass its fields" if isinstance(value, Environment) else None

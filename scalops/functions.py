@@ -15,6 +15,7 @@ from scalops.structured_choice import choose_structure, is_structured
 from scalops.table import Table
 from scalops.table_operators import choose_table
 from scalops.value import Value, apply, cast_name, holds_value
+from scalops.written_types import EXPECTED, readable, written_type
 
 float64 = ArrayType("float64")
 float32 = ArrayType("float32")
@@ -30,13 +31,16 @@ def vector(n: int) -> ArrayType:
     return ArrayType("float64", (n,))
 
 
-def list_(item: ArrayType) -> ArrayType:
+def list_(item: Any) -> ArrayType:
     """The type of lists of `item`, of any length: `so.list_(so.int64)`."""
-    if not isinstance(item, ArrayType) or item.is_sparse:
+    kind = written_type(item)
+    if kind is None or kind.is_sparse:
         raise TraceError(
-            f"so.list_ needs the type of the items; it got {item!r}", location=user_location()
+            f"so.list_ needs the type of the items; it got {readable(item)}",
+            location=user_location(),
+            hint=EXPECTED,
         )
-    return list_of(item)
+    return list_of(kind)
 
 
 def where(condition: Any, x: Any, y: Any) -> Any:

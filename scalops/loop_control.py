@@ -103,12 +103,18 @@ def _in_structure(
 def about(loop: op.Loop) -> dict[str, str]:
     """The parts of a loop as texts that are the same in another process; # begins a digest."""
     blank = replace(
-        loop, start=(), condition=None, range=None, max_iterations=None, body=op.Update(())
+        loop,
+        start=(),
+        types=(),
+        condition=None,
+        range=None,
+        max_iterations=None,
+        body=op.Update(()),
     )
     parts = {
         "the environment": ", ".join(f"{n}: {k}" for n, k in loop.state_types.items()),
         "max_iterations": str(loop.max_iterations),
-        "the start": _digest(replace(blank, start=loop.start)),
+        "the start": _digest(replace(blank, start=loop.start, types=loop.types)),
         "the condition": _digest(replace(blank, condition=loop.condition)),
         "the range": _digest(replace(blank, range=loop.range)),
         "the body": _digest(replace(blank, body=loop.body)),

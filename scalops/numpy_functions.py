@@ -11,7 +11,7 @@ import numpy as np
 
 from scalops.algebra.errors import TraceError, user_location
 from scalops.algebra.expressions import call
-from scalops.algebra.functions import arrangements, decompositions
+from scalops.algebra.functions import arrangements, decompositions, strings
 from scalops.value import Value, apply, expression_of, holds_value, results
 
 
@@ -185,9 +185,24 @@ def _array_equal(a1: Any, a2: Any) -> Any:
 
 
 def _isin(element: Any, test_elements: Any, *, invert: bool = False) -> Any:
+    if isinstance(element, Value) and element.type.is_string and not element.shape:
+        found = apply(strings.IS_IN, element, items=_known_strings(test_elements))
+        return ~found if invert else found
     value, tests = _value(element), _value(test_elements).ravel()
     found = np.any(value.reshape(*value.shape, 1) == tests, axis=-1)
     return ~found if invert else found
+
+
+def _known_strings(given: Any) -> tuple[str, ...]:
+    items = given.ravel().tolist() if isinstance(given, np.ndarray) else given
+    plain = isinstance(items, (list, tuple)) and all(isinstance(i, str) for i in items)
+    if not plain:
+        raise TraceError(
+            f"isin of a string needs a list of Python strings; it got {given!r}",
+            location=user_location(),
+            hint="write it as (s == a) | (s == b) where they are Values; so.is_null finds nulls",
+        )
+    return tuple(str(i) for i in items)
 
 
 def _select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:

@@ -20,6 +20,7 @@ from scalops.algebra.functions import (
 )
 from scalops.algebra.sparse_calls import elementwise_call
 from scalops.numpy_functions import MORE_FUNCTIONS
+from scalops.strings import METHODS as STRING_METHODS
 from scalops.tracing import refuse
 from scalops.value import Value, apply, expression_of, for_strings, results
 
@@ -118,6 +119,14 @@ def index(value: Value, key: Any) -> Value:
     keys = key if isinstance(key, tuple) else (key,)
     if value.type.is_list:
         return _list_item(value, key)
+    indexes = any(k is not None and k is not Ellipsis for k in keys)
+    if value.type.is_string and not value.shape and indexes:
+        raise TraceError(
+            "a string cannot be indexed or sliced in an expression",
+            location=user_location(),
+            hint="so.udf(f) runs the function as it is, on Python strings;"
+            f" `.str` has {STRING_METHODS}",
+        )
     if len(keys) == 1 and isinstance(keys[0], (Value, np.ndarray, list)):
         indices = expression_of(keys[0], "an index")
         if indices.type.name == "bool":

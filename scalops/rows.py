@@ -42,6 +42,7 @@ from scalops.engine.witness.interpreter import Interpreter, Starts
 from scalops.result_types import common_type as common_type
 from scalops.tracing import VoidTrace, loop_starts, tracing
 from scalops.value import Value, lift
+from scalops.written_types import EXPECTED, readable, written_type
 
 log = logging.getLogger("scalops")
 _traces = itertools.count(1)
@@ -299,19 +300,24 @@ def _record_argument(schema: Schema, record: int) -> Any:
 
 def declared_types(returns: Any) -> tuple[tuple[str, ...] | None, tuple[ArrayType, ...]]:
     """Column names and types of `returns=`: a type, a tuple of types, or a dict of them."""
-    names, kinds = (None, [returns]) if isinstance(returns, ArrayType) else take_apart(returns)
+    single = written_type(returns) is not None or isinstance(returns, type)
+    names, kinds = (None, [returns]) if single else take_apart(returns)
     if not kinds:
         raise TraceError(
             "returns= holds no type; expected so.float64, so.vector(n) and the like",
             location=user_location(),
         )
+    found = []
     for kind in kinds:
-        if not isinstance(kind, ArrayType):
+        known = written_type(kind)
+        if known is None:
             raise TraceError(
-                f"returns= holds {kind!r}; expected so.float64, so.vector(n) and the like",
+                f"returns= holds {readable(kind)}; expected so.float64, so.vector(n) and the like",
                 location=user_location(),
+                hint=EXPECTED,
             )
-    return names, tuple(kinds)
+        found.append(known)
+    return names, tuple(found)
 
 
 def _discover(

@@ -204,6 +204,13 @@ def placed() -> Iterator[None]:
             location=where,
             hint="a record, a Value or a field of an environment is too large for it",
         ) from error
+    except RecursionError as error:
+        raise PlanError(
+            "the plan is too deep: hundreds of operators, one over the other",
+            location=where,
+            hint="collect a table half-way and go on from so.from_arrow(...); join many tables by"
+            " pairs, not one after the other",
+        ) from error
 
 
 _running = threading.local()

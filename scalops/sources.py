@@ -7,10 +7,9 @@ from inspect import signature
 from os import PathLike
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from scalops.algebra.dtypes import ArrayType, name_of
+from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import (
     DataError,
     PlanError,
@@ -22,9 +21,9 @@ from scalops.algebra.errors import (
 from scalops.algebra.operators import Scan
 from scalops.algebra.schema import Schema
 from scalops.engine import storage
-from scalops.engine.storage.type_names import FORMS, type_named
 from scalops.not_yet import refuse
 from scalops.table import Table
+from scalops.written_types import EXPECTED, readable, written_type
 
 Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
 
@@ -116,19 +115,12 @@ def _scan_schema(schema: pa.Schema, location: Any) -> Schema:
 
 def _type(name: object, kind: Any) -> ArrayType:
     """A type as it may be written. Raises: SchemaError."""
-    found: ArrayType | None = None
-    if isinstance(kind, ArrayType):
-        found = kind.strong()
-    elif isinstance(kind, str):
-        found = type_named(kind)
-    elif isinstance(kind, (type, np.dtype)):
-        scalar = name_of(np.dtype(kind)) if kind is not object else None
-        found = None if scalar is None else ArrayType(scalar)
+    found = written_type(kind)
     if not isinstance(name, str) or found is None:
         raise SchemaError(
-            f"the column {name!r} has the type {kind!r}",
+            f"the column {name!r} has the type {readable(kind)}",
             location=user_location(),
-            hint=f"types are so.float64 and the like, or their names: {FORMS}",
+            hint=EXPECTED,
         )
     return found
 

@@ -12,7 +12,7 @@ from scalops.tracing import refuse
 if TYPE_CHECKING:
     from scalops.value import Value
 
-_METHODS = "lower, upper, strip, split, contains, replace, length"
+METHODS = "lower, upper, strip, split, contains, replace, length"
 
 
 class StringMethods:
@@ -68,7 +68,7 @@ class StringMethods:
         return Value(call(entry, self._value.expression, location=user_location(), **given))
 
     def __getattr__(self, name: str) -> NoReturn:
-        _unknown("str", name, f"it has {_METHODS}")
+        _unknown("str", name, f"it has {METHODS}; so.udf(f) runs f as it is", hasattr(str, name))
 
 
 class ListMethods:
@@ -86,12 +86,16 @@ class ListMethods:
         return Value(call(lists.LENGTH, self._value.expression, location=user_location()))
 
     def __getattr__(self, name: str) -> NoReturn:
-        _unknown("list", name, "it has length; index the list itself")
+        hint = "index the list itself: r.items[0]" if name in ("get", "first") else None
+        _unknown("list", name, hint or "it has length; index the list itself", False)
 
 
-def _unknown(accessor: str, name: str, hint: str) -> NoReturn:
-    """A method that is Python's alone makes a row function opaque, elsewhere it is an error."""
+def _unknown(accessor: str, name: str, hint: str, is_pythons: bool) -> NoReturn:
+    """A method that is Python's alone makes a row function opaque, any other is an error."""
     if name.startswith("__"):
         raise AttributeError(name)
-    refuse(f".{accessor}.{name}", hint)
+    if is_pythons:
+        refuse(f".{accessor}.{name}", hint)
+    if name in ("len", "size", "count", "len_chars"):
+        hint = f"did you mean length()? {hint}"
     raise TraceError(f"`.{accessor}` has no method {name!r}", location=user_location(), hint=hint)

@@ -459,7 +459,8 @@ def declared_schema(schema: Any) -> Schema:
     """A schema from a dict of names to types (ours or Arrow's), a pyarrow.Schema, or a Schema."""
     import pyarrow as pa
 
-    from scalops.engine.storage.arrow import schema_from_arrow, type_from_arrow
+    from scalops.engine.storage.arrow import schema_from_arrow
+    from scalops.written_types import EXPECTED, readable, written_type
 
     if isinstance(schema, Schema):
         return schema
@@ -468,12 +469,18 @@ def declared_schema(schema: Any) -> Schema:
     found: dict[str, ArrayType] = {}
     if isinstance(schema, Mapping):
         for name, kind in schema.items():
-            own = type_from_arrow(kind) if isinstance(kind, pa.DataType) else kind
-            if isinstance(name, str) and isinstance(own, ArrayType):
+            own = written_type(kind)
+            if own is None:
+                raise SchemaError(
+                    f"map_batches declares the column {name!r} as {readable(kind)}",
+                    location=user_location(),
+                    hint=EXPECTED,
+                )
+            if isinstance(name, str):
                 found[name] = own
     if not found or len(found) != len(schema):
         raise SchemaError(
-            f"map_batches declares its columns as {schema!r}",
+            f"map_batches declares its columns as {readable(schema)}",
             location=user_location(),
             hint='write {"name": so.float64, ...}, or give a pyarrow.Schema',
         )

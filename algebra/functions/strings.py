@@ -98,6 +98,11 @@ def contains(column: pa.Array, pattern: str, regex: bool = False) -> pa.Array:
     return match(column, pattern)
 
 
+def is_in(column: pa.Array, items: tuple[str, ...]) -> pa.Array:
+    """Whether each is one of `items`; null for null."""
+    return pc.if_else(column.is_valid(), pc.is_in(column, pa.array(items, pa.string())), None)
+
+
 def replace(column: pa.Array, pattern: str, replacement: str, regex: bool = False) -> pa.Array:
     """Each with all occurrences replaced; in an expression's replacement, \\1 is a group."""
     if regex:
@@ -143,6 +148,10 @@ def _split(text: str, pattern: str | None = None, regex: bool = False) -> list[s
 
 def _contains(text: str, pattern: str, regex: bool = False) -> np.bool_:
     return np.bool_(_one(contains, text, pattern, regex) if regex else str(pattern) in str(text))
+
+
+def _is_in(text: str, items: tuple[str, ...]) -> np.bool_:
+    return np.bool_(str(text) in items)
 
 
 def _replace(text: str, pattern: str, replacement: str, regex: bool = False) -> str:
@@ -207,6 +216,11 @@ def _contains_type(kind: ArrayType, pattern: str, regex: bool = False) -> ArrayT
     return BOOL
 
 
+def _is_in_type(kind: ArrayType, items: tuple[str, ...]) -> ArrayType:
+    _needs_text("isin", kind)
+    return BOOL
+
+
 def _replace_type(
     kind: ArrayType, pattern: str, replacement: str, regex: bool = False
 ) -> ArrayType:
@@ -232,6 +246,7 @@ STRIP = register(Function("str_strip", _plain_type("strip", TEXT), _strip, flops
 LENGTH = register(Function("str_length", _plain_type("length", INT64), _length, flops=10.0))
 SPLIT = register(Function("str_split", _split_type, _split, flops=200.0))
 CONTAINS = register(Function("str_contains", _contains_type, _contains, flops=50.0))
+IS_IN = register(Function("str_is_in", _is_in_type, _is_in, flops=50.0))
 REPLACE = register(Function("str_replace", _replace_type, _replace, flops=100.0))
 CONCATENATE = register(
     Function("str_concatenate", _plain_type("+", TEXT), _concatenate, flops=20.0, form="+")

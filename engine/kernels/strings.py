@@ -61,6 +61,7 @@ STRING_STEPS: dict[str, Maker] = {
     "str_split": _to_strings(strings.split),
     "str_replace": _to_strings(strings.replace),
     "str_contains": _to_numbers(strings.contains, False),
+    "str_is_in": _to_numbers(strings.is_in, False),
     "str_length": _to_numbers(strings.length, np.int64(0)),
     "str_concatenate": _concatenation,
     "cast": _cast,

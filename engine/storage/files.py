@@ -121,6 +121,12 @@ def local_path(path: object, doing: str = "reading from") -> str:
     text = os.fspath(path)
     if not isinstance(text, str):
         raise PlanError(f"a path is a string or a Path, found {path!r}", hint="use os.fsdecode")
+    try:
+        impossible = b"\0" in os.fsencode(text)
+    except UnicodeEncodeError:
+        impossible = True
+    if impossible:
+        raise PlanError(f"{text!r} can be no path: it has a character that no name may have")
     if not _SCHEME.match(text):
         return os.path.expanduser(text)
     parts = urlsplit(text)

@@ -94,8 +94,8 @@ def no_such_option(given: str, options: Collection[ProgramOption]) -> str:
     text = f"No such option {given!r}."
     if not names:
         return f"{text} The program has no options."
-    near = get_close_matches(given, names, 1)
-    did_you_mean = f" Did you mean {near[0]!r}?" if near else ""
+    near = get_close_matches(normalize(given), [o.option for o in options], 1)
+    did_you_mean = f" Did you mean '--{near[0]}'?" if near else ""
     return f"{text}{did_you_mean} The program's options are {', '.join(names)}."
 
 

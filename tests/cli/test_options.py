@@ -91,7 +91,9 @@ def test_variadic_parameters_are_no_options(write: Write, invoke: Invoke) -> Non
         ("x: int = 1", ["--x", "a"], "Invalid value for '--x': 'a' is not a valid integer"),
         ("x: float", ["--x", "a"], "Invalid value for '--x': 'a' is not a valid float"),
         ("x: float", [], "Missing option '--x'"),
-        ("x: int = 1", ["--y", "a"], "No such option '--y'"),
+        ("x: int = 1", ["--y", "a"], "No such option '--y'. The program's options are --x."),
+        ("eps: int = 1", ["--ep", "a"], "No such option '--ep'. Did you mean '--eps'?"),
+        ("", ["--lr", "1"], "No such option '--lr'. The program has no options."),
         ("x: int = 1", ["file"], "unexpected extra argument"),
     ],
 )

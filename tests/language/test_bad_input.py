@@ -295,9 +295,9 @@ def opaque_function_over_no_records() -> Any:
     return T.limit(0).map(lambda r: r.k if r.k > 2 else 0)
 
 
-@ends_in(so.TraceError, "returns= holds <class 'float'>", "so.float64")
+@ends_in(so.TraceError, "returns= holds complex", "so.float64")
 def udf_of_a_python_type() -> Any:
-    return T.map(so.udf(lambda r: r.k, returns=float))
+    return T.map(so.udf(lambda r: r.k, returns=complex))
 
 
 @ends_in(so.TraceError, "cannot be captured: its variable 'lock' (lock)", "inside the function")

@@ -211,7 +211,7 @@ def test_an_empty_file_and_one_with_a_byte_order_mark_are_read(folder: Path) -> 
         ("task_timeout = inf", "task_timeout is inf ({path}:1); expected seconds"),
         ("task_timeout = 2026-01-01", "({path}:1); expected seconds"),
         ("thread = 2", "{path}:1 has no option ['thread']; its options are ['threads'"),
-        ("[session]\nthreads = 2", "{path}:1 has no option ['session']"),
+        ("[session]\nthreads = 2", "{path}:1: [session] is a section; options stand at the top"),
         ("threads = 2\nthreads = 3", "{path} is not TOML: Cannot overwrite a value (at "),
         ("threads = \n", "{path} is not TOML: Invalid value (at line 1, column 11)"),
         ("threads", "{path} is not TOML: "),

@@ -122,10 +122,12 @@ def test_false_stops_without_a_warning(table: so.Table, caplog: pytest.LogCaptur
     result = made.run(on_iteration=lambda i, env: i < 2)
     assert (result.iterations, result.converged) == (3, False)
     assert result.history.num_rows == 3
+    # A comparison of the environment's numbers gives NumPy's.
+    assert made.run(on_iteration=lambda i, env: env.loss < 0).iterations == 1
     assert caplog.messages == []
 
 
-@pytest.mark.parametrize("answer", [None, 0, "", np.False_, [], True])
+@pytest.mark.parametrize("answer", [None, 0, "", [], True, np.True_])
 def test_only_false_itself_stops(answer: Any) -> None:
     result = so.loop(0, range(3))(lambda s: s + 1).run(on_iteration=lambda i, env: answer)
     assert (result.iterations, result.converged) == (3, True)

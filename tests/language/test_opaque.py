@@ -140,7 +140,7 @@ def test_list_types_are_found_by_running() -> None:
     with pytest.raises(so.TraceError, match="lists without items"):
         T.map(so.udf(lambda r: []))
     with pytest.raises(so.TraceError, match=r"so.list_ needs the type of the items"):
-        so.list_("int64")  # type: ignore[arg-type]
+        so.list_("integer")
 
 
 @pytest.mark.parametrize("processes", [0, 2])

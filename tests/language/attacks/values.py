@@ -242,7 +242,7 @@ def a_pattern_that_is_none(_: Path) -> Any:
     return T.map(lambda r: r.s.str.contains("(", regex=True)).collect()
 
 
-@ends_in(so.UserFunctionError, r"has no attribute 'shout'")
+@ends_in(so.TraceError, r"`.str` has no method 'shout'.*it has lower, upper")
 def a_string_function_that_is_not_there(_: Path) -> Any:
     return T.map(lambda r: r.s.str.shout())
 

@@ -331,7 +331,7 @@ def _serve(desk: _Desk, seat: _Seat) -> None:
 def _work(desk: _Desk, seat: _Seat, task: Task) -> None:
     call = task.call
     with desk.changed:
-        if desk.stopped:
+        if desk.stopped or call.given_up:  # since it was taken: nobody would end it
             return
         if seat.worker is None:
             seat.worker = WorkerHandle(desk.cache_bytes)

@@ -13,13 +13,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scalops.algebra.captured import Captured as Captured
-from scalops.algebra.dtypes import BOOL, INT64, ArrayType, ObjectType, TupleType, Type, type_of
+from scalops.algebra.dtypes import (
+    BOOL,
+    INT64,
+    OBJECT,
+    ArrayType,
+    ObjectType,
+    TupleType,
+    Type,
+    type_of,
+)
 from scalops.algebra.errors import Location, TraceError
 from scalops.algebra.functions.table import Function
 from scalops.algebra.tree import Node, find
 
 if TYPE_CHECKING:
-    from scalops.algebra.operators import Aggregate, Loop
+    from scalops.algebra.operators import Aggregate, Loop, Operator
 
 # No attribute can have these names, so that a field may be called `iterations`.
 ITERATIONS = "@iterations"
@@ -265,6 +274,19 @@ class DriverCall(Expression):
 
     def infer(self) -> Type:
         return TupleType(self.outputs)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Rows(Expression):
+    """The records of a table, handed to a function whole: an argument of a DriverCall.
+
+    Only in a group's `map`, where the table rests on the group's records.
+    """
+
+    source: Operator
+
+    def infer(self) -> Type:
+        return OBJECT
 
 
 def columns_read(roots: Iterable[Expression]) -> frozenset[str]:

@@ -13,6 +13,7 @@ from dataclasses import fields
 
 from scalops.algebra.expressions import Bound, Captured, Iteration, State
 from scalops.algebra.operators import Loop
+from scalops.algebra.relations import StateTable
 from scalops.algebra.tree import Node, feed, walk
 
 FORMAT_VERSION = 1
@@ -53,7 +54,10 @@ def _digest(roots: tuple[Node, ...], payloads: bool, data: bool = True) -> bytes
             if not item.compare:
                 continue
             value = getattr(node, item.name)
-            if isinstance(node, (Loop, State, Bound, Iteration)) and item.name in ("token", "loop"):
+            if isinstance(node, (Loop, State, Bound, Iteration, StateTable)) and item.name in (
+                "token",
+                "loop",
+            ):
                 value = numbers.get(value, value)
             elif hasattr(value, "stamp"):  # a source, in a logical or physical scan
                 value = (value.title, value.stamp if data else "")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from scalops.algebra.captured import Captured
-from scalops.algebra.dtypes import BOOL, INT64, ArrayType
+from scalops.algebra.dtypes import BOOL, INT64, ArrayType, list_of
 from scalops.algebra.errors import TraceError
 from scalops.algebra.expressions import Expression
 from scalops.algebra.functions.linear import promoted
@@ -69,6 +69,15 @@ def _chosen(by: ArrayType, *values: ArrayType) -> ArrayType:
     if by.shape or by.is_list or by.is_sparse:
         raise TypeError(f"it needs one value for each record to go by, not {by}")
     return _kept(values[0])
+
+
+def _scattered(types: tuple[ArrayType, ...], size: int) -> ArrayType:
+    index, value = types
+    if index.shape or index.is_arrow or index.numpy.kind not in "iu":
+        raise TypeError(f"the index is an integer for each record, not {index}")
+    if not value.is_plain:
+        raise TypeError(f"an array holds no {value}")
+    return ArrayType(value.name, (size, *value.shape))
 
 
 def _truth(kind: ArrayType) -> ArrayType:
@@ -128,6 +137,10 @@ FOLDS = {
         # (by, value): the value of the record whose `by` is greatest or least.
         FoldKind("argmax", _chosen),
         FoldKind("argmin", _chosen),
+        # The known values in table order, as a list.
+        FoldKind("collect_list", lambda kind: list_of(kind.strong()), word="collect_list"),
+        # (index, value): an array of `size` values by index, and which of them there are.
+        FoldKind("to_array", lambda *types, size: _scattered(types, size), word="to_array"),
         # Σ s·x as one product; made by the optimizer. `add_…` keeps reduce's error over nothing.
         FoldKind("sum_scaled", _weighted, 0),
         FoldKind("add_scaled", _weighted),
@@ -183,6 +196,8 @@ class Fold(Node):
             )
         if self.combine:
             return self.combine[self.output].type.strong()
+        if self.kind == "to_array" and self.output == 1:
+            return ArrayType("bool", (dict(self.parameters)["size"],))
         if self.kind in ("argmin", "argmax"):
             types = [types[0], types[1 + self.output]]
         elif self.kind in ("first_record", "last_record"):

@@ -83,7 +83,8 @@ def require_columns(node: Operator, expressions: Iterable[Expression], schema: S
         )
 
 
-def _require_names(node: Operator, names: tuple[str, ...]) -> None:
+def require_names(node: Operator, names: tuple[str, ...]) -> None:
+    """Raise SchemaError where a column would be there twice."""
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         raise SchemaError(
@@ -126,7 +127,7 @@ class Project(Operator):
 
     def check(self) -> None:
         require_columns(self, (e for _, e in self.outputs), self.source.schema)
-        _require_names(self, tuple(name for name, _ in self.outputs))
+        require_names(self, tuple(name for name, _ in self.outputs))
         _require_no_objects(self, self.outputs)
 
     @cached_property
@@ -215,9 +216,13 @@ class Union(Operator):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Distinct(Operator):
-    """The first of equal records; nulls are equal, NaNs are, and 0.0 and -0.0 are."""
+    """The first of equal records; nulls are equal, NaNs are, and 0.0 and -0.0 are.
+
+    With `columns` those are equal that are so in these columns.
+    """
 
     source: Operator
+    columns: tuple[str, ...] = ()
 
     @cached_property
     def schema(self) -> Schema:
@@ -258,7 +263,7 @@ class WithRowIndex(Operator):
     name: str
 
     def check(self) -> None:
-        _require_names(self, (self.name, *self.source.schema.names))
+        require_names(self, (self.name, *self.source.schema.names))
 
     @cached_property
     def schema(self) -> Schema:
@@ -285,7 +290,7 @@ class Explode(Operator):
                 raise SchemaError(
                     f"explode needs a list or a vector; {name!r} is {kind}", location=self.location
                 )
-        _require_names(self, self.schema.names)
+        require_names(self, self.schema.names)
 
     @cached_property
     def schema(self) -> Schema:
@@ -376,7 +381,7 @@ class Aggregate(Operator):
     def check(self) -> None:
         for fold in self.folds:
             require_columns(self, fold.arguments, self.source.schema)
-        _require_names(self, tuple(f.name for f in self.folds))
+        require_names(self, tuple(f.name for f in self.folds))
 
     @cached_property
     def schema(self) -> Schema:
@@ -385,9 +390,10 @@ class Aggregate(Operator):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Update(Operator):
-    """The body of a loop: the next environment, one expression per field."""
+    """The body of a loop: the next environment, an expression for each value, and the tables."""
 
     update: tuple[Named, ...]
+    tables: tuple[tuple[str, Operator], ...] = ()
 
     @cached_property
     def schema(self) -> Schema:
@@ -418,7 +424,7 @@ class MapReduceUpdate(Operator):
         for name, e in self.map:
             require_columns(self, (e,), Schema(fields))
             fields = (*fields, (name, e.type.strong()))
-        _require_names(self, self.mapped.names)
+        require_names(self, self.mapped.names)
         for fold in self.reduce:
             require_columns(self, fold.arguments, self.mapped)
 
@@ -455,7 +461,8 @@ class Loop(Operator):
 
     `token` names the loop within a plan: the body's `State`, `Bound` and `Iteration` leaves
     carry it. `start` gives the state's first value, `bindings` what is computed once before
-    the first iteration. The condition is tested before each iteration.
+    the first iteration. The condition is tested before each iteration. `tables` are those of the
+    environment, as they start; the body has a next one for each, of the same schema.
     """
 
     token: int
@@ -468,6 +475,7 @@ class Loop(Operator):
     warn: bool = True
     bindings: tuple[Named, ...] = ()
     types: tuple[ArrayType, ...] = ()
+    tables: tuple[tuple[str, Operator], ...] = ()
     name: str | None = field(default=None, compare=False)
 
     @cached_property

@@ -8,10 +8,16 @@ from functools import cached_property
 
 from scalops.algebra.dtypes import ArrayType
 
+# A column that holds records is a column for each of their fields, named "pair․title": the
+# character between is no full stop, so that a user's own "a.b" stays what it is.
+FIELD = "\u2024"
+
 
 @dataclass(frozen=True)
 class Schema:
     """Columns in order.
+
+    The fields of a column of records stand side by side, each a column of its own.
 
     A `bare` table holds one value per record and nothing to name it by: its one column is
     called `value`, and a row function's argument is that value itself.
@@ -27,6 +33,17 @@ class Schema:
     @cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(name for name, _ in self.fields)
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The columns as the user sees them: one that holds records is one."""
+        return tuple(dict.fromkeys(name.split(FIELD)[0] for name in self.names))
+
+    def fields_of(self, column: str) -> tuple[str, ...]:
+        """The names that a column of the user's stands for: itself, or its records' fields."""
+        if column in self.types:
+            return (column,)
+        return tuple(name for name in self.names if name.startswith(column + FIELD))
 
     @property
     def bytes_per_row(self) -> int:

@@ -116,7 +116,7 @@ class Driver:
         match sink:
             case pp.CacheTable():
                 return lambda: self._timed("load", lambda: backend.load(number))
-            case pp.Exchange() | pp.SortRows() | pp.DistinctRows():
+            case pp.StoreSink():
                 return lambda: self._timed("load", lambda: backend.exchange(number))
             case pp.CountPrefix() | pp.CountRows():
                 return lambda: self._timed("map", lambda: backend.run_stage(number))

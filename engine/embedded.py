@@ -30,6 +30,8 @@ from scalops.engine.pipelines.base import (
     own_bytes,
 )
 from scalops.engine.pipelines.compiled import build
+from scalops.engine.relations.base import Relation
+from scalops.engine.relations.compiled import RELATIONS, relation
 from scalops.engine.threads import Task, ThreadPool
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class EmbeddedBackend:
         self._reductions: dict[int, Reduction] = {}
         self._passes: dict[tuple[int, ...], tuple[Any, list[Pass]]] = {}
         self._inline: frozenset[int] = frozenset()
+        self._relations: dict[int, Relation] = {}
         self._gathered: dict[int, list[list[Block]]] = {}
 
     # Life.
@@ -74,6 +77,8 @@ class EmbeddedBackend:
                 self._reductions[stage.number] = Reduction(
                     stage, pipeline, self._runtime, self._runner
                 )
+            elif type(stage.sink) in RELATIONS:
+                self._relations[stage.number] = relation(stage, pipeline, self._runtime)
 
     def stop(self) -> None:
         if not hasattr(self, "_runtime"):
@@ -83,6 +88,7 @@ class EmbeddedBackend:
         self._budget.release(BUFFERS)
         self._pipelines.clear()
         self._reductions.clear()
+        self._relations.clear()
         self._passes.clear()
         self._gathered.clear()
         self._stages.clear()
@@ -208,10 +214,15 @@ class EmbeddedBackend:
 
     def exchange(self, stage: int) -> TableInfo:
         sink, pipeline = self._stages[stage].sink, self._pipelines[stage]
-        assert isinstance(sink, (pp.Exchange, pp.SortRows, pp.DistinctRows))
+        assert isinstance(sink, pp.StoreSink)
         owner = f"exchange {sink.number}"
         self.release(sink.number)
         try:
+            if stage in self._relations:
+                made = self._relations[stage].make(lambda t, n: self._run(t, n, stage))
+                self._runtime.tables[sink.number] = made
+                return TableInfo(made.partitions(), 0, made.bytes, made.partitions())
+            assert isinstance(sink, (pp.Exchange, pp.SortRows, pp.DistinctRows))
             parts = self._exchanged(stage, sink, owner)
         except BaseException:
             self._budget.release(owner)

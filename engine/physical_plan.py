@@ -281,10 +281,16 @@ class CacheTable(Sink):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Exchange(Sink):
-    """Send records to the partitions of `required`; the result is table `number`."""
+class StoreSink(Sink):
+    """Leaves table `number` behind, wholly in memory."""
 
     number: int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Exchange(StoreSink):
+    """Send records to the partitions of `required`."""
+
     required: Properties
 
 
@@ -304,23 +310,25 @@ class CountRows(Sink):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SortRows(Sink):
-    """Bring the records into the order of the columns `keys`; the result is table `number`.
+class SortRows(StoreSink):
+    """Bring the records into the order of the columns `keys`.
 
-    It has the columns `kept` and as many partitions as the input, of near-equal ranges.
+    The result has the columns `kept` and as many partitions as the input, of near-equal ranges.
     """
 
-    number: int
     keys: tuple[str, ...]
     descending: tuple[bool, ...]
     kept: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class DistinctRows(Sink):
-    """Keep the first of equal records, each in its partition; the result is table `number`."""
+class DistinctRows(StoreSink):
+    """Keep the first of equal records, each in its partition.
 
-    number: int
+    With `columns` those are equal that are so in these.
+    """
+
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, repr=False)

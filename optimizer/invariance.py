@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
+from scalops.algebra.relations import StateTable
 from scalops.algebra.tree import Node, walk
 
 Tokens = frozenset[int]
@@ -21,7 +22,7 @@ def free_tokens(*roots: Node) -> dict[Node, Tokens]:
     free: dict[Node, Tokens] = {}
     for node in walk(*roots):
         tokens: Tokens = frozenset().union(*(free[c] for c in node.children))
-        if isinstance(node, (ex.State, ex.Bound, ex.Iteration)):
+        if isinstance(node, (ex.State, ex.Bound, ex.Iteration, StateTable)):
             tokens |= {node.loop}
         elif isinstance(node, op.Loop):
             tokens -= {node.token}

@@ -22,6 +22,7 @@ from scalops.engine import physical_plan as pp
 from scalops.optimizer.definitions import as_definitions
 from scalops.optimizer.invariance import Tokens, free_tokens, is_uniform
 from scalops.optimizer.lockstep import in_lockstep
+from scalops.optimizer.lower_relations import RELATIONS
 
 
 @dataclass
@@ -34,10 +35,12 @@ class _Scope:
 
 def lower(job: op.Job) -> pp.PhysicalPlan:
     """The physical plan of an optimized job."""
-    return _Lowering(job).plan()
+    return Lowering(job).plan()
 
 
-class _Lowering:
+class Lowering:
+    """A job being lowered: what is stored so far, and the programs being written."""
+
     def __init__(self, job: op.Job) -> None:
         self._job = job
         self._free = free_tokens(job)
@@ -58,7 +61,7 @@ class _Lowering:
             if isinstance(node, op.Loop):
                 outputs.append(pp.Output("loop", self._loop(node)))
             elif isinstance(node, op.Operator):
-                stage = self._stage(self._table(node), pp.Gather())
+                stage = self._stage(self.table(node), pp.Gather())
                 self._emit(frozenset(), pp.RunStage(stage))
                 outputs.append(pp.Output("table", stage))
             elif isinstance(node, ex.Expression):
@@ -107,7 +110,7 @@ class _Lowering:
             if e.type != kind and not kind.is_string:
                 e = ex.call(function("cast"), e, dtype=kind.name)
             slot = self._slot(f"start {name}", kind)
-            assignments.append((slot.number, self._expression(e)))
+            assignments.append((slot.number, self.expression(e)))
             slots.append(slot)
         self._emit(self._tokens(loop), pp.Evaluate(tuple(assignments)))
         return slots
@@ -116,7 +119,7 @@ class _Lowering:
         """The loop's range over slots of the program around it."""
         if loop.range is None:
             return None
-        return op.Range(*(self._expression(e) for e in loop.range.bounds))
+        return op.Range(*(self.expression(e) for e in loop.range.bounds))
 
     def _tokens(self, node: Node) -> Tokens:
         if node not in self._free:
@@ -125,7 +128,7 @@ class _Lowering:
 
     # Expressions.
 
-    def _expression(self, root: ex.Expression) -> ex.Expression:
+    def expression(self, root: ex.Expression) -> ex.Expression:
         """The expression over slots; what it reads is scheduled before."""
         mapping: dict[Node, Node] = {}
         seen: set[Node] = set()
@@ -162,8 +165,8 @@ class _Lowering:
         """Slots for its outputs, evaluated together: the user's function is called once."""
         lowered = replace(
             node,
-            arguments=tuple(self._expression(a) for a in node.arguments),
-            slots=tuple(self._expression(s) for s in node.slots),
+            arguments=tuple(self.expression(a) for a in node.arguments),
+            slots=tuple(self.expression(s) for s in node.slots),
         )
         tokens = self._tokens(node)
         if find((node,), ex.Reduced):  # of the body that is being lowered
@@ -175,12 +178,12 @@ class _Lowering:
             self._leaves[ex.Item(node, i)] = slot
         self._emit(tokens, pp.Evaluate(tuple(assignments)))
 
-    def _lowered(self, named: tuple[op.Named, ...]) -> tuple[op.Named, ...]:
-        return tuple((n, self._expression(e)) for n, e in named)
+    def lowered(self, named: tuple[op.Named, ...]) -> tuple[op.Named, ...]:
+        return tuple((n, self.expression(e)) for n, e in named)
 
     def _value(self, e: ex.Expression, name: str) -> ex.Slot:
         """A slot that holds the expression's value."""
-        lowered = self._expression(e)
+        lowered = self.expression(e)
         if isinstance(lowered, ex.Slot):
             return lowered
         slot = self._slot(name, e.type)
@@ -189,82 +192,85 @@ class _Lowering:
 
     # Tables.
 
-    def _table(self, node: op.Operator) -> pp.PhysicalTable:
+    def table(self, node: op.Operator) -> pp.PhysicalTable:
+        """The physical table of a logical one; what it reads is scheduled before."""
         if node in self._stored:
             return self._stored[node]
+        if type(node) in RELATIONS:
+            return self.keep(node, RELATIONS[type(node)](self, node))
         match node:
             case op.Scan(source=source):
                 return pp.TableScan(source, node.schema.names, location=node.location)
             case op.Project(source=op.Sort() as source) if self._only_chooses(node, source):
-                return self._keep(node, self._sorted(source, node.schema))
+                return self.keep(node, self._sorted(source, node.schema))
             case op.Project(source=source, outputs=outputs):
                 source, mapped = as_definitions(source)
-                below = self._table(source)
-                defined, named = self._lowered(mapped), self._lowered(outputs)
+                below = self.table(source)
+                defined, named = self.lowered(mapped), self.lowered(outputs)
                 return pp.Compute(below, named, node.bare, defined, location=node.location)
             case op.Filter(source=source, predicate=predicate) if is_uniform(predicate):
-                condition = self._present(predicate, "condition")
-                return pp.Gate(self._table(source), condition, location=node.location)
+                condition = self.present(predicate, "condition")
+                return pp.Gate(self.table(source), condition, location=node.location)
             case op.Filter(source=source, predicate=predicate):
-                below = self._table(source)
-                return pp.Select(below, self._expression(predicate), location=node.location)
+                below = self.table(source)
+                return pp.Select(below, self.expression(predicate), location=node.location)
             case op.Limit(source=source, count=count):
-                below = self._table(source)
-                number = self._number()
+                below = self.table(source)
+                number = self.number()
                 stage = self._stage(below, pp.CountPrefix(number, count))
                 self._emit(self._tokens(node), pp.RunStage(stage))
-                return self._keep(node, pp.TakePrefix(below, number, location=node.location))
+                return self.keep(node, pp.TakePrefix(below, number, location=node.location))
             case op.Repartition(source=source, count=count):
                 required = pp.Properties(partitions=count, layout="range")
-                return self._keep(node, self._enforced(node, self._table(source), required))
+                return self.keep(node, self._enforced(node, self.table(source), required))
             case op.Cache(source=op.Scan() as source, key=key) if key and source.source.in_memory:
-                return self._table(source)  # kept by the session
+                return self.table(source)  # kept by the session
             case op.Cache(source=source, key=key):
-                below = self._table(source)
+                below = self.table(source)
                 if isinstance(below, pp.StoredTable) and not key:
-                    return self._keep(node, below)  # an exchange has left it in memory
-                number = self._number()
+                    return self.keep(node, below)  # an exchange has left it in memory
+                number = self.number()
                 stage = self._stage(below, pp.CacheTable(number, "" if self._tokens(node) else key))
                 self._emit(self._tokens(node), pp.RunStage(stage))
                 made = pp.Properties(**{**vars(below.delivered), "cached": True})
-                return self._keep(node, pp.StoredTable(number, node.schema, made))
+                return self.keep(node, pp.StoredTable(number, node.schema, made))
             case op.Union(sources=sources):
-                return pp.Concatenate(tuple(map(self._table, sources)), location=node.location)
+                return pp.Concatenate(tuple(map(self.table, sources)), location=node.location)
             case op.Slice(source=source, start=start, length=length):
-                below = self._table(source)
-                first = self._present(start, "start")
-                many = None if length is None else self._present(length, "length")
+                below = self.table(source)
+                first = self.present(start, "start")
+                many = None if length is None else self.present(length, "length")
                 number, word = self._counted(source, below), node.label or "slice"
                 return pp.TakeRange(below, number, first, many, word, location=node.location)
             case op.WithRowIndex(source=source, name=name):
-                below = self._table(source)
+                below = self.table(source)
                 number = self._counted(source, below)
                 return pp.NumberRows(below, name, number, location=node.location)
             case op.Sort():
-                return self._keep(node, self._sorted(node, node.schema))
+                return self.keep(node, self._sorted(node, node.schema))
             case op.Distinct(source=source):
-                below = self._table(source)
-                number = self._number()
-                self._run(node, below, pp.DistinctRows(number))
-                return self._keep(node, pp.StoredTable(number, node.schema))
+                below = self.table(source)
+                number = self.number()
+                self.run(node, below, pp.DistinctRows(number))
+                return self.keep(node, pp.StoredTable(number, node.schema))
             case op.Explode(source=source, names=names, index=index):
-                below = self._table(source)
+                below = self.table(source)
                 return pp.Unnest(below, node.schema, names, index, location=node.location)
             case op.Expand(source=source, records=records):
-                below = self._table(source)
-                lowered = tuple(map(self._lowered, records))
+                below = self.table(source)
+                lowered = tuple(map(self.lowered, records))
                 return pp.Interleave(below, node.schema, lowered, location=node.location)
             case op.MapBatches(source=source, function=function, slots=slots):
-                below = self._table(source)
-                given = tuple(self._present(e, "value") for e in slots)
+                below = self.table(source)
+                given = tuple(self.present(e, "value") for e in slots)
                 return pp.CallBatches(below, node.schema, function, given, location=node.location)
         raise OptimizerError(f"{type(node).__name__} is no table")
 
-    def _present(self, e: ex.Expression, name: str) -> ex.Expression:
+    def present(self, e: ex.Expression, name: str) -> ex.Expression:
         """A value for stages to read as it is: a constant, or a slot."""
         return e if isinstance(e, ex.Constant) else self._value(e, name)
 
-    def _run(self, node: op.Operator, below: pp.PhysicalTable, sink: pp.Sink) -> None:
+    def run(self, node: op.Operator, below: pp.PhysicalTable, sink: pp.Sink) -> None:
         """A stage over the table, to run where the operator's loop does."""
         stage = self._stage(below, sink)
         self._emit(self._tokens(node), pp.RunStage(stage))
@@ -272,12 +278,12 @@ class _Lowering:
     def _counted(self, source: op.Operator, below: pp.PhysicalTable) -> int:
         """The number under which the records of each partition of `source` are counted."""
         if source not in self._counts:
-            number = self._counts[source] = self._number()
+            number = self._counts[source] = self.number()
             while isinstance(below, pp.Compute):  # as many records below
                 below = below.source
             if isinstance(below, pp.TableScan):
                 below = replace(below, columns=())
-            self._run(source, below, pp.CountRows(number))
+            self.run(source, below, pp.CountRows(number))
         return self._counts[source]
 
     def _only_chooses(self, node: op.Project, source: op.Sort) -> bool:
@@ -288,19 +294,19 @@ class _Lowering:
 
     def _sorted(self, node: op.Sort, kept: Schema) -> pp.PhysicalTable:
         """The columns `kept` of a sorted table; only they and the keys change places."""
-        below = self._table(node.source)
+        below = self.table(node.source)
         outputs: list[op.Named] = [(n, ex.Column(n, k)) for n, k in kept]
         names = []
         for i, key in enumerate(node.keys):
             plain = isinstance(key, ex.Column)
             names.append(key.name if isinstance(key, ex.Column) else f"@key{i + 1}")
             if not plain or names[-1] not in kept:
-                outputs.append((names[-1], self._expression(key)))
+                outputs.append((names[-1], self.expression(key)))
         if [n for n, _ in outputs] != list(below.schema.names):
             below = pp.Compute(below, tuple(dict(outputs).items()), location=node.location)
-        number = self._number()
+        number = self.number()
         sink = pp.SortRows(number, tuple(names), node.descending, kept.names)
-        self._run(node, below, sink)
+        self.run(node, below, sink)
         return pp.StoredTable(number, kept, pp.Properties(layout="range"))
 
     def _enforced(
@@ -309,16 +315,18 @@ class _Lowering:
         """The table with the required properties: an Exchange where it does not deliver them."""
         if below.delivered.satisfies(required):
             return below
-        number = self._number()
+        number = self.number()
         stage = self._stage(below, pp.Exchange(number, required))
         self._emit(self._tokens(node), pp.RunStage(stage))
         return pp.StoredTable(number, below.schema, required)
 
-    def _keep(self, node: op.Operator, table: pp.PhysicalTable) -> pp.PhysicalTable:
+    def keep(self, node: op.Operator, table: pp.PhysicalTable) -> pp.PhysicalTable:
+        """Let every reader of the node read this table."""
         self._stored[node] = table
         return table
 
-    def _number(self) -> int:
+    def number(self) -> int:
+        """The number of one more stored table."""
         self._tables += 1
         return self._tables
 
@@ -340,18 +348,19 @@ class _Lowering:
     ) -> None:
         if not mapped:
             source, mapped = as_definitions(source)
-        below = self._table(source)
-        lowered = tuple(self._lowered_fold(f) for f in folds)
+        below = self.table(source)
+        lowered = tuple(self.fold(f) for f in folds)
         slots = tuple(self._slot(self._unused(f.name), f.type) for f in lowered)
-        sink = pp.TreeAggregate(lowered, tuple(s.number for s in slots), self._lowered(mapped))
+        sink = pp.TreeAggregate(lowered, tuple(s.number for s in slots), self.lowered(mapped))
         self._emit(tokens, pp.RunStage(self._stage(below, sink)))
         self._last_fold = slots
 
-    def _lowered_fold(self, fold: Fold) -> Fold:
+    def fold(self, fold: Fold) -> Fold:
+        """A fold over slots."""
         lowered: dict[Node, Node] = {}
         for e in fold.children:
             assert isinstance(e, ex.Expression)
-            lowered[e] = self._expression(e)
+            lowered[e] = self.expression(e)
         return replace(with_children(fold, lowered), origin=None)
 
     # Loops.
@@ -371,7 +380,7 @@ class _Lowering:
         for name, e in loop.bindings:
             # Evaluated outside: a binding reads nothing of its own loop.
             self._leaves[ex.Bound(name, e.type, loop.token)] = self._value(e, name)
-        condition = None if loop.condition is None else self._expression(loop.condition)
+        condition = None if loop.condition is None else self.expression(loop.condition)
         test = self._scopes[-1].instructions
         self._scopes[-1] = _Scope(loop.token)
         body = loop.body
@@ -379,7 +388,7 @@ class _Lowering:
             self._fold(body.source, body.reduce, frozenset({loop.token}), body.map)
             for fold, slot in zip(body.reduce, self._last_fold, strict=True):
                 self._leaves[ex.Reduced(fold.name, fold.type)] = slot
-        assignments = [(n, self._expression(e)) for n, e in body.update]
+        assignments = [(n, self.expression(e)) for n, e in body.update]
         new = [self._slot(f"next {n}", loop.state_types[n]) for n, _ in assignments]
         program = self._scopes.pop().instructions
         program.append(

@@ -228,7 +228,17 @@ _COMBINE: dict[str, Callable[[Any, Any], Any]] = {
     "any": np.logical_or, "all": np.logical_and, "logical_or": np.logical_or,
     "logical_and": np.logical_and, "bitwise_or": np.bitwise_or, "bitwise_and": np.bitwise_and,
 }  # fmt: skip
-_OTHERS = {"count", "is_empty", "mean", "mean_scaled", "mean_outer", "first_record", "last_record"}
+_OTHERS = {
+    "collect_list",
+    "to_array",
+    "count",
+    "is_empty",
+    "mean",
+    "mean_scaled",
+    "mean_outer",
+    "first_record",
+    "last_record",
+}
 assert set(_COMBINE) | set(_OVER_ALL) | _OTHERS | {"argmin", "argmax"} == set(FOLDS)
 
 

@@ -1,0 +1,55 @@
+"""Relations: stages that end in a stored table, kept from one iteration to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from scalops.engine import physical_plan as pp
+from scalops.engine.blocks import Block
+from scalops.engine.passes import in_partition
+from scalops.engine.pipelines.base import HeldTable, Pipeline, Runtime, Stored, own_bytes
+from scalops.engine.threads import Task
+
+Run = Callable[[Task, int], None]
+
+
+class Relation:
+    """Makes the stored table of one stage.
+
+    There is one for a stage as long as the plan runs, so that it may keep what serves the next
+    iteration too. It reserves the memory of its table under `owner`, which the backend releases
+    with the table.
+    """
+
+    def __init__(self, stage: pp.Stage, pipeline: Pipeline, runtime: Runtime) -> None:
+        sink = stage.sink
+        assert isinstance(sink, pp.StoreSink)
+        self.stage, self.pipeline, self.runtime = stage, pipeline, runtime
+        self.owner = f"exchange {sink.number}"
+
+    def make(self, run: Run) -> Stored:
+        """The table, of the records that the pipeline gives now; `run` runs tasks on threads."""
+        raise NotImplementedError
+
+    def received(self, run: Run) -> list[list[Block]]:
+        """The pipeline's blocks by partition, all in memory."""
+        pipeline, budget = self.pipeline, self.runtime.budget
+        parts: list[list[Block]] = [[] for _ in range(pipeline.partitions())]
+        active: Sequence[int] = pipeline.active()
+
+        def task(worker: int, index: int) -> None:
+            partition = active[index]
+            with in_partition(partition):
+                for block in pipeline.blocks(partition, worker):
+                    budget.require(own_bytes(block, pipeline.resident), self.owner)
+                    parts[partition].append(Block(block.rows, dict(block.columns), block.valid))
+
+        run(task, len(active))
+        return parts
+
+
+class Hold(Relation):
+    """The records as they come."""
+
+    def make(self, run: Run) -> Stored:
+        return HeldTable(self.received(run), self.pipeline.source_bytes)

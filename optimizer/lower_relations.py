@@ -1,0 +1,31 @@
+"""Lowering of joins, groups, running aggregates and tables in loops: a function for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from scalops.algebra import operators as op
+from scalops.algebra.schema import Schema
+from scalops.engine import physical_plan as pp
+from scalops.engine import physical_relations as pr
+
+if TYPE_CHECKING:
+    from scalops.optimizer.lowering import Lowering
+
+
+def held(lowering: Lowering, node: op.Operator, below: pp.PhysicalTable) -> pp.StoredTable:
+    """The table in memory: the stored one that it is, else what a stage leaves behind."""
+    if isinstance(below, pp.StoredTable) and not below.delivered.cached:
+        return below
+    number = lowering.number()
+    lowering.run(node, below, pr.HoldTable(number))
+    return stored(number, below.schema, below.delivered.partitions)
+
+
+def stored(number: int, schema: Schema, partitions: int | None = None) -> pp.StoredTable:
+    """A table that a stage leaves behind, in table order."""
+    return pp.StoredTable(number, schema, pp.Properties(partitions, layout="range"))
+
+
+RELATIONS: dict[type[op.Operator], Callable[[Lowering, Any], pp.PhysicalTable]] = {}

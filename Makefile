@@ -17,15 +17,18 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/python -m examples.demo
 
+# The tests share out over the machine's cores; a worker that is done takes over from another.
+PYTEST = $(BIN)/pytest --numprocesses auto --dist worksteal
+
 test: setup
-	$(BIN)/pytest
+	$(PYTEST)
 
 # pytest last: its summary line ends the output.
 check: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(PYTEST)
 
 long: setup
 	$(BIN)/pytest -m long

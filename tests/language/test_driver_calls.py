@@ -263,7 +263,7 @@ def test_a_kept_result_is_used(tmp_path: Path) -> None:
         (0.0, None, "None", "float64"),
         (0.0, "text", "string", "float64"),
         ("", 1.0, "float64", "string"),
-        (0.0, object(), "a object", "float64"),
+        pytest.param(0.0, object(), "a object", "float64", id="an object"),
         (0.0, (1.0, 2.0), r"\(float64, float64\)", "float64"),
         ((0.0, 0.0), 1.0, "float64", r"\(float64, float64\)"),
         ((0.0, 0.0), (1.0, 2.0, 3.0), r"\(float64, float64, float64\)", r"\(float64, float64\)"),

@@ -121,6 +121,7 @@ class EmbeddedBackend:
         for number, value in values.items():
             slots[number] = value
         self._runtime.version += 1
+        self._runtime.slot_versions.update(dict.fromkeys(values, self._runtime.version))
         self._gathered.clear()
 
     # Stages.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from scalops.algebra.definitions import over_source
 from scalops.algebra.errors import ScalopsError
+from scalops.algebra.expressions import columns_read
 from scalops.engine import physical_plan as pp
 from scalops.engine.backends import StageFailure
 from scalops.engine.blocks import Block, block_rows
@@ -48,6 +49,7 @@ class Reduction:
         self._folds = FoldSet(sink.folds, runtime.slots, runner)
         arguments = over_source(sink.map, self._folds.arguments)
         self._kernel = Kernel(arguments, block_rows(pipeline.schema), transient=True)
+        pipeline.read_only(columns_read(arguments))
         self.partial_bytes = sum(f.type.bytes for f in sink.folds)
         self.results: tuple[Any, ...] = ()
 

@@ -7,24 +7,28 @@ Here are those that every plan has; `row_ranges.py` and `multiplied.py` have the
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from hashlib import blake2b
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from scalops.algebra.definitions import over_source
 from scalops.algebra.errors import DataError, ScalopsError
+from scalops.algebra.expressions import Column, Expression, Opaque, Slot, columns_read, within
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine.blocks import Array, Block, block_rows, identities
-from scalops.engine.kernels.kernel import Frame, Kernel
+from scalops.engine.kernels.kernel import Frame, Kernel, Vector
 from scalops.engine.memory import MemoryBudget
 
 if TYPE_CHECKING:
     from scalops.engine.processes.runner import ProcessRunner
 
 BUFFERS = "kernel buffers"
+Identity: TypeAlias = bytes  # of a column: see Stored.identity
 
 
 class Runtime:
@@ -36,6 +40,7 @@ class Runtime:
         self.budget, self.runner = budget, runner
         self.slots: list[Any] = [None] * len(plan.slots)
         self.version = 0
+        self.slot_versions: dict[int, int] = {}  # the version in which a slot was bound last
         self.tables: dict[int, Stored] = {}
         self.prefixes: dict[int, list[int]] = {}
         self.counts: dict[int, Counts] = {}
@@ -89,6 +94,35 @@ class Stored:
         """A partition's blocks if they are in memory."""
         return None
 
+    def chosen(self, partition: int, worker: int, names: tuple[str, ...]) -> Iterator[Block]:
+        """The blocks with at least these columns."""
+        return self.blocks(partition, worker)
+
+    @cached_property
+    def serial(self) -> int:
+        """A number of its own."""
+        return next(identities)
+
+    def identity(self, name: str) -> Identity | None:
+        """What a column of the same content and order has too, in any iteration.
+
+        Two columns of equal identity are equal; those of other identities may be equal.
+        """
+        return derived("stored", self.serial, name)
+
+    def whole(self, name: str) -> Vector | None:
+        """A column in one piece with its mask, where there is one."""
+        return None
+
+
+def derived(*parts: Any) -> Identity:
+    """The identity of what is made of these: 16 bytes, however long the way there was."""
+    state = blake2b(digest_size=16)
+    for part in parts:
+        state.update(part if isinstance(part, bytes) else repr(part).encode())
+        state.update(b";")
+    return state.digest()
+
 
 class Pipeline:
     """The blocks of a physical table, partition by partition."""
@@ -121,6 +155,17 @@ class Pipeline:
     def between(self, partition: int, worker: int, start: int, stop: int) -> Iterator[Block]:
         """A partition's records start..stop-1 in the blocks in which they lie."""
         return cut(self.blocks(partition, worker), start, stop)
+
+    def identity(self, name: str) -> Identity | None:
+        """As of a stored table's column; None where it may be another in each iteration."""
+        return None
+
+    def whole(self, name: str) -> Vector | None:
+        """A column in one piece with its mask, where there is one."""
+        return None
+
+    def read_only(self, names: Iterable[str]) -> None:
+        """Say that blocks need have no other columns."""
 
 
 class ScanPipeline(Pipeline):
@@ -186,6 +231,15 @@ class ComputePipeline(Over):
         self._names = node.schema.names
         made = over_source(node.map, [e for _, e in node.outputs])
         self._kernel = Kernel(made, block_rows(source.schema))
+        self._made = dict(zip(self._names, made, strict=True))
+        source.read_only(columns_read(made))
+
+    def identity(self, name: str) -> Identity | None:
+        return computed_identity(self._made[name], self.source, self.runtime)
+
+    def whole(self, name: str) -> Vector | None:
+        made = self._made[name]
+        return self.source.whole(made.name) if isinstance(made, Column) else None
 
     def rows(self, partition: int) -> int | None:
         return self.source.rows(partition)
@@ -205,10 +259,36 @@ class ComputePipeline(Over):
             yield Block(block.rows, columns, masks)
 
 
+def computed_identity(e: Expression, source: Pipeline, runtime: Runtime) -> Identity | None:
+    """The identity of an expression over a pipeline's columns."""
+    if isinstance(e, Column):
+        return source.identity(e.name)
+    parts: list[Any] = [e.digest]
+    for node in within([e]):
+        if isinstance(node, Column):
+            parts.append(source.identity(node.name))
+        elif isinstance(node, Slot):
+            parts.append((node.number, runtime.slot_versions.get(node.number)))
+        elif isinstance(node, Opaque):
+            return None
+    if None in parts or not any(isinstance(p, bytes) for p in parts[1:]):
+        return None
+    return derived(*parts)
+
+
 class SelectPipeline(Over):
     def __init__(self, node: pp.Select, source: Pipeline, runtime: Runtime) -> None:
         super().__init__(node.schema, source, runtime)
+        self._predicate = node.predicate
         self._kernel = Kernel([node.predicate], block_rows(source.schema))
+
+    def read_only(self, names: Iterable[str]) -> None:
+        self.source.read_only({*names, *columns_read([self._predicate])})
+
+    def identity(self, name: str) -> Identity | None:
+        kept = computed_identity(self._predicate, self.source, self.runtime)
+        own = self.source.identity(name)
+        return None if kept is None or own is None else derived("kept", kept, own)
 
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
         blocks = self.source.blocks(partition, worker)
@@ -241,6 +321,17 @@ class StoredPipeline(Pipeline):
     def __init__(self, node: pp.StoredTable, runtime: Runtime) -> None:
         super().__init__(node.schema)
         self._number, self._runtime = node.number, runtime
+        self._wanted: tuple[str, ...] | None = None
+
+    def read_only(self, names: Iterable[str]) -> None:
+        wanted = {*names}
+        self._wanted = tuple(n for n in self.schema.names if n in wanted)
+
+    def identity(self, name: str) -> Identity | None:
+        return self._table.identity(name)
+
+    def whole(self, name: str) -> Vector | None:
+        return self._table.whole(name)
 
     @property
     def _table(self) -> Stored:
@@ -257,7 +348,11 @@ class StoredPipeline(Pipeline):
         return self._table.rows(partition)
 
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
-        for block in self._table.blocks(partition, worker):
+        if self._wanted is None:
+            blocks = self._table.blocks(partition, worker)
+        else:
+            blocks = self._table.chosen(partition, worker, self._wanted)
+        for block in blocks:
             self._runtime.check_cancelled()
             yield block
 

@@ -1,0 +1,98 @@
+"""Segment sums: what each group adds up, from positions that were found once.
+
+A group-by whose groups do not change from one iteration to the next is a matrix with a row for
+each group and an entry for each record; a sum over it is its product with the column that is
+added up. The entries of a row are in table order, so that the sum is the one that adding record
+by record gives, bit by bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from scalops.engine.columns import Array
+
+Run = Callable[[Callable[[int, int], None], int], None]
+_PARTS = 16  # more than threads: rows of few entries and of many are shared out
+
+
+class Segments:
+    """The records of each of `groups` groups, by group, in table order.
+
+    `ids`: int[records], the group of each. `order`: int32 or int64[records], the records of
+    group 0, then those of group 1, ...; group g has `order[starts[g]:starts[g + 1]]`.
+    """
+
+    def __init__(self, ids: Array, groups: int) -> None:
+        rows = len(ids)
+        kind = np.int32 if max(rows, groups) < 2**31 else np.int64
+        # A matrix with one entry in each column: its rows list their columns in order.
+        places: Any = (np.ones(rows, np.int8), ids.astype(kind, copy=False), np.arange(rows + 1))
+        entries = sparse.csc_array(places, shape=(groups, rows)).tocsr()
+        self.starts: Array = entries.indptr
+        self.order: Array = entries.indices
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.starts.nbytes + self.order.nbytes)
+
+
+class SegmentProduct:
+    """Adds up, for each group, weight · x[position] over its records.
+
+    `positions`: of each record, where in x its number is, -1: nowhere; None: at the record's own
+    place. `weights`: a number for each record, None: 1. Both are there once, x comes with each
+    call.
+    """
+
+    def __init__(
+        self,
+        segments: Segments,
+        positions: Array | None,
+        weights: Array | None,
+        sources: int,
+        dtype: np.dtype[Any],
+    ) -> None:
+        starts, order = segments.starts, segments.order
+        places = order if positions is None else positions[order]
+        factors = None if weights is None else weights[order].astype(dtype, copy=False)
+        if positions is not None and len(places) and int(places.min()) < 0:
+            there = places >= 0
+            counted = np.concatenate([np.zeros(1, np.int64), np.cumsum(there)])
+            starts = counted[starts].astype(starts.dtype)
+            places = places[there]
+            factors = None if factors is None else factors[there]
+        if factors is None:
+            factors = np.ones(len(places), dtype)
+        places = places.astype(np.int32 if sources < 2**31 else np.int64, copy=False)
+        self.groups, self.dtype = len(starts) - 1, dtype
+        # Cuts at equal numbers of entries, not of groups: some have most of the records.
+        marks = np.linspace(0, len(places), _PARTS + 1)
+        cuts = np.unique([0, *np.searchsorted(starts, marks[1:-1]).tolist(), self.groups])
+        self._parts: list[tuple[int, int, Any]] = []
+        for a, b in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
+            first, last = int(starts[a]), int(starts[b])
+            own = (starts[a : b + 1] - first).astype(places.dtype, copy=False)
+            matrix = sparse.csr_array((factors[first:last], places[first:last], own),
+                                      shape=(b - a, sources))  # fmt: skip
+            self._parts.append((a, b, matrix))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(m.data.nbytes + m.indices.nbytes + m.indptr.nbytes for _, _, m in self._parts)
+
+    def sums(self, x: Array, run: Run) -> Array:
+        """dtype[groups, *item]: of x, dtype[sources, *item]."""
+        flat = x.reshape(len(x), -1) if x.ndim > 2 else x
+        out = np.empty((self.groups, *flat.shape[1:]), self.dtype)
+
+        def task(_: int, index: int) -> None:
+            a, b, matrix = self._parts[index]
+            out[a:b] = matrix @ flat
+
+        run(task, len(self._parts))
+        return out.reshape(self.groups, *x.shape[1:])

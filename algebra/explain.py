@@ -10,8 +10,16 @@ from typing import Any
 
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
+from scalops.algebra import relations as rel
 from scalops.algebra.folds import OpaqueAggregate
-from scalops.algebra.printing import constant_text, fold_text, range_text, table_title, text
+from scalops.algebra.printing import (
+    constant_text,
+    fold_text,
+    range_text,
+    running_text,
+    table_title,
+    text,
+)
 from scalops.algebra.tree import Node, walk
 
 WIDTH = 100
@@ -127,8 +135,25 @@ class PlanPrinter:
             node, siblings = stack.pop()
             made, inputs = self._line(node)
             siblings.append(made)
-            stack.extend((child, made.children) for child in reversed(inputs))
+            headed = self._headed(node, made, inputs)
+            stack.extend((child, made.children) for child in reversed(inputs) if child not in headed)
+            stack.extend((child, own) for child, own in reversed(headed.items()))
         return roots[0]
+
+    def _headed(
+        self, node: Node, made: Display, inputs: list[Node]
+    ) -> dict[Node, list[Display]]:
+        """The tables of a loop's environment, each with the list of lines under its heading."""
+        headed: dict[Node, list[Display]] = {}
+        if isinstance(node, (op.Loop, op.Update)) and inputs:
+            word = "starts as" if isinstance(node, op.Loop) else "becomes"
+            for table in dict.fromkeys(t for _, t in node.tables):
+                names = " and ".join(n for n, t in node.tables if t == table)
+                many = names.count(" and ") > 0 and word == "starts as"
+                heading = Display(f"{names} {'start as' if many else word}")
+                made.children.append(heading)
+                headed[table] = heading.children
+        return headed
 
     def _line(self, node: Node) -> tuple[Display, list[Node]]:
         """One line of the plan, and what stands below it."""
@@ -178,6 +203,15 @@ class PlanPrinter:
                 return self._loop_title(node)
             case op.Update():
                 return "Update each iteration"
+            case rel.GroupApply():
+                return table_title(node, self.names)
+            case rel.Cumulate(columns=columns):
+                return f"Cumulate {', '.join(running_text(c, self.names) for c in columns)}"
+            case rel.StateTable(name=name):
+                return "StateTable env" if name == "value" else f"StateTable env.{name}"
+            case rel.LoopTable(loop=loop, name=name):
+                own = self.names.get(loop, "loop")
+                return f"LoopTable {own}" if name == "value" else f"LoopTable {own}.{name}"
             case op.MapReduceUpdate():
                 return "MapReduceUpdate one pass each iteration"
             case _:
@@ -222,8 +256,9 @@ class PlanPrinter:
                 details.append(("columns", _columns(node.schema.fields)))
             case op.Aggregate(folds=folds):
                 details.extend(("fold", f"{f.name} = {fold_text(f, self.names)}") for f in folds)
-            case op.Update(update=update):
+            case op.Update(update=update, tables=tables):
                 details.extend(("update", f"{n} = {self._text(e)}") for n, e in update)
+                details.extend(("update", f"{n} = the table below") for n, _ in tables)
             case op.MapReduceUpdate(map=mapped, reduce=folds, update=update):
                 details.extend(("map", f"{n} = {self._text(e)}") for n, e in mapped)
                 details.extend(("reduce", f"{f.name} = {fold_text(f, self.names)}") for f in folds)
@@ -232,11 +267,18 @@ class PlanPrinter:
                 for (name, e), kind in zip(start, node.types, strict=True):
                     shown = constant_text(e.value) if isinstance(e, ex.Constant) else self._text(e)
                     details.append(("state", f"{name}: {kind} starts at {shown}"))
+                for name, table in node.tables:
+                    shown = _columns(table.schema.fields)
+                    details.append(("state", f"{name}: table ({shown}) starts as below"))
                 details.extend(("once", f"{n} = {self._text(e)}") for n, e in bindings)
         details.extend(self._opaque(node))
         return details
 
     def _opaque(self, node: Node) -> list[tuple[str, str]]:
+        if isinstance(node, rel.GroupApply):
+            f = node.function
+            why = f" {f.reason}" if f.reason else ""
+            return [("opaque", f"{f.name}{why} ({f.location}); called once per group")]
         if isinstance(node, op.MapBatches):
             f = node.function
             return [("opaque", f"{f.name} {f.reason} ({f.location}); called once per batch")]

@@ -141,6 +141,7 @@ class Filter(Operator):
 
     source: Operator
     predicate: Expression
+    indexed: bool = False  # set by the optimizer: the same rows in each iteration around
 
     def check(self) -> None:
         require_columns(self, (self.predicate,), self.source.schema)
@@ -390,10 +391,15 @@ class Aggregate(Operator):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Update(Operator):
-    """The body of a loop: the next environment, an expression for each value, and the tables."""
+    """The body of a loop: the next environment, an expression for each value, and the tables.
+
+    `computed` names, by table, the columns of floats that the body computes and that must not
+    become NaN or infinite.
+    """
 
     update: tuple[Named, ...]
     tables: tuple[tuple[str, Operator], ...] = ()
+    computed: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @cached_property
     def schema(self) -> Schema:

@@ -12,6 +12,7 @@ from scalops.algebra import operators as op
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.folds import Fold, Transition
 from scalops.algebra.functions import function
+from scalops.algebra.relations import GroupApply, Running
 from scalops.algebra.sparse import SparseVector
 from scalops.algebra.tree import Node, substitute
 
@@ -56,6 +57,15 @@ def constant_text(value: Any) -> str:
 def text(expression: ex.Expression, names: Names | None = None) -> str:
     """One line of algebra; `names` gives aggregates and loops their names in the plan."""
     return _Printer(names or {}).text(expression)
+
+
+def running_text(running: Running, names: Names | None = None) -> str:
+    """A running aggregate with the name of its column."""
+    shown = [text(a, names) for a in running.arguments]
+    if running.reverse:
+        shown.append("reverse")
+    over = ", ".join(text(e, names) for e in running.over)
+    return f"{running.name} = {running.kind}({', '.join(shown)}){over and f' over {over}'}"
 
 
 def fold_text(fold: Fold, names: Names | None = None) -> str:
@@ -141,6 +151,8 @@ def table_title(node: op.Operator, names: Names | None = None) -> str:
             return f"Explode {word}{', '.join(exploded)}{position}"
         case op.MapBatches(function=function, declared=declared):
             return f"MapBatches {function.name} gives {declared}"
+        case GroupApply(function=function, declared=declared):
+            return f"GroupApply {word}{function.name} gives {declared}"
     return type(node).__name__
 
 

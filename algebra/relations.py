@@ -124,7 +124,8 @@ class GroupApply(Operator):
     group's `group_keys` (nulls are equal). `arguments` are `Rows(i)` leaves, columns of `groups`,
     and values that read no record; `slots` are what the function had closed over. With `single`
     it returns the values of one record of `declared`, else a pyarrow.Table of that schema, of
-    any number of records. `kept` columns of `groups` stand before a single record's.
+    any number of records. `kept` columns of `groups` stand before a single record's. Columns of
+    a table whose names begin with "@" are there for its keys: the function does not get them.
     """
 
     groups: Operator
@@ -143,6 +144,19 @@ class GroupApply(Operator):
         require_columns(self, self.arguments, self.groups.schema)
         for source, keys in zip(self.sources, self.keys, strict=True):
             require_columns(self, keys, source.schema)
+            for a, b in zip(self.group_keys, keys, strict=True):
+                if a.type.strong() != b.type.strong():
+                    raise SchemaError(
+                        f"the keys of groups and of their records are {a.type} and {b.type}",
+                        location=self.location,
+                    )
+        for name, kind in self.declared if self.single else ():
+            if not (kind.is_plain or kind.is_string):
+                raise SchemaError(
+                    f"{self.function.name} is declared to give {kind} as {name!r}; expected"
+                    " numbers, bools, times, strings or arrays",
+                    location=self.location,
+                )
 
     @cached_property
     def schema(self) -> Schema:

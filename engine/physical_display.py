@@ -7,10 +7,12 @@ from typing import Any
 
 from scalops.algebra import expressions as ex
 from scalops.algebra.explain import Display, bytes_text
-from scalops.algebra.printing import fold_text, range_text, text
+from scalops.algebra.printing import fold_text, range_text, running_text, text
 from scalops.algebra.tree import find
 from scalops.engine import physical_plan as pp
+from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import BLOCK_BYTES, block_rows
+from scalops.engine.physical_running import Accumulate, SummarizeRuns
 from scalops.engine.reduction import LEAF_FACTOR, leaf_count
 
 
@@ -120,8 +122,15 @@ def _stage(plan: pp.PhysicalPlan, stage: pp.Stage) -> Display:
                 ("keys", ", ".join(k + (" descending" if d else "") for k, d in pairs)),
                 ("columns", ", ".join(kept)),
             ]
+        case SummarizeRuns(number=number, columns=columns):
+            made = Display(f"Stage {stage.number}: SummarizeRuns to c{number}")
+            made.details = [("column", running_text(c)) for c in columns]
         case pp.DistinctRows(number=number):
             made = Display(f"Stage {stage.number}: DistinctRows to t{number}")
+        case pr.ApplyGroups(number=number, tables=tables, function=function, keys=keys):
+            made = Display(f"Stage {stage.number}: ApplyGroups {function.name} to t{number}")
+            handed = ", ".join(f"t{t.number}" for t in tables)
+            made.details = [("tables", f"{handed}, by {', '.join(keys)}")]
         case _:
             made = Display(f"Stage {stage.number}: {type(sink).__name__}")
     made.children = [_table(stage.source)]
@@ -195,6 +204,9 @@ def _table(table: pp.PhysicalTable) -> Display:
         case pp.NumberRows(name=name, number=number, source=source):
             shown = f"NumberRows {name}, counted in n{number}"
             return Display(shown, children=[_table(source)])
+        case Accumulate(columns=columns, number=number, source=source):
+            shown = ", ".join(running_text(c) for c in columns)
+            return Display(f"Accumulate {shown}, from c{number}", children=[_table(source)])
         case pp.Concatenate(sources=sources):
             return Display("Concatenate", children=[_table(s) for s in sources])
         case pp.Unnest(names=names, index=index, source=source):

@@ -255,6 +255,11 @@ def base(table: PhysicalTable) -> PhysicalTable:
 class Sink(Node):
     """The end of a stage."""
 
+    @property
+    def calls_functions(self) -> bool:
+        """Whether it calls a user's function itself."""
+        return False
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TreeAggregate(Sink):
@@ -355,7 +360,8 @@ class Stage(Node):
         """Whether users' functions are called that could not be traced."""
         from scalops.algebra.tree import find
 
-        return bool(find((self,), ex.Opaque) or find((self,), OpaqueAggregate))
+        found = find((self,), ex.Opaque) or find((self,), OpaqueAggregate)
+        return bool(found) or self.sink.calls_functions
 
 
 # The driver's program.
@@ -381,13 +387,32 @@ class Evaluate(Instruction):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class TableField(Node):
+    """A table of a loop's state, by numbers of stored tables.
+
+    At the beginning `state` becomes what is `start`, after an iteration what is `next`: `keeps`
+    says of either whether it stays as it is, too, for others to read. The Gather stage `rows`
+    hands the state's records out. `computed` columns must not become NaN or infinite.
+    """
+
+    name: str
+    schema: Schema
+    start: int
+    state: int
+    next: int
+    keeps: tuple[bool, bool]
+    rows: int
+    computed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Iterate(Instruction):
     """A loop: slots of its state, the program of a test and of an iteration.
 
     `start`, `next` and `state` are parallel: the start's slots, the slots in which an iteration
     leaves the next state, and the state's own. `counter` is the slot of the range's element or
     iteration number, `done` those of `iterations` and `converged`. The bounds of `range` are
-    over slots, and read when the loop starts.
+    over slots, and read when the loop starts. `tables` are those of the state.
     """
 
     index: int
@@ -406,6 +431,7 @@ class Iterate(Instruction):
     allow_nonfinite: bool
     warn: bool
     nested: bool
+    tables: tuple[TableField, ...] = ()
     name: str | None = field(default=None, compare=False)
 
 

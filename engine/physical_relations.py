@@ -3,15 +3,56 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+from scalops.algebra.captured import Captured
+from scalops.algebra.expressions import Expression
 from scalops.algebra.folds import Fold
 from scalops.algebra.schema import Schema
-from scalops.engine.physical_plan import StoreSink
+from scalops.engine.physical_plan import PhysicalTable, Properties, StoredTable, StoreSink
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class HoldTable(StoreSink):
     """Hold the records in memory as they come, all of them."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BuildIndex(StoreSink):
+    """Hold the columns `kept` whole, with an index over the columns `keys`, for joins to probe.
+
+    An index by hash is built in `parts`, on all threads.
+    """
+
+    keys: tuple[str, ...]
+    kept: tuple[str, ...]
+    nulls_equal: bool = False
+    parts: int = 1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Probe(PhysicalTable):
+    """Records of `source` with those of the held side `number` whose keys equal their `keys`.
+
+    In the order of `source`, matches in the held side's order. `outputs`: (name, side, column),
+    side 0 being `source`. Of a record without a match, `left` and `anti` give the other side's
+    columns as null.
+    """
+
+    source: PhysicalTable
+    number: int
+    keys: tuple[str, ...]
+    kind: Literal["inner", "left", "semi", "anti", "cross"]
+    outputs: tuple[tuple[str, int, str], ...]
+    made: Schema
+
+    @property
+    def schema(self) -> Schema:
+        return self.made
+
+    @property
+    def delivered(self) -> Properties:
+        return Properties(self.source.delivered.partitions)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,3 +100,40 @@ class IndexGroup(StoreSink):
     names: tuple[str, ...]
     folds: tuple[Fold, ...]
     made: Schema
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ApplyGroups(StoreSink):
+    """Call a captured function for each record of the stage's table: a group.
+
+    Its records of a table are those whose `table_keys` equal the group's `keys`; the function
+    gets the columns without "@". `arguments` are `RowsArgument` leaves, columns, slots and
+    constants; `closed_over` fills the captured function's slots. The function gives one record
+    of `declared`, if `single`, before which stand the group's columns `kept`; else a
+    pyarrow.Table.
+    """
+
+    tables: tuple[StoredTable, ...]
+    keys: tuple[str, ...]
+    table_keys: tuple[tuple[str, ...], ...]
+    function: Captured
+    arguments: tuple[Expression, ...]
+    closed_over: tuple[Expression, ...]
+    declared: Schema
+    single: bool
+    kept: tuple[str, ...]
+    made: Schema
+
+    @property
+    def calls_functions(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HoldState(HoldColumns):
+    """Hold a table of a loop's state: how it lies follows from its rows alone.
+
+    Of the columns `computed` it is found out whether they hold NaN or an infinity.
+    """
+
+    computed: tuple[str, ...] = ()

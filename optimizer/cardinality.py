@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from scalops.algebra import operators as op
 from scalops.algebra.expressions import Constant, Expression
+from scalops.algebra.relations import Cumulate, GroupApply
 from scalops.algebra.tree import Node
 from scalops.optimizer.cost import SPARSE_ITEMS, Estimate, Provenance
 from scalops.optimizer.selectivity import selectivity
@@ -51,6 +52,11 @@ def estimate(node: Node) -> Estimate:
             return _times(node, kind.shape[0], inner)
         case op.Expand(source=source, records=records):
             return _times(node, len(records), estimate(source))
+        case GroupApply(groups=groups, single=True):
+            return _times(node, 1, estimate(groups))
+        case GroupApply(sources=sources):
+            inner = _times(node, 1, *map(estimate, sources))
+            return replace(inner, provenance="assumed")
         case op.MapBatches(source=source):
             return _times(node, 1, replace(estimate(source), provenance="assumed"))
         case (
@@ -59,6 +65,7 @@ def estimate(node: Node) -> Estimate:
             | op.Repartition(source=source)
             | op.Sort(source=source)
             | op.WithRowIndex(source=source)
+            | Cumulate(source=source)
         ):
             return _times(node, 1, estimate(source))
         case op.Operator():

@@ -71,7 +71,7 @@ def _reads(instruction: pp.Instruction, stages: Sequence[pp.Stage]) -> set[int]:
     slots: set[int] = {_slot(s.number) for s in find((instruction, *own), Slot)}
     for iterate in find((instruction,), pp.Iterate):
         slots |= {_slot(s) for s in iterate.start}
-    tables = find(tuple(s.source for s in own), pp.PhysicalTable)
+    tables = find(own, pp.PhysicalTable)  # sinks read some too
     numbers = (getattr(t, "number", None) for t in tables)
     return slots | {n for n in numbers if isinstance(n, int)}
 

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from scalops.algebra import operators as op
+from scalops.algebra.relations import Cumulate, GroupApply
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
+from scalops.optimizer.lower_group_apply import lower_group_apply
+from scalops.optimizer.lower_running import lower_cumulate
 
 if TYPE_CHECKING:
     from scalops.optimizer.lowering import Lowering
@@ -28,4 +31,7 @@ def stored(number: int, schema: Schema, partitions: int | None = None) -> pp.Sto
     return pp.StoredTable(number, schema, pp.Properties(partitions, layout="range"))
 
 
-RELATIONS: dict[type[op.Operator], Callable[[Lowering, Any], pp.PhysicalTable]] = {}
+RELATIONS: dict[type[op.Operator], Callable[[Lowering, Any], pp.PhysicalTable]] = {
+    Cumulate: lower_cumulate,
+    GroupApply: lower_group_apply,
+}

@@ -27,7 +27,7 @@ def selectivity(predicate: Expression) -> tuple[float, Provenance]:
     """
     drawn: dict[Expression, _Bounds] = {}
     rest = False
-    for part in _conjuncts(predicate):
+    for part in conjuncts(predicate):
         found = _bounds(part)
         if found is None:
             rest = True
@@ -39,7 +39,7 @@ def selectivity(predicate: Expression) -> tuple[float, Provenance]:
     return (share * SELECTIVITY, "assumed") if rest else (share, "estimated")
 
 
-def _conjuncts(predicate: Expression) -> list[Expression]:
+def conjuncts(predicate: Expression) -> list[Expression]:
     """The parts of which all must hold."""
     found: list[Expression] = []
     stack = [predicate]

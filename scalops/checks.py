@@ -25,6 +25,7 @@ from scalops.engine.opaque.calls import bind
 from scalops.engine.opaque.flat_results import Flattened
 from scalops.engine.opaque.records import Record, take_apart
 from scalops.engine.witness.interpreter import Interpreter, Starts, same_value
+from scalops.group_maps import GroupTrace
 from scalops.law_checks import TRIPLES, check_reduce
 from scalops.plain_values import MetNull, apart
 from scalops.rows import RowFunction, Udf, sample_arguments
@@ -44,7 +45,9 @@ def check_traces(job: Job, checked: MutableMapping[Node, bool]) -> None:
     if not waiting:
         return
     # Outer loops first: an inner loop may start from an outer one's state.
-    starts: Starts = {n.token: dict(n.start) for n in reversed(order) if isinstance(n, Loop)}
+    starts: Starts = {
+        n.token: dict((*n.start, *n.tables)) for n in reversed(order) if isinstance(n, Loop)
+    }
     interpreter = Interpreter(CHECK_ROWS, starts)
     more = Interpreter(TRIPLES, starts)
     for node, inputs, function in waiting:
@@ -76,6 +79,8 @@ def _row_functions(
             for origin in origins:
                 if isinstance(origin, RowFunction):
                     yield node, node.inputs, origin
+                elif isinstance(origin, GroupTrace):
+                    yield from _row_functions(list(walk(*origin.nodes)))
 
 
 def _compare(function: RowFunction, inputs: tuple[Operator, ...], interpreter: Interpreter) -> None:

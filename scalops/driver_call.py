@@ -1,4 +1,4 @@
-"""`so.call`: an ordinary Python function of Values, called at the driver."""
+"""`so.call`: an ordinary Python function of Values, or of a group's rows."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Any
 
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import Location, PlanError, TraceError, user_location
-from scalops.algebra.expressions import Constant, DriverCall, Expression, Item, columns
+from scalops.algebra.expressions import Constant, DriverCall, Expression, Item, Rows, columns
+from scalops.algebra.relations import GroupRows
+from scalops.algebra.tree import find
 from scalops.capture import CannotCapture, capture, function_location, function_name
 from scalops.engine.opaque.records import take_apart
 from scalops.engine.value_program import typed
 from scalops.environment import Environment
 from scalops.structured import StructuredValue
 from scalops.table import Table
-from scalops.tracing import row_depth
+from scalops.tracing import in_group, row_depth
 from scalops.value import Value, lift
 
 _FOR_VALUES = "so.call is for Values; in a row function call it as it is, or mark it with so.udf"
@@ -27,6 +29,9 @@ def call(f: Callable[..., Any], *values: Any, like: Any) -> Any:
     a scalar or an array gives a Value, a tuple several, a dict, NamedTuple or dataclass a
     structure. It is called once per evaluation and taken for a function of its arguments and of
     what it closes over: what a loop does not change, it is called for once.
+
+    In a group's `map` it is called once per group, and a table of the group's rows is handed to
+    it as a pyarrow.Table.
     """
     location = user_location()
     if not callable(f):
@@ -35,7 +40,10 @@ def call(f: Callable[..., Any], *values: Any, like: Any) -> Any:
         )
     if row_depth():
         raise PlanError("so.call in a row function", location=location, hint=_FOR_VALUES)
-    arguments = tuple(_argument(v, i, location) for i, v in enumerate(values))
+    arguments = tuple(
+        _rows(v, i, location) if isinstance(v, Table) else _argument(v, i, location)
+        for i, v in enumerate(values)
+    )
     names, kinds, example = _shown_by(like, location)
     try:
         captured, slots = capture(f)
@@ -55,13 +63,19 @@ def call(f: Callable[..., Any], *values: Any, like: Any) -> Any:
     return StructuredValue(dict(zip(names, parts, strict=True)))
 
 
-def _argument(value: Any, position: int, location: Location | None) -> Expression:
-    if isinstance(value, Table):
+def _rows(table: Table, position: int, location: Location | None) -> Expression:
+    """A table handed over whole: in a group's map, one of the group's rows."""
+    if not (in_group() and find((table.plan,), GroupRows)):
         raise PlanError(
             f"argument {position + 1} is a Table; so.call takes Values; fold the table first",
             location=location,
-            hint="so.call(f, table.sum(...), like=0.0); the rows of a group are not yet built",
+            hint="so.call(f, table.sum(...), like=0.0); a table's own rows are handed over in"
+            " a group's map only: groups.map(lambda key, rows: so.call(f, rows, like=...))",
         )
+    return Rows(table.plan, location=location)
+
+
+def _argument(value: Any, position: int, location: Location | None) -> Expression:
     expression = lift(value)
     if expression is None:
         own = "pass its fields" if isinstance(value, Environment) else None

@@ -1,4 +1,4 @@
-"""The environment of a loop: a scalar, an array, a tuple, a dict, or a class of named fields."""
+"""The environment of a loop: one value or table, a tuple or dict of them, or a class of fields."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 
 import numpy as np
+import pyarrow as pa
 
 from scalops.algebra.dtypes import ArrayType, name_of
 from scalops.algebra.errors import Location, LoopError, user_location
-from scalops.algebra.expressions import Expression
-from scalops.not_yet import refuse
+from scalops.algebra.expressions import Expression, State
+from scalops.algebra.operators import Operator
+from scalops.algebra.relations import StateTable
+from scalops.algebra.schema import Schema
 from scalops.table import Table
 from scalops.value import Value, lift
 
@@ -31,6 +34,7 @@ class Environment:
     class Model(so.Environment):
         w: np.ndarray
         loss: float
+        pages: so.Table
     """
 
     def __init__(self, **fields: Any) -> None:
@@ -91,9 +95,15 @@ class Environment:
         if type(self) is not type(other):
             return NotImplemented
         names = field_names(type(self))
-        return all(np.array_equal(getattr(self, n), getattr(other, n)) for n in names)
+        return all(_equal(getattr(self, n), getattr(other, n)) for n in names)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, pa.Table) or isinstance(b, pa.Table):
+        return isinstance(a, pa.Table) and isinstance(b, pa.Table) and bool(a.equals(b))
+    return np.array_equal(a, b)
 
 
 def field_names(kind: type[Environment]) -> list[str]:
@@ -216,17 +226,32 @@ def _annotated_type(annotation: Any) -> str | None:
     return _ANNOTATED.get(annotation)
 
 
-def start_field(
-    owner: Any, name: str, value: Any, location: Location | None
-) -> tuple[Expression, ArrayType]:
-    """A start value and its type, converted to the field's annotation."""
-    expression = lift(value)
+Start = tuple[Expression, ArrayType] | Operator
+
+
+def start_field(owner: Any, name: str, value: Any, location: Location | None) -> Start:
+    """A start value and its type, converted to the field's annotation; or the start's table."""
+    annotation = _annotations(type(owner)).get(name) if isinstance(owner, Environment) else None
     if isinstance(value, Table):
-        refuse("a Table as a field of the environment")
+        if annotation is np.ndarray or _annotated_type(annotation) is not None:
+            raise LoopError(
+                f"the field {name!r} is annotated {annotation.__name__} and starts as a Table",  # type: ignore[union-attr]
+                location=location,
+                hint=f"annotate it `{name}: so.Table`",
+            )
+        return value.plan
+    expression = lift(value)
+    if isinstance(annotation, type) and issubclass(annotation, Table):
+        found = f"a {type(value).__name__}" if expression is None else str(expression.type)
+        raise LoopError(
+            f"the field {name!r} is annotated Table and starts as {found}",
+            location=location,
+            hint="make a table of it: so.from_arrow(...), so.table({...}) or so.empty(schema)",
+        )
     if expression is None:
         raise LoopError(
             f"the field {name!r} starts as a {type(value).__name__};"
-            " expected a number, an array or a Value",
+            " expected a number, an array or a Value, or a Table",
             location=location,
         )
     kind = expression.type.strong()
@@ -236,7 +261,6 @@ def start_field(
             location=location,
             hint="start with so.dense(x): what a loop updates is seldom sparse for long",
         )
-    annotation = _annotations(type(owner)).get(name) if isinstance(owner, Environment) else None
     wanted = _annotated_type(annotation)
     if wanted is not None and wanted != kind.name:
         fits = (
@@ -253,6 +277,13 @@ def start_field(
     return expression, kind
 
 
-def symbols(structure: Structure, values: Mapping[str, Value]) -> Any:
+def symbols(
+    structure: Structure,
+    kinds: Mapping[str, ArrayType],
+    tables: Mapping[str, Schema],
+    token: int,
+) -> Any:
     """A fresh environment of symbols, for one call of the body."""
-    return structure.rebuild(values)
+    fields: dict[str, Any] = {n: Value(State(n, k, token)) for n, k in kinds.items()}
+    fields |= {n: Table(StateTable(n, schema, token)) for n, schema in tables.items()}
+    return structure.rebuild({n: fields[n] for n in structure.names})

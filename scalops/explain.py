@@ -13,6 +13,7 @@ from scalops.algebra.fingerprint import fingerprint
 from scalops.algebra.tree import Node, find, walk
 from scalops.algebra.validate import validate
 from scalops.engine import physical_display
+from scalops.loop import AnyLoop
 from scalops.not_yet import refuse
 from scalops.optimizer.cardinality import estimate
 from scalops.optimizer.invariance import Invariance
@@ -20,6 +21,7 @@ from scalops.optimizer.lowering import lower
 from scalops.optimizer.rewriter import Firing
 from scalops.planning import optimize
 from scalops.results import take_leaves
+from scalops.table import Table
 
 STAGES = ("traced", "logical", "optimized", "physical")
 FORMATS = ("text", "json")
@@ -83,7 +85,9 @@ def _require(what: str, given: str, known: tuple[str, ...]) -> None:
 
 
 def _node(leaf: Any) -> Node:
-    node: Node = leaf.plan if hasattr(leaf, "plan") else leaf.expression
+    if isinstance(leaf, AnyLoop):
+        return leaf.loop_plan
+    node: Node = leaf.plan if isinstance(leaf, Table) else leaf.expression
     return node
 
 

@@ -14,13 +14,16 @@ import pyarrow as pa
 from scalops.algebra import operators as op
 from scalops.algebra.errors import Location, LoopError, PlanError, user_location
 from scalops.algebra.expressions import CONVERGED, ITERATIONS, LoopOutput
+from scalops.algebra.relations import LoopTable
 from scalops.capture import function_location
+from scalops.computed_columns import computed_columns
 from scalops.environment import BARE, NoField, Structure, describe, start_field
 from scalops.lazy import Lazy, name_methods
 from scalops.loop_control import control_of
 from scalops.loop_range import ValueRange, elements_of
-from scalops.loop_tracing import Body, trace_body, trace_condition
-from scalops.tracing import refuse_to_run, row_depth
+from scalops.loop_tracing import Body, Fields, trace_body, trace_condition
+from scalops.table import Table
+from scalops.tracing import in_group, refuse_to_run, row_depth
 from scalops.value import Value
 
 _tokens = itertools.count(1)
@@ -50,21 +53,26 @@ class LoopResult:
         raise AttributeError(text)
 
 
-class _LoopMethods:
-    """What a loop over named fields and a loop over a bare value have in common."""
+class AnyLoop:
+    """What loops over named fields, over a bare value and over a bare table have in common."""
 
-    plan: op.Loop
+    __slots__ = ()
     structure: Structure
+
+    @property
+    def loop_plan(self) -> op.Loop:
+        """The loop's own operator."""
+        raise NotImplementedError
 
     @property
     def iterations(self) -> Value:
         """How many iterations were run, as a Value for later plans."""
-        return Value(LoopOutput(self.plan, ITERATIONS, location=user_location()))
+        return Value(LoopOutput(self.loop_plan, ITERATIONS, location=user_location()))
 
     @property
     def converged(self) -> Value:
         """Whether the condition turned false, or the range was finished."""
-        return Value(LoopOutput(self.plan, CONVERGED, location=user_location()))
+        return Value(LoopOutput(self.loop_plan, CONVERGED, location=user_location()))
 
     def run(
         self,
@@ -87,7 +95,6 @@ class _LoopMethods:
             "run() and collect() run nothing here: use the Loop's fields (model.w), or the loop"
             " itself where it is a Value",
         )
-        assert isinstance(self, (Loop, BareLoop))
         with placed():
             control = control_of(self, on_iteration, checkpoint, every, resume)
         return run_loop(self, control=control)
@@ -99,8 +106,8 @@ class _LoopMethods:
         current_session().forget(self)
 
 
-class Loop(_LoopMethods, Lazy):
-    """A loop over named fields; `model.w` or `model["w"]` is a Value for later plans."""
+class Loop(AnyLoop, Lazy):
+    """A loop over named fields; `model.w` or `model["w"]` is a Value or Table for later plans."""
 
     __hash__ = None  # type: ignore[assignment]
     _capture_refusal = "it keeps a whole Loop; use its fields, as in w = model.w"
@@ -109,18 +116,24 @@ class Loop(_LoopMethods, Lazy):
     def __init__(self, plan: op.Loop, structure: Structure) -> None:
         self.plan, self.structure = plan, structure
 
-    def __getitem__(self, name: Any) -> Value:
+    @property
+    def loop_plan(self) -> op.Loop:
+        return self.plan
+
+    def __getitem__(self, name: Any) -> Any:
         names = self.structure.names
         if isinstance(name, int) and -len(names) <= name < len(names):
             name = names[name]
-        if not isinstance(name, str) or name not in self.plan.state_types:
+        if not isinstance(name, str) or name not in names:
             raise NoField(
                 f"the environment has no field {name!r}; its fields are {list(names)}",
                 location=user_location(),
             )
+        if name in dict(self.plan.tables):
+            return Table(LoopTable(self.plan, name, location=user_location()))
         return Value(LoopOutput(self.plan, name, location=user_location()))
 
-    def __getattr__(self, name: str) -> Value:
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name in ("plan", "structure"):
             raise AttributeError(name)
         return self[name]
@@ -130,14 +143,15 @@ class Loop(_LoopMethods, Lazy):
         return self.run().env
 
     def __repr__(self) -> str:
-        fields = ", ".join(f"{n}: {t}" for n, t in self.plan.state_types.items())
+        kinds = self.plan.state_types | dict.fromkeys(dict(self.plan.tables), "Table")
+        fields = ", ".join(f"{n}: {kinds[n]}" for n in self.structure.names)
         return f"Loop({fields})"
 
     def __bool__(self) -> NoReturn:
         raise TypeError("a Loop has no truth value; collect() it")
 
 
-class BareLoop(_LoopMethods, Value):
+class BareLoop(AnyLoop, Value):
     """A loop over one scalar or array: also the Value of its result."""
 
     __slots__ = ("plan", "structure")
@@ -146,6 +160,10 @@ class BareLoop(_LoopMethods, Value):
     def __init__(self, plan: op.Loop, structure: Structure) -> None:
         Value.__init__(self, LoopOutput(plan, BARE))
         self.plan, self.structure = plan, structure
+
+    @property
+    def loop_plan(self) -> op.Loop:
+        return self.plan
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_") or name in ("plan", "structure"):
@@ -157,7 +175,23 @@ class BareLoop(_LoopMethods, Value):
         )
 
 
-name_methods("Loop", _LoopMethods)
+class TableLoop(AnyLoop, Table):
+    """A loop over one table: also the Table of its result."""
+
+    __slots__ = ("_loop", "structure")
+    __hash__ = None  # type: ignore[assignment]
+    _capture_refusal = Loop._capture_refusal
+
+    def __init__(self, plan: op.Loop, structure: Structure) -> None:
+        Table.__init__(self, LoopTable(plan, BARE, location=plan.location))
+        self._loop, self.structure = plan, structure
+
+    @property
+    def loop_plan(self) -> op.Loop:
+        return self._loop
+
+
+name_methods("Loop", AnyLoop)
 
 
 def loop(
@@ -172,10 +206,11 @@ def loop(
 ) -> Callable[[Body], Any]:
     """Repeat a body over an environment, as a call or a decorator.
 
-    `start` is a scalar, an array, a tuple, a dict or an Environment; `condition` a function of
-    it, tested before each iteration, a `range`, or `so.range` of Values. The body takes the
+    `start` is a scalar, an array, a Table, a tuple or dict of them, or an Environment;
+    `condition` a function of it, tested before each iteration, a `range`, or `so.range` of Values. The body takes the
     environment (and, as a second parameter without a default, the range's element or the
-    iteration number) and returns the next one, of the same fields, types and shapes.
+    iteration number) and returns the next one, of the same fields, types and shapes; a table may
+    change in records, not in columns.
     """
     location = user_location()
     for option in later:
@@ -227,6 +262,13 @@ def _build(
     warn: bool,
     name: str | None,
 ) -> Any:
+    if in_group():
+        raise PlanError(
+            "a loop inside a group's function: it would run once per group",
+            location=location,
+            hint="an ordinary Python function with the loop in it gets the group's rows:"
+            " so.call(f, rows, ..., like=...)",
+        )
     if row_depth():
         raise PlanError(
             "a loop inside a row function: it would run once per record",
@@ -237,26 +279,32 @@ def _build(
     structure, fields = describe(start, location)
     if not structure.names:
         raise LoopError("the environment has no fields", location=location)
-    named = [(n, *start_field(start, n, v, location)) for n, v in fields.items()]
-    starts = {n: e for n, e, _ in named}
-    kinds = {n: k for n, _, k in named}
-    token = next(_tokens)
-    update = trace_body(body, structure, kinds, starts, token)
+    begun = {n: start_field(start, n, v, location) for n, v in fields.items()}
+    values = {n: v for n, v in begun.items() if isinstance(v, tuple)}
+    tables = {n: t for n, t in begun.items() if not isinstance(t, tuple)}
+    own = Fields(structure, next(_tokens), values, tables)
+    new = trace_body(body, own)
     elements = None if callable(condition) else elements_of(condition)
     plan = op.Loop(
-        token,
-        tuple((n, e) for n, e, _ in named),
-        op.Update(tuple(update.items()), location=function_location(body)),
-        None
-        if elements is not None
-        else trace_condition(condition, structure, kinds, starts, token),
+        own.token,
+        tuple((n, e) for n, (e, _) in values.items()),
+        op.Update(
+            tuple(new.values.items()),
+            tuple(new.tables.items()),
+            () if allow_nonfinite else computed_columns(new.tables, own.token),
+            location=function_location(body),
+        ),
+        None if elements is not None else trace_condition(condition, own),
         elements,
         max_iterations,
         allow_nonfinite,
         warn,
         (),
-        tuple(kinds.values()),
+        tuple(own.kinds.values()),
+        tuple(tables.items()),
         name=name or getattr(body, "__name__", None),
         location=location,
     )
-    return BareLoop(plan, structure) if structure.kind == BARE else Loop(plan, structure)
+    if structure.kind != BARE:
+        return Loop(plan, structure)
+    return TableLoop(plan, structure) if tables else BareLoop(plan, structure)

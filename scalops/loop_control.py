@@ -26,11 +26,11 @@ from scalops.planning import plan
 
 if TYPE_CHECKING:
     from scalops.environment import Structure
-    from scalops.loop import BareLoop, Loop
+    from scalops.loop import AnyLoop
 
 
 def control_of(
-    loop: Loop | BareLoop, on_iteration: Any, checkpoint: Any, every: Any, resume: Any
+    loop: AnyLoop, on_iteration: Any, checkpoint: Any, every: Any, resume: Any
 ) -> LoopControl | None:
     """The control of a run; None where nothing was asked.
 
@@ -55,8 +55,8 @@ def control_of(
     )
     if into is None and out_of is None:
         return control
-    control.fingerprint = plan(op.Job((loop.plan,))).fingerprint
-    control.about = about(loop.plan)
+    control.fingerprint = plan(op.Job((loop.loop_plan,))).fingerprint
+    control.about = about(loop.loop_plan)
     resumed = None
     # The same folder for both is a program that may be started again and again: also at first.
     if out_of is not None and not (out_of == into and is_empty(out_of)):

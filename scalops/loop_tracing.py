@@ -6,6 +6,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,23 +14,57 @@ import numpy as np
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import Location, LoopError, TraceError
 from scalops.algebra.expressions import (
+    Column,
     Constant,
     Expression,
     Iteration,
-    State,
     call,
     columns,
 )
 from scalops.algebra.fingerprint import comparable
 from scalops.algebra.functions import function
+from scalops.algebra.operators import Operator, Project
+from scalops.algebra.schema import Schema
 from scalops.capture import function_location
-from scalops.environment import Structure
+from scalops.environment import Structure, symbols
+from scalops.table import Table
 from scalops.tracing import tracing
 from scalops.value import Value, lift
 
 Body = Callable[..., Any]
-Starts = dict[str, Expression]
-Kinds = dict[str, ArrayType]
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The environment of the loop `token`: where each field starts, of which type or schema."""
+
+    structure: Structure
+    token: int
+    values: dict[str, tuple[Expression, ArrayType]]
+    tables: dict[str, Operator]
+
+    @property
+    def kinds(self) -> dict[str, ArrayType]:
+        """Types of the values."""
+        return {n: k for n, (_, k) in self.values.items()}
+
+    @property
+    def starts(self) -> dict[str, Expression | Operator]:
+        """The values in their types, and the tables."""
+        return {n: _converted(e, k) for n, (e, k) in self.values.items()} | self.tables
+
+    def symbols(self) -> Any:
+        """A fresh environment, for one call of the body or the condition."""
+        tables = {n: t.schema for n, t in self.tables.items()}
+        return symbols(self.structure, self.kinds, tables, self.token)
+
+
+@dataclass(frozen=True)
+class Next:
+    """What a body gives: the next environment's values and tables."""
+
+    values: dict[str, Expression]
+    tables: dict[str, Operator]
 
 
 class _Again(threading.local):
@@ -50,23 +85,23 @@ def _second_call() -> Iterator[None]:
         _again.depth -= 1
 
 
-def trace_body(
-    body: Body, structure: Structure, kinds: Kinds, starts: Starts, token: int
-) -> Starts:
-    """The next environment by field; TraceError where a second call gives another.
+def trace_body(body: Body, fields: Fields) -> Next:
+    """The next environment; TraceError where a second call gives another.
 
     A loop inside has been called twice in the first call of this one, and is called once in the
     second: the number of calls would double with each loop around it.
     """
-    first = _trace_body(body, structure, kinds, starts, token)
+    first = _trace_body(body, fields)
     if _again.depth:
         return first
     with _second_call():
-        second = _trace_body(body, structure, kinds, starts, token)
-    for field_name in kinds:
-        if comparable(first[field_name]) != comparable(second[field_name]):
+        second = _trace_body(body, fields)
+    for field_name in fields.structure.names:
+        a, b = ((n.values | n.tables)[field_name] for n in (first, second))
+        if comparable(a) != comparable(b):
+            what = "table" if field_name in fields.tables else "expression"
             raise TraceError(
-                f"the loop body gives another expression for {field_name!r} when called again"
+                f"the loop body gives another {what} for {field_name!r} when called again"
                 " (random numbers, a clock, a counter)",
                 location=function_location(body),
                 hint="compute it before the loop; so.random gives numbers by seed and iteration",
@@ -74,28 +109,23 @@ def trace_body(
     return first
 
 
-def _symbols(structure: Structure, kinds: dict[str, ArrayType], token: int) -> Any:
-    return structure.rebuild({n: Value(State(n, k, token)) for n, k in kinds.items()})
-
-
-def _trace_body(
-    body: Body,
-    structure: Structure,
-    kinds: dict[str, ArrayType],
-    starts: dict[str, Expression],
-    token: int,
-) -> dict[str, Expression]:
+def _trace_body(body: Body, fields: Fields) -> Next:
     where = function_location(body)
-    converted = {n: _converted(e, kinds[n]) for n, e in starts.items()}
-    with tracing("loop", "the loop body", {token: converted}):
-        arguments = [_symbols(structure, kinds, token)]
+    with tracing("loop", "the loop body", {fields.token: fields.starts}):
+        arguments = [fields.symbols()]
         if _takes_element(body):
-            arguments.append(Value(Iteration(token)))
+            arguments.append(Value(Iteration(fields.token)))
         _require_parameters(body, arguments, "the loop body", _BODY_TAKES)
         result = body(*arguments)
-    returned = structure.take_apart(result, where)
+    returned = fields.structure.take_apart(result, where)
     new = {}
-    for name, kind in kinds.items():
+    for name, kind in fields.kinds.items():
+        if isinstance(returned[name], Table):
+            raise LoopError(
+                f"the body returns a Table for {name!r}, which starts as {kind}",
+                location=returned[name].plan.location or where,
+                hint="start it with a Table, or fold the table: .reduce(...), .sum(...)",
+            )
         value = lift(returned[name])
         if value is None:
             raise LoopError(
@@ -110,7 +140,10 @@ def _trace_body(
                 hint="fold the table: .reduce(...), .sum(...)",
             )
         new[name] = _same_type(name, value, kind, where)
-    return new
+    tables = {
+        n: _same_columns(n, returned[n], t.schema, where) for n, t in fields.tables.items()
+    }
+    return Next(new, tables)
 
 
 _BODY_TAKES = (
@@ -176,17 +209,66 @@ def _same_type(name: str, value: Expression, kind: ArrayType, where: Location | 
     return value if found == kind else _converted(value, kind)
 
 
-def trace_condition(
-    condition: Callable[..., Any],
-    structure: Structure,
-    kinds: dict[str, ArrayType],
-    starts: dict[str, Expression],
-    token: int,
+def _same_columns(name: str, returned: Any, schema: Schema, where: Location | None) -> Operator:
+    """The returned table with the start's columns, in their order and of their types."""
+    if not isinstance(returned, Table):
+        value = lift(returned)
+        found = f"a {type(returned).__name__}" if value is None else str(value.type)
+        raise LoopError(
+            f"the body returns {found} for {name!r}, which starts as a Table ({schema})",
+            location=(value and value.location) or where,
+            hint="return a Table of the same columns",
+        )
+    plan = returned.plan
+    where = plan.location or where
+    missing = [c for c in schema.columns if c not in plan.schema.columns]
+    more = [c for c in plan.schema.columns if c not in schema.columns]
+    if missing or more:
+        problem = " and ".join(
+            f"{word} {columns}" for word, columns in (("lacks", missing), ("adds", more)) if columns
+        )
+        raise LoopError(
+            f"the body's table for {name!r} {problem}; it starts with the columns"
+            f" {list(schema.columns)}",
+            location=where,
+            hint="choose them at the end: .select(...)" if not missing else "a table keeps its"
+            " columns from one iteration to the next: start it with those that the body gives",
+        )
+    outputs = tuple((n, _same_column(name, n, k, plan.schema, where)) for n, k in schema)
+    kept = all(isinstance(e, Column) and e.name == n for n, e in outputs)
+    if kept and plan.schema.names == schema.names and plan.schema.bare == schema.bare:
+        return plan
+    return Project(plan, outputs, schema.bare, location=where)
+
+
+def _same_column(
+    name: str, column: str, kind: ArrayType, found: Schema, where: Location | None
 ) -> Expression:
+    """A column in the start's type, where NumPy's in-place rule allows it."""
+    now = found.types.get(column)
+    if now == kind:
+        return Column(column, kind)
+    if now is None or not _fits(now, kind):
+        shown = "a record" if now is None else str(now)
+        raise LoopError(
+            f"the body gives {shown} for the column {column!r} of {name!r},"
+            f" which starts as {kind}",
+            location=where,
+            hint="start it with the type that the body gives, or convert it: so.cast(r.c, ...)",
+        )
+    return call(function("cast"), Column(column, now), dtype=kind.name)
+
+
+def _fits(found: ArrayType, kind: ArrayType) -> bool:
+    """Whether a column may be cast: numbers, of one shape, by NumPy's `same_kind`."""
+    plain = all(k.is_plain and k.numpy.kind in "biuf" for k in (found, kind))
+    return plain and found.shape == kind.shape and np.can_cast(found.numpy, kind.numpy, "same_kind")
+
+
+def trace_condition(condition: Callable[..., Any], fields: Fields) -> Expression:
     where = function_location(condition)
-    converted = {n: _converted(e, kinds[n]) for n, e in starts.items()}
-    with tracing("loop", "the loop condition", {token: converted}):
-        arguments = [_symbols(structure, kinds, token)]
+    with tracing("loop", "the loop condition", {fields.token: fields.starts}):
+        arguments = [fields.symbols()]
         _require_parameters(condition, arguments, "the loop condition", "one, the environment")
         result = condition(*arguments)
     expression = lift(result)

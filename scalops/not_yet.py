@@ -7,14 +7,12 @@ from typing import NoReturn
 from scalops.algebra.errors import PlanError, user_location
 
 TABLE_METHODS = (
-    "join", "group_by", "by", "to_array",
+    "join", "by",
 )  # fmt: skip
 
 FUNCTIONS = (
     "join", "cogroup", "grad", "value_and_grad",
-    "cumsum", "cummin", "cummax", "cumprod", "cumsumprod",
-    "sum", "mean", "min", "max", "count", "any", "all", "first", "last", "var", "std",
-    "n_unique", "quantile", "argmin", "argmax", "collect_list", "whatif",
+    "whatif",
 )  # fmt: skip
 
 OTHER = (

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from scalops.algebra.errors import PlanError, user_location
 from scalops.engine.outcome import SECONDS, LoopOutcome
-from scalops.loop import BareLoop, Loop, LoopResult
+from scalops.loop import AnyLoop, Loop, LoopResult
 from scalops.structured import StructuredValue
 from scalops.table import Table
 from scalops.value import Value
@@ -41,7 +41,7 @@ def rebuild(wanted: Any, results: Iterator[tuple[Any, Any]]) -> Any:
     """The same nesting with results in the place of what was lazy."""
     if isinstance(wanted, (Table, Value, Loop)):
         leaf, result = next(results)
-        if isinstance(leaf, (Loop, BareLoop)):
+        if isinstance(leaf, AnyLoop):
             return loop_result(leaf, result).env
         return _own(result)
     if isinstance(wanted, StructuredValue):
@@ -61,7 +61,7 @@ def _own(result: Any) -> Any:
     return result.copy() if isinstance(result, np.ndarray) else result
 
 
-def loop_result(loop: Loop | BareLoop, outcome: LoopOutcome) -> LoopResult:
+def loop_result(loop: AnyLoop, outcome: LoopOutcome) -> LoopResult:
     """A loop's outcome in the form of its environment."""
     return LoopResult(
         loop.structure.rebuild({name: _own(value) for name, value in outcome.state.items()}),

@@ -30,7 +30,7 @@ from scalops.engine.loop_runner import LoopControl
 from scalops.engine.outcome import LoopOutcome
 from scalops.engine.storage.bad_records import bad_records_reported
 from scalops.engine.threads import in_engine_thread
-from scalops.loop import BareLoop, Loop, LoopResult
+from scalops.loop import AnyLoop, LoopResult
 from scalops.not_yet import refuse
 from scalops.options import OF_ONE_RUN, Options, refuse_unknown
 from scalops.planning import execute
@@ -100,8 +100,8 @@ class Session:
         if isinstance(thing, Table) and isinstance(thing.plan, Cache):
             self._tables.forget(thing.plan)
         nodes: list[Node] = [thing.expression] if isinstance(thing, Value) else []
-        if isinstance(thing, (Loop, BareLoop)):
-            nodes.append(thing.plan)
+        if isinstance(thing, AnyLoop):
+            nodes.append(thing.loop_plan)
         for node in nodes:
             self._results.pop(node, None)
 
@@ -322,15 +322,17 @@ def collect(*things: Any, listen: Any = None, **options: Any) -> Any:
 
 
 def run_loop(
-    loop: Loop | BareLoop, listen: Any = None, control: LoopControl | None = None
+    loop: AnyLoop, listen: Any = None, control: LoopControl | None = None
 ) -> LoopResult:
     """Run one loop; its environment, iterations, history and profile."""
-    (outcome,) = current_session().run((loop.plan,), listen, control=control)
+    (outcome,) = current_session().run((loop.loop_plan,), listen, control=control)
     return loop_result(loop, outcome)
 
 
 def _node(leaf: Any) -> Node:
-    if isinstance(leaf, (Loop, BareLoop, Table)):
+    if isinstance(leaf, AnyLoop):
+        return leaf.loop_plan
+    if isinstance(leaf, Table):
         return leaf.plan
     expression: Expression = leaf.expression
     return expression

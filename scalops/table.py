@@ -18,8 +18,10 @@ from scalops.algebra.schema import Schema
 from scalops.capture import function_name
 from scalops.lazy import Lazy, name_methods
 from scalops.rows import RowFunction, trace_rows
+from scalops.running import RunningAggregate, with_running
 from scalops.sinks import Path, write_csv, write_ipc, write_json, write_parquet
 from scalops.table_folds import TableFolds
+from scalops.table_groups import TableGroups
 from scalops.table_operators import TableOperators
 from scalops.table_refusals import FOLD_FIRST, NoRecords, require_parameters
 from scalops.tracing import refuse_to_run
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 RowLike = Callable[..., Any] | str
 
 
-class Table(TableOperators, TableFolds, NoRecords, Lazy):
+class Table(TableOperators, TableFolds, TableGroups, NoRecords, Lazy):
     """Many records, lazily: nothing runs until `collect()`."""
 
     __slots__ = ("__weakref__", "plan")
@@ -202,6 +204,8 @@ class Table(TableOperators, TableFolds, NoRecords, Lazy):
         return trace_rows(f, (self.plan,), what)
 
     def _project(self, label: str, kept: Sequence[Named], new: Mapping[str, Any]) -> Table:
+        if any(isinstance(v, RunningAggregate) for v in new.values()):
+            return with_running(self, label, kept, new)
         outputs: list[Named] = list(kept)
         origins = []
         for name, value in new.items():
@@ -270,4 +274,4 @@ def _require_one_value(value: Any, what: str) -> None:
     )
 
 
-name_methods("Table", TableOperators, TableFolds, NoRecords, Table)
+name_methods("Table", TableOperators, TableFolds, TableGroups, NoRecords, Table)

@@ -73,11 +73,11 @@ class TableFolds:
 
     def var(self, f: RowLike | None = None, ddof: float = 0) -> Any:
         """Variance, as np.var; elementwise for arrays; over no records NaN."""
-        return self._fold("var", f, ddof=_ddof(ddof, "var"))
+        return self._fold("var", f, ddof=ddof_of(ddof, "var"))
 
     def std(self, f: RowLike | None = None, ddof: float = 0) -> Any:
         """Standard deviation, as np.std; elementwise for arrays; over no records NaN."""
-        return self._fold("std", f, ddof=_ddof(ddof, "std"))
+        return self._fold("std", f, ddof=ddof_of(ddof, "std"))
 
     def min(self, f: RowLike | None = None) -> Any:
         """Least value, elementwise for arrays; no records is a DataError."""
@@ -108,7 +108,7 @@ class TableFolds:
         Elementwise for arrays. All values are held until the end. NaN among them gives NaN, and
         so do no records.
         """
-        level, location = _level(q), user_location()
+        level, location = level_of(q), user_location()
         source, columns, names = self._folded(f, "quantile", location)
         if any(c.type.numpy.kind == "i" for c in columns if not c.type.is_list):
             # np.quantile takes differences in the numbers' own type: of int8, 127 - -128 is -1.
@@ -272,7 +272,7 @@ def value_of(made: Folds) -> Any:
     return StructuredValue(dict(zip(names, values, strict=True)))
 
 
-def _ddof(ddof: Any, what: str) -> float:
+def ddof_of(ddof: Any, what: str) -> float:
     if isinstance(ddof, bool) or not isinstance(ddof, Real) or not np.isfinite(float(ddof)):
         raise SchemaError(
             f"{what} divides by the number of values less ddof, which is {ddof!r};"
@@ -296,7 +296,7 @@ def _in_floats(
     return project, [Column(n, k) for n, k in project.schema]
 
 
-def _level(q: Any) -> float | tuple[float, ...]:
+def level_of(q: Any) -> float | tuple[float, ...]:
     """One quantile, or several."""
     if isinstance(q, str) or callable(q):
         raise SchemaError(

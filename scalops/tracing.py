@@ -3,7 +3,8 @@
 A symbol that is asked for a truth value, a number or a string has none to give. In a row
 function this voids the trace: the signal is a BaseException, and the trace remembers it, so
 that a user's `except` cannot hide it; the function then runs as it is, record by record. In a
-loop body or condition there is no other way to run it, so it is a TraceError.
+loop body or condition, or in a group's function, there is no other way to run it, so it is a
+TraceError.
 """
 
 from __future__ import annotations
@@ -23,8 +24,14 @@ from scalops.algebra.errors import (
     user_location,
 )
 from scalops.algebra.expressions import Expression
+from scalops.algebra.operators import Operator
 
-Kind = Literal["row", "loop"]
+Kind = Literal["row", "loop", "group"]
+Starts = dict[int, dict[str, Expression | Operator]]  # of loops, by token and field
+
+
+# What a group's function that is no expression is written as.
+WHOLE_GROUP = "an ordinary function gets a group whole: apply(f, schema), or so.call(f, rows)"
 
 
 class VoidTrace(BaseException):
@@ -40,7 +47,7 @@ class Trace:
     reason: str | None = None
     location: Location | None = None
     error: ScalopsError | None = None
-    starts: dict[int, dict[str, Expression]] = field(default_factory=dict)
+    starts: Starts = field(default_factory=dict)
 
 
 class _Stack(threading.local):
@@ -61,18 +68,22 @@ def row_depth() -> int:
     return sum(t.kind == "row" for t in _stack.traces)
 
 
-def loop_starts() -> dict[int, dict[str, Expression]]:
+def in_group() -> bool:
+    """Whether a group's function is being traced, and no row function in it."""
+    trace = current()
+    return trace is not None and trace.kind == "group"
+
+
+def loop_starts() -> Starts:
     """The start environments of the loops whose bodies are being traced, by loop token."""
-    starts: dict[int, dict[str, Expression]] = {}
+    starts: Starts = {}
     for trace in _stack.traces:
         starts.update(trace.starts)
     return starts
 
 
 @contextmanager
-def tracing(
-    kind: Kind, what: str, starts: dict[int, dict[str, Expression]] | None = None
-) -> Iterator[Trace]:
+def tracing(kind: Kind, what: str, starts: Starts | None = None) -> Iterator[Trace]:
     """Trace a call; what the user's code hid with an `except` is raised at the end."""
     trace = Trace(kind, what, starts=starts or {})
     _stack.traces.append(trace)
@@ -103,9 +114,9 @@ _USED_AS_INDEX = re.compile(
 
 
 def refuse_to_run(asked: str, hint: str) -> None:
-    """Refuse in a loop's body or condition what would run a plan while it is being traced."""
+    """Refuse in a loop's or a group's function what would run a plan while it is being traced."""
     trace = current()
-    if trace is not None and trace.kind == "loop":
+    if trace is not None and trace.kind != "row":
         refuse(asked, hint)
 
 
@@ -119,9 +130,10 @@ def refuse(asked: str, hint: str) -> None:
         if trace.reason is None:
             trace.reason, trace.location = f"asks for {asked}", where
         raise VoidTrace(asked)
-    trace.error = trace.error or TraceError(
-        f"{trace.what} asks for {asked}, which is not known before the loop runs",
-        location=where,
-        hint=hint,
-    )
+    if trace.kind == "group":
+        found = f"the function of {trace.what} asks for {asked}, which no traced group has"
+        hint = f"{hint}; {WHOLE_GROUP}"
+    else:
+        found = f"{trace.what} asks for {asked}, which is not known before the loop runs"
+    trace.error = trace.error or TraceError(found, location=where, hint=hint)
     raise trace.error

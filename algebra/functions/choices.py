@@ -44,5 +44,17 @@ def _is_null(value: Any) -> np.bool_:
     return np.bool_(value is None)
 
 
+def _only_if_type(condition: ArrayType, kind: ArrayType) -> ArrayType:
+    if condition.name != "bool" or condition.shape:
+        raise TypeError(f"only_if needs one true or false for each record, not {condition}")
+    return kind.strong()
+
+
+def _only_if(condition: Any, value: Any) -> Any:
+    return value if condition else None
+
+
 COALESCE = register(Function("coalesce", _coalesce_type, _coalesce))
 IS_NULL = register(Function("is_null", _is_null_type, _is_null, sparse=_is_null_type))
+# The second argument where the first is true, else null: a filter below a fold, as a value.
+ONLY_IF = register(Function("only_if", _only_if_type, _only_if, sparse=_only_if_type))

@@ -19,11 +19,8 @@ Key = tuple[ColumnData, Array | None]  # values, and which are not null
 
 def first_of_equals(block: Block, kinds: Sequence[tuple[str, ArrayType]]) -> Array:
     """bool[rows]: whether no earlier record is equal in these columns."""
-    codes: Array = np.zeros(block.rows, np.int64)
-    for name, kind in kinds:
-        own = value_codes(block.columns[name], block.valid.get(name), kind)
-        # Both are below the number of rows, so their product fits.
-        codes = _encoded(pa.array(codes * (own.max(initial=-1) + 2) + own + 1))
+    keys = [((block.columns[name], block.valid.get(name)), kind) for name, kind in kinds]
+    codes = record_codes(keys, block.rows)
     if not kinds or not block.rows:
         only: Array = np.arange(block.rows) == 0
         return only
@@ -31,6 +28,19 @@ def first_of_equals(block: Block, kinds: Sequence[tuple[str, ArrayType]]) -> Arr
     new: Array = np.ones(block.rows, bool)
     new[1:] = codes[1:] > np.maximum.accumulate(codes)[:-1]
     return new
+
+
+def record_codes(keys: Sequence[tuple[Key, ArrayType]], rows: int) -> Array:
+    """int64[rows]: equal for records that are equal in all keys, numbered by first appearance.
+
+    Nulls are equal, NaNs are, 0.0 and -0.0 are.
+    """
+    codes: Array = np.zeros(rows, np.int64)
+    for (column, valid), kind in keys:
+        own = value_codes(column, valid, kind)
+        # Both are below the number of rows, so their product fits.
+        codes = _encoded(pa.array(codes * (own.max(initial=-1) + 2) + own + 1))
+    return codes
 
 
 def value_codes(column: ColumnData, valid: Array | None, kind: ArrayType) -> Array:

@@ -18,7 +18,7 @@ from scalops.algebra.errors import DataError
 from scalops.algebra.expressions import Call, Expression
 from scalops.algebra.sparse import SparseVector
 from scalops.engine.blocks import Array
-from scalops.engine.columns import ColumnData, SparseColumn, filtered
+from scalops.engine.columns import ColumnData, SparseColumn, arrow_type, filtered
 
 Masks = Sequence[Array | None]
 
@@ -31,7 +31,7 @@ class Nullable(NamedTuple):
 
 
 # Functions that give null for arguments that are not, and such that tell null from the rest.
-_MAKES_NULLS = ("list_item",)
+_MAKES_NULLS = ("list_item", "only_if")
 _SEES_NULLS = ("coalesce", "is_null")
 
 
@@ -54,6 +54,8 @@ def apply_over(
         return (np.zeros(rows, bool) if masks[0] is None else ~masks[0]), None
     if name == "coalesce":
         return _coalesce(step, arguments, masks, rows)
+    if name == "only_if":
+        return _only_if(call, arguments, masks, flags, rows)
     if all(m is None for m in masks):
         return _consistent(step(*arguments), None)
     if name in ARRAY_MAKERS:
@@ -91,6 +93,32 @@ def _coalesce(
         return made, None
     mask = first | second
     return made, None if mask.all() else mask
+
+
+def _only_if(
+    call: Call, arguments: Sequence[Any], masks: Masks, flags: Sequence[bool], rows: int
+) -> tuple[Any, Array | None]:
+    """The second argument, whatever holds it, with the first one in its mask."""
+    kept = np.broadcast_to(np.asarray(arguments[0], bool), (rows,))
+    for mask in masks:
+        if mask is not None:
+            kept = kept & mask
+    values = arguments[1] if flags[1] else _column_of(arguments[1], call.type, rows)
+    if isinstance(values, pa.Array):
+        values = pc.if_else(pa.array(kept), values, pa.scalar(None, values.type))
+    return values, None if kept.all() else kept
+
+
+def _column_of(value: Any, kind: ArrayType, rows: int) -> ColumnData:
+    """One value for all records."""
+    if kind.is_arrow:
+        return pa.array([value], arrow_type(kind)).take(pa.array(np.zeros(rows, np.int64)))
+    if kind.is_sparse:
+        return SparseColumn(
+            np.arange(rows + 1, dtype=np.int64) * len(value.indices),
+            np.tile(value.indices, rows), np.tile(value.values, rows), value.size,
+        )  # fmt: skip
+    return np.broadcast_to(np.asarray(value, dtype=kind.numpy), (rows, *kind.shape))
 
 
 def _of_known(

@@ -44,20 +44,20 @@ class DriverFunction:
     def _checked(self, result: Any) -> tuple[Any, ...]:
         """The outputs; UserFunctionError where they are not what `like` says."""
         node = self._node
-        parts = _parts(result, node.names)
+        parts = parts_of(result, node.names)
         if parts is not None:
-            made = [_cast(p, k) for p, k in zip(parts, node.outputs, strict=True)]
+            made = [cast(p, k) for p, k in zip(parts, node.outputs, strict=True)]
             if all(m is not None for m in made):
                 return tuple(made)
         raise UserFunctionError(
-            f"{node.function.name} gives {_described(result)}; expected"
-            f" {_expected(node.names, node.outputs)}, as like= says",
+            f"{node.function.name} gives {described(result)}; expected"
+            f" {expected(node.names, node.outputs)}, as like= says",
             location=node.location,
             hint="return what like= shows: its shape, and a type that can be cast to its own",
         )
 
 
-def _parts(result: Any, names: tuple[str, ...] | None) -> list[Any] | None:
+def parts_of(result: Any, names: tuple[str, ...] | None) -> list[Any] | None:
     """The result's parts in the order of the names, or None where it has others."""
     if names is None:
         return None if isinstance(result, (tuple, dict)) else [result]
@@ -70,7 +70,7 @@ def _parts(result: Any, names: tuple[str, ...] | None) -> list[Any] | None:
     return [named[n] for n in names]
 
 
-def _cast(value: Any, kind: ArrayType) -> Any:
+def cast(value: Any, kind: ArrayType) -> Any:
     """A copy of the value in the type, or None where NumPy's in-place rule forbids it."""
     if kind.is_object:
         return value
@@ -86,16 +86,16 @@ def _cast(value: Any, kind: ArrayType) -> Any:
     return np.array(array, dtype=kind.numpy)[()]
 
 
-def _described(result: Any) -> str:
+def described(result: Any) -> str:
     """What a result is, in the words of types."""
     if result is None or isinstance(result, dict) or hasattr(result, "_fields"):
         if result is None:
             return "None"
         names, values = take_apart(result)
-        shown = [f"{n}: {_described(v)}" for n, v in zip(names or (), values, strict=True)]
+        shown = [f"{n}: {described(v)}" for n, v in zip(names or (), values, strict=True)]
         return f"{{{', '.join(shown)}}}" if len(shown) <= 8 else f"a dict of {list(names or ())}"
     if isinstance(result, tuple):
-        return f"({', '.join(map(_described, result))})"
+        return f"({', '.join(map(described, result))})"
     if isinstance(result, str):
         return "string"
     array = as_array(result)
@@ -105,7 +105,7 @@ def _described(result: Any) -> str:
     return str(ArrayType(str(name), array.shape))
 
 
-def _expected(names: tuple[str, ...] | None, kinds: Sequence[ArrayType]) -> str:
+def expected(names: tuple[str, ...] | None, kinds: Sequence[ArrayType]) -> str:
     if names is None:
         return str(kinds[0])
     if names == tuple(f"_{i}" for i in range(len(names))):

@@ -22,6 +22,8 @@ from scalops.engine.storage.arrow import (
 )
 from scalops.engine.threads import Stopped
 
+Wrong = Callable[[str], UserFunctionError]  # says what a function gives that is not as declared
+
 
 def call_with_table(
     captured: Captured,
@@ -48,33 +50,40 @@ def call_with_table(
         if isinstance(error, (AttributeError, TypeError)) and "pyarrow.lib." in text_of(error):
             raised.hint = "the batch is a pyarrow.Table; for pandas write batch.to_pandas()"
         raise raised from error
-    table = _as_table(captured, result)
-    _require_columns(captured, table, declared)
+    yield from blocks_of(captured, result, declared, lambda what: _wrong(captured, what))
+
+
+def blocks_of(captured: Captured, result: Any, declared: Schema, wrong: Wrong) -> Iterator[Block]:
+    """The records of what a function returned; `wrong` makes the error where it is no such table.
+
+    Raises: UserFunctionError.
+    """
+    table = _as_table(result, wrong)
+    _require_columns(table, declared, wrong)
     yield from _blocks(captured, table, declared)
 
 
-def _as_table(captured: Captured, result: Any) -> pa.Table:
+def _as_table(result: Any, wrong: Wrong) -> pa.Table:
     if isinstance(result, pa.RecordBatch):
         return pa.Table.from_batches([result])
     if hasattr(result, "__arrow_c_stream__"):
         made = pa.table(result)
         # What pandas adds where rows have been left out or moved.
         return made.drop_columns([n for n in made.column_names if n.startswith("__index_level_")])
-    raise _wrong(
-        captured,
+    raise wrong(
         f"gives a {type(result).__name__}; expected a pyarrow.Table or another thing that has"
-        " __arrow_c_stream__",
+        " __arrow_c_stream__"
     )
 
 
-def _require_columns(captured: Captured, table: pa.Table, declared: Schema) -> None:
+def _require_columns(table: pa.Table, declared: Schema, wrong: Wrong) -> None:
     found = table.column_names
     if sorted(found) != sorted(declared.names):
-        raise _wrong(captured, f"gives the columns {found}; expected {list(declared.names)}")
+        raise wrong(f"gives the columns {found}; expected {list(declared.names)}")
     for name, kind in declared:
         own = table.schema.field(name).type
         if not _fits(own, kind):
-            raise _wrong(captured, f"gives {own} as {name!r}; expected {kind}")
+            raise wrong(f"gives {own} as {name!r}; expected {kind}")
 
 
 def _fits(own: pa.DataType, kind: ArrayType) -> bool:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from scalops.engine import physical_plan as pp
+from scalops.engine import physical_relations as pr
+from scalops.engine.physical_running import Accumulate
 from scalops.engine.pipelines import base as pipelines
 from scalops.engine.pipelines import multiplied, row_ranges
 from scalops.engine.pipelines.base import Pipeline, Runtime
+from scalops.engine.pipelines.probed import ProbePipeline
+from scalops.engine.pipelines.running import AccumulatePipeline
 
 
 def build(node: pp.PhysicalTable, runtime: Runtime) -> Pipeline:
@@ -35,4 +39,8 @@ def build(node: pp.PhysicalTable, runtime: Runtime) -> Pipeline:
             return multiplied.InterleavePipeline(node, build(source, runtime), runtime)
         case pp.CallBatches(source=source):
             return multiplied.CallBatchesPipeline(node, build(source, runtime), runtime)
+        case pr.Probe(source=source):
+            return ProbePipeline(node, build(source, runtime), runtime)
+        case Accumulate(source=source):
+            return AccumulatePipeline(node, build(source, runtime), runtime)
     raise TypeError(type(node).__name__)

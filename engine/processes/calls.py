@@ -120,6 +120,10 @@ class Call:
         """Keep a task's results. Raises ValueError where they make no sense."""
         raise NotImplementedError
 
+    def place(self, task: Task) -> str:
+        """What a task is over, for an error."""
+        return f", over records {task.start} to {task.stop - 1} of a block" if task.stop else ""
+
 
 @dataclass
 class OverRecords(Call):
@@ -142,7 +146,7 @@ class RowsCall(OverRecords):
     results: dict[int, list[Column]] = field(default_factory=dict)
 
     def request(self, task: Task, buffers: list[Array], *, known: bool) -> dict[str, Any]:
-        kinds = [_described(k) for k in self.function.kinds]
+        kinds = [described(k) for k in self.function.kinds]
         header = {"task": "rows", "kinds": kinds, **self.data(task, buffers, known=known)}
         if self.captured.batch:
             header["pieces"] = task_pieces(task.start, task.stop, self.tasks[-1].stop)
@@ -190,7 +194,8 @@ class ApplyCall(Call):
         self.result = buffers[header["state"]].tobytes()
 
 
-def _described(kind: ArrayType) -> list[Any]:
+def described(kind: ArrayType) -> list[Any]:
+    """A type, as a worker reads it."""
     if kind.is_list:
-        return ["list", _described(kind.item)]  # type: ignore[attr-defined]
+        return ["list", described(kind.item)]  # type: ignore[attr-defined]
     return ["sparse" if kind.is_sparse else kind.name, list(kind.shape)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,16 @@ from scalops.engine.opaque.arguments import Argument, Column
 
 _RECORD_BYTES, _VALUE_BYTES, _ARRAY_BYTES = 64, 40, 128  # of Python's objects, about
 _PASSES = 4  # what was not asked for in so many is no longer of use
+
+
+class Kept(Protocol):
+    """What a worker may keep: `bytes` that it takes, and when it was `used` last."""
+
+    bytes: int
+    used: int
+
+    def settle(self) -> None:
+        """Hold no more than is of use."""
 
 
 class Missing(Exception):
@@ -65,17 +75,17 @@ class KeptRecords:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._records: dict[str, Records] = {}
+        self._records: dict[str, Kept] = {}
         self._bytes = 0
         self._clock = 0
 
-    def find(self, key: str) -> Records:
+    def find(self, key: str) -> Kept:
         """Raises Missing."""
         if key not in self._records:
             raise Missing
         return self._records[key]
 
-    def keep(self, key: str | None, records: Records) -> dict[str, Any]:
+    def keep(self, key: str | None, records: Kept) -> dict[str, Any]:
         """Keep records if there is room; what the driver is to know of it."""
         if key is None:
             return {}

@@ -17,7 +17,9 @@ from typing import Any
 from scalops.algebra.captured import Captured
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import ExecutionError, UserFunctionError, WorkerLost
+from scalops.engine.blocks import Block
 from scalops.engine.opaque.arguments import Argument, Column, digest
+from scalops.engine.opaque.group_functions import GroupFunction, Groups, batches
 from scalops.engine.opaque.pieces import PIECES, task_bounds
 from scalops.engine.processes.calls import (
     ApplyCall,
@@ -29,12 +31,14 @@ from scalops.engine.processes.calls import (
     Task,
 )
 from scalops.engine.processes.errors import decode_error
+from scalops.engine.processes.group_calls import GroupsCall
 from scalops.engine.processes.handle import WorkerHandle
 from scalops.engine.processes.messages import Slots, slots_of
 from scalops.engine.threads import check_stopped, may_be_stopped
 
 ATTEMPTS = 3  # a task that takes so many workers down is not tried again
 KEPT_SHARE = 8  # of the memory, that workers may keep tables in: one part in so many
+GROUP_TASKS = 4  # tasks that each worker gets of a table's groups, which may take unequally long
 TIMED_ROWS = 1024  # records of a task that may take so and so long, at most
 _LOOK_SECONDS = 0.05  # between two looks at whether the run has failed elsewhere
 _LET_GO_SECONDS = 10.0
@@ -238,6 +242,27 @@ class ProcessRunner:
         self._run(call, [Task(call, 0, 0, None)])
         return call.result
 
+    def call_groups(
+        self, function: GroupFunction, slots: Slots, groups: Groups, name: str | None = None
+    ) -> list[Block]:
+        """As `group_functions.call_groups`, but in the workers, in several tasks.
+
+        `slots` are those of the captured function, then the values that are arguments. `name`
+        tells the groups' records apart where they may come again.
+        """
+        declared = function.declared
+        names = None if declared.bare else declared.names
+        own = Function(function.captured, slots, names, tuple(k for _, k in declared))
+        call = GroupsCall(own, groups=groups, applied=function)
+        if self._desk.timeout is not None:  # it is told which one takes too long
+            bounds = [(i, i + 1) for i in range(groups.count)]
+        else:
+            bounds = batches(groups, self._count * GROUP_TASKS)
+        tasks = [Task(call, a, b, None if name is None else f"{name}:{a}:{b}") for a, b in bounds]
+        if tasks:
+            self._run(call, tasks)
+        return call.blocks()
+
     def slots(self, values: Sequence[Any]) -> Slots:
         """Values of an iteration, made ready for a call."""
         return slots_of(values)
@@ -383,7 +408,7 @@ def _died(desk: _Desk, worker: WorkerHandle, task: Task, code: int) -> None:
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     error = WorkerLost(
         f"{captured.name} ended its worker process {task.lost} times, the last time by {how}"
-        f"{_records_of(task)}",
+        f"{task.call.place(task)}",
         location=captured.location,
         hint="signal 9 may mean that memory ran out; so.session(processes=0) runs it here",
     )
@@ -398,13 +423,9 @@ def _nonsense(task: Task, error: Exception) -> ExecutionError:
     )
 
 
-def _records_of(task: Task) -> str:
-    return f", over records {task.start} to {task.stop - 1} of a block" if task.stop else ""
-
-
 def _too_long(task: Task, seconds: float) -> UserFunctionError:
     captured = task.call.captured
-    where = _records_of(task)
+    where = task.call.place(task)
     return UserFunctionError(
         f"{captured.name} was ended after {seconds:g} s{where}",
         location=captured.location,

@@ -26,8 +26,10 @@ from scalops.engine.opaque.arguments import Column
 from scalops.engine.opaque.batches import call_pieces
 from scalops.engine.opaque.calls import WantsText, bind, call_rows, reads_text
 from scalops.engine.opaque.folds import apply_packed, fold_packed
+from scalops.engine.processes import group_calls
 from scalops.engine.processes import messages as process_messages
 from scalops.engine.processes.errors import encode_error
+from scalops.engine.processes.group_calls import KeptGroups
 from scalops.engine.processes.kept_records import KeptRecords, Missing, Records
 from scalops.engine.processes.messages import (
     Message,
@@ -98,12 +100,28 @@ class Worker:
                 columns = _rows(records, function, kinds, header.get("pieces"))
                 reply["columns"] = encode_results(columns, made)
                 reply.update(self._kept.keep(header["data"], records))
+            case "groups":
+                groups = self._groups(header, buffers)
+                bound, values = function.load(), function.slots
+                reply["rows"], reply["columns"], made = group_calls.called(
+                    header, buffers, groups.groups, function.captured, bound, values, _kind
+                )
+                reply.update(self._kept.keep(header["data"], groups))
         return Message(reply, made)
+
+    def _groups(self, header: dict[str, Any], buffers: list[Array]) -> KeptGroups:
+        if "groups" in header:
+            return KeptGroups(group_calls.decode_groups(header, buffers, _kind))
+        found = self._kept.find(header["data"])
+        assert isinstance(found, KeptGroups)
+        return found
 
     def _records(self, header: dict[str, Any], buffers: list[Array]) -> Records:
         if "arguments" in header:
             return Records(decode_arguments(header["arguments"], buffers), header["rows"])
-        return self._kept.find(header["data"])
+        found = self._kept.find(header["data"])
+        assert isinstance(found, Records)
+        return found
 
     def _told(self, header: dict[str, Any], buffers: list[Array]) -> _Function:
         self._functions.pop(header.get("forget", ""), None)

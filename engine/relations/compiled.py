@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
+from scalops.engine.physical_running import SummarizeRuns
 from scalops.engine.pipelines.base import Pipeline, Runtime
 from scalops.engine.relations.base import Hold, Relation
+from scalops.engine.relations.group_apply import ApplyGroups
+from scalops.engine.relations.held import HoldColumns
+from scalops.engine.relations.join_index import BuildIndex
+from scalops.engine.relations.running import Summaries
 
-RELATIONS: dict[type[pp.Sink], type[Relation]] = {pr.HoldTable: Hold}
+RELATIONS: dict[type[pp.Sink], type[Relation]] = {
+    pr.HoldTable: Hold,
+    pr.BuildIndex: BuildIndex,
+    pr.HoldColumns: HoldColumns,
+    pr.ApplyGroups: ApplyGroups,
+    SummarizeRuns: Summaries,
+}
 
 
 def relation(stage: pp.Stage, pipeline: Pipeline, runtime: Runtime) -> Relation:

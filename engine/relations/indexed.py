@@ -43,7 +43,7 @@ class Index:
             return False
         if identities == self.identities:
             return True
-        if len(vectors) != len(self._vectors):
+        if not vectors or len(vectors) != len(self._vectors):
             return False
         if all(same_vector(a, b) for a, b in zip(self._vectors, vectors, strict=True)):
             if None not in identities:

@@ -20,6 +20,7 @@ from scalops.algebra.definitions import over_source
 from scalops.algebra.dtypes import ArrayType, TupleType, Type
 from scalops.algebra.errors import OptimizerError, ScalopsError
 from scalops.algebra.folds import Fold
+from scalops.algebra.relations import GroupKey
 from scalops.algebra.sparse import SparseVector, united
 from scalops.algebra.tree import Node, walk
 from scalops.engine.blocks import Block
@@ -69,10 +70,7 @@ class Interpreter:
     def records(self, node: Node) -> Iterable[Row]:
         """A table's records, in order."""
         chain = [node]
-        while not isinstance(chain[-1], (op.Scan, op.Union)):
-            source = getattr(chain[-1], "source", None)
-            if source is None:
-                raise OptimizerError(f"{type(chain[-1]).__name__} is no table of records")
+        while isinstance(source := getattr(chain[-1], "source", None), op.Operator):
             chain.append(source)
         rows: Iterable[Row] = ()
         for table in reversed(chain):
@@ -168,6 +166,8 @@ class Interpreter:
                 return self._environment["reduced", 0, name]
             case ex.Iteration(loop=loop):
                 return self._environment["iteration", loop, ""]
+            case GroupKey() if self.sampling:
+                return stand_in(node.any_type)
             case ex.Item(source=source, index=index):
                 several = values[source]
                 return None if several is None else several[index]
@@ -179,12 +179,12 @@ class Interpreter:
                     return apply_function(node, given)
                 except Exception:
                     # A few records may make a singular matrix that all of them do not make.
-                    return _stand_in(node.any_type)
+                    return stand_in(node.any_type)
             case ex.Opaque():
                 return self._opaque(node, values, functions[node])
             case ex.DriverCall(arguments=arguments, slots=slots):
                 if self.sampling:  # the user's function may take long: its result's example will do
-                    return node.example or tuple(map(_stand_in, node.outputs))
+                    return node.example or tuple(map(stand_in, node.outputs))
                 return DriverFunction(node)(*(values[e] for e in (*arguments, *slots)))
             case ex.Subquery(source=source, name=name):
                 return self.aggregate(source)[name]
@@ -321,10 +321,10 @@ def _expressions(roots: Sequence[ex.Expression]) -> list[ex.Expression]:
     return [n for n in done if isinstance(n, ex.Expression)]
 
 
-def _stand_in(kind: Type) -> Any:
+def stand_in(kind: Type) -> Any:
     """A value of the type, where a sample has none."""
     if isinstance(kind, TupleType):
-        return tuple(map(_stand_in, kind.items))
+        return tuple(map(stand_in, kind.items))
     assert isinstance(kind, ArrayType)
     return with_methods(neutral(kind)) if kind.is_arrow else as_numpy(neutral(kind), kind.strong())
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from scalops.algebra import operators as op
 from scalops.algebra.errors import OptimizerError
+from scalops.algebra.relations import Cumulate, GroupApply, GroupRows
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Block
 from scalops.engine.opaque.calls import bind, python_value
@@ -21,6 +22,7 @@ from scalops.engine.opaque.table_functions import call_with_table
 from scalops.engine.storage.arrow import block_of
 from scalops.engine.table_errors import negative_number, unequal_lists
 from scalops.engine.witness.interpreter import Interpreter, Row, as_numpy, block_rows
+from scalops.engine.witness.running import cumulated
 
 Values = Callable[[Row], list[Any]]
 
@@ -49,6 +51,14 @@ def records(interpreter: Interpreter, node: op.Operator, rows: Iterable[Row]) ->
         case op.WithRowIndex(name=name):
             for i, row in enumerate(rows):
                 yield {name: np.int64(i), **row}
+        case GroupRows():  # a sample of any groups shows what a group's function is traced to
+            yield from rows
+        case Cumulate():
+            yield from cumulated(interpreter, node, rows)
+        case GroupApply():
+            from scalops.engine.witness import group_functions  # which reads this module
+
+            yield from group_functions.applied(interpreter, node)
         case op.Explode():
             yield from exploded(node, rows)
         case op.Expand(records=made):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scalops.algebra import operators as op
 from scalops.algebra.expressions import Expression, Opaque
+from scalops.algebra.relations import GroupApply
 from scalops.algebra.tree import Node, transform, walk, with_children
 from scalops.optimizer.invariance import free_tokens, is_table
 
@@ -69,7 +70,7 @@ def _is_dear(table: op.Operator) -> bool:
     """Whether making the records again costs more than reading them from memory."""
     made = _made_again(table)
     files = any(isinstance(n, op.Scan) and not n.source.in_memory for n in made)
-    return files or any(isinstance(n, Opaque | op.MapBatches) for n in made)
+    return files or any(isinstance(n, Opaque | op.MapBatches | GroupApply) for n in made)
 
 
 def _made_again(table: op.Operator) -> list[Node]:

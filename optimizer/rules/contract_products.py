@@ -10,6 +10,7 @@ from scalops.algebra import operators as op
 from scalops.algebra.expressions import Call, Constant, Expression, call, columns, constant
 from scalops.algebra.folds import Fold
 from scalops.algebra.functions import function
+from scalops.algebra.relations import GroupAggregate
 from scalops.algebra.tree import Node
 
 _FLOATS = ("float32", "float64")
@@ -32,9 +33,10 @@ def contract_products(node: Node) -> Node | None:
     in that type, so that no narrow integer overflows that did not before.
 
     Of sparse vectors likewise: Σ dense(x) -> Σ x, and outer(u, x) is contracted even where u is
-    the same for all records, since its matrices would be dense.
+    the same for all records, since its matrices would be dense. Sums of groups likewise: each
+    group's is a product of its own records.
     """
-    if not isinstance(node, op.Aggregate):
+    if not isinstance(node, op.Aggregate | GroupAggregate):
         return None
     folds = tuple(_contracted(f) or f for f in node.folds)
     if all(a is b for a, b in zip(folds, node.folds, strict=True)):

@@ -18,13 +18,15 @@ def fuse_map_reduce_update(node: Node) -> Node | None:
     highest, each reading those before it. Sound because it is the same computation in one
     operator: per record the named columns a, the folds f, and the update u at the root of the
     aggregation tree. A projection that gives a column's name a new meaning stays below. Not
-    where the body needs two passes (one fold reads another's result, or two tables are folded),
-    runs a loop inside, or folds nothing; folds and loops behind an invariant table are not the
-    body's own.
+    where the environment holds tables, where the body needs two passes (one fold reads another's
+    result, or two tables are folded), runs a loop inside, or folds nothing; folds and loops
+    behind an invariant table are not the body's own.
     """
     if not isinstance(node, op.Loop) or not isinstance(node.body, op.Update):
         return None
     body = node.body
+    if body.tables:
+        return None
     varying = _varying(node)
     aggregates = [n for n in varying if isinstance(n, op.Aggregate)]
     if len(aggregates) != 1 or any(isinstance(n, op.Loop) for n in varying):

@@ -8,16 +8,20 @@ from dataclasses import replace
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
 from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.relations import GroupAggregate
 from scalops.algebra.tree import Node, find, substitute, walk
 from scalops.optimizer.cost import compute_cost, read_cost
 from scalops.optimizer.invariance import Invariance, is_table
 from scalops.optimizer.naming import fresh_name
 
+_Reader = op.Aggregate | op.Project | GroupAggregate
+
 
 def hoist_invariants(node: Node) -> Node | None:
     """Loop(..e..) -> Loop(..k.., k = e once) for invariant values e; and for records:
 
-    Aggregate(Cache(T), f(g(x), env)) -> Aggregate(Cache(Project(T, h = g(x))), f(h, env)).
+    Aggregate(Cache(T), f(g(x), env)) -> Aggregate(Cache(Project(T, h = g(x))), f(h, env)), and
+    the same for Project and for the keys and folds of a GroupAggregate.
 
     Sound because e and g read nothing that the loop changes. Values always move, to the
     outermost loop that they do not read (an inner loop's bindings are hoisted again by the
@@ -72,7 +76,7 @@ def _is_value(node: ex.Expression) -> bool:
 
 def _hoist_columns(loop: op.Loop, analysis: Invariance) -> op.Loop | None:
     for node in walk(*analysis.parts):
-        if isinstance(node, (op.Aggregate, op.Project)) and isinstance(node.source, op.Cache):
+        if isinstance(node, _Reader) and isinstance(node.source, op.Cache):
             if not analysis.varies(node) or node.source.key:
                 continue  # the user's own cache holds what the user said
             made = _with_columns_below(node, node.source, analysis)
@@ -81,9 +85,7 @@ def _hoist_columns(loop: op.Loop, analysis: Invariance) -> op.Loop | None:
     return None
 
 
-def _with_columns_below(
-    node: op.Aggregate | op.Project, cache: op.Cache, analysis: Invariance
-) -> op.Operator | None:
+def _with_columns_below(node: _Reader, cache: op.Cache, analysis: Invariance) -> op.Operator | None:
     roots = _record_expressions(node)
     chosen = [e for e in _largest_invariant(roots, analysis) if _pays(e, roots)]
     if not chosen:
@@ -96,20 +98,24 @@ def _with_columns_below(
     )
     mapping: dict[Node, Node] = {e: ex.Column(n, e.type.strong()) for e, n in names.items()}
     source = replace(cache, source=below)
+    if isinstance(node, op.Project):
+        outputs = tuple((n, substitute(e, mapping, ex.in_record)) for n, e in node.outputs)
+        return replace(node, source=source, outputs=outputs, origin=None)
+    folds = tuple(
+        replace(f, arguments=tuple(substitute(a, mapping, ex.in_record) for a in f.arguments))
+        for f in node.folds
+    )
     if isinstance(node, op.Aggregate):
-        folds = tuple(
-            replace(f, arguments=tuple(substitute(a, mapping, ex.in_record) for a in f.arguments))
-            for f in node.folds
-        )
         return replace(node, source=source, folds=folds)
-    outputs = tuple((n, substitute(e, mapping, ex.in_record)) for n, e in node.outputs)
-    return replace(node, source=source, outputs=outputs, origin=None)
+    keys = tuple((n, substitute(e, mapping, ex.in_record)) for n, e in node.keys)
+    return replace(node, source=source, keys=keys, folds=folds)
 
 
-def _record_expressions(node: op.Aggregate | op.Project) -> list[ex.Expression]:
-    if isinstance(node, op.Aggregate):
-        return [a for f in node.folds for a in f.arguments]
-    return [e for _, e in node.outputs]
+def _record_expressions(node: _Reader) -> list[ex.Expression]:
+    if isinstance(node, op.Project):
+        return [e for _, e in node.outputs]
+    keys = [e for _, e in node.keys] if isinstance(node, GroupAggregate) else []
+    return keys + [a for f in node.folds for a in f.arguments]
 
 
 def _largest_invariant(roots: list[ex.Expression], analysis: Invariance) -> list[ex.Expression]:

@@ -8,12 +8,14 @@ from scalops.algebra import operators as op
 from scalops.algebra.definitions import as_column
 from scalops.algebra.expressions import Expression, columns, in_record, opaque_calls
 from scalops.algebra.folds import Fold
+from scalops.algebra.relations import GroupAggregate
 from scalops.algebra.tree import Node, substitute
 
 
 def merge_maps(node: Node) -> Node | None:
     """Project(Project(T, a), b) -> Project(T, b∘a); Aggregate(Project(T, a), f) likewise.
 
+    GroupAggregate(Project(T, a), k, f) -> GroupAggregate(T, k∘a, f∘a), where a is not opaque.
     And Expand(Project(T, a), bs) -> Expand(T, b∘a for each b), Project(Expand(T, as), b) ->
     Expand(T, b∘a for each a) where b is not opaque.
 
@@ -26,6 +28,12 @@ def merge_maps(node: Node) -> Node | None:
             return replace(node, source=source, outputs=merged, origin=None)
         case op.Aggregate(source=op.Project(source=source, outputs=inner), folds=folds):
             return replace(node, source=source, folds=tuple(inline_fold(f, inner) for f in folds))
+        case GroupAggregate(source=op.Project(source=source, outputs=inner), keys=keys):
+            if opaque_calls([e for _, e in inner]):
+                return None  # a key and a fold that read it would each call it
+            by = tuple((n, as_column(inline(e, inner))) for n, e in keys)
+            folds = tuple(inline_fold(f, inner) for f in node.folds)
+            return replace(node, source=source, keys=by, folds=folds)
         case op.Expand(source=op.Project(source=source, outputs=inner), records=records):
             made = tuple(tuple((n, inline(e, inner)) for n, e in r) for r in records)
             return replace(node, source=source, records=made, origin=None)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from scalops.algebra import operators as op
+from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.expressions import Expression, columns, opaque_calls
+from scalops.algebra.relations import Cumulate
 from scalops.algebra.tree import Node
 from scalops.optimizer.invariance import is_uniform
 from scalops.optimizer.rules.merge_filters import may_raise
@@ -13,7 +15,7 @@ from scalops.optimizer.rules.merge_maps import inline
 
 _ANY = (
     op.Filter, op.Limit, op.Slice, op.Sort, op.Distinct, op.Explode, op.Expand, op.Repartition,
-    op.WithRowIndex, op.MapBatches,
+    op.WithRowIndex, op.MapBatches, Cumulate,
 )  # fmt: skip
 
 
@@ -22,10 +24,11 @@ def push_filter_down(node: Node) -> Node | None:
 
     Sound because a projection keeps records one for one; a sort is stable; each record of a
     union comes from one table; the columns that an explode repeats are the same for all items.
-    Below `distinct` where p reads nothing in which equal values differ, as 0.0 and -0.0 do. Not
+    Below `distinct` where p reads nothing in which equal values differ, as 0.0 and -0.0 do, and
+    only columns by which it tells records apart. Not
     where p∘a holds an opaque function, which would be called twice for a record, nor below an
     explode or `distinct` where p may fail: it would see other records. A filter stays above a
-    limit, a slice and row numbers: they count the records before filtering.
+    limit, a slice, row numbers and running aggregates: they count the records before filtering.
 
     A p that reads no column keeps all records or none: it goes below whatever there is, so that
     nothing is read where it is false.
@@ -51,8 +54,9 @@ def push_filter_down(node: Node) -> Node | None:
     match source:
         case op.Sort():
             return replace(source, source=_filtered(node, source.source, p))
-        case op.Distinct() if not may_raise(p):
-            if all(c.type.is_string or _is_exact(c.type.numpy.kind) for c in read):
+        case op.Distinct(columns=compared) if not may_raise(p):
+            whole = not compared or {c.name for c in read} <= {*compared}
+            if whole and all(is_exact(c.type) for c in read):
                 return replace(source, source=_filtered(node, source.source, p))
         case op.Explode(names=names, index=index) if not may_raise(p):
             if not {c.name for c in read} & {*names, index}:
@@ -64,6 +68,6 @@ def _filtered(node: op.Filter, below: op.Operator, p: Expression) -> op.Filter:
     return replace(node, source=below, predicate=p, origin=None)
 
 
-def _is_exact(kind: str) -> bool:
-    """Whether equal values of a NumPy kind are the same in all respects."""
-    return kind in "biumM"
+def is_exact(kind: ArrayType) -> bool:
+    """Whether equal values of a type are the same in all respects."""
+    return kind.is_string or (not kind.is_list and kind.numpy.kind in "biumM")

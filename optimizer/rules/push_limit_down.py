@@ -6,15 +6,16 @@ from dataclasses import replace
 
 from scalops.algebra import operators as op
 from scalops.algebra.expressions import Constant, Expression
+from scalops.algebra.relations import Cumulate
 from scalops.algebra.tree import Node
 
 
 def push_limit_down(node: Node) -> Node | None:
     """Limit(Project(T, a), n) -> Project(Limit(T, n), a); Limit(Limit(T, m), n) -> the lesser.
 
-    Slices likewise, and a limit below row numbers. Sound because a projection keeps records one
+    Slices likewise, and a limit below row numbers and running aggregates. Sound because a projection keeps records one
     for one, in order; an opaque function is then called for n records instead of all. A limit
-    stays above a filter, which drops records. A limit of a slice is a shorter slice where both
+    stays above a filter, which drops records, and above running aggregates from the end. A limit of a slice is a shorter slice where both
     numbers are known.
     """
     match node:
@@ -25,6 +26,9 @@ def push_limit_down(node: Node) -> Node | None:
             return replace(project, source=replace(node, source=source), origin=None)
         case op.Limit(source=op.WithRowIndex(source=source) as numbered):
             return replace(numbered, source=replace(node, source=source))
+        case op.Limit(source=Cumulate(source=source, columns=columns) as cumulated):
+            if not any(c.reverse for c in columns):
+                return replace(cumulated, source=replace(node, source=source))
         case op.Limit(source=op.Limit(source=source, count=inner), count=outer):
             return replace(node, source=source, count=min(inner, outer))
         case op.Limit(source=op.Slice(start=Constant(), length=length) as part, count=outer):

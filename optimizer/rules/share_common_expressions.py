@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
+from scalops.algebra import relations as rel
 from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.folds import Fold
 from scalops.algebra.tree import Node, substitute, walk
 from scalops.optimizer.cost import flops
 from scalops.optimizer.naming import fresh_name
@@ -25,27 +29,57 @@ def share_common_expressions(node: Node) -> Node | None:
     as f(h(e), g(h(e))) with g read twice, stands in a projection above theirs:
     Project(Project(T, s1 = h(e)), s1, s2 = g(s1)).
 
+    A GroupAggregate likewise, with its keys; a Join with the keys of each side.
+
     Sound because expressions are pure, and an opaque function is called once per record either
     way; the projections are computed together with their reader, in one pass.
     """
-    if isinstance(node, op.Aggregate):
-        roots = [a for f in node.folds for a in f.arguments]
-    elif isinstance(node, op.Project):
-        roots = [e for _, e in node.outputs]
-    else:
-        return None
-    levels, new_roots = _named(roots, set(node.source.schema.names))
-    if not levels:
-        return None
-    below = _projections(node.source, levels, new_roots)
-    remaining = iter(new_roots)
-    if isinstance(node, op.Aggregate):
-        folds = tuple(
-            replace(f, arguments=tuple(next(remaining) for _ in f.arguments)) for f in node.folds
-        )
-        return replace(node, source=below, folds=folds)
-    outputs = tuple((n, next(remaining)) for n, _ in node.outputs)
-    return replace(node, source=below, outputs=outputs, origin=None)
+    match node:
+        case op.Aggregate(source=source, folds=folds):
+            found = _shared(source, _arguments(folds))
+            if found is not None:
+                below, e = found
+                return replace(node, source=below, folds=_over(folds, e))
+        case rel.GroupAggregate(source=source, keys=keys, folds=folds):
+            found = _shared(source, [e for _, e in keys] + _arguments(folds))
+            if found is not None:
+                below, e = found
+                by = tuple((n, next(e)) for n, _ in keys)
+                return replace(node, source=below, keys=by, folds=_over(folds, e))
+        case op.Project(source=source, outputs=outputs):
+            found = _shared(source, [e for _, e in outputs])
+            if found is not None:
+                below, e = found
+                made = tuple((n, next(e)) for n, _ in outputs)
+                return replace(node, source=below, outputs=made, origin=None)
+        case rel.Join(left=left, right=right):
+            read = [{c for _, side, c in node.outputs if side == i} for i in (rel.LEFT, rel.RIGHT)]
+            found = _shared(left, list(node.left_keys), read[rel.LEFT])
+            if found is not None:
+                return replace(node, left=found[0], left_keys=tuple(found[1]))
+            found = _shared(right, list(node.right_keys), read[rel.RIGHT])
+            if found is not None:
+                return replace(node, right=found[0], right_keys=tuple(found[1]))
+    return None
+
+
+def _arguments(folds: tuple[Fold, ...]) -> list[ex.Expression]:
+    return [a for f in folds for a in f.arguments]
+
+
+def _over(folds: tuple[Fold, ...], arguments: Iterator[ex.Expression]) -> tuple[Fold, ...]:
+    return tuple(replace(f, arguments=tuple(next(arguments) for _ in f.arguments)) for f in folds)
+
+
+def _shared(
+    source: op.Operator, roots: list[ex.Expression], also: AbstractSet[str] = frozenset()
+) -> tuple[op.Operator, Iterator[ex.Expression]] | None:
+    """The table with what the roots share as columns, and the roots over it; None if nothing.
+
+    Columns `also` are kept for others to read.
+    """
+    levels, made = _named(roots, set(source.schema.names))
+    return (_projections(source, levels, made, also), iter(made)) if levels else None
 
 
 def _named(roots: list[ex.Expression], taken: set[str]) -> tuple[Levels, list[ex.Expression]]:
@@ -77,9 +111,11 @@ def _named(roots: list[ex.Expression], taken: set[str]) -> tuple[Levels, list[ex
     return levels, [substitute(root, mapping, ex.in_record) for root in roots]
 
 
-def _projections(source: op.Operator, levels: Levels, readers: list[ex.Expression]) -> op.Operator:
+def _projections(
+    source: op.Operator, levels: Levels, readers: list[ex.Expression], also: AbstractSet[str]
+) -> op.Operator:
     """The table with the named columns, level upon level; each keeps what is read above it."""
-    read = [ex.columns_read(readers)]
+    read = [ex.columns_read(readers) | also]
     for named in reversed(levels):
         read.append(read[-1] | ex.columns_read(e for _, e in named))
     for named, above in zip(levels, reversed(read[:-1]), strict=True):

@@ -28,19 +28,19 @@ def check_returned(function: Callable[..., Any], returned: Any) -> None:
 
 def run_returned(returned: Any, listener: Any = None) -> Any:
     """Run it as one job; the same nesting with a LoopResult in the place of each loop."""
-    from scalops.loop import BareLoop, Loop
+    from scalops.loop import AnyLoop
     from scalops.session import collect, run_loop
 
-    if isinstance(returned, (Loop, BareLoop)):
+    if isinstance(returned, AnyLoop):
         return run_loop(returned, listen=listener)
     return _with_loops(returned, collect(returned, listen=listener))
 
 
 def _with_loops(returned: Any, collected: Any) -> Any:
-    from scalops.loop import BareLoop, Loop
+    from scalops.loop import AnyLoop
     from scalops.session import run_loop
 
-    if isinstance(returned, (Loop, BareLoop)):
+    if isinstance(returned, AnyLoop):
         return run_loop(returned)  # the session has kept its result
     if isinstance(returned, dict):
         return {name: _with_loops(item, collected[name]) for name, item in returned.items()}

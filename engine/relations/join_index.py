@@ -1,0 +1,174 @@
+"""The held side of a join: whole columns, and an index that finds records by their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+
+from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.schema import Schema
+from scalops.engine import physical_plan as pp
+from scalops.engine import physical_relations as pr
+from scalops.engine.blocks import Array, Block
+from scalops.engine.columns import ColumnData, SparseColumn, arrow_type, blank, concatenated
+from scalops.engine.kernels.kernel import Vector
+from scalops.engine.kernels.matching import KeyIndex
+from scalops.engine.passes import in_partition
+from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored, own_bytes
+from scalops.engine.relations.base import Relation, Run
+from scalops.engine.relations.whole import Columns
+
+
+class IndexedTable(Columns):
+    """A table in whole columns with an index over some of them."""
+
+    def __init__(
+        self,
+        schema: Schema,
+        rows: int,
+        vectors: Mapping[str, Vector],
+        identities: Mapping[str, Identity | None],
+        index: KeyIndex,
+    ) -> None:
+        super().__init__(schema, rows, vectors, identities)
+        self.index = index
+
+    def at(self, name: str, positions: Array) -> Vector:
+        """The records of these numbers, in this order; -1 gives a null."""
+        values, mask = self.whole(name)
+        kind = self.schema[name]
+        there: Array = positions >= 0
+        if bool(there.all()):
+            found = taken(values, positions, kind)
+            return found, None if mask is None else mask.take(positions)
+        if not self.count:
+            return blank(kind, len(positions)), there
+        if isinstance(values, pa.Array):
+            made = of_type(values.take(pa.array(positions, mask=~there)), kind)
+            return made, there if mask is None else there & mask.take(positions, mode="clip")
+        places = np.where(there, positions, 0)
+        made = taken(values, places, kind)
+        if isinstance(made, np.ndarray):
+            made[~there] = np.zeros((), made.dtype)
+        return made, there if mask is None else there & mask.take(places)
+
+
+def taken(column: ColumnData, rows: Array, kind: ArrayType) -> ColumnData:
+    """The records of these numbers, all of which there are, in this order."""
+    if isinstance(column, np.ndarray):
+        return column.take(rows, axis=0)
+    if isinstance(column, SparseColumn):
+        return column.take(rows)
+    return of_type(column.take(pa.array(rows)), kind)
+
+
+def of_type(column: pa.Array, kind: ArrayType) -> pa.Array:
+    """The column as blocks have it: not as the large form that a whole one may need."""
+    target = arrow_type(kind)
+    return column if column.type == target else column.cast(target)
+
+
+class BuildIndex(Relation):
+    """Holds the columns, each in one piece; those that lie so below are not copied.
+
+    The index of the last iteration serves again if its key columns are known to be the same.
+    """
+
+    def __init__(self, stage: pp.Stage, pipeline: Pipeline, runtime: Runtime) -> None:
+        super().__init__(stage, pipeline, runtime)
+        assert isinstance(stage.sink, pr.BuildIndex)
+        self._sink = stage.sink
+        self._names = tuple(dict.fromkeys((*self._sink.kept, *self._sink.keys)))
+        pipeline.read_only(self._names)
+        self._last: tuple[tuple[Identity, ...], KeyIndex] | None = None
+
+    def make(self, run: Run) -> Stored:
+        pipeline = self.pipeline
+        identities = {n: pipeline.identity(n) for n in self._names}
+        vectors: dict[str, Vector] = {}
+        for name in self._names:
+            found = pipeline.whole(name)
+            if found is not None:
+                vectors[name] = found
+        rows = len(next(iter(vectors.values()))[0]) if vectors else 0
+        missing = [n for n in self._names if n not in vectors]
+        if missing or not vectors:
+            rows, made = self._collected(missing, run)
+            vectors.update(made)
+        index = self._index(vectors, rows, identities, run)
+        schema = Schema(tuple((n, pipeline.schema[n]) for n in self._names))
+        return IndexedTable(schema, rows, vectors, identities, index)
+
+    def _index(
+        self,
+        vectors: Mapping[str, Vector],
+        rows: int,
+        identities: Mapping[str, Identity | None],
+        run: Run,
+    ) -> KeyIndex:
+        sink, budget = self._sink, self.runtime.budget
+        own = tuple(i for n in sink.keys if (i := identities[n]) is not None)
+        if self._last is not None and len(own) == len(sink.keys) and self._last[0] == own:
+            budget.require(self._last[1].bytes, self.owner)
+            return self._last[1]
+        self._last = None
+        reserve: Callable[[int], None] = partial(budget.require, owner=self.owner)
+        keys = [vectors[n] for n in sink.keys]
+        index = KeyIndex(keys, rows, sink.nulls_equal, run, reserve, sink.parts)
+        if len(own) == len(sink.keys):
+            self._last = own, index
+        return index
+
+    def _collected(self, names: list[str], run: Run) -> tuple[int, dict[str, Vector]]:
+        """How many records there are, and these of their columns, each in one piece."""
+        pipeline, budget = self.pipeline, self.runtime.budget
+        active = list(pipeline.active())
+        parts: list[list[Block]] = [[] for _ in active]
+
+        def task(worker: int, index: int) -> None:
+            with in_partition(active[index]):
+                for block in pipeline.blocks(active[index], worker):
+                    own = {n: block.columns[n] for n in names}
+                    masks = {n: m for n, m in block.valid.items() if n in own}
+                    made = Block(block.rows, own, masks)
+                    budget.require(own_bytes(made, pipeline.resident), self.owner)
+                    if made.rows:
+                        parts[index].append(made)
+
+        run(task, len(active))
+        blocks = [b for part in parts for b in part]
+        rows = sum(b.rows for b in blocks)
+        return rows, {n: self._joined(blocks, n) for n in names}
+
+    def _joined(self, blocks: list[Block], name: str) -> Vector:
+        """A column of all blocks, which lose it."""
+        kind, budget = self.pipeline.schema[name], self.runtime.budget
+        mask = None
+        if any(name in b.valid for b in blocks):
+            mask = np.concatenate([b.valid.get(name, np.ones(b.rows, bool)) for b in blocks])
+        own = [Block(b.rows, {name: b.columns.pop(name)}) for b in blocks]
+        if len(own) == 1:
+            return own[0].columns[name], mask
+        budget.require(sum(b.bytes for b in own), self.owner)
+        made = in_one_piece([b.columns[name] for b in own], kind)
+        budget.release(self.owner, sum(own_bytes(b, self.pipeline.resident) for b in own))
+        return made, mask
+
+
+def in_one_piece(parts: list[ColumnData], kind: ArrayType) -> ColumnData:
+    """The columns of consecutive records as one; text beyond 2 GiB in Arrow's large form."""
+    try:
+        return concatenated(parts, kind)
+    except pa.ArrowInvalid:
+        wide = large(arrow_type(kind))
+        return pa.concat_arrays([p.cast(wide) for p in parts])
+
+
+def large(kind: pa.DataType) -> pa.DataType:
+    """The type with offsets of 64 bits."""
+    if pa.types.is_string(kind):
+        return pa.large_string()
+    return pa.large_list(large(kind.value_type)) if pa.types.is_list(kind) else kind

@@ -1,0 +1,210 @@
+"""The carries of running aggregates: partitions summarized, and the scan over their summaries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from scalops.algebra.dtypes import INT64
+from scalops.algebra.schema import Schema
+from scalops.engine.blocks import Array, Block, concatenate
+from scalops.engine.kernels.keys import value_codes
+from scalops.engine.kernels.running import Summary
+from scalops.engine.kernels.running_columns import RunningColumn, names_of
+from scalops.engine.passes import in_partition
+from scalops.engine.physical_plan import Stage
+from scalops.engine.physical_running import SummarizeRuns
+from scalops.engine.pipelines.base import Pipeline, Runtime, Stored, own_bytes
+from scalops.engine.relations.base import Relation
+from scalops.engine.threads import Task
+
+Keys = tuple[str, ...]
+
+
+@dataclass
+class _Groups:
+    """The groups of one partition: `ids`, int32[rows], of each record; `keys` of each group."""
+
+    ids: Array
+    keys: Block
+
+
+@dataclass
+class _Partition:
+    """What the first pass finds: a summary for each column, groups by what they are over."""
+
+    summaries: list[Summary]
+    groups: dict[Keys, _Groups]
+
+
+class Carries(Stored):
+    """For each column and partition the carry, [groups of the partition, *shape], and the ids."""
+
+    def __init__(self, partitions: int, columns: int) -> None:
+        self._count, self.bytes = partitions, 0
+        self._carries: list[dict[int, Array]] = [{} for _ in range(columns)]
+        self._ids: list[dict[int, Array]] = [{} for _ in range(columns)]
+
+    def partitions(self) -> int:
+        return self._count
+
+    def put(self, column: int, partition: int, carry: Array, ids: Array | None) -> None:
+        """Keep what one pass over a partition needs for a column."""
+        self._carries[column][partition] = carry
+        if ids is not None:
+            self._ids[column][partition] = ids
+
+    def carry(self, column: int, partition: int) -> Array:
+        """The carry into a partition, to be led on by the caller."""
+        return self._carries[column][partition].copy()
+
+    def ids(self, column: int, partition: int) -> Array | None:
+        """The group of each of a partition's records; None where there is but one."""
+        return self._ids[column].get(partition)
+
+
+class Summaries(Relation):
+    """Makes the carries."""
+
+    def __init__(self, stage: Stage, pipeline: Pipeline, runtime: Runtime) -> None:
+        super().__init__(stage, pipeline, runtime)
+        sink = stage.sink
+        assert isinstance(sink, SummarizeRuns)
+        self._columns = [RunningColumn(c) for c in sink.columns]
+        self._over = [names_of(c.over) for c in sink.columns]
+        grouped = any(self._over)
+        self._whole = grouped or any(c.needs_order for c in self._columns)
+
+    def make(self, run: Callable[[Task, int], None]) -> Carries:
+        active: Sequence[int] = self.pipeline.active()
+        found: dict[int, _Partition] = {}
+
+        def task(worker: int, index: int) -> None:
+            partition = active[index]
+            with in_partition(partition):
+                found[partition] = self._summarized(partition, worker)
+
+        run(task, len(active))
+        made = Carries(self.pipeline.partitions(), len(self._columns))
+        groups = {over: self._united(over, found) for over in set(self._over) if over}
+        for i in range(len(self._columns)):
+            self._scan(i, made, found, groups.get(self._over[i]))
+        return made
+
+    # The first pass.
+
+    def _summarized(self, partition: int, worker: int) -> _Partition:
+        blocks = self.pipeline.blocks(partition, worker)
+        if not self._whole:
+            summaries = [c.form.summary(1) for c in self._columns]
+            for block in blocks:
+                for column, summary in zip(self._columns, summaries, strict=True):
+                    column.extend(summary, block, None)
+            return _Partition(summaries, {})
+        with self._held(blocks) as held:
+            return self._summarized_whole(held)
+
+    def _summarized_whole(self, held: list[Block]) -> _Partition:
+        groups = {over: self._groups(held, over) for over in set(self._over) if over}
+        summaries = []
+        for column, over in zip(self._columns, self._over, strict=True):
+            own = groups.get(over)
+            summary = column.form.summary(1 if own is None else own.keys.rows)
+            ids = None if own is None else own.ids
+            for _, block, part in column.in_order(held, ids):
+                column.extend(summary, block, part)
+            summaries.append(summary)
+        return _Partition(summaries, groups)
+
+    def _groups(self, blocks: Sequence[Block], over: Keys) -> _Groups:
+        """The groups of a partition's records, by first appearance."""
+        schema = Schema(tuple((n, self.pipeline.schema[n]) for n in over))
+        whole = _keys_of(blocks, schema)
+        codes = _codes(whole, schema)
+        new: Array = np.ones(len(codes), bool)
+        new[1:] = codes[1:] > np.maximum.accumulate(codes)[:-1]
+        ids = codes.astype(np.int32)
+        keys = whole.take(np.flatnonzero(new))
+        self.runtime.budget.require(int(ids.nbytes) + keys.bytes, self.owner)
+        return _Groups(ids, keys)
+
+    # The scan.
+
+    def _united(self, over: Keys, found: dict[int, _Partition]) -> dict[int, Array]:
+        """For each partition the numbers of its groups among those of all partitions."""
+        order = sorted(found)
+        schema = Schema(tuple((n, self.pipeline.schema[n]) for n in over))
+        keys = [found[p].groups[over].keys for p in order]
+        codes = _codes(_keys_of(keys, schema), schema)
+        ends = np.cumsum([0, *(k.rows for k in keys)])
+        return {p: codes[ends[i] : ends[i + 1]] for i, p in enumerate(order)}
+
+    def _scan(
+        self,
+        number: int,
+        made: Carries,
+        found: dict[int, _Partition],
+        groups: dict[int, Array] | None,
+    ) -> None:
+        """Lead a column's carry over the partitions."""
+        column, over = self._columns[number], self._over[number]
+        count = 1 + max((int(g.max(initial=0)) for g in (groups or {}).values()), default=0)
+        state = column.form.start(count)
+        for partition in sorted(found, reverse=column.reverse):
+            there = slice(None) if groups is None else groups[partition]
+            ids = found[partition].groups[over].ids if over else None
+            carry = state[there].copy()
+            self.runtime.budget.require(int(carry.nbytes), self.owner)
+            made.put(number, partition, carry, ids)
+            with np.errstate(all="ignore"):
+                after, known = column.form.join(carry, found[partition].summaries[number])
+            if not known.all():
+                after = self._through(column, partition, carry.copy(), ids)
+            state[there] = after
+
+    def _through(
+        self, column: RunningColumn, partition: int, carry: Array, ids: Array | None
+    ) -> Array:
+        """The carry behind a partition, led through its records."""
+        with in_partition(partition), self._held(self.pipeline.blocks(partition, 0)) as blocks:
+            for _, block, part in column.in_order(blocks, ids):
+                column.scan(block, part, carry)
+        return carry
+
+    @contextmanager
+    def _held(self, blocks: Iterator[Block]) -> Iterator[list[Block]]:
+        """A partition's blocks, as long as they are needed."""
+        budget, taken = self.runtime.budget, 0
+        held = []
+        try:
+            for block in blocks:
+                size = own_bytes(block, self.pipeline.resident)
+                budget.require(size, self.owner)
+                taken += size
+                held.append(Block(block.rows, dict(block.columns), block.valid))
+            yield held
+        finally:
+            budget.release(self.owner, taken)
+
+
+def _keys_of(blocks: Sequence[Block], schema: Schema) -> Block:
+    """These columns of all records as one block."""
+    parts = []
+    for block in blocks:
+        columns = {n: block.columns[n] for n in schema.names}
+        valid = {n: v for n, v in block.valid.items() if n in columns}
+        parts.append(Block(block.rows, columns, valid))
+    return concatenate(parts, schema)
+
+
+def _codes(block: Block, schema: Schema) -> Array:
+    """int64[rows]: equal for records equal in all columns, numbered by first appearance."""
+    codes: Array = np.zeros(block.rows, np.int64)
+    for name, kind in schema:
+        own = value_codes(block.columns[name], block.valid.get(name), kind) + 1
+        # Both are below the number of rows, so their product fits.
+        codes = value_codes(codes * (own.max(initial=0) + 1) + own, None, INT64)
+    return codes

@@ -1,0 +1,33 @@
+"""Tables by key that are to be joined or grouped with others: what `Table.by` gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from scalops.algebra.errors import Location
+from scalops.algebra.expressions import Expression
+
+if TYPE_CHECKING:
+    from scalops.rows import RowFunction
+    from scalops.table import Table
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """A table and the keys, by name, by which `so.join` and `so.cogroup` take it.
+
+    The keys are expressions over the table's columns. An inner branch restricts a cogroup to
+    the keys that it has. `origins` are the row functions behind the keys.
+    """
+
+    table: Table
+    keys: tuple[Expression, ...]
+    names: tuple[str, ...]
+    is_inner: bool = False
+    location: Location | None = None
+    origins: tuple[RowFunction, ...] = field(default=(), repr=False)
+
+    def inner(self) -> Branch:
+        """The branch such that only keys of its own are in a cogroup."""
+        return replace(self, is_inner=True)

@@ -1,0 +1,178 @@
+"""The functions of groups, traced: `map(lambda key, rows: ...)` of groups and of cogroups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from scalops.algebra import relations as rel
+from scalops.algebra.errors import (
+    Location,
+    PlanError,
+    ScalopsError,
+    TraceError,
+    raised_at,
+    text_of,
+)
+from scalops.algebra.expressions import Expression
+from scalops.algebra.fingerprint import comparable
+from scalops.algebra.operators import Named, Operator
+from scalops.algebra.schema import FIELD, Schema
+from scalops.algebra.tree import Node
+from scalops.capture import function_location
+from scalops.engine.opaque.records import Record, take_apart
+from scalops.group_lifting import Lifting
+from scalops.rows import RowFunction
+from scalops.structured import StructuredValue
+from scalops.tracing import WHOLE_GROUP, tracing
+from scalops.value import Value, lift
+
+if TYPE_CHECKING:
+    from scalops.table import Table
+
+
+@dataclass(frozen=True)
+class GroupTrace:
+    """What a group's function was traced to: its row functions are compared with plain calls."""
+
+    nodes: tuple[Node, ...]
+
+
+def trace_group(
+    f: Callable[..., Any],
+    rows: Sequence[Table],
+    lifting: Lifting,
+    origins: Sequence[RowFunction],
+    what: str,
+) -> Operator:
+    """One record per group: what `f(key, *rows)` gives, as operators over all groups.
+
+    Raises TraceError where it is no expression of the group, PlanError where no operator does
+    to all groups what it does to one.
+    """
+    where = function_location(f)
+    from scalops.table_refusals import require_parameters
+
+    if not callable(f):
+        raise TraceError(
+            f"{what} of groups needs a function of the key and the rows; it got a"
+            f" {type(f).__name__}",
+            location=lifting.location,
+        )
+    tables = "one table for each branch" if what == "cogroup" else "the group's rows"
+    require_parameters(f, 1 + len(rows), what, f"{1 + len(rows)}: the key, and {tables}")
+    first, second = (_called(f, rows, lifting, what, where) for _ in range(2))
+    if [n for n, _ in first[0]] != [n for n, _ in second[0]] or any(
+        comparable(a) != comparable(b)
+        for (_, a), (_, b) in zip(first[0], second[0], strict=True)
+    ):
+        raise TraceError(
+            f"the function of {what} gives another expression when called again (random numbers,"
+            " a clock, a counter)",
+            location=where,
+            hint=f"so.random gives numbers by seed and key; {WHOLE_GROUP}",
+        )
+    outputs, bare = first
+    origin = (GroupTrace(tuple(e for _, e in outputs)),)
+    return lifting.lifted(outputs, bare, (*origins, *origin))
+
+
+def _called(
+    f: Callable[..., Any],
+    rows: Sequence[Table],
+    lifting: Lifting,
+    what: str,
+    where: Location | None,
+) -> tuple[list[Named], bool]:
+    """Names and expressions of what the function gives, and whether it is one bare value."""
+    with tracing("group", what) as trace:
+        try:
+            result = f(key_symbol(lifting.keys, lifting.token), *rows)
+        except ScalopsError as error:
+            raise trace.error or error from None
+        except Exception as error:
+            if trace.error is not None:
+                raise trace.error from error
+            raise TraceError(
+                f"the function of {what} raises {type(error).__name__} when traced:"
+                f" {text_of(error)}",
+                location=raised_at(error) or where,
+                hint=WHOLE_GROUP,
+            ) from error
+        return _outputs(result, what, where)
+
+
+def key_symbol(keys: Schema, token: int) -> Any:
+    """The key of a group: the bare symbol of one, a record of several."""
+    values = {n: Value(rel.GroupKey(n, k, token)) for n, k in keys}
+    record = _nested(values)
+    return record if len(keys.columns) > 1 else record[0]
+
+
+def _nested(values: Mapping[str, Any]) -> Record:
+    """A record, whose columns that hold records are records."""
+    columns: dict[str, Any] = {}
+    for name, value in values.items():
+        column, _, inner = name.partition(FIELD)
+        if inner:
+            columns.setdefault(column, {})[inner] = value
+        else:
+            columns[column] = value
+    return Record({n: _nested(v) if isinstance(v, dict) else v for n, v in columns.items()})
+
+
+def _outputs(result: Any, what: str, where: Location | None) -> tuple[list[Named], bool]:
+    """The columns of a group's result; a part that is a structure gives a column of records."""
+    if result is None:
+        raise TraceError(
+            f"the function of {what} returns nothing", location=where, hint="return a value"
+        )
+    parts = _parts(result)
+    if parts is None:
+        return [("value", _expression(result, "its result", what, where))], True
+    outputs: list[Named] = []
+    waiting = list(reversed(parts))
+    while waiting:
+        name, value = waiting.pop()
+        inner = _parts(value)
+        if inner is None:
+            outputs.append((name, _expression(value, repr(name), what, where)))
+        else:
+            waiting.extend((name + FIELD + n, v) for n, v in reversed(inner))
+    if not outputs:
+        raise TraceError(f"the function of {what} returns no columns", location=where)
+    return outputs, False
+
+
+def _parts(value: Any) -> list[tuple[str, Any]] | None:
+    """The parts of a structure with their names; None of one value."""
+    if isinstance(value, StructuredValue):
+        value = value.parts
+    names, values = take_apart(value)
+    return None if names is None else list(zip(names, values, strict=True))
+
+
+def _expression(value: Any, name: str, what: str, where: Location | None) -> Expression:
+    from scalops.table import Table
+
+    if isinstance(value, Table):
+        raise PlanError(
+            f"the function of {what} returns a Table as {name}; expected one value for each group",
+            location=where,
+            hint='fold it: rows.sum("v"); for any number of records: groups.apply(f, schema)',
+        )
+    expression = lift(value)
+    if expression is None:
+        raise TraceError(
+            f"the function of {what} returns a {type(value).__name__} as {name}; expected a"
+            " number, a string, an array or a Value",
+            location=where,
+            hint=getattr(type(value), "_value_hint", None),
+        )
+    if expression.type.is_object or (expression.type.is_string and expression.type.shape):
+        raise TraceError(
+            f"the function of {what} returns {expression.type} as {name}, which is no column",
+            location=where,
+        )
+    return expression

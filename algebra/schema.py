@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -39,6 +39,10 @@ class Schema:
         """The columns as the user sees them: one that holds records is one."""
         return tuple(dict.fromkeys(name.split(FIELD)[0] for name in self.names))
 
+    def holds_records(self, column: str) -> bool:
+        """Whether a column of the user's holds records."""
+        return column not in self.types and bool(self.fields_of(column))
+
     def fields_of(self, column: str) -> tuple[str, ...]:
         """The names that a column of the user's stands for: itself, or its records' fields."""
         if column in self.types:
@@ -65,4 +69,16 @@ class Schema:
         return f"Schema({self}{', bare' if self.bare else ''})"
 
     def __str__(self) -> str:
-        return ", ".join(f"{name}: {kind}" for name, kind in self.fields)
+        return _text(self.fields)
+
+
+def _text(fields: Sequence[tuple[str, ArrayType]]) -> str:
+    """Names and types; of a column of records those of its fields, in brackets."""
+    columns: dict[str, list[tuple[str, ArrayType]]] = {}
+    for name, kind in fields:
+        column, _, inner = name.partition(FIELD)
+        columns.setdefault(column, []).append((inner, kind))
+    return ", ".join(
+        f"{c}: record[{_text(own)}]" if own[0][0] else f"{c}: {own[0][1]}"
+        for c, own in columns.items()
+    )

@@ -7,18 +7,24 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from scalops.algebra.errors import ScalopsError
+from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Block
 from scalops.engine.physical_plan import Change, PhysicalPlan
 
 
 @dataclass(frozen=True)
 class TableInfo:
-    """A table that a backend keeps: `cached` of its partitions are held, the rest is made again."""
+    """A table that a backend keeps: `cached` of its partitions are held, the rest is made again.
+
+    `nan` and `infinite` name columns that hold such, of those that were to be looked through.
+    """
 
     partitions: int
     rows: int
     bytes: int
     cached: int
+    nan: tuple[str, ...] = ()
+    infinite: tuple[str, ...] = ()
 
 
 class StageFailure(Exception):
@@ -59,7 +65,17 @@ class Backend(Protocol):
         """The results of a TreeAggregate stage's last run."""
 
     def exchange(self, stage: int) -> TableInfo:
-        """Run an Exchange, SortRows or DistinctRows stage and keep its table."""
+        """Run a stage that leaves a table behind (a StoreSink), and keep it."""
+
+    def adopt(self, moves: Sequence[tuple[int, int, bool]]) -> None:
+        """For each (state, source, keep): let the table `state` be what is kept as `source`.
+
+        All at once, so that two may change places. What was there before is released. A source
+        is no longer there under its own number, unless it is to be kept or is itself a state.
+        """
+
+    def put(self, table: int, schema: Schema, blocks: list[Block]) -> None:
+        """Keep these records as a table, as a HoldState stage would have left them."""
 
     def fetch(self, stage: int, partition: int) -> list[Block]:
         """The blocks of one partition of a Gather stage."""

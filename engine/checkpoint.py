@@ -1,9 +1,9 @@
 """Checkpoints: a loop's environment and history after an iteration, on disk.
 
 A file is the magic, a format version and the header's length, the header (JSON), the arrays'
-bytes one after the other, and a checksum of all that. It is written beside its place, synced,
-and renamed, so that a file under its own name is whole unless the disk has damaged it. The last
-two are kept.
+bytes one after the other (a table's are an Arrow IPC stream), and a checksum of all that. It is
+written beside its place, synced, and renamed, so that a file under its own name is whole unless
+the disk has damaged it. The last two are kept.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 
 from scalops.algebra.errors import DataError, Location, PlanError
+from scalops.engine.checkpoint_tables import encode_rows
+from scalops.engine.outcome import StateRows
 
 log = logging.getLogger("scalops")
 
@@ -37,7 +39,8 @@ class Checkpoint:
     """A loop after `iterations` of them.
 
     `fingerprint` is the plan's; `about` describes the program, so that a refusal can say what
-    differs: a text by the part's name, which begins with # where it is for no reader.
+    differs: a text by the part's name, which begins with # where it is for no reader. A table of
+    the state is its StateRows; of a checkpoint that was read, the bytes that `decode_rows` takes.
     """
 
     fingerprint: str
@@ -70,6 +73,9 @@ def _described(value: Any, arrays: list[bytes]) -> Any:
     """A value's place in the header; the bytes of an array go to `arrays`."""
     if isinstance(value, (str, list)):
         return {"text": value}
+    if isinstance(value, StateRows):
+        arrays.append(encode_rows(value))
+        return {"table": len(arrays[-1])}
     array = np.asarray(value)
     arrays.append(array.tobytes())
     return {"dtype": array.dtype.str, "shape": list(array.shape)}
@@ -97,6 +103,9 @@ def decode(content: bytes, path: Path) -> Checkpoint:
         nonlocal at
         if "text" in description:
             return description["text"]
+        if "table" in description:
+            at += description["table"]
+            return body[at - description["table"] : at]
         dtype, shape = np.dtype(description["dtype"]), tuple(description["shape"])
         count = int(np.prod(shape, dtype=np.int64))
         array = np.frombuffer(body, dtype, count, at).reshape(shape)

@@ -16,10 +16,11 @@ import numpy as np
 from scalops.algebra import expressions as ex
 from scalops.algebra.errors import ScalopsError
 from scalops.engine import physical_plan as pp
-from scalops.engine.backends import Backend, StageFailure
+from scalops.engine.backends import Backend, StageFailure, TableInfo
 from scalops.engine.blocks import Block
 from scalops.engine.loop_runner import Fold, LoopControl, LoopRunner
-from scalops.engine.outcome import LoopOutcome
+from scalops.engine.outcome import LoopOutcome, StateRows
+from scalops.engine.relations.state import infinite_columns
 from scalops.engine.value_program import ValueProgram, typed
 
 
@@ -52,6 +53,7 @@ class Driver:
         self._listener, self._replan, self._control = listener, replan, control
         self._values: list[Any] = [None] * len(plan.slots)
         self._outcomes: dict[int, LoopOutcome] = {}
+        self._infos: dict[int, TableInfo] = {}
         self._seconds = {"load": 0.0, "map": 0.0, "update": 0.0}
         self.load_seconds = 0.0
         self._stage_seconds: dict[int, float] = {}
@@ -81,11 +83,11 @@ class Driver:
             case "loop":
                 return self._outcomes[output.number]
             case "table":
-                partitions = self._backend.partitions(output.number)
-                blocks: list[Block] = []
-                for partition in range(partitions):
-                    blocks.extend(self._backend.fetch(output.number, partition))
-                return blocks
+                return [b for part in self._fetched(output.number) for b in part]
+
+    def _fetched(self, stage: int) -> list[list[Block]]:
+        partitions = range(self._backend.partitions(stage))
+        return [self._backend.fetch(stage, p) for p in partitions]
 
     # Compilation.
 
@@ -117,7 +119,7 @@ class Driver:
             case pp.CacheTable():
                 return lambda: self._timed("load", lambda: backend.load(number))
             case pp.StoreSink():
-                return lambda: self._timed("load", lambda: backend.exchange(number))
+                return lambda: self._timed("load", lambda: self._store(number, sink.number))
             case pp.CountPrefix() | pp.CountRows():
                 return lambda: self._timed("map", lambda: backend.run_stage(number))
             case pp.Gather():
@@ -125,6 +127,9 @@ class Driver:
             case pp.TreeAggregate():
                 return number
         raise TypeError(type(sink).__name__)
+
+    def _store(self, stage: int, table: int) -> None:
+        self._infos[table] = self._backend.exchange(stage)
 
     def _timed(self, kind: str, call: Callable[[], Any]) -> None:
         begin = perf_counter()
@@ -227,6 +232,33 @@ class Driver:
     def evaluated(self, program: ValueProgram) -> list[Any]:
         """What expressions over slots give now."""
         return program.run(self._values)
+
+    # Tables of a loop's state.
+
+    def adopt(self, moves: Sequence[tuple[int, int, bool]]) -> None:
+        """Let tables be what is kept as others, all at once: (table, source, keep source)."""
+        if moves:
+            self._backend.adopt(moves)
+            blank = TableInfo(0, 0, 0, 0)
+            self._infos.update({s: self._infos.get(source, blank) for s, source, _ in moves})
+
+    def put(self, table: pp.TableField, rows: StateRows) -> None:
+        """Let a table of the state have these records, which were saved."""
+        self._backend.put(table.state, table.schema, rows.blocks)
+        infinite = tuple(infinite_columns(rows, table.computed))
+        self._infos[table.state] = TableInfo(0, 0, 0, 0, (), infinite)
+
+    def info(self, table: int) -> TableInfo:
+        """What is known of a stored table."""
+        return self._infos[table]
+
+    def rows(self, table: pp.TableField) -> StateRows:
+        """The records of a table of the state now."""
+        return StateRows(table.schema, self._fetched(table.rows))
+
+    def is_wanted(self, iterate: pp.Iterate) -> bool:
+        """Whether the job gives a loop's outcome."""
+        return any(o.kind == "loop" and o.number == iterate.index for o in self._plan.outputs)
 
     def finish_loop(self, iterate: pp.Iterate, outcome: LoopOutcome) -> None:
         """Keep an outermost loop's outcome."""

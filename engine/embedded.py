@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine.backends import TableInfo
 from scalops.engine.blocks import Block, identities, reblock
@@ -32,6 +33,7 @@ from scalops.engine.pipelines.base import (
 from scalops.engine.pipelines.compiled import build
 from scalops.engine.relations.base import Relation
 from scalops.engine.relations.compiled import RELATIONS, relation
+from scalops.engine.relations.state import state_table
 from scalops.engine.threads import Task, ThreadPool
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ class EmbeddedBackend:
         self._passes: dict[tuple[int, ...], tuple[Any, list[Pass]]] = {}
         self._inline: frozenset[int] = frozenset()
         self._relations: dict[int, Relation] = {}
-        self._gathered: dict[int, list[list[Block]]] = {}
+        self._gathered: dict[int, list[list[Block] | None]] = {}
 
     # Life.
 
@@ -145,6 +147,9 @@ class EmbeddedBackend:
         return self._reductions[stage].results
 
     def _reduce(self, stages: Sequence[int]) -> None:
+        stages = [s for s in stages if not self._reductions[s].counted()]
+        if not stages:
+            return
         inline = self._inline.issuperset(stages)
         for made in self._passes_of(tuple(stages)):
             if inline:
@@ -220,9 +225,11 @@ class EmbeddedBackend:
         self.release(sink.number)
         try:
             if stage in self._relations:
-                made = self._relations[stage].make(lambda t, n: self._run(t, n, stage))
+                own = self._relations[stage]
+                made = own.make(lambda t, n: self._run(t, n, stage))
                 self._runtime.tables[sink.number] = made
-                return TableInfo(made.partitions(), 0, made.bytes, made.partitions())
+                count = made.partitions()
+                return TableInfo(count, 0, made.bytes, count, own.nan, own.infinite)
             assert isinstance(sink, (pp.Exchange, pp.SortRows, pp.DistinctRows))
             parts = self._exchanged(stage, sink, owner)
         except BaseException:
@@ -266,16 +273,37 @@ class EmbeddedBackend:
                 firsts = [p[0] if p else blank for p in received]
                 return distinct_parts(firsts, pipeline.schema)
 
+    def adopt(self, moves: Sequence[tuple[int, int, bool]]) -> None:
+        tables, budget = self._runtime.tables, self._budget
+        made = {state: tables[source] for state, source, _ in moves}
+        before = {tables[state].serial for state in made if state in tables}
+        tables.update(made)
+        kept = {source for _, source, keep in moves if keep}
+        for source in {source for _, source, _ in moves} - kept - made.keys():
+            tables.pop(source, None)
+        left = {t.serial for t in tables.values()}
+        for gone in before - left:
+            budget.release(f"table {gone}")
+        for state, source, _ in moves:  # its memory is no longer that of the stage that made it
+            budget.transfer(f"exchange {source}", f"table {made[state].serial}")
+        self._gathered.clear()
+
+    def put(self, table: int, schema: Schema, blocks: list[Block]) -> None:
+        self.release(table)
+        made = self._runtime.tables[table] = state_table(schema, blocks)
+        self._budget.require(sum(b.bytes for b in blocks), f"table {made.serial}")
+
     def fetch(self, stage: int, partition: int) -> list[Block]:
-        if stage not in self._gathered:
-            self._gather(stage)
-        blocks = self._gathered[stage][partition]
-        self._gathered[stage][partition] = []
+        blocks = self._gathered[stage][partition] if stage in self._gathered else None
+        if blocks is None:  # not yet, or handed out before
+            blocks = self._gather(stage)[partition]
+        self._gathered[stage][partition] = None
+        assert blocks is not None
         return blocks
 
-    def _gather(self, stage: int) -> None:
+    def _gather(self, stage: int) -> list[list[Block] | None]:
         pipeline = self._pipelines[stage]
-        parts: list[list[Block]] = [[] for _ in range(pipeline.partitions())]
+        parts: list[list[Block] | None] = [[] for _ in range(pipeline.partitions())]
 
         active = pipeline.active()
 
@@ -286,9 +314,12 @@ class EmbeddedBackend:
 
         self._run(task, len(active), stage)
         self._gathered[stage] = parts
+        return parts
 
     def release(self, table: int) -> None:
-        self._runtime.tables.pop(table, None)
+        held = self._runtime.tables.pop(table, None)
+        if held is not None and all(t is not held for t in self._runtime.tables.values()):
+            self._budget.release(f"table {held.serial}")
         self._budget.release(f"cache {table}")
         self._budget.release(f"exchange {table}")
 

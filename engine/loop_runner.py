@@ -16,9 +16,11 @@ import numpy as np
 
 from scalops.algebra.errors import LoopError, ScalopsError
 from scalops.engine import physical_plan as pp
+from scalops.engine.backends import TableInfo
 from scalops.engine.checkpoint import Checkpoint, CheckpointFolder
+from scalops.engine.checkpoint_tables import decode_rows
 from scalops.engine.history import History
-from scalops.engine.outcome import LoopOutcome
+from scalops.engine.outcome import LoopOutcome, StateRows
 from scalops.engine.value_program import ValueProgram, typed
 
 log = logging.getLogger("scalops")
@@ -53,6 +55,11 @@ class Host(Protocol):
     def set(self, values: dict[int, Any]) -> None: ...
     def get(self, slot: int) -> Any: ...
     def evaluated(self, program: ValueProgram) -> list[Any]: ...
+    def adopt(self, moves: Sequence[tuple[int, int, bool]]) -> None: ...
+    def put(self, table: pp.TableField, rows: StateRows) -> None: ...
+    def info(self, table: int) -> TableInfo: ...
+    def rows(self, table: pp.TableField) -> StateRows: ...
+    def is_wanted(self, iterate: pp.Iterate) -> bool: ...
     def finish_loop(self, iterate: pp.Iterate, outcome: LoopOutcome) -> None: ...
     def listen(
         self, iterate: pp.Iterate, number: int, scalars: dict[str, Any], seconds: float
@@ -85,6 +92,7 @@ class LoopRunner:
             if k.is_numeric and k.numpy.kind == "f"
         ]
         self._warned = False
+        self._infinite: dict[str, frozenset[str]] = {}  # columns of the state that hold infinities
         # In a nested loop both iterations are named.
         named = iterate.name and iterate.name != "<lambda>"
         name = f" {iterate.name!r}" if named else ""
@@ -118,10 +126,12 @@ class LoopRunner:
                 new = [host.get(s) for s in plan.next]
                 if not plan.allow_nonfinite:
                     self._check_finite()
+                    self._check_tables()
             except ScalopsError as error:
                 error.add_place(f"iteration {iteration}{self._of_which}")
                 raise
             host.set(dict(zip(plan.state, new, strict=True)))
+            host.adopt([(t.state, t.next, t.keeps[1]) for t in plan.tables])
             host.commit(iteration)
             iteration += 1
             if plan.nested:
@@ -145,17 +155,23 @@ class LoopRunner:
             profile = {**self.seconds, "load": before + self.seconds["load"]}
             profile["total"] = before + perf_counter() - begin
             kept = history.columns()
-            outcome = LoopOutcome(self._state(), iteration, converged, kept, profile, stopped)
-            host.finish_loop(plan, outcome)
+            if host.is_wanted(plan):
+                state = self._state()
+                outcome = LoopOutcome(state, iteration, converged, kept, profile, stopped)
+                host.finish_loop(plan, outcome)
 
     def _start(self, history: History) -> int:
         """Set the state, from the start values or a checkpoint; the iterations done."""
         host, plan, resumed = self._host, self._plan, self._control.resumed
+        host.adopt([(t.state, t.start, t.keeps[0]) for t in plan.tables])
         if resumed is None:
             values = [host.get(slot) for slot in plan.start]
         else:
             values = [resumed.state[name] for name in plan.fields]
+            for table in plan.tables:
+                host.put(table, decode_rows(resumed.state[table.name], table.schema))
             history.extend(resumed.history)
+        self._infinite = {t.name: frozenset(host.info(t.state).infinite) for t in plan.tables}
         host.set({s: typed(v, k) for s, v, k in zip(plan.state, values, plan.types, strict=True)})
         return 0 if resumed is None else resumed.iterations
 
@@ -168,9 +184,10 @@ class LoopRunner:
         return range(start, stop, step)
 
     def _state(self) -> dict[str, Any]:
-        return {
-            n: self._host.get(s) for n, s in zip(self._plan.fields, self._plan.state, strict=True)
-        }
+        """The environment's fields now; of a table its StateRows."""
+        host, plan = self._host, self._plan
+        values = {n: host.get(s) for n, s in zip(plan.fields, plan.state, strict=True)}
+        return values | {t.name: host.rows(t) for t in plan.tables}
 
     def _record(self, history: History, iteration: int, seconds: float) -> None:
         scalars = {n: self._host.get(s) for n, s in self._scalars}
@@ -209,6 +226,24 @@ class LoopRunner:
                 location=self._plan.location,
                 hint="a smaller step may help; allow_nonfinite=True lets it pass",
             )
+
+    def _check_tables(self) -> None:
+        """As for arrays, for the columns that the body computes."""
+        found = {t.name: self._host.info(t.next) for t in self._plan.tables}
+        for table in self._plan.tables:
+            own = found[table.name]
+            infinite = [c for c in own.infinite if c not in self._infinite[table.name]]
+            nan = [c for c in own.nan if c in table.computed]
+            infinite = [c for c in infinite if c in table.computed]
+            for columns, problem in ((nan, "NaN"), (infinite, "infinite")):
+                if columns:
+                    name = "the state" if table.name == "value" else f"the field {table.name!r}"
+                    raise LoopError(
+                        f"the column {columns[0]!r} of {name} has become {problem}",
+                        location=self._plan.location,
+                        hint="filter such records, or let it pass: allow_nonfinite=True",
+                    )
+        self._infinite = {n: frozenset(info.infinite) for n, info in found.items()}
 
     def _warn(self) -> None:
         if self._plan.warn and not self._warned:

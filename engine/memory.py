@@ -55,6 +55,13 @@ class MemoryBudget:
                 hint="raise it: so.session(memory=...)",
             )
 
+    def transfer(self, owner: str, other: str) -> None:
+        """Let `other` hold what `owner` holds, too."""
+        with self._lock:
+            size = self._held.pop(owner, 0)
+            if size and owner != other:
+                self._held[other] = self._held.get(other, 0) + size
+
     def release(self, owner: str, size: int | None = None) -> None:
         """Give back all that an owner holds, or `size` bytes of it."""
         with self._lock:

@@ -52,6 +52,24 @@ class Reduction:
         pipeline.read_only(columns_read(arguments))
         self.partial_bytes = sum(f.type.bytes for f in sink.folds)
         self.results: tuple[Any, ...] = ()
+        stored = isinstance(pp.base(stage.source), pp.StoredTable) and not stage.calls_functions
+        counts = all(f.kind in ("count", "is_empty") and not f.arguments for f in sink.folds)
+        self._only_counts = stored and counts
+
+    def counted(self) -> bool:
+        """Whether the numbers of records are known and all that is asked: no block is read."""
+        if not self._only_counts:
+            return False
+        total, leaf = 0, self.blank()
+        for partition in self.pipeline.active():
+            rows = self.pipeline.rows(partition)
+            if rows is None:
+                return False
+            total += rows
+        if total:
+            self._folds.extend(leaf, (), total)
+        self.finish(leaf)
+        return True
 
     def begin(self) -> None:
         """Bind what the folds read."""

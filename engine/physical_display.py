@@ -12,6 +12,7 @@ from scalops.algebra.tree import find
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import BLOCK_BYTES, block_rows
+from scalops.engine.display_joins import index_details, probe_title
 from scalops.engine.physical_running import Accumulate, SummarizeRuns
 from scalops.engine.reduction import LEAF_FACTOR, leaf_count
 
@@ -67,6 +68,9 @@ def _iterate(plan: pp.PhysicalPlan, node: pp.Iterate) -> Display:
     made.details = [
         ("state", f"{name}: {kind}") for name, kind in zip(node.fields, node.types, strict=True)
     ]
+    for t in node.tables:
+        shown = f"{t.name}: t{t.state}, at first t{t.start}, then t{t.next}"
+        made.details.append(("state", shown))
     if node.condition is not None:
         made.details.append(("while", text(node.condition)))
     if node.max_iterations is not None:
@@ -131,6 +135,14 @@ def _stage(plan: pp.PhysicalPlan, stage: pp.Stage) -> Display:
             made = Display(f"Stage {stage.number}: ApplyGroups {function.name} to t{number}")
             handed = ", ".join(f"t{t.number}" for t in tables)
             made.details = [("tables", f"{handed}, by {', '.join(keys)}")]
+        case pr.BuildIndex(number=number):
+            made = Display(f"Stage {stage.number}: BuildIndex t{number}")
+            made.details = index_details(sink)
+        case pr.HoldState(number=number, computed=computed):
+            made = Display(f"Stage {stage.number}: HoldState to t{number}")
+            made.details = [("columns", str(stage.source.schema))]
+            if computed:
+                made.details.append(("finite", ", ".join(computed)))
         case _:
             made = Display(f"Stage {stage.number}: {type(sink).__name__}")
     made.children = [_table(stage.source)]
@@ -204,6 +216,8 @@ def _table(table: pp.PhysicalTable) -> Display:
         case pp.NumberRows(name=name, number=number, source=source):
             shown = f"NumberRows {name}, counted in n{number}"
             return Display(shown, children=[_table(source)])
+        case pr.Probe(source=source):
+            return Display(probe_title(table), children=[_table(source)])
         case Accumulate(columns=columns, number=number, source=source):
             shown = ", ".join(running_text(c) for c in columns)
             return Display(f"Accumulate {shown}, from c{number}", children=[_table(source)])

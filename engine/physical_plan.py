@@ -360,8 +360,9 @@ class Stage(Node):
         """Whether users' functions are called that could not be traced."""
         from scalops.algebra.tree import find
 
-        found = find((self,), ex.Opaque) or find((self,), OpaqueAggregate)
-        return bool(found) or self.sink.calls_functions
+        if self.sink.calls_functions:
+            return True
+        return bool(find((self,), ex.Opaque) or find((self,), OpaqueAggregate))
 
 
 # The driver's program.

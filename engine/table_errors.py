@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from scalops.algebra.errors import DataError, Location
 
@@ -21,3 +22,29 @@ def unequal_lists(
 def negative_number(word: str, name: str, number: int, location: Location | None) -> DataError:
     """A negative start or length of a slice."""
     return DataError(f"{word} got {name} {number}; expected 0 or more", location=location)
+
+
+def bad_index(
+    column: str,
+    index: int | None,
+    size: int,
+    what: Literal["null", "outside", "twice", "value"],
+    location: Location | None,
+) -> DataError:
+    """A record that `to_array` cannot place.
+
+    Its index is null, outside 0..size-1 or there `twice`, or its `value` is null. `column` is the
+    index's name.
+    """
+    within = f"0 to {size - 1}" if size else "none, as the size is 0"
+    if what == "null":
+        found, hint = f"a null in {column!r}; expected {within}", "filter the nulls out first"
+    elif what == "outside":
+        found = f"{index} in {column!r}; expected {within}"
+        hint = "filter such records out first, or pass a larger size="
+    elif what == "twice":
+        found, hint = f"{index} twice in {column!r}", "group_by it first, so that it is a key"
+    else:
+        found = f"a null as the value at {index}; an array holds none"
+        hint = "filter the nulls out first, so that fill= stands there, or use so.coalesce"
+    return DataError(f"to_array found {found}", location=location, hint=hint)

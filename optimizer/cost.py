@@ -28,6 +28,8 @@ class Constant:
 FLOPS = Constant("flops", 1.5e9, "elementwise flops/s per thread", "assumed")
 READ = Constant("read", 1.0e10, "bytes/s from memory per thread", "assumed")
 THREAD_START = Constant("thread_start", 6.0e-5, "s to wake a thread and wait for it", "assumed")
+# Version 1. What every worker may be sent and hash for itself rather than exchange both sides.
+BROADCAST_BYTES = Constant("broadcast", 16e6, "bytes of a join's side sent whole", "assumed")
 SPARSE_ITEMS = 85.0  # stored elements of a sparse vector, assumed
 
 

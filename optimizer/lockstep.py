@@ -71,6 +71,7 @@ def _reads(instruction: pp.Instruction, stages: Sequence[pp.Stage]) -> set[int]:
     slots: set[int] = {_slot(s.number) for s in find((instruction, *own), Slot)}
     for iterate in find((instruction,), pp.Iterate):
         slots |= {_slot(s) for s in iterate.start}
+        slots |= {n for t in iterate.tables for n in (t.start, t.next)}
     tables = find(own, pp.PhysicalTable)  # sinks read some too
     numbers = (getattr(t, "number", None) for t in tables)
     return slots | {n for n in numbers if isinstance(n, int)}
@@ -88,6 +89,7 @@ def _writes(instruction: pp.Instruction, stages: Sequence[pp.Stage]) -> set[int]
         written |= {_slot(s) for s, _ in evaluate.assignments}
     for iterate in find((instruction,), pp.Iterate):
         written |= {_slot(s) for s in (*iterate.state, *iterate.done)}
+        written |= {t.state for t in iterate.tables}
     return written
 
 

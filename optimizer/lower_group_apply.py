@@ -34,7 +34,7 @@ def lower_group_apply(lowering: Lowering, node: GroupApply) -> pp.PhysicalTable:
             arguments.append(lowering.present(e, "value"))
     tables, table_keys = [], []
     for source, wanted in zip(node.sources, node.keys, strict=True):
-        columns = [(n, ex.Column(n, k)) for n, k in source.schema]
+        columns: list[op.Named] = [(n, ex.Column(n, k)) for n, k in source.schema]
         table_keys.append(tuple(_column_for(e, "@key", columns, source) for e in wanted))
         more = len(columns) > len(source.schema)
         keyed = op.Project(source, tuple(columns), location=node.location) if more else source

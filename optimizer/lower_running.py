@@ -35,9 +35,7 @@ def lower_cumulate(lowering: Lowering, node: Cumulate) -> pp.PhysicalTable:
     return lowering.keep(node, table)
 
 
-def _repeatable(
-    lowering: Lowering, node: Cumulate, below: pp.PhysicalTable
-) -> pp.PhysicalTable:
+def _repeatable(lowering: Lowering, node: Cumulate, below: pp.PhysicalTable) -> pp.PhysicalTable:
     """The table as both passes can read it.
 
     What calls users' functions is held, so that they are called once for a record; files are
@@ -56,21 +54,16 @@ def _repeatable(
     return below
 
 
-def _over_columns(
-    lowering: Lowering, column: Running, made: dict[str, ex.Expression]
-) -> Running:
+def _over_columns(lowering: Lowering, column: Running, made: dict[str, ex.Expression]) -> Running:
     """The same with columns for arguments; what is computed for them is put into `made`."""
 
     def named(e: ex.Expression) -> ex.Expression:
         if isinstance(e, ex.Column):
             return e
         lowered = lowering.expression(e)
-        for name, other in made.items():
-            if other == lowered:
-                break
-        else:
-            name = f"@{len(made)}"
-            made[name] = lowered
+        found = [n for n, other in made.items() if other == lowered]
+        name = found[0] if found else f"@{len(made)}"
+        made[name] = lowered
         return ex.Column(name, e.type.strong())
 
     return replace(

@@ -22,7 +22,8 @@ from scalops.engine import physical_plan as pp
 from scalops.optimizer.definitions import as_definitions
 from scalops.optimizer.invariance import Tokens, free_tokens, is_uniform
 from scalops.optimizer.lockstep import in_lockstep
-from scalops.optimizer.lower_relations import RELATIONS
+from scalops.optimizer.lower_relations import INDEXED, RELATIONS
+from scalops.optimizer.lower_state import StateTables
 
 
 @dataclass
@@ -53,15 +54,17 @@ class Lowering:
         self._stored: dict[Node, pp.PhysicalTable] = {}
         self._loop_numbers: dict[op.Loop, int] = {}
         self._counts: dict[op.Operator, int] = {}
+        self.states: set[int] = set()  # numbers of tables that lie as a loop's state does
+        self.whole: set[int] = set()  # numbers of tables in whole columns
 
     def plan(self) -> pp.PhysicalPlan:
         """Lower every output."""
         outputs = []
         for node in self._job.outputs:
             if isinstance(node, op.Loop):
-                outputs.append(pp.Output("loop", self._loop(node)))
+                outputs.append(pp.Output("loop", self.loop(node)))
             elif isinstance(node, op.Operator):
-                stage = self._stage(self.table(node), pp.Gather())
+                stage = self.stage(self.table(node), pp.Gather())
                 self._emit(frozenset(), pp.RunStage(stage))
                 outputs.append(pp.Output("table", stage))
             elif isinstance(node, ex.Expression):
@@ -100,6 +103,15 @@ class Lowering:
                 return scope
         return self._scopes[0]
 
+    def scope_of(self, node: Node) -> _Scope:
+        """The program in which a node is computed."""
+        return self._scope(self._tokens(node))
+
+    @property
+    def innermost(self) -> _Scope:
+        """The program that is being written."""
+        return self._scopes[-1]
+
     def _emit(self, tokens: Tokens, instruction: pp.Instruction) -> None:
         self._scope(tokens).instructions.append(instruction)
 
@@ -112,7 +124,8 @@ class Lowering:
             slot = self._slot(f"start {name}", kind)
             assignments.append((slot.number, self.expression(e)))
             slots.append(slot)
-        self._emit(self._tokens(loop), pp.Evaluate(tuple(assignments)))
+        if assignments:
+            self._emit(self._tokens(loop), pp.Evaluate(tuple(assignments)))
         return slots
 
     def _elements(self, loop: op.Loop) -> op.Range | None:
@@ -152,7 +165,7 @@ class Lowering:
             case ex.Subquery(source=source):
                 self._aggregate(source)
             case ex.LoopOutput(loop=loop):
-                self._loop(loop)
+                self.loop(loop)
             case ex.Item(source=ex.DriverCall() as made):
                 self._driver_call(made)
             case ex.State() | ex.Bound() | ex.Iteration() | ex.Reduced():
@@ -196,6 +209,8 @@ class Lowering:
         """The physical table of a logical one; what it reads is scheduled before."""
         if node in self._stored:
             return self._stored[node]
+        if getattr(node, "indexed", False) and type(node) in INDEXED:
+            return self.keep(node, INDEXED[type(node)](self, node))
         if type(node) in RELATIONS:
             return self.keep(node, RELATIONS[type(node)](self, node))
         match node:
@@ -217,7 +232,7 @@ class Lowering:
             case op.Limit(source=source, count=count):
                 below = self.table(source)
                 number = self.number()
-                stage = self._stage(below, pp.CountPrefix(number, count))
+                stage = self.stage(below, pp.CountPrefix(number, count))
                 self._emit(self._tokens(node), pp.RunStage(stage))
                 return self.keep(node, pp.TakePrefix(below, number, location=node.location))
             case op.Repartition(source=source, count=count):
@@ -230,7 +245,7 @@ class Lowering:
                 if isinstance(below, pp.StoredTable) and not key:
                     return self.keep(node, below)  # an exchange has left it in memory
                 number = self.number()
-                stage = self._stage(below, pp.CacheTable(number, "" if self._tokens(node) else key))
+                stage = self.stage(below, pp.CacheTable(number, "" if self._tokens(node) else key))
                 self._emit(self._tokens(node), pp.RunStage(stage))
                 made = pp.Properties(**{**vars(below.delivered), "cached": True})
                 return self.keep(node, pp.StoredTable(number, node.schema, made))
@@ -272,7 +287,7 @@ class Lowering:
 
     def run(self, node: op.Operator, below: pp.PhysicalTable, sink: pp.Sink) -> None:
         """A stage over the table, to run where the operator's loop does."""
-        stage = self._stage(below, sink)
+        stage = self.stage(below, sink)
         self._emit(self._tokens(node), pp.RunStage(stage))
 
     def _counted(self, source: op.Operator, below: pp.PhysicalTable) -> int:
@@ -316,9 +331,13 @@ class Lowering:
         if below.delivered.satisfies(required):
             return below
         number = self.number()
-        stage = self._stage(below, pp.Exchange(number, required))
+        stage = self.stage(below, pp.Exchange(number, required))
         self._emit(self._tokens(node), pp.RunStage(stage))
         return pp.StoredTable(number, below.schema, required)
+
+    def is_stored(self, node: op.Operator) -> bool:
+        """Whether a table has been lowered to a stored one."""
+        return node in self._stored
 
     def keep(self, node: op.Operator, table: pp.PhysicalTable) -> pp.PhysicalTable:
         """Let every reader of the node read this table."""
@@ -330,7 +349,7 @@ class Lowering:
         self._tables += 1
         return self._tables
 
-    def _stage(self, source: pp.PhysicalTable, sink: pp.Sink) -> int:
+    def stage(self, source: pp.PhysicalTable, sink: pp.Sink) -> int:
         self._stages.append(pp.Stage(len(self._stages), source, sink))
         return len(self._stages) - 1
 
@@ -352,7 +371,7 @@ class Lowering:
         lowered = tuple(self.fold(f) for f in folds)
         slots = tuple(self._slot(self._unused(f.name), f.type) for f in lowered)
         sink = pp.TreeAggregate(lowered, tuple(s.number for s in slots), self.lowered(mapped))
-        self._emit(tokens, pp.RunStage(self._stage(below, sink)))
+        self._emit(tokens, pp.RunStage(self.stage(below, sink)))
         self._last_fold = slots
 
     def fold(self, fold: Fold) -> Fold:
@@ -365,11 +384,13 @@ class Lowering:
 
     # Loops.
 
-    def _loop(self, loop: op.Loop) -> int:
+    def loop(self, loop: op.Loop) -> int:
         if loop in self._loop_numbers:
             return self._loop_numbers[loop]
         outer = self._tokens(loop)
         starts = self._start_values(loop)
+        tables = StateTables(self, loop)
+        tables.begin()
         elements = self._elements(loop)
         state = [self._slot(n, k) for n, k in loop.state_types.items()]
         for slot, (name, kind) in zip(state, loop.state_types.items(), strict=True):
@@ -388,12 +409,13 @@ class Lowering:
             self._fold(body.source, body.reduce, frozenset({loop.token}), body.map)
             for fold, slot in zip(body.reduce, self._last_fold, strict=True):
                 self._leaves[ex.Reduced(fold.name, fold.type)] = slot
+        fields = tables.go_on()
         assignments = [(n, self.expression(e)) for n, e in body.update]
         new = [self._slot(f"next {n}", loop.state_types[n]) for n, _ in assignments]
         program = self._scopes.pop().instructions
-        program.append(
-            pp.Evaluate(tuple((s.number, e) for s, (_, e) in zip(new, assignments, strict=True)))
-        )
+        if new:
+            pairs = zip(new, assignments, strict=True)
+            program.append(pp.Evaluate(tuple((s.number, e) for s, (_, e) in pairs)))
         done = (self._slot("iterations", INT64), self._slot("converged", BOOL))
         iterate = pp.Iterate(
             len(self._loops), tuple(loop.state_types), loop.types,
@@ -401,10 +423,11 @@ class Lowering:
             tuple(s.number for s in new), self._leaves[counter].number,
             (done[0].number, done[1].number), tuple(test), condition, tuple(program),
             elements, loop.max_iterations, loop.allow_nonfinite, loop.warn,
-            self._scope(outer).token is not None, name=loop.name, location=loop.location,
+            self._scope(outer).token is not None, fields, name=loop.name, location=loop.location,
         )  # fmt: skip
         self._loops.append(iterate)
         self._emit(outer, iterate)
+        tables.end()
         for name, slot in zip(loop.state_types, state, strict=True):
             self._leaves[ex.LoopOutput(loop, name)] = slot
         self._leaves[ex.LoopOutput(loop, ex.ITERATIONS)] = done[0]

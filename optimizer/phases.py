@@ -9,38 +9,48 @@ from scalops.optimizer.rules.contract_products import contract_products
 from scalops.optimizer.rules.fold_constants import fold_constants
 from scalops.optimizer.rules.fuse_map_reduce_update import fuse_map_reduce_update
 from scalops.optimizer.rules.hoist_invariants import hoist_invariants
+from scalops.optimizer.rules.index_joins import index_joins
 from scalops.optimizer.rules.merge_aggregates import merge_aggregates
 from scalops.optimizer.rules.merge_filters import merge_filters
+from scalops.optimizer.rules.merge_groups import merge_groups
 from scalops.optimizer.rules.merge_maps import merge_maps
 from scalops.optimizer.rules.push_columns_into_scan import push_columns_into_scan
 from scalops.optimizer.rules.push_filter_down import push_filter_down
+from scalops.optimizer.rules.push_filter_into_joins import push_filter_into_joins
 from scalops.optimizer.rules.push_limit_down import push_limit_down
 from scalops.optimizer.rules.share_common_expressions import share_common_expressions
+
+# Filters and limits before maps: one that moved down leaves two maps side by side.
+_SIMPLIFY = (
+    fold_constants,
+    merge_filters,
+    push_filter_down,
+    push_limit_down,
+    merge_maps,
+    push_filter_into_joins,
+)
 
 PHASES = (
     # First: the boundary between what a loop changes and what it does not. Later phases merge
     # maps on either side of it, never across, so invariant work is not pulled into the loop.
     # Tables shared by several passes likewise, while they can still be told apart.
     Phase("invariants", (cache_invariants, cache_shared)),
-    # Filters and limits before maps: one that moved down leaves two maps side by side.
-    Phase(
-        "simplify", (fold_constants, merge_filters, push_filter_down, push_limit_down, merge_maps)
-    ),
+    Phase("simplify", _SIMPLIFY),
     # After simplify: folds of one table now name the same input.
-    Phase("aggregates", (merge_aggregates,)),
+    Phase("aggregates", (merge_aggregates, merge_groups)),
     # Before hoisting: a scaled vector hoisted as a column would hide the product, and would
     # double the cache.
     Phase("contractions", (contract_products,)),
     # After contractions: what is left of the loop's record expressions is what it computes.
     Phase("hoist", (hoist_invariants,)),
     # Hoisted columns stand above the table that a cache holds: merge them into one map.
-    Phase(
-        "simplify again",
-        (fold_constants, merge_filters, push_filter_down, push_limit_down, merge_maps),
-    ),
+    Phase("simplify again", _SIMPLIFY),
     # Before columns: a shared expression may be the only reader of a column.
     Phase("share", (share_common_expressions,)),
     Phase("columns", (push_columns_into_scan,)),
+    # When the rules before have done what they do with joins, groups and filters: one that is
+    # marked is no longer equal to one that is not. Before fusing, which hides the body's tables.
+    Phase("indexes", (index_joins,)),
     # Last: what is still one fold of one table is one operator.
     Phase("fuse", (fuse_map_reduce_update,)),
 )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from math import prod
 
 from scalops.algebra.expressions import Call, Constant, Expression, columns
 from scalops.optimizer.cost import Provenance
 
-SELECTIVITY = 0.5  # assumed, until tables are sampled
+SELECTIVITY = 0.5  # assumed, where nothing tells
+
+# The share of the records that some of the parts keep together, and the others.
+Known = Callable[[Sequence[Expression]], tuple[float, list[Expression]]]
 
 _Bounds = tuple[float, float]
 _MIRRORED = {
@@ -18,24 +22,27 @@ _MIRRORED = {
 }
 
 
-def selectivity(predicate: Expression) -> tuple[float, Provenance]:
+def selectivity(predicate: Expression, known: Known | None = None) -> tuple[float, Provenance]:
     """The share that is expected, and how it is known.
 
     A random number of a record lies evenly in 0..1: `u >= a` and `u < b` keep b - a of them, as
-    `sample` and `random_split` do. Numbers of other seeds or keys are independent. All else
-    together is assumed to keep half.
+    `sample` and `random_split` do. Numbers of other seeds or keys are independent. `known` is
+    asked for the other parts; what it does not know is together assumed to keep half.
     """
     drawn: dict[Expression, _Bounds] = {}
-    rest = False
+    rest: list[Expression] = []
     for part in conjuncts(predicate):
         found = _bounds(part)
         if found is None:
-            rest = True
+            rest.append(part)
             continue
         number, (low, high) = found
         least, most = drawn.get(number, (0.0, 1.0))
         drawn[number] = (max(least, low), min(most, high))
     share = prod(max(0.0, high - low) for low, high in drawn.values())
+    if rest and known is not None:
+        told, rest = known(rest)
+        share *= told
     return (share * SELECTIVITY, "assumed") if rest else (share, "estimated")
 
 

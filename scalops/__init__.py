@@ -27,6 +27,7 @@ if _TYPE_CHECKING:
         UserFunctionError,
         WorkerLost,
     )
+    from scalops.cogrouping import cogroup
     from scalops.driver_call import call
     from scalops.environment import Environment
     from scalops.functions import (
@@ -63,6 +64,7 @@ if _TYPE_CHECKING:
         sum,
         var,
     )
+    from scalops.joining import join
     from scalops.loop import Loop, LoopResult, loop
     from scalops.loop_range import range
     from scalops.numpy_protocol import sigmoid
@@ -124,6 +126,7 @@ __all__ = [
     "call",
     "cast",
     "coalesce",
+    "cogroup",
     "collect",
     "collect_list",
     "config",
@@ -144,6 +147,7 @@ __all__ = [
     "int32",
     "int64",
     "is_null",
+    "join",
     "last",
     "list_",
     "lit",
@@ -199,6 +203,7 @@ _EXPORTS = {
         "UserFunctionError",
         "WorkerLost",
     ),
+    "scalops.cogrouping": ("cogroup",),
     "scalops.driver_call": ("call",),
     "scalops.environment": ("Environment",),
     "scalops.functions": (
@@ -235,6 +240,7 @@ _EXPORTS = {
         "sum",
         "var",
     ),
+    "scalops.joining": ("join",),
     "scalops.loop": ("Loop", "LoopResult", "loop"),
     "scalops.loop_range": ("range",),
     "scalops.numpy_protocol": ("sigmoid",),

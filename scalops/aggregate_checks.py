@@ -13,7 +13,7 @@ from scalops.algebra.errors import ScalopsError, TraceError
 from scalops.algebra.folds import OpaqueAggregate
 from scalops.algebra.operators import Aggregate, Operator
 from scalops.engine.opaque.calls import bind
-from scalops.engine.opaque.records import Record, take_apart
+from scalops.engine.opaque.records import nested_record, take_apart
 from scalops.engine.witness.interpreter import Interpreter, as_numpy, same_value
 from scalops.law_checks import check_merge, check_opaque_merge, few_records, sampled_states, shown
 from scalops.opaque_aggregates import Laws, Running
@@ -71,7 +71,7 @@ def _compare(
     known = [r for r in rows if all(v is not None for v in r.values())]
     transition = _Comparison(traced, traced.transition, interpreter)
     for state, row in zip([zero, *states], known, strict=False):
-        record = row["value"] if bare else Record(row)
+        record = row["value"] if bare else nested_record(row)
         transition.check([state], [record], (state, row))
     merge = _Comparison(traced, traced.merge, interpreter)
     for a, b in pairwise(states[: COMPARED + 1]):

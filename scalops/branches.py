@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING
 
 from scalops.algebra.errors import Location
 from scalops.algebra.expressions import Expression
+from scalops.algebra.operators import Operator
 
 if TYPE_CHECKING:
     from scalops.rows import RowFunction
     from scalops.table import Table
+
+
+@dataclass(frozen=True, eq=False)
+class KeyFunction:
+    """A row function behind a key, and the table whose records it reads."""
+
+    source: Operator
+    function: RowFunction
 
 
 @dataclass(frozen=True, eq=False)

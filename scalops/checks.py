@@ -21,9 +21,10 @@ from scalops.algebra.errors import ScalopsError, TraceError
 from scalops.algebra.expressions import Captured
 from scalops.algebra.operators import Aggregate, Job, Loop, Operator, Scan
 from scalops.algebra.tree import Node, find, walk
-from scalops.engine.opaque.calls import bind
+from scalops.branches import KeyFunction
+from scalops.engine.opaque.calls import bind, describe
 from scalops.engine.opaque.flat_results import Flattened
-from scalops.engine.opaque.records import Record, take_apart
+from scalops.engine.opaque.records import Record, flat_values, nested_record, take_all_apart
 from scalops.engine.witness.interpreter import Interpreter, Starts, same_value
 from scalops.group_maps import GroupTrace
 from scalops.law_checks import TRIPLES, check_reduce
@@ -79,6 +80,8 @@ def _row_functions(
             for origin in origins:
                 if isinstance(origin, RowFunction):
                     yield node, node.inputs, origin
+                elif isinstance(origin, KeyFunction):
+                    yield node, (origin.source,), origin.function
                 elif isinstance(origin, GroupTrace):
                     yield from _row_functions(list(walk(*origin.nodes)))
 
@@ -95,7 +98,7 @@ def _compare(function: RowFunction, inputs: tuple[Operator, ...], interpreter: I
         samples = [*samples, *_with_nulls(samples[:1], inputs[0])]
     for arguments in samples:
         records = tuple(
-            dict(a._values) if isinstance(a, Record) else {"value": a} for a in arguments
+            flat_values(a) if isinstance(a, Record) else {"value": a} for a in arguments
         )
         nulls = any(v is None for v in (*slots, *(v for r in records for v in r.values())))
         if nulls and not _asks_for_none(plain):
@@ -134,7 +137,7 @@ def _with_nulls(samples: list[tuple[Any, ...]], table: Operator) -> list[tuple[A
             if kind.shape:
                 continue
             if isinstance(first, Record):
-                made.append((Record({**first._values, name: None}), *rest))
+                made.append((nested_record({**flat_values(first), name: None}), *rest))
             else:
                 made.append((None, *rest))
     return made
@@ -181,7 +184,7 @@ def _plain(
 ) -> Any:
     try:
         with np.errstate(all="ignore"):
-            names, values = take_apart(plain(*arguments))
+            names, values = take_all_apart(plain(*arguments))
         # so.lit("x") is lazy wherever it is called.
         return names, [
             interpreter.value(v.expression) if isinstance(v, Value) else v for v in values
@@ -209,5 +212,6 @@ def _differs(function: RowFunction, plain: Any, traced: Any, records: Any) -> Tr
 
 
 def _shown(records: Any) -> str:
-    text = ", ".join(repr(r._values) if isinstance(r, Record) else repr(r) for r in records)
+    nested = [nested_record(r) if isinstance(r, dict) else r for r in records]
+    text = ", ".join(repr(describe(r)) for r in nested)
     return text if len(text) <= 300 else text[:300] + "..."

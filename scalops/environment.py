@@ -198,7 +198,8 @@ def describe(value: Any, location: Location | None) -> tuple[Structure, dict[str
     if isinstance(value, dict):
         if not all(isinstance(k, str) for k in value):
             raise LoopError("an environment's keys must be strings", location=location)
-        return Structure("dict", tuple(value), dict), dict(value)
+        keys = tuple(value)
+        return Structure("dict", keys, lambda f: {n: f[n] for n in keys}), dict(value)
     if isinstance(value, tuple):
         own = getattr(value, "_fields", None)
         names = own or tuple(f"_{i}" for i in range(len(value)))

@@ -13,7 +13,7 @@ from scalops.algebra.functions import elementwise, function
 from scalops.algebra.operators import Named, Operator
 from scalops.capture import capture_opaque
 from scalops.engine.opaque.flat_results import Collected, Flattened, Listed
-from scalops.engine.opaque.records import take_apart
+from scalops.engine.opaque.records import take_all_apart
 from scalops.rows import (
     RowFunction,
     Udf,
@@ -146,7 +146,7 @@ def _discovered(
     """Names and types of the records, from those that the first records of the source give."""
     captured, slots = capture_opaque(Listed(f), reason, None)
     found = [
-        take_apart(item)
+        take_all_apart(item)
         for _, (items,) in sampled_results(captured, slots, (source,))
         for item in items
     ]

@@ -31,22 +31,28 @@ _NUMPY = {  # what a user of NumPy may have meant
 _CHOICES = {"first": "first_record", "last": "last_record", "argmin": "argmin", "argmax": "argmax"}
 
 
-@dataclass(frozen=True, eq=False)
 class GroupFold:
     """One aggregate of `agg`: the fold `kind`, of a column or of what a function gives.
 
-    `by` is what argmin and argmax go by. `word` is what the user wrote.
+    `by` is what argmin and argmax go by. `word` is what the user wrote. It is no dataclass,
+    which a row function could return as a record.
     """
 
-    word: str
-    kind: str
-    of: RowLike | None = None
-    by: RowLike | None = None
-    parameters: tuple[tuple[str, Any], ...] = ()
-    location: Location | None = None
-
+    __slots__ = ("by", "kind", "location", "of", "parameters", "word")
     _value_hint = _ONLY_IN_AGG
     _capture_refusal = f"it keeps an aggregate of groups; {_ONLY_IN_AGG}"
+
+    def __init__(
+        self,
+        word: str,
+        kind: str,
+        of: RowLike | None,
+        by: RowLike | None,
+        parameters: tuple[tuple[str, Any], ...],
+        location: Location | None,
+    ) -> None:
+        self.word, self.kind, self.of, self.by = word, kind, of, by
+        self.parameters, self.location = parameters, location
 
     def __repr__(self) -> str:
         given = [a for a in (self.by, self.of) if a is not None]
@@ -250,15 +256,8 @@ def _values(table: Table, wanted: GroupFold) -> Values:
 
 def values_of(table: Table, of: RowLike, what: str) -> Values:
     """What a column's name or a function stands for: names of a structure, and expressions."""
-    schema = table.schema
-    if not isinstance(of, str):
-        made = table._trace(of, what)
-        return made.names, made.outputs, (made,)
-    fields = schema.fields_of(of)
-    if fields and fields != (of,):
-        inner = tuple(n[len(of) + len(FIELD) :] for n in fields)
-        return inner, tuple(Column(n, schema[n]) for n in fields), ()
-    return None, (table._column(of, what),), ()
+    made = table._row_function(of, what)
+    return made.names, made.outputs, () if isinstance(of, str) else (made,)
 
 
 def _one_value(table: Table, wanted: GroupFold) -> tuple[Expression, tuple[RowFunction, ...]]:

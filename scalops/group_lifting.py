@@ -19,7 +19,6 @@ from scalops.algebra import relations as rel
 from scalops.algebra.dtypes import OBJECT
 from scalops.algebra.errors import Location, PlanError
 from scalops.algebra.expressions import (
-    Call,
     Column,
     DriverCall,
     Expression,
@@ -37,6 +36,7 @@ from scalops.algebra.functions import choices, function
 from scalops.algebra.operators import Named, Operator
 from scalops.algebra.schema import Schema
 from scalops.algebra.tree import Node, substitute, walk
+from scalops.optimizer.rules.merge_filters import may_raise
 
 HIDDEN = "@"  # how the names of columns begin that no user sees
 INSTEAD = "give the group to an ordinary function: groups.apply(f, schema), or so.call(f, rows)"
@@ -77,6 +77,9 @@ class _View:
         return names == list(self.columns) and all(
             isinstance(e, Column) and e.name == n for n, e in self.columns.items()
         )
+
+
+_Part = tuple[Operator, tuple[Expression, ...], bool]  # what views that are folded together share
 
 
 @dataclass(frozen=True)
@@ -196,12 +199,12 @@ class Lifting:
 
     def _folded(self, atoms: Sequence[Subquery], hints: Mapping[Expression, str]) -> _Frame:
         """The groups with these folds of them."""
-        parts: dict[tuple[Operator, bool], tuple[_View, dict[Fold, str]]] = {}
-        places: dict[Node, tuple[tuple[Operator, bool], Fold]] = {}
+        parts: dict[_Part, tuple[_View, dict[Fold, str]]] = {}
+        places: dict[Node, tuple[_Part, Fold]] = {}
         names = list(self.keys.names)
         for atom in atoms:
             view, fold = self._fold(atom.source, atom.name)
-            part = (view.base, view.complete)
+            part = (view.base, view.keys, view.complete)
             _, folds = parts.setdefault(part, (view, {}))
             fold = replace(fold, name="")
             if fold not in folds:
@@ -213,7 +216,7 @@ class Lifting:
             part: self._grouped(view, [replace(f, name=n) for f, n in folds.items()])
             for part, (view, folds) in parts.items()
         }
-        complete = next((part for part in tables if part[1]), None)
+        complete = next((part for part in tables if part[-1]), None)
         plan = self._everyone() if complete is None else tables[complete]
         for part, table in tables.items():
             if part != complete:
@@ -223,7 +226,7 @@ class Lifting:
             part, fold = places[atom]
             name = parts[part][1][fold]
             value: Expression = Column(name, plan.schema[name])
-            if not part[1] and fold.empty is not None:
+            if not part[-1] and fold.empty is not None:
                 empty = np.full(fold.type.shape, fold.empty, fold.type.numpy)
                 value = call(choices.COALESCE, value, constant(empty[()]))
             known[atom] = value
@@ -273,14 +276,13 @@ class Lifting:
                 location=made.location,
                 hint="pass them as arguments: so.call(f, rows, key, m, like=...)",
             )
-        tables: dict[Operator, tuple[int, tuple[Expression, ...]]] = {}
+        tables: dict[tuple[Operator, tuple[Expression, ...]], int] = {}
         read: dict[str, Expression] = {}
         arguments: list[Expression] = []
         taken = list(made.names or ("value",))
         for argument in made.arguments:
             if isinstance(argument, Rows):
-                source, keys = self._handed(argument.source)
-                number, _ = tables.setdefault(source, (len(tables), keys))
+                number = tables.setdefault(self._handed(argument.source), len(tables))
                 arguments.append(rel.RowsArgument(f"rows{number}", OBJECT, number))
             elif argument in self._inner:
                 e = self._rewritten(argument, {}, frame.keys, frame.known)
@@ -295,9 +297,9 @@ class Lifting:
         )
         plan = rel.GroupApply(
             frame.plan,
-            tuple(tables),
+            tuple(source for source, _ in tables),
             frame.keys,
-            tuple(keys for _, keys in tables.values()),
+            tuple(keys for _, keys in tables),
             made.function,
             tuple(arguments),
             made.slots,
@@ -619,10 +621,7 @@ def _typed(made: Expression, traced: Expression) -> Expression:
 
 def _may_fail(expressions: Iterable[Expression]) -> bool:
     """Whether they may raise for records that a filter below them leaves out."""
-    return any(
-        isinstance(e, Opaque) or (isinstance(e, Call) and e.function.can_fail)
-        for e in within(expressions)
-    )
+    return any(map(may_raise, expressions))
 
 
 def _is_opaque(expressions: Iterable[Expression]) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,10 @@ from scalops.algebra.errors import (
 from scalops.algebra.expressions import Expression
 from scalops.algebra.fingerprint import comparable
 from scalops.algebra.operators import Named, Operator
-from scalops.algebra.schema import FIELD, Schema
+from scalops.algebra.schema import Schema
 from scalops.algebra.tree import Node
 from scalops.capture import function_location
-from scalops.engine.opaque.records import Record, take_apart
+from scalops.engine.opaque.records import Record, nested_record, take_all_apart, take_apart
 from scalops.group_lifting import Lifting
 from scalops.rows import RowFunction
 from scalops.structured import StructuredValue
@@ -30,6 +31,9 @@ from scalops.value import Value, lift
 
 if TYPE_CHECKING:
     from scalops.table import Table
+
+
+tokens = itertools.count(1)  # what tells the rows and keys of one map from those of another
 
 
 @dataclass(frozen=True)
@@ -105,21 +109,8 @@ def _called(
 
 def key_symbol(keys: Schema, token: int) -> Any:
     """The key of a group: the bare symbol of one, a record of several."""
-    values = {n: Value(rel.GroupKey(n, k, token)) for n, k in keys}
-    record = _nested(values)
+    record = nested_record({n: Value(rel.GroupKey(n, k, token)) for n, k in keys})
     return record if len(keys.columns) > 1 else record[0]
-
-
-def _nested(values: Mapping[str, Any]) -> Record:
-    """A record, whose columns that hold records are records."""
-    columns: dict[str, Any] = {}
-    for name, value in values.items():
-        column, _, inner = name.partition(FIELD)
-        if inner:
-            columns.setdefault(column, {})[inner] = value
-        else:
-            columns[column] = value
-    return Record({n: _nested(v) if isinstance(v, dict) else v for n, v in columns.items()})
 
 
 def _outputs(result: Any, what: str, where: Location | None) -> tuple[list[Named], bool]:
@@ -128,29 +119,27 @@ def _outputs(result: Any, what: str, where: Location | None) -> tuple[list[Named
         raise TraceError(
             f"the function of {what} returns nothing", location=where, hint="return a value"
         )
-    parts = _parts(result)
-    if parts is None:
-        return [("value", _expression(result, "its result", what, where))], True
-    outputs: list[Named] = []
-    waiting = list(reversed(parts))
-    while waiting:
-        name, value = waiting.pop()
-        inner = _parts(value)
-        if inner is None:
-            outputs.append((name, _expression(value, repr(name), what, where)))
-        else:
-            waiting.extend((name + FIELD + n, v) for n, v in reversed(inner))
-    if not outputs:
+    names, values = take_all_apart(_as_records(result))
+    if names is None:
+        return [("value", _expression(values[0], "its result", what, where))], True
+    if not names:
         raise TraceError(f"the function of {what} returns no columns", location=where)
-    return outputs, False
+    named = zip(names, values, strict=True)
+    return [(n, _expression(v, repr(n), what, where)) for n, v in named], False
 
 
-def _parts(value: Any) -> list[tuple[str, Any]] | None:
-    """The parts of a structure with their names; None of one value."""
-    if isinstance(value, StructuredValue):
-        value = value.parts
-    names, values = take_apart(value)
-    return None if names is None else list(zip(names, values, strict=True))
+def _as_records(result: Any) -> Any:
+    """A result whose structures are records."""
+    if isinstance(result, StructuredValue):
+        parts = result.parts
+        return parts if isinstance(parts, tuple) else Record(parts)
+    names, values = take_apart(result)
+    if not any(isinstance(v, StructuredValue) for v in values):
+        return result
+    pairs = zip(names or (), values, strict=True)
+    return Record(
+        {n: Record(v._parts) if isinstance(v, StructuredValue) else v for n, v in pairs}
+    )
 
 
 def _expression(value: Any, name: str, what: str, where: Location | None) -> Expression:

@@ -19,7 +19,7 @@ from scalops.algebra.schema import FIELD, Schema
 from scalops.capture import capture_opaque, function_name
 from scalops.group_aggregates import GroupFold, described, made_of, values_of
 from scalops.group_lifting import HIDDEN, Lifting, Root
-from scalops.group_maps import trace_group
+from scalops.group_maps import tokens, trace_group
 from scalops.lazy import name_methods
 from scalops.rows import RowFunction, Udf
 from scalops.table_operators import declared_schema
@@ -28,7 +28,6 @@ from scalops.value import Value
 if TYPE_CHECKING:
     from scalops.table import RowLike, Table
 
-_tokens = itertools.count(1)
 _MAKES = "groups are no table: agg(...), map(...) or apply(f, schema) makes one"
 _OTHER_WORDS = {
     **dict.fromkeys(("aggregate", "reduce", "summarise", "summarize"), "agg(total=so.sum(...))"),
@@ -308,7 +307,7 @@ class Groups:
         mapped, filtered and folded. The function is traced, and done to all groups at once.
         """
         location = user_location()
-        token = next(_tokens)
+        token = next(tokens)
         lifting = Lifting(
             token,
             self._keys.schema,
@@ -374,7 +373,8 @@ class Groups:
         if name.startswith("_"):
             raise AttributeError(name)
         methods = [m for m in dir(type(self)) if not m.startswith("_")]
-        near = get_close_matches(name, methods, n=1)
+        of_tables = hasattr(type(self._table), name)
+        near = [] if of_tables else get_close_matches(name, methods, n=1)
         raise NoMethod(
             f"groups have no {name!r}",
             location=user_location(),

@@ -186,6 +186,9 @@ class TableLoop(AnyLoop, Table):
         Table.__init__(self, LoopTable(plan, BARE, location=plan.location))
         self._loop, self.structure = plan, structure
 
+    def _made(self, plan: op.Operator) -> Table:
+        return Table(plan)
+
     @property
     def loop_plan(self) -> op.Loop:
         return self._loop

@@ -22,7 +22,8 @@ from scalops.engine.checkpoint import (
     require_same_plan,
 )
 from scalops.engine.loop_runner import LoopControl
-from scalops.planning import plan
+from scalops.engine.outcome import StateRows
+from scalops.planning import arrow_table, plan
 
 if TYPE_CHECKING:
     from scalops.environment import Structure
@@ -93,11 +94,17 @@ def _in_structure(
     settings = np.geterr()
 
     def call(iteration: int, fields: dict[str, Any]) -> Any:
-        own = {n: v.copy() if isinstance(v, np.ndarray) else v for n, v in fields.items()}
+        own = {n: _own(v) for n, v in fields.items()}
         with np.errstate(**settings):
             return on_iteration(iteration, structure.rebuild(own))
 
     return call
+
+
+def _own(value: Any) -> Any:
+    if isinstance(value, StateRows):
+        return arrow_table(value.blocks, value.schema)
+    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 def about(loop: op.Loop) -> dict[str, str]:
@@ -106,15 +113,21 @@ def about(loop: op.Loop) -> dict[str, str]:
         loop,
         start=(),
         types=(),
+        tables=(),
         condition=None,
         range=None,
         max_iterations=None,
         body=op.Update(()),
     )
     parts = {
-        "the environment": ", ".join(f"{n}: {k}" for n, k in loop.state_types.items()),
+        "the environment": ", ".join(
+            [f"{n}: {k}" for n, k in loop.state_types.items()]
+            + [f"{n}: table ({t.schema})" for n, t in loop.tables]
+        ),
         "max_iterations": str(loop.max_iterations),
-        "the start": _digest(replace(blank, start=loop.start, types=loop.types)),
+        "the start": _digest(
+            replace(blank, start=loop.start, types=loop.types, tables=loop.tables)
+        ),
         "the condition": _digest(replace(blank, condition=loop.condition)),
         "the range": _digest(replace(blank, range=loop.range)),
         "the body": _digest(replace(blank, body=loop.body)),

@@ -6,18 +6,15 @@ from typing import NoReturn
 
 from scalops.algebra.errors import PlanError, user_location
 
-TABLE_METHODS = (
-    "join", "by",
-)  # fmt: skip
+TABLE_METHODS: tuple[str, ...] = ()
 
 FUNCTIONS = (
-    "join", "cogroup", "grad", "value_and_grad",
+    "grad", "value_and_grad",
     "whatif",
 )  # fmt: skip
 
 OTHER = (
     "Table fields in the environment",
-    "columns that are records",
     "`filesystem=` of readers",
     "worker processes for whole plans, and clusters",
     "explain(analyze=True) and whatif",

@@ -20,13 +20,12 @@ class MetNull(BaseException):
 
 def apart(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments for one plain call."""
-    return tuple(
-        Record({n: _one(v) for n, v in a._values.items()}) if isinstance(a, Record) else _one(a)
-        for a in arguments
-    )
+    return tuple(_one(a) for a in arguments)
 
 
 def _one(value: Any) -> Any:
+    if isinstance(value, Record):
+        return Record({n: _one(v) for n, v in value._values.items()})
     if isinstance(value, np.ndarray):
         return value.copy()
     if isinstance(value, list):

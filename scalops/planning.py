@@ -18,6 +18,7 @@ from scalops.engine.embedded import EmbeddedBackend
 from scalops.engine.kept_tables import OWNER, KeptTable, KeptTables
 from scalops.engine.loop_runner import LoopControl
 from scalops.engine.memory import MemoryBudget
+from scalops.engine.output_memory import is_own
 from scalops.engine.physical_plan import PhysicalPlan
 from scalops.engine.storage.arrow import block_to_batch, schema_to_arrow
 from scalops.engine.threads import ThreadPool
@@ -105,14 +106,15 @@ def execute(
         results = Driver(physical, backend, listener, replan, control).run()
     for i, node in enumerate(job.outputs):
         if isinstance(node, op.Operator) and not isinstance(node, op.Loop):
-            results[i] = _to_arrow(results[i], node.schema)
+            results[i] = arrow_table(results[i], node.schema)
     return results
 
 
-def _to_arrow(blocks: list[Any], schema: Schema) -> pa.Table:
+def arrow_table(blocks: list[Any], schema: Schema) -> pa.Table:
+    """Records as the user gets them."""
     for block in blocks:
         for name, values in block.columns.items():
-            if isinstance(values, np.ndarray) and values.base is not None:
+            if isinstance(values, np.ndarray) and values.base is not None and not is_own(values):
                 block.columns[name] = values.copy()  # the result is no view of a user's array
     batches = [block_to_batch(b, schema) for b in blocks if b.rows]
     return pa.Table.from_batches(batches, schema_to_arrow(schema))

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from scalops.algebra.errors import PlanError, user_location
-from scalops.engine.outcome import SECONDS, LoopOutcome
+from scalops.engine.outcome import SECONDS, LoopOutcome, StateRows
 from scalops.loop import AnyLoop, Loop, LoopResult
+from scalops.planning import arrow_table
 from scalops.structured import StructuredValue
 from scalops.table import Table
 from scalops.value import Value
@@ -56,6 +57,8 @@ def rebuild(wanted: Any, results: Iterator[tuple[Any, Any]]) -> Any:
 
 def _own(result: Any) -> Any:
     """A copy that the caller may change: the session keeps the result for later plans."""
+    if isinstance(result, StateRows):
+        return arrow_table(result.blocks, result.schema)
     if isinstance(result, (dict, list, tuple)):
         return deepcopy(result)
     return result.copy() if isinstance(result, np.ndarray) else result

@@ -26,7 +26,7 @@ from scalops.algebra.errors import (
 )
 from scalops.algebra.expressions import Captured, Column, Expression, Item, Opaque, columns
 from scalops.algebra.operators import Operator
-from scalops.algebra.schema import Schema
+from scalops.algebra.schema import FIELD, Schema
 from scalops.algebra.tree import substitute
 from scalops.capture import (
     CannotCapture,
@@ -36,8 +36,8 @@ from scalops.capture import (
     function_name,
 )
 from scalops.engine.opaque.batches import batch_items, batch_of_records, call_batch
-from scalops.engine.opaque.calls import bind, python_value, user_error
-from scalops.engine.opaque.records import Record, take_apart
+from scalops.engine.opaque.calls import bind, describe, python_value, user_error
+from scalops.engine.opaque.records import Parts, nested_record, take_all_apart, take_apart
 from scalops.engine.witness.interpreter import Interpreter, Starts
 from scalops.result_types import common_type as common_type
 from scalops.tracing import VoidTrace, loop_starts, tracing
@@ -111,7 +111,7 @@ class Udf:
 def symbol(schema: Schema, record: int = 0) -> Any:
     """What a row function is called with: a record of symbols, or the bare symbol."""
     values = {name: Value(Column(name, kind, record)) for name, kind in schema}
-    return values["value"] if schema.bare else Record(values)
+    return values["value"] if schema.bare else nested_record(values)
 
 
 def trace_rows(function: Callable[..., Any], inputs: Sequence[Operator], what: str) -> RowFunction:
@@ -220,19 +220,20 @@ def _outputs(result: Any, function: Callable[..., Any], what: str) -> Traced:
         raise TraceError(
             f"the function of {what} returns nothing", location=where, hint="return a value"
         )
-    names, values = take_apart(result)
+    names, values = take_all_apart(result)
     if names is not None and not values:
         raise TraceError(f"the function of {what} returns no columns", location=where)
     outputs = []
     for name, value in zip(names or ("value",), values, strict=True):
         expression = lift(value)
         if expression is None:
-            nested = isinstance(value, (tuple, dict, Record))
-            raise (PlanError if nested else TraceError)(
+            raise TraceError(
                 f"the function of {what} returns a {type(value).__name__} as {name!r}; expected"
                 " a number, a string, an array or an expression of the record",
                 location=where,
-                hint="columns that are records are not built yet" if nested else None,
+                hint="inside a record a tuple is an array of one type; write a dict of fields"
+                if isinstance(value, tuple)
+                else None,
             )
         if expression.type.is_string and expression.type.shape:
             raise TraceError(
@@ -301,7 +302,7 @@ def _record_argument(schema: Schema, record: int) -> Any:
 def declared_types(returns: Any) -> tuple[tuple[str, ...] | None, tuple[ArrayType, ...]]:
     """Column names and types of `returns=`: a type, a tuple of types, or a dict of them."""
     single = written_type(returns) is not None or isinstance(returns, type)
-    names, kinds = (None, [returns]) if single else take_apart(returns)
+    names, kinds = (None, [returns]) if single else _apart(returns)
     if not kinds:
         raise TraceError(
             "returns= holds no type; expected so.float64, so.vector(n) and the like",
@@ -318,6 +319,19 @@ def declared_types(returns: Any) -> tuple[tuple[str, ...] | None, tuple[ArrayTyp
             )
         found.append(known)
     return names, tuple(found)
+
+
+def _apart(returns: Any) -> Parts:
+    """Names and types as written; a dict inside is a column of records."""
+    names, kinds = take_apart(returns)
+    found: list[tuple[str, Any]] = []
+    for name, kind in zip(names or (), kinds, strict=False):
+        if isinstance(kind, dict):
+            inner, types = _apart(kind)
+            found += [(name + FIELD + n, t) for n, t in zip(inner or (), types, strict=True)]
+        else:
+            found.append((name, kind))
+    return (names, kinds) if names is None else (tuple(n for n, _ in found), [k for _, k in found])
 
 
 def _discover(
@@ -388,11 +402,11 @@ def _sample_results(
         return _sample_batch(captured, function, interpreter, inputs[0])
     for arguments in sample_arguments(interpreter, inputs, SAMPLE_ROWS, python_value):
         try:
-            results.append(take_apart(function(*arguments)))
+            results.append(take_all_apart(function(*arguments)))
         except ScalopsError:
             raise
         except Exception as error:
-            shown = [dict(a._values) if isinstance(a, Record) else a for a in arguments]
+            shown = [describe(a) for a in arguments]
             raise user_error(
                 captured, error, shown[0] if len(shown) == 1 else shown, "the record is"
             ) from error
@@ -427,7 +441,7 @@ def sample_arguments(
     schema = inputs[0].schema
     for row in interpreter.records(inputs[0]):
         values = {name: convert(v) for name, v in row.items()}
-        rows.append(values["value"] if schema.bare else Record(values))
+        rows.append(values["value"] if schema.bare else nested_record(values))
         if len(rows) >= count:
             break
     if len(inputs) == 2:

@@ -48,7 +48,7 @@ class RunningAggregate:
     __invert__ = __bool__ = __int__ = __float__ = __index__ = __len__ = _refused
     __iter__ = __getitem__ = __contains__ = __array__ = __array_ufunc__ = _refused
     __array_function__ = collect = _refused
-    __eq__ = __ne__ = _refused  # type: ignore[assignment]
+    __eq__ = __ne__ = _refused
     __hash__ = None  # type: ignore[assignment]
 
 

@@ -21,13 +21,14 @@ from scalops.algebra.errors import (
 from scalops.algebra.expressions import Constant, Expression, Held, LoopOutput, constant
 from scalops.algebra.operators import Cache, Job, Scan
 from scalops.algebra.operators import Loop as LoopPlan
+from scalops.algebra.relations import LoopTable
 from scalops.algebra.tree import Node, find, substitute
 from scalops.algebra.validate import validate
 from scalops.checks import check_traces
 from scalops.configuration import Config, configure, given_options
-from scalops.engine.kept_tables import KeptSource, KeptTables
+from scalops.engine.kept_tables import KeptSource, KeptTable, KeptTables
 from scalops.engine.loop_runner import LoopControl
-from scalops.engine.outcome import LoopOutcome
+from scalops.engine.outcome import LoopOutcome, StateRows
 from scalops.engine.storage.bad_records import bad_records_reported
 from scalops.engine.threads import in_engine_thread
 from scalops.loop import AnyLoop, LoopResult
@@ -181,6 +182,9 @@ class Session:
             elif isinstance(node, LoopOutput) and node.loop in self._results:
                 outcome = self._results[node.loop]
                 kept[node] = constant(outcome.value(node.name))
+        for made in find((job,), LoopTable):
+            if made.loop in self._results:
+                kept[made] = Scan(_kept_rows(made, self._results[made.loop].state[made.name]))
         for cache in _caches(job):
             table = self._tables.of(cache)
             if table.is_complete:
@@ -255,6 +259,13 @@ def _kept_constant(node: Expression, value: Any) -> Expression:
     if value is None or kind.is_object or kind.is_list:
         return Held("kept", kind, node.digest.hex(), value)
     return Constant(kind.python(value)) if kind.weak else constant(value)
+
+
+def _kept_rows(node: LoopTable, rows: StateRows) -> KeptSource:
+    """A table of a loop's result, as it lay in the loop."""
+    size = sum(b.rows for b in rows.blocks) * rows.schema.bytes_per_row
+    parts = dict(enumerate(rows.parts))
+    return KeptSource(KeptTable(node.digest.hex(), node.schema, len(parts), size, parts))
 
 
 def current_session() -> Session:

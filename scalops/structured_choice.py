@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import Location, SchemaError, user_location
 from scalops.algebra.functions import elementwise
 from scalops.environment import BARE, Environment, describe
 from scalops.loop import Loop
 from scalops.structured import StructuredValue
+from scalops.table import Table
+from scalops.table_operators import choose_table
 from scalops.value import Value, apply, lift
 
-Fields = dict[str, Value]
+Fields = dict[str, Value | Table]
 Rebuild = Callable[[Mapping[str, Any]], Any]
 
 
@@ -36,7 +39,7 @@ def choose_structure(condition: Any, x: Any, y: Any) -> Any:
         )
     left, rebuild = _taken_apart(x, location)
     right, own = _taken_apart(y, location)
-    kinds = [{n: v.type.strong() for n, v in fields.items()} for fields in (left, right)]
+    kinds = [{n: _kind(v) for n, v in fields.items()} for fields in (left, right)]
     if kinds[0] != kinds[1]:
         shown = [", ".join(f"{n}: {k}" for n, k in found.items()) for found in kinds]
         raise SchemaError(
@@ -44,8 +47,19 @@ def choose_structure(condition: Any, x: Any, y: Any) -> Any:
             location=location,
             hint="give both the same fields, types and shapes",
         )
-    named = {n: apply(elementwise.WHERE, condition, v, right[n]) for n, v in left.items()}
+    named = {
+        n: choose_table(condition, v, right[n])
+        if isinstance(v, Table)
+        else apply(elementwise.WHERE, condition, v, right[n])
+        for n, v in left.items()
+    }
     return (rebuild if is_structured(x) else own)(named)
+
+
+def _kind(field: Value | Table) -> ArrayType | str:
+    if isinstance(field, Table):
+        return f"table ({field.schema})"
+    return field.type.strong()
 
 
 def _taken_apart(value: Any, location: Location | None) -> tuple[Fields, Rebuild]:
@@ -59,6 +73,9 @@ def _taken_apart(value: Any, location: Location | None) -> tuple[Fields, Rebuild
     structure, fields = describe(value, location)
     made: Fields = {}
     for name, field in fields.items():
+        if isinstance(field, Table) and structure.kind != BARE:
+            made[name] = field
+            continue
         expression = lift(field)
         if expression is None or structure.kind == BARE:
             raise SchemaError(

@@ -14,8 +14,9 @@ from scalops.algebra.errors import SchemaError, TraceError, user_location
 from scalops.algebra.expressions import Column, Expression, call
 from scalops.algebra.functions import function
 from scalops.algebra.operators import Named, Operator
-from scalops.algebra.schema import Schema
+from scalops.algebra.schema import FIELD, Schema
 from scalops.capture import function_name
+from scalops.joining import TableJoins
 from scalops.lazy import Lazy, name_methods
 from scalops.rows import RowFunction, trace_rows
 from scalops.running import RunningAggregate, with_running
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 RowLike = Callable[..., Any] | str
 
 
-class Table(TableOperators, TableFolds, TableGroups, NoRecords, Lazy):
+class Table(TableOperators, TableFolds, TableGroups, TableJoins, NoRecords, Lazy):
     """Many records, lazily: nothing runs until `collect()`."""
 
     __slots__ = ("__weakref__", "plan")
@@ -87,21 +88,21 @@ class Table(TableOperators, TableFolds, TableGroups, NoRecords, Lazy):
 
     def select(self, *columns: str, **new: Any) -> Table:
         """The named columns, and new ones; new columns read the old record."""
-        kept = [(name, self._column(name, "select")) for name in columns]
+        kept = [field for name in columns for field in self._fields(name, "select")]
         return self._project("select", kept, new)
 
     def with_columns(self, **new: Any) -> Table:
         """All columns, some replaced or added; new columns read the old record."""
-        kept = [(n, Column(n, k)) for n, k in self.schema if n not in new]
-        order = [*self.columns, *(n for n in new if n not in self.schema)]
+        own = self.columns
+        kept = [(n, Column(n, k)) for n, k in self.schema if n.split(FIELD)[0] not in new]
+        order = [*own, *(n for n in new if n not in own)]
         table = self._project("with_columns", kept, new)
         return table if table.columns == order else table._reordered(order)
 
     def drop(self, *columns: str) -> Table:
         """Without these columns."""
-        for name in columns:
-            self._column(name, "drop")
-        kept = [(n, Column(n, k)) for n, k in self.schema if n not in columns]
+        dropped = {n for name in columns for n, _ in self._fields(name, "drop")}
+        kept = [(n, Column(n, k)) for n, k in self.schema if n not in dropped]
         return self._project("drop", kept, {})
 
     def rename(self, names: Mapping[str, str]) -> Table:
@@ -112,9 +113,12 @@ class Table(TableOperators, TableFolds, TableGroups, NoRecords, Lazy):
                 location=user_location(),
                 hint='write rename({"old": "new"})',
             )
-        for name in names:
-            self._column(name, "rename")
-        kept = [(names.get(n, n), Column(n, k)) for n, k in self.schema]
+        renamed = {
+            field: new + field[len(name) :]
+            for name, new in names.items()
+            for field, _ in self._fields(name, "rename")
+        }
+        kept = [(renamed.get(n, n), Column(n, k)) for n, k in self.schema]
         return self._project("rename", kept, {})
 
     def assemble(self, **vectors: Sequence[str]) -> Table:
@@ -179,6 +183,14 @@ class Table(TableOperators, TableFolds, TableGroups, NoRecords, Lazy):
         if not isinstance(name, str) or name not in self.schema:
             near = get_close_matches(str(name), self.columns, n=1)
             hints = [f"did you mean {near[0]!r}?"] if near and isinstance(name, str) else []
+            if isinstance(name, str) and self.schema.holds_records(name):
+                fields = [n[len(name) + len(FIELD) :] for n in self.schema.fields_of(name)]
+                raise SchemaError(
+                    f"{what} needs one value for each record; {name!r} holds records of {fields}",
+                    location=user_location(),
+                    hint="read a field of it by a function, where it takes one: lambda p:"
+                    f" p[{name!r}][{fields[0]!r}]",
+                )
             if isinstance(name, (list, tuple)):
                 hints = [f"pass names one by one: {what}(*names)"]
             elif callable(name):
@@ -192,7 +204,19 @@ class Table(TableOperators, TableFolds, TableGroups, NoRecords, Lazy):
             )
         return Column(name, self.schema[name])
 
+    def _fields(self, name: object, what: str) -> list[Named]:
+        """The columns that a column of the user's stands for: its fields, if it holds records."""
+        fields = self.schema.fields_of(name) if isinstance(name, str) else ()
+        if not fields:
+            return [(str(name), self._column(name, what))]
+        return [(n, Column(n, self.schema[n])) for n in fields]
+
     def _row_function(self, f: RowLike, what: str) -> RowFunction:
+        if isinstance(f, str) and self.schema.holds_records(f):
+            fields = self._fields(f, what)
+            inner = tuple(n[len(f) + len(FIELD) :] for n, _ in fields)
+            read = tuple(e for _, e in fields)
+            return RowFunction(inner, read, (self.schema,), None, (), user_location())
         if isinstance(f, str):
             no_name = what == "filter" or not f.isidentifier()
             column = self._column(f, what, f"write {what}(lambda r: ...)" if no_name else None)
@@ -210,18 +234,20 @@ class Table(TableOperators, TableFolds, TableGroups, NoRecords, Lazy):
         origins = []
         for name, value in new.items():
             expression: Expression
+            if isinstance(value, str) and self.schema.holds_records(value):
+                fields = self._fields(value, label)
+                outputs += [(name + n[len(value) :], e) for n, e in fields]
+                continue
             if isinstance(value, str):
                 expression = self._column(value, label, f"so.lit({value!r}) is the constant string")
             elif callable(value) and not isinstance(value, Value):
                 made = self._trace(value, f"{label}({name}=...)")
-                if made.names is not None:
-                    raise TraceError(
-                        f"{label}({name}=...) returns the columns {list(made.names)};"
-                        " expected one value",
-                        location=made.location,
-                    )
-                expression = made.outputs[0]
                 origins.append(made)
+                if made.names is not None:
+                    pairs = zip(made.names, made.outputs, strict=True)
+                    outputs += [(name + FIELD + n, e) for n, e in pairs]
+                    continue
+                expression = made.outputs[0]
             else:
                 _require_one_value(value, f"{label}({name}=...)")
                 expression = expression_of(value, f"{label}({name}=...)")
@@ -251,7 +277,7 @@ class Table(TableOperators, TableFolds, TableGroups, NoRecords, Lazy):
         plan = self.plan
         assert isinstance(plan, op.Project)
         named = dict(plan.outputs)
-        outputs = tuple((n, named[n]) for n in order)
+        outputs = tuple((n, named[n]) for c in order for n in plan.schema.fields_of(c))
         return Table(
             op.Project(
                 plan.source, outputs, label=plan.label, origin=plan.origin, location=plan.location
@@ -274,4 +300,4 @@ def _require_one_value(value: Any, what: str) -> None:
     )
 
 
-name_methods("Table", TableOperators, TableFolds, TableGroups, NoRecords, Table)
+name_methods("Table", TableOperators, TableFolds, TableGroups, TableJoins, NoRecords, Table)

@@ -17,7 +17,6 @@ from scalops.algebra.operators import Named, Operator
 from scalops.algebra.schema import Schema
 from scalops.capture import capture_opaque
 from scalops.flat_rows import flat_rows
-from scalops.not_yet import refuse
 from scalops.rows import RowFunction, Udf
 from scalops.value import Value, expression_of, is_record_symbol
 
@@ -45,6 +44,7 @@ class TableOperators:
         @property
         def columns(self) -> list[str]: ...
         def _column(self, name: object, what: str, hint: str | None = None) -> Column: ...
+        def _fields(self, name: object, what: str) -> list[Named]: ...
         def _row_function(self, f: RowLike, what: str) -> RowFunction: ...
 
     def _made(self, plan: Operator) -> Table:
@@ -74,12 +74,16 @@ class TableOperators:
         return self._made(op.Slice(self.plan, first, many, label="slice", location=user_location()))
 
     def distinct(self, *columns: str) -> Table:
-        """The first of equal records; nulls are one value, NaNs are, 0.0 and -0.0 are."""
-        if columns:
-            for name in columns:
-                self._column(name, "distinct")
-            refuse("distinct of some of the columns")
-        return self._made(op.Distinct(self.plan, label="distinct", location=user_location()))
+        """The first of equal records; nulls are one value, NaNs are, 0.0 and -0.0 are.
+
+        Given columns, records are equal that are so in these.
+        """
+        fields = (field for name in columns for field, _ in self._fields(name, "distinct"))
+        return self._made(
+            op.Distinct(
+                self.plan, tuple(dict.fromkeys(fields)), label="distinct", location=user_location()
+            )
+        )
 
     def sample(self, fraction: float, seed: Any) -> Table:
         """Each record with the probability `fraction`, by the seed and its number alone."""
@@ -178,7 +182,7 @@ class TableOperators:
     def with_row_index(self, name: str = "index") -> Table:
         """The records with their number from 0 on as the first column, int64."""
         location = user_location()
-        if not isinstance(name, str) or name in self.schema:
+        if not isinstance(name, str) or name in self.columns:
             raise SchemaError(
                 f"with_row_index would add the column {name!r}; the table has {self.columns}",
                 location=location,
@@ -241,7 +245,7 @@ class TableOperators:
                 f"explode needs a column of lists or vectors; {column!r} is {kind}",
                 location=location,
             )
-        if index is not None and (not isinstance(index, str) or index in self.schema):
+        if index is not None and (not isinstance(index, str) or index in self.columns):
             raise SchemaError(
                 f"explode would add the column {index!r}; the table has {self.columns}",
                 location=location,

@@ -24,7 +24,7 @@ _OTHER_WORDS = {
     **dict.fromkeys(("persist", "unpersist"), "cache(), and forget()"),
     **dict.fromkeys(("groupby", "groupBy"), "group_by(*keys)"),
     "agg": 'group_by("k").agg(...), or of all records sum("x"), mean("x"), ...',
-    **dict.fromkeys(("merge",), "join, which is not yet built"),
+    "merge": 'join(other, on="k")',
     **dict.fromkeys(("sort_values", "orderBy", "order_by"), "sort(*keys, descending=False)"),
     **dict.fromkeys(("apply", "transform", "foreach"), "map(lambda r: ...)"),
     **dict.fromkeys(("where", "query"), "filter(lambda r: ...)"),
@@ -54,14 +54,14 @@ class NoRecords:
 
     @property
     def columns(self) -> list[str]:
-        """Column names."""
-        return list(self.schema.names)
+        """Column names; a column that holds records is one."""
+        return list(self.schema.columns)
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_"):
             raise AttributeError(name)
         refuse_method("Table", name)
-        if name not in self.schema:
+        if name not in self.columns:
             if name in _OTHER_WORDS:
                 raise AttributeError(f"a Table has no {name!r}; use {_OTHER_WORDS[name]}")
             methods = [m for m in dir(type(self)) if not m.startswith("_")]

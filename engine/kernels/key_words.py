@@ -131,4 +131,4 @@ def _blanked(word: Word, mask: Array) -> Word:
     """The same word for all nulls."""
     if isinstance(word, np.ndarray):
         return np.where(mask, word, word.dtype.type(0))
-    return pc.fill_null(word, "")
+    return pc.if_else(pa.array(mask), word, pa.scalar("", word.type))

@@ -22,6 +22,9 @@ from scalops.algebra.dtypes import ArrayType
 from scalops.engine.blocks import Array
 
 Summary = list[Array]
+# Version 1 of the numeric constants of this module; changing one changes results' last bits.
+LANES = 16
+_LONG = 1 << 14  # values whose sums are worth the lanes
 _SHORT = 64  # records of a group that are not worth a scan of their own
 
 
@@ -51,8 +54,11 @@ class Form:
         """The summary of no records."""
         return [self.start(groups)]
 
-    def scan(self, given: Sequence[Array], carry: Array) -> Array:
-        """The running aggregate of consecutive records, one or more, after `carry`; fresh."""
+    def scan(self, given: Sequence[Array], carry: Array, out: Array | None = None) -> Array:
+        """The running aggregate of consecutive records, one or more, after `carry`.
+
+        In `out` where it is given, else in a fresh array.
+        """
         raise NotImplementedError
 
     def step(self, before: Array, given: Sequence[Array]) -> Array:
@@ -69,16 +75,18 @@ class Form:
         """The carry behind a partition, and bool[...]: where it is what the records would give."""
         raise NotImplementedError
 
-    def scan_groups(self, given: Sequence[Array], starts: Array, carry: Array) -> Array:
+    def scan_groups(
+        self, given: Sequence[Array], starts: Array, carry: Array, out: Array | None = None
+    ) -> Array:
         """The running aggregates of several groups, each after its carry: [rows, *shape].
 
         Long groups one by one; of the short ones all first records together, then all second
         ones, and so on.
         """
         if len(starts) == 1:
-            return self.scan(given, carry[0])
+            return self.scan(given, carry[0], out)
         rows = len(given[0])
-        made = np.empty((rows, *self.shape), self.dtype)
+        made = np.empty((rows, *self.shape), self.dtype) if out is None else out
         lengths = np.diff(starts, append=rows)
         for i in np.flatnonzero(lengths > _SHORT):
             own = slice(starts[i], starts[i] + lengths[i])
@@ -96,10 +104,10 @@ class Form:
 class _Ufunc(Form):
     ufunc: np.ufunc
 
-    def scan(self, given: Sequence[Array], carry: Array) -> Array:
+    def scan(self, given: Sequence[Array], carry: Array, out: Array | None = None) -> Array:
         values = np.array(given[0], self.dtype)
         values[0] = self.ufunc(carry, values[0])
-        made: Array = self.ufunc.accumulate(values, axis=0)
+        made: Array = self.ufunc.accumulate(values, axis=0, out=out)
         return made
 
     def step(self, before: Array, given: Sequence[Array]) -> Array:
@@ -132,12 +140,17 @@ class CumSum(_Ufunc):
 
     ufunc = np.add
 
-    def scan(self, given: Sequence[Array], carry: Array) -> Array:
-        made: Array = np.cumsum(given[0], axis=0, dtype=self.dtype)
+    def scan(self, given: Sequence[Array], carry: Array, out: Array | None = None) -> Array:
+        (values,) = given
+        made: Array
+        if len(values) >= _LONG and not self.shape and values.dtype == self.dtype:
+            made = _interleaved_sums(values, carry, out)
+        else:
+            made = np.cumsum(values, axis=0, dtype=self.dtype, out=out)
+            made += carry
         # A sum that is no longer finite stays so: the last one tells.
         if self.is_float and not np.isfinite(made[-1]).all():
-            return super().scan(given, carry)  # inf and -inf may not meet in table order
-        made += carry
+            return super().scan(given, carry, out)  # inf and -inf may not meet in table order
         return made
 
     def join(self, carry: Array, summary: Summary) -> tuple[Array, Array]:
@@ -145,6 +158,34 @@ class CumSum(_Ufunc):
         if not self.is_float:
             return made, np.ones(made.shape, bool)
         return made, np.isfinite(summary[0]) | np.isnan(carry)
+
+
+def _interleaved_sums(values: Array, carry: Array, out: Array | None) -> Array:
+    """The running sums of values[rows], LANES neighbours at a time.
+
+    np.cumsum waits for each addition before it begins the next. Here the first values of all
+    neighbourhoods are added up together, then the second ones, and so on; then comes what is
+    before each neighbourhood.
+    """
+    made = np.empty_like(values) if out is None else out
+    count = len(values) // LANES
+    whole = count * LANES
+    lanes = values[:whole].reshape(count, LANES).T
+    target = made[:whole].reshape(count, LANES).T
+    sums = np.empty((LANES, count), values.dtype)
+    np.add(lanes[0], lanes[1], out=sums[1])
+    for j in range(2, LANES):
+        np.add(sums[j - 1], lanes[j], out=sums[j])
+    before = np.empty(count + 1, values.dtype)
+    before[0], before[1:] = carry, sums[-1]
+    np.cumsum(before, out=before)
+    np.add(lanes[0], before[:-1], out=target[0])
+    for j in range(1, LANES):
+        np.add(sums[j], before[:-1], out=target[j])
+    if whole < len(values):
+        np.cumsum(values[whole:], out=made[whole:])
+        made[whole:] += before[-1]
+    return made
 
 
 class CumProd(_Ufunc):
@@ -225,9 +266,10 @@ class CumSumProd(Form):
     def summary(self, groups: int) -> Summary:
         return [self.start(groups), np.ones((groups, *self.shape), self.dtype)]
 
-    def scan(self, given: Sequence[Array], carry: Array) -> Array:
+    def scan(self, given: Sequence[Array], carry: Array, out: Array | None = None) -> Array:
         a, b = given
-        made = np.array(a, self.dtype)
+        made = np.empty((len(a), *self.shape), self.dtype) if out is None else out
+        made[...] = a
         made[0] = self.step(carry, (a[0], b[0]))
         for place in np.ndindex(self.shape):
             own = (slice(None), *place)

@@ -11,6 +11,7 @@ from scalops.algebra.relations import Running
 from scalops.engine.blocks import Array, Block
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.running import FORMS, Summary
+from scalops.engine.output_memory import OutputMemory
 
 
 def names_of(columns: Iterable[Expression]) -> tuple[str, ...]:
@@ -38,12 +39,17 @@ class RunningColumn:
         if run.rows:
             self.form.extend(summary, run.groups, run.given, run.starts)
 
-    def scan(self, block: Block, ids: Array | None, carry: Array) -> Vector:
+    def scan(
+        self, block: Block, ids: Array | None, carry: Array, memory: OutputMemory | None = None
+    ) -> Vector:
         """The column of a block; `carry`, [groups, *shape], moves on behind it."""
         run = _Run(self, block, ids)
         if not run.rows:
             return np.zeros((block.rows, *self.form.shape), self.form.dtype), run.mask
-        made = self.form.scan_groups(run.given, run.starts, carry[run.groups])
+        out = None
+        if memory is not None and run.as_it_is:
+            out = memory.take(run.rows, self.form.shape, self.form.dtype)
+        made = self.form.scan_groups(run.given, run.starts, carry[run.groups], out)
         carry[run.groups] = made[np.append(run.starts[1:], run.rows) - 1]
         return run.in_place(made, block.rows), run.mask
 
@@ -83,6 +89,11 @@ class _Run:
             self.groups = ids[self.starts]
             given = [g[self._order] for g in given]
         self.given = given
+
+    @property
+    def as_it_is(self) -> bool:
+        """Whether the results are in the block's order, one for each record."""
+        return self._kept is None and self._order is None and not self._reverse
 
     def in_place(self, made: Array, rows: int) -> Array:
         """The results where their records are among the block's; 0 where one is null."""

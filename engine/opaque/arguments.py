@@ -15,7 +15,7 @@ from scalops.engine.columns import Array, ColumnData, SparseColumn, sliced
 from scalops.engine.kernels.sparse import vectors_of
 from scalops.engine.opaque.calls import Text
 from scalops.engine.opaque.packed import pack
-from scalops.engine.opaque.rows import make_rows
+from scalops.engine.opaque.rows import make_nested_rows
 from scalops.engine.opaque.text import Items
 
 
@@ -51,12 +51,14 @@ class Argument:
             else rows_of(c.values, c.mask, text)
             for c in self.columns
         ]
-        return items[0] if self.names is None else make_rows(self.names, items, rows)
+        return items[0] if self.names is None else make_nested_rows(self.names, items, rows)
 
     def arrays(self, rows: int) -> Any:
         """The argument for all records at once: a record of arrays, or an array."""
         items = [batch_of(c, rows) for c in self.columns]
-        return items[0] if self.names is None else make_rows(self.names, [[i] for i in items], 1)[0]
+        if self.names is None:
+            return items[0]
+        return make_nested_rows(self.names, [[i] for i in items], 1)[0]
 
 
 def column(values: ColumnData, mask: Array | None) -> Column:

@@ -151,7 +151,9 @@ def _own_line(captured: Captured, error: BaseException) -> Location | None:
 
 def describe(record: Any) -> Any:
     """A record for an error message."""
-    return dict(record._values) if isinstance(record, Row) else record
+    if not isinstance(record, Row):
+        return record
+    return {name: describe(value) for name, value in record._values.items()}
 
 
 def raised(captured: Captured, error: BaseException, row: Sequence[Any]) -> ScalopsError:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from scalops.algebra.errors import Location, TraceError, UserFunctionError
-from scalops.engine.opaque.records import take_apart
+from scalops.engine.opaque.records import take_all_apart
 from scalops.engine.opaque.rows import Row
 
 Function = Callable[..., Any]
@@ -38,7 +38,7 @@ class Flattened(_Wrapped):
             return result
         parts: dict[str, Any] = {}
         for i, item in enumerate(items_of(result, self.location)):
-            names, values = take_apart(item)
+            names, values = take_all_apart(item)
             own = ("",) if names is None else names
             parts |= {f"{i} {name}": v for name, v in zip(own, values, strict=True)}
         if not parts:
@@ -67,7 +67,7 @@ class Collected(_Wrapped):
     def __call__(self, record: Any) -> Any:
         columns: list[list[Any]] = [[] for _ in self.names or ("",)]
         for item in items_of(self.func(record), self.location):
-            names, values = take_apart(item)
+            names, values = take_all_apart(item)
             if names != self.names:
                 raise UserFunctionError(
                     f"the function of flat_map gives {_named(names)} after {_named(self.names)}",

@@ -214,9 +214,9 @@ def batches(groups: Groups, count: int) -> list[tuple[int, int]]:
     Which groups go together does not matter to what any of them gives.
     """
     size = sum(t.bytes for t in groups.tables)
-    count = min(groups.count, max(count, -(-size // _BATCH_BYTES)))
-    if not count:
-        return []
+    count = max(count, -(-size // _BATCH_BYTES))
+    if count >= groups.count:
+        return [(i, i + 1) for i in range(groups.count)]
     ends = np.arange(1, groups.count + 1) + sum(t.offsets[1:] for t in groups.tables)
     wanted = ends[-1] * np.arange(1, count) // count
     cuts = np.unique(np.searchsorted(ends, wanted, side="left") + 1)

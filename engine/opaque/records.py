@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from scalops.algebra.errors import SchemaError, user_location
+from scalops.algebra.schema import FIELD
 from scalops.engine.opaque.rows import Row, no_position, unchangeable, unknown_column
 
 
@@ -55,6 +57,33 @@ class Record(Row):
         return Record, (self._values,)
 
 
+def nested_record(values: Mapping[str, Any]) -> Record:
+    """A record of columns by their flat names; those that hold records are records in it."""
+    columns: dict[str, Any] = {}
+    inner: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        column, _, field = name.partition(FIELD)
+        if field:
+            columns.setdefault(column, None)
+            inner.setdefault(column, {})[field] = value
+        else:
+            columns[name] = value
+    for column, fields in inner.items():
+        columns[column] = nested_record(fields)
+    return Record(columns)
+
+
+def flat_values(record: Row) -> dict[str, Any]:
+    """A record's values by flat names, as `nested_record` takes them."""
+    found: dict[str, Any] = {}
+    for name, value in record._values.items():
+        if isinstance(value, Row):
+            found |= {name + FIELD + n: v for n, v in flat_values(value).items()}
+        else:
+            found[name] = value
+    return found
+
+
 Parts = tuple[tuple[str, ...] | None, list[Any]]
 
 
@@ -74,3 +103,46 @@ def take_apart(result: Any) -> Parts:
         own = [f.name for f in dataclasses.fields(result)]
         return tuple(own), [getattr(result, name) for name in own]
     return None, [result]
+
+
+def take_all_apart(result: Any) -> Parts:
+    """As `take_apart`; a part that is a structure itself is its own parts, by flat names.
+
+    Inside another structure a plain tuple is an array, unless it holds a structure.
+    Raises: SchemaError for a name that holds the separator of flat names.
+    """
+    names, values = take_apart(result)
+    if names is None:
+        return None, values
+    if any(FIELD in name for name in names):
+        taken = next(name for name in names if FIELD in name)
+        raise SchemaError(
+            f"a column is called {taken!r}; the character {FIELD!r} stands between a column that"
+            " holds records and their fields",
+            location=user_location(),
+            hint="give the column another name",
+        )
+    if not any(map(is_structure, values)):
+        return names, values
+    flat_names: list[str] = []
+    flat: list[Any] = []
+    for name, value in zip(names, values, strict=True):
+        inner, parts = take_all_apart(value) if is_structure(value) else (None, [value])
+        if inner == ():
+            raise SchemaError(
+                f"{name!r} is a record without fields",
+                location=user_location(),
+                hint="leave it out, or give it a field",
+            )
+        flat_names += [name] if inner is None else [name + FIELD + n for n in inner]
+        flat += parts
+    return tuple(flat_names), flat
+
+
+def is_structure(value: Any) -> bool:
+    """Whether a part of a record is a record itself."""
+    if isinstance(value, tuple):
+        return hasattr(value, "_fields") or any(map(is_structure, value))
+    return isinstance(value, (Row, dict)) or (
+        hasattr(type(value), "__dataclass_fields__") and not isinstance(value, type)
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,10 @@ import pyarrow as pa
 from scalops.algebra.captured import Captured
 from scalops.algebra.dtypes import ArrayType, ListType, name_of
 from scalops.algebra.errors import UserFunctionError
+from scalops.algebra.schema import FIELD
 from scalops.engine.columns import Array, ColumnData, SparseColumn, arrow_type
-from scalops.engine.opaque.records import take_apart
-from scalops.engine.opaque.rows import Row
+from scalops.engine.opaque.records import take_all_apart
+from scalops.engine.opaque.rows import Row, row_class
 
 Vector = tuple[ColumnData, Array | None]  # values, and which are not null
 
@@ -65,6 +66,31 @@ def _taken_apart(
     if len(found) != 1:
         return None
     (kind,) = found
+    columns = tuple(dict.fromkeys(n.partition(FIELD)[0] for n in names))
+    taken = _columns(results, kind, columns)
+    if taken is None or columns == names:
+        return taken
+    made: list[Sequence[Any]] = []
+    for column, values in zip(columns, taken, strict=True):
+        start = column + FIELD
+        inner = tuple(n[len(start) :] for n in names if n.startswith(start))
+        parts = [values]
+        if inner:
+            parts = _taken_apart(values, inner, len(inner)) or []
+        if not parts:
+            return None
+        made += parts
+    return made
+
+
+def _columns(
+    results: Sequence[Any], kind: type, names: tuple[str, ...]
+) -> list[Sequence[Any]] | None:
+    """The parts of results of one Python type, if these are their names; None if not surely."""
+    if issubclass(kind, Row):
+        if kind is not row_class(names):
+            return None
+        return [list(map(attrgetter(m), results)) for m in kind._members]
     if kind is dict:
         if set(map(len, results)) != {len(names)}:
             return None
@@ -73,10 +99,10 @@ def _taken_apart(
         except KeyError:
             return None
     if kind is tuple:
-        expected = tuple(f"_{i}" for i in range(count))
+        expected = tuple(f"_{i}" for i in range(len(names)))
     else:
         expected = getattr(kind, "_fields", ()) if issubclass(kind, tuple) else ()
-    if expected != names or set(map(len, results)) != {count}:
+    if expected != names or set(map(len, results)) != {len(names)}:
         return None
     return list(zip(*results, strict=True))
 
@@ -89,7 +115,7 @@ def _one_by_one(
     kinds: Sequence[ArrayType],
 ) -> list[Vector]:
     def drift(found: str, expected: str, record: Any) -> UserFunctionError:
-        shown = record._values if isinstance(record, Row) else record
+        shown = _shown(record)
         return UserFunctionError(
             f"{captured.name} gives {found}; expected {expected}, as declared or as its first"
             f" results were; the record is {shown!r}",
@@ -99,7 +125,7 @@ def _one_by_one(
 
     columns: list[list[Any]] = [[] for _ in kinds]
     for result, record in zip(results, records, strict=False):
-        own, values = take_apart(result)
+        own, values = take_all_apart(result)
         if own != names and own is not None and names is not None and set(own) == set(names):
             values = [values[own.index(n)] for n in names]  # a dict's order says nothing
             own = names
@@ -112,6 +138,12 @@ def _one_by_one(
                 raise drift(_found(value), str(kind), record) from None
             column.append(value)
     return [column_of(c, k) for c, k in zip(columns, kinds, strict=True)]
+
+
+def _shown(record: Any) -> Any:
+    if not isinstance(record, Row):
+        return record
+    return {name: _shown(value) for name, value in record._values.items()}
 
 
 def _found(value: Any) -> str:

@@ -14,6 +14,7 @@ from itertools import repeat
 from typing import Any
 
 from scalops.algebra.errors import SchemaError, user_location
+from scalops.algebra.schema import FIELD
 
 
 class Row:
@@ -119,3 +120,22 @@ def make_rows(names: tuple[str, ...], columns: Sequence[Sequence[Any]], count: i
         # The slot's own setter, called from C for each record.
         deque(map(kind.__dict__[member].__set__, rows, values), maxlen=0)
     return rows
+
+
+def make_nested_rows(
+    names: tuple[str, ...], columns: Sequence[Sequence[Any]], count: int
+) -> list[Any]:
+    """`make_rows` of flat names: the columns that hold records are records in the records."""
+    if not any(FIELD in n for n in names):
+        return make_rows(names, columns, count)
+    own: dict[str, Sequence[Any]] = {}
+    inner: dict[str, list[tuple[str, Sequence[Any]]]] = {}
+    for name, values in zip(names, columns, strict=True):
+        column, _, field = name.partition(FIELD)
+        own.setdefault(column, values)
+        if field:
+            inner.setdefault(column, []).append((field, values))
+    for column, fields in inner.items():
+        parts = tuple(n for n, _ in fields)
+        own[column] = make_nested_rows(parts, [v for _, v in fields], count)
+    return make_rows(tuple(own), list(own.values()), count)

@@ -191,6 +191,10 @@ class ScanPipeline(Pipeline):
         rows: int | None = self._partitions[partition].rows
         return rows
 
+    def whole(self, name: str) -> Vector | None:
+        found = getattr(self._node.source, "whole", None)
+        return None if found is None else found(name)
+
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
         try:
             read = self._node.source.read(self._partitions[partition], self._node.columns)

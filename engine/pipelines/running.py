@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from scalops.engine.blocks import Array, Block
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.running_columns import RunningColumn
+from scalops.engine.output_memory import OutputMemory
 from scalops.engine.physical_running import Accumulate
 from scalops.engine.pipelines.base import Over, Pipeline, Runtime, own_bytes
 
@@ -22,6 +23,7 @@ class AccumulatePipeline(Over):
         super().__init__(node.schema, source, runtime)
         self._number = node.number
         self._columns = [RunningColumn(c) for c in node.columns]
+        self._memory: dict[int, list[OutputMemory]] = {}
         self._backward = any(c.reverse for c in self._columns)
 
     def rows(self, partition: int) -> int | None:
@@ -36,7 +38,7 @@ class AccumulatePipeline(Over):
         blocks = self.source.blocks(partition, worker)
         if self._backward:
             return self._from_the_end(partition, blocks)
-        return self._as_they_come(partition, blocks)
+        return self._as_they_come(partition, blocks, worker)
 
     def _carries(self, partition: int) -> tuple[list[Array], list[Array | None]]:
         """The carry into a partition and its records' groups, for each column."""
@@ -47,16 +49,19 @@ class AccumulatePipeline(Over):
             [carries.ids(i, partition) for i in numbers],
         )
 
-    def _as_they_come(self, partition: int, blocks: Iterator[Block]) -> Iterator[Block]:
-        carries, ids = self._carries(partition)
+    def _as_they_come(
+        self, partition: int, blocks: Iterator[Block], worker: int
+    ) -> Iterator[Block]:
+        memory = self._memory.setdefault(worker, [OutputMemory() for _ in self._columns])
+        running = list(zip(self._columns, *self._carries(partition), memory, strict=True))
         at = 0
         for block in blocks:
             stop = at + block.rows
             yield self._with(
                 block,
                 [
-                    column.scan(block, None if own is None else own[at:stop], carry)
-                    for column, carry, own in zip(self._columns, carries, ids, strict=True)
+                    column.scan(block, None if ids is None else ids[at:stop], carry, own)
+                    for column, carry, ids, own in running
                 ],
             )
             at = stop

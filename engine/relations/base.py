@@ -18,8 +18,12 @@ class Relation:
 
     There is one for a stage as long as the plan runs, so that it may keep what serves the next
     iteration too. It reserves the memory of its table under `owner`, which the backend releases
-    with the table.
+    with the table. `nan` and `infinite` name columns of the last table that hold such, of those
+    that its sink wants to be looked through.
     """
+
+    nan: tuple[str, ...] = ()
+    infinite: tuple[str, ...] = ()
 
     def __init__(self, stage: pp.Stage, pipeline: Pipeline, runtime: Runtime) -> None:
         sink = stage.sink

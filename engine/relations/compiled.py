@@ -9,15 +9,20 @@ from scalops.engine.pipelines.base import Pipeline, Runtime
 from scalops.engine.relations.base import Hold, Relation
 from scalops.engine.relations.group_apply import ApplyGroups
 from scalops.engine.relations.held import HoldColumns
+from scalops.engine.relations.indexed import IndexFilter, IndexJoin
 from scalops.engine.relations.join_index import BuildIndex
 from scalops.engine.relations.running import Summaries
+from scalops.engine.relations.state import HoldState
 
 RELATIONS: dict[type[pp.Sink], type[Relation]] = {
     pr.HoldTable: Hold,
     pr.BuildIndex: BuildIndex,
     pr.HoldColumns: HoldColumns,
+    pr.IndexFilter: IndexFilter,
+    pr.IndexJoin: IndexJoin,
     pr.ApplyGroups: ApplyGroups,
     SummarizeRuns: Summaries,
+    pr.HoldState: HoldState,
 }
 
 

@@ -7,7 +7,6 @@ those of the last iteration, so that only what changes goes to the function anew
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -221,12 +220,12 @@ def rows_of_groups(
     own, in table order: nulls are equal, NaNs are. Records of no group are in none.
     """
     both = []
-    for (own, known), (column, valid), kind in zip(group_keys, keys, kinds, strict=True):
+    for (own, known), (other, valid), kind in zip(group_keys, keys, kinds, strict=True):
         mask = None
         if known is not None or valid is not None:
             sides = ((known, groups), (valid, rows))
             mask = np.concatenate([np.ones(n, bool) if m is None else m for m, n in sides])
-        both.append(((concatenated([own, column], kind), mask), kind))
+        both.append(((concatenated([own, other], kind), mask), kind))
     codes = record_codes(both, groups + rows)
     distinct = int(codes[:groups].max(initial=-1)) + 1
     # The groups stand first, and codes count by first appearance: other records' are greater.

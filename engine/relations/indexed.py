@@ -14,7 +14,9 @@ import numpy as np
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Array
+from scalops.engine.columns import sliced
 from scalops.engine.kernels.kernel import Vector
+from scalops.engine.kernels.matching import KeyIndex, Matches, Pairs
 from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored, derived
 from scalops.engine.relations.base import Relation, Run
 from scalops.engine.relations.held import collected, same_vector
@@ -108,3 +110,106 @@ class IndexFilter(Relation):
         )  # fmt: skip
         self._gathered.of(made)
         return made
+
+
+class IndexJoin(Relation):
+    """Pairs of records of two tables in whole columns, in left order."""
+
+    def __init__(self, stage: pp.Stage, pipeline: Pipeline, runtime: Runtime) -> None:
+        super().__init__(stage, pipeline, runtime)
+        assert isinstance(stage.sink, pr.IndexJoin)
+        self._sink = stage.sink
+        self._index, self._gathered = Index(), _Gathered.none()
+        self._positions = Positions(0, None, None)
+
+    def make(self, run: Run) -> Stored:
+        sink, tables = self._sink, self.runtime.tables
+        left, right = tables[sink.left], tables[sink.right]
+        assert isinstance(left, Whole)
+        assert isinstance(right, Whole)
+        sides = [(left, n) for n in sink.left_keys] + [(right, n) for n in sink.right_keys]
+        identities = tuple(t.identity(n) for t, n in sides)
+        if identities != self._index.identities or not self._index.is_kept:
+            vectors = [v for t, n in sides if (v := t.whole(n)) is not None]
+            if not self._index.holds(identities, vectors):
+                cut = len(sink.left_keys)
+                self._positions = matched(vectors[:cut], vectors[cut:], left, right, sink, run)
+                self._index.renew(identities, vectors)
+        found = self._positions
+        both = [
+            Side(left, found.left, derived(self._index.name, "left")),
+            Side(right, found.right, derived(self._index.name, "right")),
+        ]
+        made = Mapped(
+            sink.made, found.rows, both, sink.outputs,
+            self._gathered.vectors, self._gathered.settled,
+        )  # fmt: skip
+        self._gathered.of(made)
+        return made
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Of `rows` pairs the numbers of their records, -1 for none; None: the pairs' own numbers."""
+
+    rows: int
+    left: Array | None
+    right: Array | None
+
+
+def matched(
+    left_keys: list[Vector],
+    right_keys: list[Vector],
+    left: Whole,
+    right: Whole,
+    sink: pr.IndexJoin,
+    run: Run,
+) -> Positions:
+    """Which records meet, in left order and, among one's matches, in right order."""
+    index = KeyIndex(right_keys, right.count, sink.nulls_equal, run)
+    matches = _looked_up(index, left_keys, left.count, run)
+    if sink.kind in ("semi", "anti"):
+        found = matches.found if sink.kind == "semi" else ~matches.found
+        rows = int(np.count_nonzero(found))
+        return Positions(rows, _unless_all(np.flatnonzero(found), left.count), None)
+    if matches.counts is not None:
+        pairs = Pairs(matches, outer=sink.kind == "left")
+        rows_of, positions = pairs.piece(0, pairs.total) if pairs.total else (_NO_ROWS, _NO_ROWS)
+        return Positions(pairs.total, _unless_all(rows_of, left.count), positions)
+    positions, own = matches.first, None
+    if sink.kind == "inner" and not matches.found.all():
+        own = np.flatnonzero(matches.found)
+        positions = positions[own]
+    rows = len(positions)
+    return Positions(rows, own, _unless_all(positions.astype(np.int64, copy=False), right.count))
+
+
+_NO_ROWS: Array = np.zeros(0, np.int64)
+
+
+def _unless_all(positions: Array, count: int) -> Array | None:
+    """The positions; None where they are those of all `count` records in order."""
+    every = len(positions) == count and bool((positions == np.arange(count)).all())
+    return None if every else positions
+
+
+def _looked_up(index: KeyIndex, keys: list[Vector], rows: int, run: Run) -> Matches:
+    """The matches of all records, found on all threads."""
+    chunks = max(1, -(-rows // _CHUNK_ROWS))
+    parts: list[Matches | None] = [None] * chunks
+
+    def task(worker: int, number: int) -> None:
+        start, stop = number * _CHUNK_ROWS, min(rows, (number + 1) * _CHUNK_ROWS)
+        own = [(sliced(v, start, stop), None if m is None else m[start:stop]) for v, m in keys]
+        parts[number] = index.lookup(own, stop - start)
+
+    run(task, chunks)
+    found = [p for p in parts if p is not None]
+    first = np.concatenate([p.first for p in found])
+    if any(p.counts is None for p in found):
+        return Matches(first)
+    counts = np.concatenate([p.counts for p in found if p.counts is not None])
+    return Matches(first, counts, found[0].order)
+
+
+_CHUNK_ROWS = 1 << 18

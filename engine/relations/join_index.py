@@ -117,7 +117,8 @@ class BuildIndex(Relation):
         self._last = None
         reserve: Callable[[int], None] = partial(budget.require, owner=self.owner)
         keys = [vectors[n] for n in sink.keys]
-        index = KeyIndex(keys, rows, sink.nulls_equal, run, reserve, sink.parts)
+        searched = rows if keys else 0  # a cross join finds nothing, it takes all
+        index = KeyIndex(keys, searched, sink.nulls_equal, run, reserve, sink.parts)
         if len(own) == len(sink.keys):
             self._last = own, index
         return index

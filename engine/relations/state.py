@@ -13,6 +13,7 @@ from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Array, Block
 from scalops.engine.columns import ColumnData, SparseColumn, concatenated
 from scalops.engine.kernels.kernel import Vector
+from scalops.engine.outcome import StateRows
 from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, root_of
 from scalops.engine.relations.held import HoldColumns
 from scalops.engine.relations.whole import Columns
@@ -22,9 +23,6 @@ _SMALL_BYTES = 1 << 16  # a view of no more is left as it is
 
 class HoldState(HoldColumns):
     """The records in whole columns that hold no memory but their own."""
-
-    nan: tuple[str, ...] = ()
-    infinite: tuple[str, ...] = ()
 
     def __init__(self, stage: pp.Stage, pipeline: Pipeline, runtime: Runtime) -> None:
         super().__init__(stage, pipeline, runtime)
@@ -47,6 +45,16 @@ def state_table(schema: Schema, blocks: Sequence[Block]) -> Columns:
             mask = np.concatenate([b.valid.get(name, np.ones(b.rows, bool)) for b in blocks])
         vectors[name] = concatenated([b.columns[name] for b in blocks], kind), mask
     return Columns(schema, sum(b.rows for b in blocks), vectors)
+
+
+def infinite_columns(rows: StateRows, names: Sequence[str]) -> frozenset[str]:
+    """Those of the columns that hold an infinity."""
+    return frozenset(
+        name
+        for name in names
+        for block in rows.blocks
+        if nonfinite([(name, (block.columns[name], block.valid.get(name)))])[1]
+    )
 
 
 def _own(values: ColumnData, resident: frozenset[int]) -> ColumnData:

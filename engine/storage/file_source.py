@@ -15,6 +15,7 @@ from scalops.algebra.errors import SchemaError
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Block, block_rows, concatenate
 from scalops.engine.storage.files import File, Paths, find_files
+from scalops.engine.storage.parquet_format import ParquetContents
 from scalops.engine.storage.partitions import Partition
 from scalops.engine.storage.text_contents import TextContents
 
@@ -144,6 +145,12 @@ class FileSource:
     def stamp(self) -> str:
         sizes = [file.size for file in self.files]
         return _digest(sizes, self.format, str(self.schema), self.contents.digest)
+
+    def range_of(self, column: str) -> tuple[float, float] | None:
+        """The least and greatest value of a column of numbers, where the metadata tell them."""
+        if not isinstance(self.contents, ParquetContents) or column not in self.schema:
+            return None
+        return self.contents.range_of(column)
 
     def partitions(self) -> list[Partition]:
         """Ranges of rows (Parquet) or bytes (text) over the files laid end to end."""

@@ -21,7 +21,7 @@ from scalops.engine.blocks import (
     block_rows,
     partition_bounds,
 )
-from scalops.engine.columns import SparseColumn
+from scalops.engine.columns import SparseColumn, arrow_type
 from scalops.engine.storage.arrow import block_of, schema_from_arrow, schema_to_arrow, to_column
 from scalops.engine.storage.checksum import checksum
 from scalops.engine.storage.memory_columns import (
@@ -36,6 +36,7 @@ from scalops.engine.storage.memory_columns import (
 from scalops.engine.storage.partitions import Partition
 
 _TOKENS = count(1)
+_SAMPLE_SEED = 1975
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -162,9 +163,45 @@ class MemorySource:
         for start in range(partition.start, partition.stop, step):
             yield self._block(start, min(start + step, partition.stop), columns)
 
+    def whole(self, name: str) -> tuple[ColumnData, Array | None] | None:
+        """A column in one piece, if it lies so in memory."""
+        column = self.columns[name]
+        if isinstance(column, pa.ChunkedArray):
+            kind = self.schema[name]
+            if column.num_chunks != 1 or not kind.is_arrow or column.type != arrow_type(kind):
+                return None
+        elif not (isinstance(column, SparseColumn) or _lies_in_order(column)):
+            return None
+        return self._values(name, 0, self.rows)
+
     def head(self, rows: int, columns: tuple[str, ...]) -> Block:
         """The first `rows` records, or all if there are fewer."""
         return self._block(0, min(rows, self.rows), columns)
+
+    def sample(self, rows: int, columns: tuple[str, ...]) -> dict[str, tuple[Array, Array | None]]:
+        """`rows` records, the same ones each time, in their order, or all if there are fewer.
+
+        Of columns of single values the values and which of them are not null; strings are
+        objects. Other columns are left out.
+        """
+        at = np.arange(self.rows)
+        if self.rows > rows:
+            at = np.sort(np.random.default_rng(_SAMPLE_SEED).choice(self.rows, rows, replace=False))
+        found: dict[str, tuple[Array, Array | None]] = {}
+        for name in columns:
+            column, kind = self.columns[name], self.schema[name]
+            if kind.shape or kind.is_list or isinstance(column, SparseColumn):
+                continue
+            if isinstance(column, np.ndarray):
+                values = column[at]
+                missing = np.isnat(values) if values.dtype.kind in "mM" else np.zeros(0, bool)
+                found[name] = (values, ~missing if missing.any() else None)
+                continue
+            some, valid = to_column(column.take(pa.array(at)), kind, f"column {name!r}")
+            if not isinstance(some, np.ndarray):  # strings
+                some = np.asarray(some.fill_null("").to_numpy(zero_copy_only=False), object)
+            found[name] = (some, valid)
+        return found
 
     def check_unchanged(self) -> None:
         """Raise DataError if a sampled element differs from what it was."""
@@ -192,6 +229,10 @@ class MemorySource:
             if missing.any():
                 return np.where(missing, np.zeros((), values.dtype), values), ~missing
         return values, None
+
+
+def _lies_in_order(column: Array) -> bool:
+    return bool(column.flags.c_contiguous and column.flags.aligned)
 
 
 def _names(records: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -86,6 +86,26 @@ class ParquetContents:
     def _cursors(self) -> CursorPool:
         return CursorPool(self.groups)
 
+    @cached_property
+    def _ranges(self) -> dict[str, tuple[float, float] | None]:
+        """By column the least and greatest number of all row groups; None where one is silent."""
+        found: dict[str, tuple[float, float] | None] = {}
+        for file in self.files:
+            with opened(file) as parquet, reading(file.path, "Parquet"):
+                metadata = parquet.metadata
+                for g in range(metadata.num_row_groups):
+                    for c in range(metadata.num_columns):
+                        column = metadata.row_group(g).column(c)
+                        name, own = column.path_in_schema, _range(column.statistics)
+                        before = found.get(name, own)
+                        known = own is not None and before is not None
+                        found[name] = _widened(own, before) if known else None
+        return found
+
+    def range_of(self, column: str) -> tuple[float, float] | None:
+        """The least and greatest value of a column of numbers, as the footers have them."""
+        return self._ranges.get(column)
+
     def partitions(self, schema: Schema) -> list[Partition]:
         """Row ranges."""
         bounds = partition_bounds(self.rows, schema)
@@ -143,6 +163,20 @@ def _as_written(parquet: Any) -> pa.Schema:
         same = str(seconds).replace("timestamp[s]", "timestamp[ms]") == str(found)
         fields.append(now.with_type(before.type) if same and seconds != found else now)
     return pa.schema(fields, stored.metadata)
+
+
+def _range(statistics: Any) -> tuple[float, float] | None:
+    """The least and greatest number of a column in a row group."""
+    if statistics is None or not statistics.has_min_max:
+        return None
+    low, high = statistics.min, statistics.max
+    if isinstance(low, bool) or not isinstance(low, (int, float)):
+        return None
+    return low, high
+
+
+def _widened(a: Any, b: Any) -> tuple[float, float]:
+    return min(a[0], b[0]), max(a[1], b[1])
 
 
 def _footer(file: File) -> bytes:

@@ -13,7 +13,7 @@ from scalops.algebra.folds import FOLDS, Fold, OpaqueAggregate, Transition
 from scalops.algebra.sparse import SparseVector
 from scalops.engine.opaque.aggregate_results import typed_part
 from scalops.engine.opaque.calls import bind, describe, python_value, user_error
-from scalops.engine.opaque.records import Record
+from scalops.engine.opaque.records import nested_record
 
 if TYPE_CHECKING:
     from scalops.engine.witness.interpreter import Interpreter
@@ -90,7 +90,8 @@ class _Running:
         given = [python_value(v) for v in values]
         if fold.names is None:
             return self._called(0, self._state, given[0])
-        return self._called(0, self._state, Record(dict(zip(fold.names, given, strict=True))))
+        record = nested_record(dict(zip(fold.names, given, strict=True)))
+        return self._called(0, self._state, record)
 
     def _called(self, number: int, *arguments: Any) -> Any:
         fold = self._fold

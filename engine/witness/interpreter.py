@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from itertools import islice
 from typing import Any
 
@@ -20,6 +21,7 @@ from scalops.algebra.definitions import over_source
 from scalops.algebra.dtypes import ArrayType, TupleType, Type
 from scalops.algebra.errors import OptimizerError, ScalopsError
 from scalops.algebra.folds import Fold
+from scalops.algebra.relations import LoopTable, StateTable
 from scalops.algebra.relations import GroupKey
 from scalops.algebra.sparse import SparseVector, united
 from scalops.algebra.tree import Node, walk
@@ -30,13 +32,13 @@ from scalops.engine.kernels.sparse import vectors_of
 from scalops.engine.opaque.batches import call_one
 from scalops.engine.opaque.calls import bind, describe, python_value, user_error
 from scalops.engine.opaque.driver_calls import DriverFunction
-from scalops.engine.opaque.records import Record, take_apart
+from scalops.engine.opaque.records import nested_record, take_all_apart
 from scalops.engine.opaque.text import with_methods
 from scalops.engine.witness.folds import as_numpy as as_numpy
 from scalops.engine.witness.folds import fold_records
 
 Row = dict[str, Any]
-Starts = Mapping[int, Mapping[str, ex.Expression]]
+Starts = Mapping[int, Mapping[str, ex.Expression | op.Operator]]
 Environment = dict[tuple[str, int, str], Any]
 
 
@@ -52,11 +54,15 @@ class Interpreter:
         self._sample = sample
         self._environment: Environment = {}
         self._samples: dict[Node, list[Row]] = {}
+        self._wider: Interpreter | None = None
         self._changes: dict[int, int] = {}
         self._tokens: dict[Node, frozenset[int]] = {}
         self._known: dict[Node, tuple[tuple[int, ...], Row]] = {}
         for token, fields in (starts or {}).items():
             for name, start in fields.items():
+                if isinstance(start, op.Operator):
+                    self._set("table", token, name, start)
+                    continue
                 self._set("state", token, name, as_numpy(self.value(start), start.type.strong()))
             self._set("iteration", token, "", 0)
 
@@ -64,6 +70,20 @@ class Interpreter:
     def sampling(self) -> bool:
         """Whether sources give their first records only."""
         return self._sample is not None
+
+    @property
+    def most(self) -> int | None:
+        """How many records sources give at most."""
+        return self._sample
+
+    def wider(self, sample: int) -> Interpreter:
+        """One in the same environment that sees more of the sources' records."""
+        if self._sample is None or self._sample >= sample:
+            return self
+        if self._wider is None:
+            self._wider = copy(self)
+            self._wider._sample, self._wider._samples = sample, {}
+        return self._wider
 
     # Tables.
 
@@ -87,6 +107,15 @@ class Interpreter:
         match node:
             case op.Scan():
                 yield from self._scan(node)
+            case StateTable(name=name, loop=loop):
+                held = self._environment["table", loop, name]
+                # A start, of which no more is computed than is asked for, or an iteration's records.
+                yield from self.records(held) if isinstance(held, op.Operator) else held
+            case LoopTable(loop=loop, name=name):
+                if self.sampling:
+                    yield from self.records(dict(loop.tables)[name])
+                else:
+                    yield from self._once(loop, lambda: self.run_loop(loop))[name]
             case op.Cache() | op.Repartition():
                 yield from rows
             case op.Limit(count=count):
@@ -203,9 +232,9 @@ class Interpreter:
             if isinstance(record, ex.Expression):
                 arguments.append(python_value(values[record]))
             else:
-                arguments.append(Record({n: python_value(values[e]) for n, e in record}))
+                arguments.append(nested_record({n: python_value(values[e]) for n, e in record}))
         try:
-            _, parts = take_apart(function(*arguments))
+            _, parts = take_all_apart(function(*arguments))
         except ScalopsError:
             raise
         except Exception as error:
@@ -240,7 +269,7 @@ class Interpreter:
         if root not in self._tokens:
             for node in walk(root):
                 read: frozenset[int] = frozenset().union(*(self._tokens[c] for c in node.children))
-                if isinstance(node, (ex.State, ex.Bound, ex.Iteration)):
+                if isinstance(node, (ex.State, ex.Bound, ex.Iteration, StateTable)):
                     read |= {node.loop}
                 elif isinstance(node, ex.Reduced):
                     read |= {0}
@@ -262,7 +291,8 @@ class Interpreter:
         return self._once(loop, lambda: self.run_loop(loop))[name]
 
     def run_loop(self, loop: op.Loop) -> Row:
-        """The final environment, with `iterations` and `converged`."""
+        """The final environment, its tables as lists, with `iterations` and `converged`."""
+        tables = {n: list(self.records(t)) for n, t in loop.tables}
         state = {n: as_numpy(self.value(e), loop.state_types[n]) for n, e in loop.start}
         for name, e in loop.bindings:
             self._set("bound", loop.token, name, self.value(e))
@@ -273,6 +303,8 @@ class Interpreter:
         while True:
             for name, value in state.items():
                 self._set("state", loop.token, name, value)
+            for name, rows in tables.items():
+                self._set("table", loop.token, name, rows)
             if elements is not None and iterations >= len(elements):
                 converged = True
                 break
@@ -286,9 +318,11 @@ class Interpreter:
             if isinstance(loop.body, op.MapReduceUpdate):
                 self._map_reduce(loop.body)
             new = [(n, self.value(e)) for n, e in loop.body.update]
+            if isinstance(loop.body, op.Update):
+                tables = {n: list(self.records(t)) for n, t in loop.body.tables}
             state = {n: as_numpy(v, loop.state_types[n]) for n, v in new}
             iterations += 1
-        return state | {ex.ITERATIONS: np.int64(iterations), ex.CONVERGED: np.bool_(converged)}
+        return state | tables | {ex.ITERATIONS: np.int64(iterations), ex.CONVERGED: np.bool_(converged)}
 
     def _map_reduce(self, body: op.MapReduceUpdate) -> None:
         names = [n for n, _ in body.map]

@@ -13,7 +13,7 @@ import numpy as np
 
 from scalops.algebra import operators as op
 from scalops.algebra.errors import OptimizerError
-from scalops.algebra.relations import Cumulate, GroupApply, GroupRows
+from scalops.algebra.relations import Cumulate, GroupApply, GroupRows, Join
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Block
 from scalops.engine.opaque.calls import bind, python_value
@@ -37,6 +37,10 @@ def records(interpreter: Interpreter, node: op.Operator, rows: Iterable[Row]) ->
         case op.Union(sources=sources):
             for source in sources:
                 yield from interpreter.records(source)
+        case Join():
+            from scalops.engine.witness.joins import joined  # which reads this module
+
+            yield from joined(interpreter, node)
         case op.Slice(start=start, length=length):
             if interpreter.sampling:
                 yield from rows

@@ -46,7 +46,7 @@ def _own_scope(root: Node) -> list[Node]:
             continue
         found[node] = None
         if isinstance(node, op.Loop):
-            stack.extend(e for _, e in node.start)
+            stack.extend(e for _, e in (*node.start, *node.tables))
             stack.extend(() if node.range is None else node.range.bounds)
         else:
             stack.extend(reversed(node.children))

@@ -7,7 +7,6 @@ from dataclasses import replace
 from scalops.algebra import operators as op
 from scalops.algebra import relations as rel
 from scalops.algebra.expressions import Column, columns_read
-from scalops.algebra.relations import Cumulate
 from scalops.algebra.schema import Schema
 from scalops.algebra.tree import Node, substitute, walk
 
@@ -18,10 +17,11 @@ _SHARED = (op.Cache, rel.Join, rel.GroupAggregate)
 def push_columns_into_scan(node: Node) -> Node | None:
     """Reader(T) -> Reader(T with only the columns that the reader reads), down to the Scan.
 
-    Through filters, limits, slices, repartitions, sorts, row numbers, running aggregates, explodes and unions, which
-    keep what they need themselves; not through `distinct`, unless it compares some columns alone,
-    nor `map_batches`. Row numbers that nobody reads are not made. Of each side a join reads its
-    keys and what it gives; groups are made of their keys and what is folded.
+    Through filters, limits, slices, repartitions, sorts, row numbers, running aggregates,
+    explodes and unions, which keep what they need themselves; not through `distinct`, unless it
+    compares some columns alone, nor `map_batches`. Row numbers and running aggregates that nobody
+    reads are not made. Of each side a join reads its keys and what it gives; groups are made of
+    their keys and what is folded.
 
     A cache has one form for all its readers, and so have a join and groups, which are made once:
     they keep the columns that any reader reads, so they are narrowed at the root of the plan,
@@ -106,7 +106,7 @@ def _choose(source: op.Operator, names: tuple[str, ...]) -> op.Operator | None:
             if name not in names:
                 return _narrow(below, names)
             return _over(source, below, frozenset(names) - {name}, names)
-        case Cumulate():
+        case rel.Cumulate():
             return _choose_running(source, names)
         case op.Explode(source=below, names=exploded, index=index):
             if index is not None and index not in names:
@@ -124,7 +124,7 @@ def _choose(source: op.Operator, names: tuple[str, ...]) -> op.Operator | None:
     return None
 
 
-def _choose_running(source: Cumulate, names: tuple[str, ...]) -> op.Operator | None:
+def _choose_running(source: rel.Cumulate, names: tuple[str, ...]) -> op.Operator | None:
     """Running aggregates that nobody reads are not made, nor are their arguments."""
     columns = tuple(c for c in source.columns if c.name in names)
     if not columns:

@@ -13,10 +13,10 @@ from scalops.algebra.tree import Node
 def push_limit_down(node: Node) -> Node | None:
     """Limit(Project(T, a), n) -> Project(Limit(T, n), a); Limit(Limit(T, m), n) -> the lesser.
 
-    Slices likewise, and a limit below row numbers and running aggregates. Sound because a projection keeps records one
-    for one, in order; an opaque function is then called for n records instead of all. A limit
-    stays above a filter, which drops records, and above running aggregates from the end. A limit of a slice is a shorter slice where both
-    numbers are known.
+    Slices likewise, and a limit below row numbers and running aggregates. Sound because a
+    projection keeps records one for one, in order; an opaque function is then called for n
+    records instead of all. A limit stays above a filter, which drops records, and above running
+    aggregates from the end. A limit of a slice is a shorter slice where both numbers are known.
     """
     match node:
         case (

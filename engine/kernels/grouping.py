@@ -1,0 +1,131 @@
+"""Groups of records: which group each record is in, by keys of any type.
+
+Groups are numbered by first appearance. Nulls are one key, NaNs are, 0.0 and -0.0 are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from scalops.algebra.dtypes import ArrayType
+from scalops.engine.columns import Array
+from scalops.engine.kernels.keys import Key, value_codes
+from scalops.engine.kernels.segments import Segments
+
+# A table by key is made where it has at most so many entries for each record. Neutral: it decides
+# how groups are found, not which they are. Measured with 5 M integers: 75 ms by a table and 234 ms
+# by hash for 1 M groups, 144 and 511 ms where all differ.
+_SPAN_PER_ROW = 4
+_SMALL_SPAN = 4096
+
+
+class Groups:
+    """The records of `count` groups: `ids`, int64[rows], is the group of each."""
+
+    def __init__(self, ids: Array, count: int) -> None:
+        self.ids, self.count = ids, count
+
+    @property
+    def rows(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def counts(self) -> Array:
+        """int64[count]: the records of each group."""
+        return np.bincount(self.ids, minlength=self.count)
+
+    @cached_property
+    def segments(self) -> Segments:
+        """The records by group."""
+        return Segments(self.ids, self.count)
+
+    @cached_property
+    def _chosen(self) -> dict[int, tuple[Array, Groups]]:
+        return {}
+
+    def where(self, mask: Array | None) -> Groups:
+        """The records for which the mask, bool[rows], is true; in the same groups."""
+        if mask is None:
+            return self
+        known = self._chosen.get(id(mask))
+        if known is None:
+            known = self._chosen[id(mask)] = mask, Groups(self.ids[mask], self.count)
+        return known[1]
+
+
+def group_rows(
+    keys: Sequence[Key], kinds: Sequence[ArrayType], rows: int
+) -> tuple[Array, Array]:
+    """The group of each record, int64[rows], and the first record of each group, int64[groups].
+
+    Without keys all records are one group.
+    """
+    codes, span = np.zeros(rows, np.int64), 1
+    for (column, valid), kind in zip(keys, kinds, strict=True):
+        own, size = _codes(column, valid, kind, rows)
+        if span == 1:
+            codes, span = own, size
+            continue
+        if span * size > _most(rows):  # both to fewer than there are records: then it fits
+            codes, span = _compact(codes, span)
+            own, size = _compact(own, size)
+        codes, span = codes * size + own, span * size
+    return _numbered(codes, span)
+
+
+def _most(rows: int) -> int:
+    return _SPAN_PER_ROW * rows + _SMALL_SPAN
+
+
+def _codes(column: object, valid: Array | None, kind: ArrayType, rows: int) -> tuple[Array, int]:
+    """Numbers from 0 that are equal for equal values, and a bound of them."""
+    if isinstance(column, np.ndarray) and column.ndim == 1 and rows:
+        if column.dtype.kind == "b":
+            column = column.view(np.uint8)
+        if column.dtype.kind in "iu":
+            low, high = int(column.min()), int(column.max())
+            span = high - low + 1
+            if span <= _most(rows):
+                codes = (column - column.dtype.type(low)) if low > 0 else column
+                codes = codes.astype(np.int64, copy=False) - min(low, 0)
+                if valid is None:
+                    return codes, span
+                return np.where(valid, codes + 1, 0), span + 1
+        elif column.dtype.kind in "mM":  # NaT is null
+            there = ~np.isnat(column)
+            if not there.all():
+                valid = there if valid is None else there & valid
+    codes = value_codes(column, valid, kind)
+    least = int(codes.min(initial=0))
+    return (codes + 1 if least < 0 else codes), int(codes.max(initial=-1)) + (2 if least < 0 else 1)
+
+
+def _compact(codes: Array, span: int) -> tuple[Array, int]:
+    """Numbers below the number of records, where they are not."""
+    if span <= len(codes):
+        return codes, span
+    ids, firsts = _numbered(codes, span)
+    return ids, len(firsts)
+
+
+def _numbered(codes: Array, span: int) -> tuple[Array, Array]:
+    """The codes numbered by first appearance, and where each appears first."""
+    rows = len(codes)
+    if span > _most(rows):
+        made = pa.array(codes).dictionary_encode().indices
+        codes = np.asarray(made).astype(np.int64)
+        new: Array = np.ones(rows, bool)
+        new[1:] = codes[1:] > np.maximum.accumulate(codes)[:-1]
+        return codes, np.flatnonzero(new)
+    # Of several values for one place NumPy keeps the last: backwards, the first record's.
+    table = np.full(span, -1, np.int64)
+    table[codes[::-1]] = np.arange(rows - 1, -1, -1)
+    marks: Array = np.zeros(rows, bool)
+    marks[table[table >= 0]] = True
+    firsts = np.flatnonzero(marks)
+    table[codes[firsts]] = np.arange(len(firsts))
+    return table[codes], firsts

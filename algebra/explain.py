@@ -136,7 +136,8 @@ class PlanPrinter:
             made, inputs = self._line(node)
             siblings.append(made)
             headed = self._headed(node, made, inputs)
-            stack.extend((child, made.children) for child in reversed(inputs) if child not in headed)
+            rest = [child for child in inputs if child not in headed]
+            stack.extend((child, made.children) for child in reversed(rest))
             stack.extend((child, own) for child, own in reversed(headed.items()))
         return roots[0]
 
@@ -203,7 +204,7 @@ class PlanPrinter:
                 return self._loop_title(node)
             case op.Update():
                 return "Update each iteration"
-            case rel.GroupApply():
+            case rel.GroupApply() | rel.Join():
                 return table_title(node, self.names)
             case rel.Cumulate(columns=columns):
                 return f"Cumulate {', '.join(running_text(c, self.names) for c in columns)}"

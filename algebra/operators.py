@@ -391,11 +391,7 @@ class Aggregate(Operator):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Update(Operator):
-    """The body of a loop: the next environment, an expression for each value, and the tables.
-
-    `computed` names, by table, the columns of floats that the body computes and that must not
-    become NaN or infinite.
-    """
+    """The body of a loop: the next environment; `computed` columns must not become NaN."""
 
     update: tuple[Named, ...]
     tables: tuple[tuple[str, Operator], ...] = ()
@@ -466,9 +462,8 @@ class Loop(Operator):
     """Repeat `body` while `condition` holds, or over `range`.
 
     `token` names the loop within a plan: the body's `State`, `Bound` and `Iteration` leaves
-    carry it. `start` gives the state's first value, `bindings` what is computed once before
-    the first iteration. The condition is tested before each iteration. `tables` are those of the
-    environment, as they start; the body has a next one for each, of the same schema.
+    carry it. `start` and `tables` give the state's first values and tables, `bindings` what is
+    computed once before the first iteration. The condition is tested before each iteration.
     """
 
     token: int

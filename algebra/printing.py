@@ -12,7 +12,7 @@ from scalops.algebra import operators as op
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.folds import Fold, Transition
 from scalops.algebra.functions import function
-from scalops.algebra.relations import GroupApply, Running
+from scalops.algebra.relations import GroupApply, Join, Running
 from scalops.algebra.sparse import SparseVector
 from scalops.algebra.tree import Node, substitute
 
@@ -151,9 +151,21 @@ def table_title(node: op.Operator, names: Names | None = None) -> str:
             return f"Explode {word}{', '.join(exploded)}{position}"
         case op.MapBatches(function=function, declared=declared):
             return f"MapBatches {function.name} gives {declared}"
+        case Join():
+            return join_title(node, names)
         case GroupApply(function=function, declared=declared):
             return f"GroupApply {word}{function.name} gives {declared}"
     return type(node).__name__
+
+
+def join_title(node: Join, names: Names | None = None) -> str:
+    """`Join left on (a = x, b = y)`: the left side's keys first."""
+    pairs = zip(node.left_keys, node.right_keys, strict=True)
+    keys = [f"{text(a, names)} = {text(b, names)}" for a, b in pairs]
+    on = f" on ({', '.join(keys)})" if len(keys) > 1 else "".join(f" on {k}" for k in keys)
+    nulls = ", nulls equal" if node.nulls_equal else ""
+    once = ", positions computed once" if node.indexed else ""
+    return f"Join {node.kind}{on}{nulls}{once}"
 
 
 def _factor(argument: str) -> str:

@@ -1,4 +1,4 @@
-"""Tables of a loop's state as bytes of a checkpoint: an Arrow IPC stream, a batch for each block."""
+"""Tables of a loop's state as bytes of a checkpoint: an Arrow IPC stream of their blocks."""
 
 from __future__ import annotations
 

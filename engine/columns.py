@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from scalops.algebra.dtypes import STRING, ArrayType, ListType, SparseType, name_of
+from scalops.engine.packed_lists import filtered_lists, is_list, taken_lists
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -85,7 +86,7 @@ def filtered(column: ColumnData, mask: Array) -> ColumnData:
         return column[mask]
     if isinstance(column, SparseColumn):
         return column.take(np.flatnonzero(mask))
-    return column.filter(pa.array(mask))
+    return filtered_lists(column, mask) if is_list(column) else column.filter(pa.array(mask))
 
 
 def taken(column: ColumnData, rows: Array) -> ColumnData:
@@ -94,7 +95,7 @@ def taken(column: ColumnData, rows: Array) -> ColumnData:
         return column[rows]
     if isinstance(column, SparseColumn):
         return column.take(rows)
-    return column.take(pa.array(rows))
+    return taken_lists(column, rows) if is_list(column) else column.take(pa.array(rows))
 
 
 def concatenated(parts: Sequence[ColumnData], kind: ArrayType) -> ColumnData:

@@ -31,6 +31,23 @@ class BuildIndex(StoreSink):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class MeetIndexed(StoreSink):
+    """Pairs of records of table `left`, which is held with an index, and the stage's, in left order.
+
+    A few records are looked up in the index over the left `left_keys`, which outlives them; of
+    more an index is made, which is probed with those. `outputs` as of `Probe`.
+    """
+
+    left: int
+    left_keys: tuple[str, ...]
+    keys: tuple[str, ...]
+    kind: Literal["inner", "semi"]
+    outputs: tuple[tuple[str, int, str], ...]
+    made: Schema
+    nulls_equal: bool = False
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Probe(PhysicalTable):
     """Records of `source` with those of the held side `number` whose keys equal their `keys`.
 

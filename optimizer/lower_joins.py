@@ -39,28 +39,28 @@ def lower_join(lowering: Lowering, node: Join) -> pp.PhysicalTable:
     A full join is a left one, then the right records that an index over the left keys does not
     find, which are few or many and come last.
     """
-    left = _side(node, node.left, node.left_keys, LEFT)
-    right = _side(node, node.right, node.right_keys, RIGHT)
+    left = side_of(node, node.left, node.left_keys, LEFT)
+    right = side_of(node, node.right, node.right_keys, RIGHT)
     if node.kind == "right":
         table = lowering.table(right.node)
-        number = _indexed(lowering, node, left, lowering.table(left.node), left.kept)
+        number = indexed(lowering, node, left, lowering.table(left.node), left.kept)
         return _probe(node, table, right, number, "left", _flipped(node.outputs))
     table = lowering.table(left.node)
     if node.kind != "full":
-        number = _indexed(lowering, node, right, lowering.table(right.node), right.kept)
+        number = indexed(lowering, node, right, lowering.table(right.node), right.kept)
         return _probe(node, table, left, number, node.kind, node.outputs)
     table = _repeatable(lowering, left, table)
-    number = _indexed(lowering, node, right, lowering.table(right.node), right.kept)
+    number = indexed(lowering, node, right, lowering.table(right.node), right.kept)
     matched = _probe(node, table, left, number, "left", node.outputs)
     names = dict.fromkeys((*right.kept, *right.keys))
     schema = Schema(tuple((n, right.node.schema[n]) for n in names))
     held = pp.StoredTable(number, schema, pp.Properties(layout="range"))
-    keys = _indexed(lowering, node, left, table, ())
+    keys = indexed(lowering, node, left, table, ())
     rest = _probe(node, held, right, keys, "anti", _flipped(node.outputs))
     return pp.Concatenate((matched, rest), location=node.location)
 
 
-def _side(node: Join, source: op.Operator, keys: Sequence[ex.Expression], number: int) -> _Side:
+def side_of(node: Join, source: op.Operator, keys: Sequence[ex.Expression], number: int) -> _Side:
     """The side with computed keys as columns of their own."""
     kept = tuple(dict.fromkeys(c for _, side, c in node.outputs if side == number))
     computed: list[op.Named] = []
@@ -79,7 +79,7 @@ def _side(node: Join, source: op.Operator, keys: Sequence[ex.Expression], number
     return _Side(source, tuple(names), kept)
 
 
-def _indexed(
+def indexed(
     lowering: Lowering, node: Join, side: _Side, table: pp.PhysicalTable, kept: tuple[str, ...]
 ) -> int:
     """The number under which a side is held with an index, where its own loop is."""

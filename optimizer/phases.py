@@ -19,6 +19,8 @@ from scalops.optimizer.rules.push_filter_down import push_filter_down
 from scalops.optimizer.rules.push_filter_into_joins import push_filter_into_joins
 from scalops.optimizer.rules.push_limit_down import push_limit_down
 from scalops.optimizer.rules.share_common_expressions import share_common_expressions
+from scalops.optimizer.rules.turn_suffix_sums import turn_suffix_sums
+from scalops.optimizer.rules.weigh_cumulative_sums import weigh_cumulative_sums
 
 # Filters and limits before maps: one that moved down leaves two maps side by side.
 _SIMPLIFY = (
@@ -31,13 +33,15 @@ _SIMPLIFY = (
 )
 
 PHASES = (
+    # Before anything else: the total is one more reader of the table, which may have to be shared.
+    Phase("running aggregates", (turn_suffix_sums,)),
     # First: the boundary between what a loop changes and what it does not. Later phases merge
     # maps on either side of it, never across, so invariant work is not pulled into the loop.
     # Tables shared by several passes likewise, while they can still be told apart.
     Phase("invariants", (cache_invariants, cache_shared)),
     Phase("simplify", _SIMPLIFY),
     # After simplify: folds of one table now name the same input.
-    Phase("aggregates", (merge_aggregates, merge_groups)),
+    Phase("aggregates", (merge_aggregates, merge_groups, weigh_cumulative_sums)),
     # Before hoisting: a scaled vector hoisted as a column would hide the product, and would
     # double the cache.
     Phase("contractions", (contract_products,)),

@@ -84,7 +84,7 @@ class Cogroup:
             roots[token] = Root(source, keys)
             rows.append(branch.table._made(rel.GroupRows(branch.table.plan, token)))
         everyone = self._every_key(list(roots.values()))
-        lifting = Lifting(next(tokens), self._keys, roots, everyone, _WORD, location)
+        lifting = Lifting(next(tokens), self._keys, _WORD, location, roots, everyone)
         return rows[0]._made(trace_group(f, rows, lifting, (), _WORD))
 
     def _every_key(self, roots: list[Root]) -> Operator:

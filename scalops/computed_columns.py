@@ -30,7 +30,9 @@ def computed_columns(
     free = free_tokens(*tables.values())
     found = []
     for field, table in tables.items():
-        names = tuple(n for n, k in table.schema if _has_floats(k) and _computed(table, n, free, token))
+        names = tuple(
+            n for n, k in table.schema if _has_floats(k) and _computed(table, n, free, token)
+        )
         if names:
             found.append((field, names))
     return tuple(found)

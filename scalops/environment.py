@@ -245,7 +245,7 @@ def start_field(owner: Any, name: str, value: Any, location: Location | None) ->
     if isinstance(annotation, type) and issubclass(annotation, Table):
         found = f"a {type(value).__name__}" if expression is None else str(expression.type)
         raise LoopError(
-            f"the field {name!r} is annotated Table and starts as {found}",
+            f"the field {name!r} is annotated so.Table and starts as {found}",
             location=location,
             hint="make a table of it: so.from_arrow(...), so.table({...}) or so.empty(schema)",
         )

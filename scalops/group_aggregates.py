@@ -230,8 +230,7 @@ def _chosen(
     wanted: GroupFold, kind: str, arguments: tuple[Expression, ...], count: int
 ) -> tuple[Fold, ...]:
     return tuple(
-        Fold(wanted.word, kind, arguments, output=i, location=wanted.location)
-        for i in range(count)
+        Fold(wanted.word, kind, arguments, output=i, location=wanted.location) for i in range(count)
     )
 
 
@@ -275,4 +274,3 @@ def described(word: str, *given: Any, **parameters: Any) -> GroupFold:
     """The description that `so.<word>(...)` makes."""
     maker: Callable[..., GroupFold] = globals()[word]
     return maker(*given, **parameters)
-

@@ -68,8 +68,7 @@ def trace_group(
     require_parameters(f, 1 + len(rows), what, f"{1 + len(rows)}: the key, and {tables}")
     first, second = (_called(f, rows, lifting, what, where) for _ in range(2))
     if [n for n, _ in first[0]] != [n for n, _ in second[0]] or any(
-        comparable(a) != comparable(b)
-        for (_, a), (_, b) in zip(first[0], second[0], strict=True)
+        comparable(a) != comparable(b) for (_, a), (_, b) in zip(first[0], second[0], strict=True)
     ):
         raise TraceError(
             f"the function of {what} gives another expression when called again (random numbers,"
@@ -128,18 +127,14 @@ def _outputs(result: Any, what: str, where: Location | None) -> tuple[list[Named
     return [(n, _expression(v, repr(n), what, where)) for n, v in named], False
 
 
-def _as_records(result: Any) -> Any:
-    """A result whose structures are records."""
-    if isinstance(result, StructuredValue):
-        parts = result.parts
-        return parts if isinstance(parts, tuple) else Record(parts)
-    names, values = take_apart(result)
-    if not any(isinstance(v, StructuredValue) for v in values):
-        return result
-    pairs = zip(names or (), values, strict=True)
-    return Record(
-        {n: Record(v._parts) if isinstance(v, StructuredValue) else v for n, v in pairs}
-    )
+def _as_records(value: Any) -> Any:
+    """A result whose structures, and those within them, are records."""
+    if isinstance(value, StructuredValue):
+        return Record({n: _as_records(part) for n, part in value._parts.items()})
+    names, values = take_apart(value)
+    if names is None or not any(isinstance(v, StructuredValue) for v in values):
+        return value
+    return Record(dict(zip(names, map(_as_records, values), strict=True)))
 
 
 def _expression(value: Any, name: str, what: str, where: Location | None) -> Expression:

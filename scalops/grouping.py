@@ -18,8 +18,9 @@ from scalops.algebra.operators import Named, Operator
 from scalops.algebra.schema import FIELD, Schema
 from scalops.capture import capture_opaque, function_name
 from scalops.group_aggregates import GroupFold, described, made_of, values_of
-from scalops.group_lifting import HIDDEN, Lifting, Root
+from scalops.group_lifting import Lifting, Root
 from scalops.group_maps import tokens, trace_group
+from scalops.group_rows import HIDDEN
 from scalops.lazy import name_methods
 from scalops.rows import RowFunction, Udf
 from scalops.table_operators import declared_schema
@@ -311,10 +312,10 @@ class Groups:
         lifting = Lifting(
             token,
             self._keys.schema,
-            {token: self._root(location)},
-            None,
             "map",
             location,
+            {token: self._root(location)},
+            None,
         )
         rows = self._table._made(rel.GroupRows(self._table.plan, token))
         return self._table._made(trace_group(f, [rows], lifting, self._keys.origins, "map"))

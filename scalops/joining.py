@@ -20,7 +20,7 @@ from scalops.algebra.relations import LEFT, RIGHT, JoinKind
 from scalops.algebra.schema import FIELD, Schema
 from scalops.algebra.tree import Node, substitute
 from scalops.branches import Branch, KeyFunction
-from scalops.group_lifting import HIDDEN
+from scalops.group_rows import HIDDEN
 from scalops.grouping import apart, keys_of
 from scalops.lazy import name_methods
 from scalops.rows import RowFunction

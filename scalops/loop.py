@@ -210,10 +210,10 @@ def loop(
     """Repeat a body over an environment, as a call or a decorator.
 
     `start` is a scalar, an array, a Table, a tuple or dict of them, or an Environment;
-    `condition` a function of it, tested before each iteration, a `range`, or `so.range` of Values. The body takes the
-    environment (and, as a second parameter without a default, the range's element or the
-    iteration number) and returns the next one, of the same fields, types and shapes; a table may
-    change in records, not in columns.
+    `condition` a function of it, tested before each iteration, a `range`, or `so.range` of
+    Values. The body takes the environment (and, as a second parameter without a default, the
+    range's element or the iteration number) and returns the next one, of the same fields, types
+    and shapes; a table may change in records, not in columns.
     """
     location = user_location()
     for option in later:

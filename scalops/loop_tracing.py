@@ -140,9 +140,7 @@ def _trace_body(body: Body, fields: Fields) -> Next:
                 hint="fold the table: .reduce(...), .sum(...)",
             )
         new[name] = _same_type(name, value, kind, where)
-    tables = {
-        n: _same_columns(n, returned[n], t.schema, where) for n, t in fields.tables.items()
-    }
+    tables = {n: _same_columns(n, returned[n], t.schema, where) for n, t in fields.tables.items()}
     return Next(new, tables)
 
 
@@ -214,10 +212,14 @@ def _same_columns(name: str, returned: Any, schema: Schema, where: Location | No
     if not isinstance(returned, Table):
         value = lift(returned)
         found = f"a {type(returned).__name__}" if value is None else str(value.type)
+        arrow = hasattr(returned, "__arrow_c_stream__")
         raise LoopError(
-            f"the body returns {found} for {name!r}, which starts as a Table ({schema})",
+            f"the body returns {'records in memory' if arrow else found} for {name!r},"
+            f" which starts as a Table ({schema})",
             location=(value and value.location) or where,
-            hint="return a Table of the same columns",
+            hint="make a Table of them: so.from_arrow(...)"
+            if arrow
+            else "return a Table of the same columns",
         )
     plan = returned.plan
     where = plan.location or where
@@ -231,7 +233,9 @@ def _same_columns(name: str, returned: Any, schema: Schema, where: Location | No
             f"the body's table for {name!r} {problem}; it starts with the columns"
             f" {list(schema.columns)}",
             location=where,
-            hint="choose them at the end: .select(...)" if not missing else "a table keeps its"
+            hint="choose them at the end: .select(...)"
+            if not missing
+            else "a table keeps its"
             " columns from one iteration to the next: start it with those that the body gives",
         )
     outputs = tuple((n, _same_column(name, n, k, plan.schema, where)) for n, k in schema)
@@ -251,8 +255,7 @@ def _same_column(
     if now is None or not _fits(now, kind):
         shown = "a record" if now is None else str(now)
         raise LoopError(
-            f"the body gives {shown} for the column {column!r} of {name!r},"
-            f" which starts as {kind}",
+            f"the body gives {shown} for the column {column!r} of {name!r}, which starts as {kind}",
             location=where,
             hint="start it with the type that the body gives, or convert it: so.cast(r.c, ...)",
         )

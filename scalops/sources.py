@@ -21,6 +21,7 @@ from scalops.algebra.errors import (
 from scalops.algebra.operators import Scan
 from scalops.algebra.schema import Schema
 from scalops.engine import storage
+from scalops.engine.storage.arrow_records import flat_schema
 from scalops.not_yet import refuse
 from scalops.table import Table
 from scalops.written_types import EXPECTED, readable, written_type
@@ -107,7 +108,7 @@ def empty(schema: Any) -> Table:
 
 def _scan_schema(schema: pa.Schema, location: Any) -> Schema:
     try:
-        return storage.schema_from_arrow(schema, "so.empty")
+        return storage.schema_from_arrow(flat_schema(schema, "so.empty"), "so.empty")
     except SchemaError as error:
         error.location = location
         raise

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from scalops.algebra.errors import SchemaError, user_location
+from scalops.algebra.schema import FIELD, Schema
 from scalops.lazy import Lazy
 from scalops.tracing import refuse_to_run
 from scalops.value import Value
@@ -17,14 +18,34 @@ class StructuredValue(Lazy):
     __slots__ = ("_parts",)
 
     def __init__(self, parts: Mapping[str, Value]) -> None:
-        self._parts = dict(parts)
+        """`parts` by flat names (`algebra.schema`): one that is a structure has parts itself."""
+        self._parts: dict[str, Any] = {}
+        inner: dict[str, dict[str, Value]] = {}
+        for name, value in parts.items():
+            part, _, field = name.partition(FIELD)
+            self._parts.setdefault(part, value)
+            if field:
+                inner.setdefault(part, {})[field] = value
+        for part, fields in inner.items():
+            self._parts[part] = StructuredValue(fields)
 
-    def __getattr__(self, name: str) -> Value:
+    @property
+    def flat(self) -> dict[str, Value]:
+        """All values, by flat names."""
+        found: dict[str, Value] = {}
+        for name, part in self._parts.items():
+            if isinstance(part, StructuredValue):
+                found |= {name + FIELD + n: v for n, v in part.flat.items()}
+            else:
+                found[name] = part
+        return found
+
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "_parts":
             raise AttributeError(name)
         return self[name]
 
-    def __getitem__(self, key: str | int) -> Value:
+    def __getitem__(self, key: str | int) -> Any:
         names = list(self._parts)
         if isinstance(key, int) and -len(names) <= key < len(names):
             return self._parts[names[key]]
@@ -34,14 +55,15 @@ class StructuredValue(Lazy):
             f"the value has no part {key!r}; its parts are {names}", location=user_location()
         )
 
-    def __iter__(self) -> Iterator[Value]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self._parts.values())
 
     def __len__(self) -> int:
         return len(self._parts)
 
     def __repr__(self) -> str:
-        return f"StructuredValue({', '.join(f'{n}: {v.type}' for n, v in self._parts.items())})"
+        kinds = Schema(tuple((n, v.type) for n, v in self.flat.items()))
+        return f"StructuredValue({kinds})"
 
     @property
     def parts(self) -> Any:

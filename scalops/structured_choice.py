@@ -66,10 +66,7 @@ def _taken_apart(value: Any, location: Location | None) -> tuple[Fields, Rebuild
     if isinstance(value, Loop):
         return {n: value[n] for n in value.structure.names}, value.structure.rebuild
     if isinstance(value, StructuredValue):
-        parts = value.parts
-        if isinstance(parts, tuple):
-            parts = {f"_{i}": v for i, v in enumerate(parts)}
-        return dict(parts), StructuredValue
+        return {**value.flat}, StructuredValue
     structure, fields = describe(value, location)
     made: Fields = {}
     for name, field in fields.items():

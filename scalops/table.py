@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,6 +120,7 @@ class Table(TableOperators, TableFolds, TableGroups, TableJoins, NoRecords, Lazy
             for field, _ in self._fields(name, "rename")
         }
         kept = [(renamed.get(n, n), Column(n, k)) for n, k in self.schema]
+        self._require_apart([n for n, _ in kept], "rename")
         return self._project("rename", kept, {})
 
     def assemble(self, **vectors: Sequence[str]) -> Table:
@@ -243,6 +245,13 @@ class Table(TableOperators, TableFolds, TableGroups, TableJoins, NoRecords, Lazy
             elif callable(value) and not isinstance(value, Value):
                 made = self._trace(value, f"{label}({name}=...)")
                 origins.append(made)
+                if made.names == tuple(f"_{i}" for i in range(len(made.outputs))):
+                    raise TraceError(
+                        f"{label}({name}=...) returns the columns {list(made.names)};"
+                        " expected one value",
+                        location=made.location,
+                        hint="np.stack makes an array of them, a dict a record",
+                    )
                 if made.names is not None:
                     pairs = zip(made.names, made.outputs, strict=True)
                     outputs += [(name + FIELD + n, e) for n, e in pairs]
@@ -258,6 +267,7 @@ class Table(TableOperators, TableFolds, TableGroups, TableJoins, NoRecords, Lazy
                         location=user_location(),
                     )
             outputs.append((name, expression))
+        self._require_apart([n for n, _ in outputs], label)
         if not outputs:
             raise SchemaError(
                 f"{label} would leave no column; the table has {self.columns}",
@@ -272,6 +282,21 @@ class Table(TableOperators, TableFolds, TableGroups, TableJoins, NoRecords, Lazy
                 location=user_location(),
             )
         )
+
+    def _require_apart(self, names: Sequence[str], what: str) -> None:
+        """SchemaError where a column would be there twice, one of them as records."""
+        if not any(FIELD in n for n in names):
+            return  # the operator itself says so
+        columns = [c for c, _ in groupby(n.split(FIELD)[0] for n in names)]
+        twice = sorted(
+            {c for c in columns if columns.count(c) > 1}
+            | {n.split(FIELD)[0] for n in names if names.count(n) > 1}
+        )
+        if twice:
+            raise SchemaError(
+                f"{what} would give the columns {twice} twice; the table has {self.columns}",
+                location=user_location(),
+            )
 
     def _reordered(self, order: Sequence[str]) -> Table:
         plan = self.plan

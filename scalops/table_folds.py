@@ -42,6 +42,8 @@ class TableFolds:
         @property
         def columns(self) -> list[str]: ...
         def _column(self, name: object, what: str, hint: str | None = None) -> Column: ...
+        def _fields(self, name: object, what: str) -> list[Named]: ...
+        def _row_function(self, f: RowLike, what: str) -> RowFunction: ...
         def _trace(self, f: Callable[..., Any], what: str) -> RowFunction: ...
 
     def reduce(self, f: Callable[..., Any]) -> Any:
@@ -190,7 +192,8 @@ class TableFolds:
                 )
             return self.plan, [Column(n, k) for n, k in self.schema], None
         if isinstance(f, str):
-            return self.plan, [self._column(f, what)], None
+            made = self._row_function(f, what)
+            return self.plan, [c for c in made.outputs if isinstance(c, Column)], made.names
         made = self._trace(f, what)
         project = op.Project(self.plan, made.named, label="map", origin=made, location=location)
         return project, [Column(n, k) for n, k in project.schema], made.names
@@ -226,8 +229,8 @@ class TableFolds:
             names = None if self.schema.bare else self.schema.names
             outputs += [(n, Column(n, k)) for n, k in self.schema]
         elif isinstance(value, str):
-            names = None
-            outputs.append((value, self._column(value, kind)))
+            names = self._row_function(value, kind).names
+            outputs += self._fields(value, kind)
         else:
             made = self._trace(value, kind)
             names = made.names

@@ -464,12 +464,13 @@ def declared_schema(schema: Any) -> Schema:
     import pyarrow as pa
 
     from scalops.engine.storage.arrow import schema_from_arrow
+    from scalops.engine.storage.arrow_records import flat_schema
     from scalops.written_types import EXPECTED, readable, written_type
 
     if isinstance(schema, Schema):
         return schema
     if isinstance(schema, pa.Schema):
-        return schema_from_arrow(schema, "the declared schema")
+        return schema_from_arrow(flat_schema(schema, "the declared schema"), "the declared schema")
     found: dict[str, ArrayType] = {}
     if isinstance(schema, Mapping):
         for name, kind in schema.items():

@@ -58,7 +58,7 @@ class NoRecords:
         return list(self.schema.columns)
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("_"):
+        if name.startswith("_") and not name[1:].isdigit():
             raise AttributeError(name)
         refuse_method("Table", name)
         if name not in self.columns:

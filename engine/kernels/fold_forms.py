@@ -19,7 +19,7 @@ from scalops.engine.kernels.kernel import Vector
 Partial = Any
 BlockFold = Callable[[Sequence[Vector], int], Partial]
 
-_UFUNCS: dict[str, np.ufunc] = {
+UFUNCS: dict[str, np.ufunc] = {
     "sum": np.add, "add": np.add, "multiply": np.multiply, "minimum": np.minimum,
     "maximum": np.maximum, "any": np.logical_or, "all": np.logical_and,
     "logical_or": np.logical_or, "logical_and": np.logical_and,
@@ -95,7 +95,7 @@ class Elementwise(Form):
 
     def __init__(self, fold: Fold) -> None:
         super().__init__(fold)
-        self._ufunc = _UFUNCS[fold.kind]
+        self._ufunc = UFUNCS[fold.kind]
         truths = ("any", "all", "logical_and", "logical_or")
         same = fold.arguments[0].type.name == fold.type.name or fold.kind in truths
         self._dtype = None if same else fold.type.numpy

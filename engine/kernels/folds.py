@@ -13,7 +13,7 @@ import numpy as np
 from scalops.algebra.errors import DataError
 from scalops.algebra.expressions import Expression
 from scalops.algebra.folds import Fold, OpaqueAggregate, Transition
-from scalops.engine.kernels import fold_forms, order_folds
+from scalops.engine.kernels import fold_forms, kept_folds, order_folds
 from scalops.engine.kernels.fold_forms import Form, Partial
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.pairwise import Pairwise
@@ -45,10 +45,13 @@ _FORMS: dict[str, type[Form]] = {
     "argmax": order_folds.Best,
     "n_unique": order_folds.Distinct,
     "quantile": order_folds.Quantile,
+    "collect_list": kept_folds.Listed,
+    "to_array": kept_folds.Scattered,
 }
 
 
-def _form(fold: Fold, runner: ProcessRunner | None) -> Form:
+def form_of(fold: Fold, runner: ProcessRunner | None) -> Form:
+    """How the fold is computed over a table."""
     if isinstance(fold, Transition):
         from scalops.engine.kernels.transitions import Sequential
 
@@ -73,7 +76,7 @@ class FoldKernel:
         self, fold: Fold, slots: Sequence[Any] = (), runner: ProcessRunner | None = None
     ) -> None:
         self.fold = fold
-        self._form = _form(fold, runner)
+        self._form = form_of(fold, runner)
         self.block = self._form.block
         self.extend = self._form.extend
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from scalops.algebra.dtypes import ArrayType
-from scalops.engine.columns import Array
+from scalops.engine.columns import Array, ColumnData
 from scalops.engine.kernels.keys import Key, value_codes
 from scalops.engine.kernels.segments import Segments
 
@@ -66,7 +66,9 @@ def group_rows(
     """
     codes, span = np.zeros(rows, np.int64), 1
     for (column, valid), kind in zip(keys, kinds, strict=True):
-        own, size = _codes(column, valid, kind, rows)
+        own, size, in_order = _codes(column, valid, kind, rows)
+        if len(keys) == 1 and in_order:
+            return own, _new_ones(own)
         if span == 1:
             codes, span = own, size
             continue
@@ -81,8 +83,10 @@ def _most(rows: int) -> int:
     return _SPAN_PER_ROW * rows + _SMALL_SPAN
 
 
-def _codes(column: object, valid: Array | None, kind: ArrayType, rows: int) -> tuple[Array, int]:
-    """Numbers from 0 that are equal for equal values, and a bound of them."""
+def _codes(
+    column: ColumnData, valid: Array | None, kind: ArrayType, rows: int
+) -> tuple[Array, int, bool]:
+    """Numbers from 0 for equal values, a bound of them, and whether by first appearance."""
     if isinstance(column, np.ndarray) and column.ndim == 1 and rows:
         if column.dtype.kind == "b":
             column = column.view(np.uint8)
@@ -93,15 +97,17 @@ def _codes(column: object, valid: Array | None, kind: ArrayType, rows: int) -> t
                 codes = (column - column.dtype.type(low)) if low > 0 else column
                 codes = codes.astype(np.int64, copy=False) - min(low, 0)
                 if valid is None:
-                    return codes, span
-                return np.where(valid, codes + 1, 0), span + 1
+                    return codes, span, False
+                return np.where(valid, codes + 1, 0), span + 1, False
         elif column.dtype.kind in "mM":  # NaT is null
             there = ~np.isnat(column)
             if not there.all():
                 valid = there if valid is None else there & valid
     codes = value_codes(column, valid, kind)
-    least = int(codes.min(initial=0))
-    return (codes + 1 if least < 0 else codes), int(codes.max(initial=-1)) + (2 if least < 0 else 1)
+    span = int(codes.max(initial=-1)) + 1
+    if int(codes.min(initial=0)) < 0:
+        return codes + 1, span + 1, False
+    return codes, span, True
 
 
 def _compact(codes: Array, span: int) -> tuple[Array, int]:
@@ -118,9 +124,7 @@ def _numbered(codes: Array, span: int) -> tuple[Array, Array]:
     if span > _most(rows):
         made = pa.array(codes).dictionary_encode().indices
         codes = np.asarray(made).astype(np.int64)
-        new: Array = np.ones(rows, bool)
-        new[1:] = codes[1:] > np.maximum.accumulate(codes)[:-1]
-        return codes, np.flatnonzero(new)
+        return codes, _new_ones(codes)
     # Of several values for one place NumPy keeps the last: backwards, the first record's.
     table = np.full(span, -1, np.int64)
     table[codes[::-1]] = np.arange(rows - 1, -1, -1)
@@ -129,3 +133,10 @@ def _numbered(codes: Array, span: int) -> tuple[Array, Array]:
     firsts = np.flatnonzero(marks)
     table[codes[firsts]] = np.arange(len(firsts))
     return table[codes], firsts
+
+
+def _new_ones(codes: Array) -> Array:
+    """Where codes that count by first appearance show a new one: it is greater than all before."""
+    new: Array = np.ones(len(codes), bool)
+    new[1:] = codes[1:] > np.maximum.accumulate(codes)[:-1]
+    return np.flatnonzero(new)

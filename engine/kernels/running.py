@@ -22,9 +22,6 @@ from scalops.algebra.dtypes import ArrayType
 from scalops.engine.blocks import Array
 
 Summary = list[Array]
-# Version 1 of the numeric constants of this module; changing one changes results' last bits.
-LANES = 16
-_LONG = 1 << 14  # values whose sums are worth the lanes
 _SHORT = 64  # records of a group that are not worth a scan of their own
 
 
@@ -141,16 +138,11 @@ class CumSum(_Ufunc):
     ufunc = np.add
 
     def scan(self, given: Sequence[Array], carry: Array, out: Array | None = None) -> Array:
-        (values,) = given
-        made: Array
-        if len(values) >= _LONG and not self.shape and values.dtype == self.dtype:
-            made = _interleaved_sums(values, carry, out)
-        else:
-            made = np.cumsum(values, axis=0, dtype=self.dtype, out=out)
-            made += carry
+        made: Array = np.cumsum(given[0], axis=0, dtype=self.dtype, out=out)
         # A sum that is no longer finite stays so: the last one tells.
         if self.is_float and not np.isfinite(made[-1]).all():
             return super().scan(given, carry, out)  # inf and -inf may not meet in table order
+        made += carry
         return made
 
     def join(self, carry: Array, summary: Summary) -> tuple[Array, Array]:
@@ -158,34 +150,6 @@ class CumSum(_Ufunc):
         if not self.is_float:
             return made, np.ones(made.shape, bool)
         return made, np.isfinite(summary[0]) | np.isnan(carry)
-
-
-def _interleaved_sums(values: Array, carry: Array, out: Array | None) -> Array:
-    """The running sums of values[rows], LANES neighbours at a time.
-
-    np.cumsum waits for each addition before it begins the next. Here the first values of all
-    neighbourhoods are added up together, then the second ones, and so on; then comes what is
-    before each neighbourhood.
-    """
-    made = np.empty_like(values) if out is None else out
-    count = len(values) // LANES
-    whole = count * LANES
-    lanes = values[:whole].reshape(count, LANES).T
-    target = made[:whole].reshape(count, LANES).T
-    sums = np.empty((LANES, count), values.dtype)
-    np.add(lanes[0], lanes[1], out=sums[1])
-    for j in range(2, LANES):
-        np.add(sums[j - 1], lanes[j], out=sums[j])
-    before = np.empty(count + 1, values.dtype)
-    before[0], before[1:] = carry, sums[-1]
-    np.cumsum(before, out=before)
-    np.add(lanes[0], before[:-1], out=target[0])
-    for j in range(1, LANES):
-        np.add(sums[j], before[:-1], out=target[j])
-    if whole < len(values):
-        np.cumsum(values[whole:], out=made[whole:])
-        made[whole:] += before[-1]
-    return made
 
 
 class CumProd(_Ufunc):

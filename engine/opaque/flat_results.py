@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from scalops.algebra.errors import Location, TraceError, UserFunctionError
-from scalops.engine.opaque.records import take_all_apart
+from scalops.engine.opaque.records import nested_record, take_all_apart, take_apart
 from scalops.engine.opaque.rows import Row
 
 Function = Callable[..., Any]
@@ -38,7 +38,7 @@ class Flattened(_Wrapped):
             return result
         parts: dict[str, Any] = {}
         for i, item in enumerate(items_of(result, self.location)):
-            names, values = take_all_apart(item)
+            names, values = take_apart(item)
             own = ("",) if names is None else names
             parts |= {f"{i} {name}": v for name, v in zip(own, values, strict=True)}
         if not parts:
@@ -76,7 +76,9 @@ class Collected(_Wrapped):
                 )
             for column, value in zip(columns, values, strict=True):
                 column.append(value)
-        return columns[0] if self.names is None else dict(zip(self.names, columns, strict=True))
+        if self.names is None:
+            return columns[0]
+        return nested_record(dict(zip(self.names, columns, strict=True)))
 
 
 def _named(names: tuple[str, ...] | None) -> str:

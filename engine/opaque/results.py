@@ -19,7 +19,7 @@ from scalops.algebra.dtypes import ArrayType, ListType, name_of
 from scalops.algebra.errors import UserFunctionError
 from scalops.algebra.schema import FIELD
 from scalops.engine.columns import Array, ColumnData, SparseColumn, arrow_type
-from scalops.engine.opaque.records import take_all_apart
+from scalops.engine.opaque.records import Record, take_all_apart
 from scalops.engine.opaque.rows import Row, row_class
 
 Vector = tuple[ColumnData, Array | None]  # values, and which are not null
@@ -87,6 +87,8 @@ def _columns(
     results: Sequence[Any], kind: type, names: tuple[str, ...]
 ) -> list[Sequence[Any]] | None:
     """The parts of results of one Python type, if these are their names; None if not surely."""
+    if kind is Record:
+        results, kind = [r._values for r in results], dict
     if issubclass(kind, Row):
         if kind is not row_class(names):
             return None

@@ -16,10 +16,11 @@ from scalops.engine.opaque.calls import user_error
 from scalops.engine.storage.arrow import (
     block_of,
     block_to_batch,
-    schema_to_arrow,
     to_column,
     type_from_arrow,
 )
+from scalops.engine.storage.arrow_records import flattened
+from scalops.engine.storage.arrow_types import field_to_arrow
 from scalops.engine.threads import Stopped
 
 Wrong = Callable[[str], UserFunctionError]  # says what a function gives that is not as declared
@@ -58,7 +59,7 @@ def blocks_of(captured: Captured, result: Any, declared: Schema, wrong: Wrong) -
 
     Raises: UserFunctionError.
     """
-    table = _as_table(result, wrong)
+    table = flattened(_as_table(result, wrong))
     _require_columns(table, declared, wrong)
     yield from _blocks(captured, table, declared)
 
@@ -103,7 +104,8 @@ def _plain(own: pa.DataType) -> ArrayType | None:
 def _blocks(captured: Captured, table: pa.Table, declared: Schema) -> Iterator[Block]:
     step = block_rows(declared)
     columns = {}
-    for field in schema_to_arrow(declared):
+    for name, kind in declared:
+        field = field_to_arrow(name, kind)
         column = table.column(field.name)
         columns[field.name] = column if column.type == field.type else column.cast(field.type)
     for start in range(0, table.num_rows, step):

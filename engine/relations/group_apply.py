@@ -78,8 +78,7 @@ class ApplyGroups(Relation):
         sink, budget = self._sink, self.runtime.budget
         count, own = self._groups(run)
         keys = [own[n] for n in sink.keys]
-        tables = tuple(t.by_group(count, keys) for t in self._tables)
-        budget.require(sum(t.own_bytes for t in self._tables), self.owner)
+        tables = tuple(t.by_group(count, keys, self.owner) for t in self._tables)
         groups = Groups(
             count,
             tables,
@@ -159,26 +158,32 @@ class _Grouped:
         kinds = tuple((n, k) for n, k in table.schema if not n.startswith("@"))
         self._schema = Schema(kinds)
         self.version = 0  # of the groups and their records
-        self.own_bytes = 0  # beyond those of the stored table
+        self._bytes = 0  # beyond those of the stored table
         self._made: GroupedTable | None = None
         self._group_keys: list[Vector] = []
         self._identities: tuple[Identity | None, ...] = ()
 
-    def by_group(self, count: int, group_keys: list[Vector]) -> GroupedTable:
-        """The table's records in the order of `count` groups of these keys."""
+    def by_group(self, count: int, group_keys: list[Vector], owner: str) -> GroupedTable:
+        """The table's records in the order of `count` groups of these keys.
+
+        What that takes beyond the stored table is reserved under `owner`, each time.
+        """
         table = self._runtime.tables[self._node.number]
         now = tuple(table.identity(n) for n in self._node.schema.names)
         if self._made is not None and now == self._identities and None not in now:
             known = zip(self._group_keys, group_keys, strict=True)
             if len(self._made.offsets) == count + 1 and all(same_vector(a, b) for a, b in known):
+                self._runtime.budget.require(self._bytes, owner)
                 return self._made
         self._made = None  # before there is another
         self.version += 1
         self._identities, self._group_keys = now, group_keys
-        self._made = self._arranged(table, count, group_keys)
+        self._made = self._arranged(table, count, group_keys, owner)
         return self._made
 
-    def _arranged(self, table: Stored, count: int, group_keys: list[Vector]) -> GroupedTable:
+    def _arranged(
+        self, table: Stored, count: int, group_keys: list[Vector], owner: str
+    ) -> GroupedTable:
         block = self._whole(table)
         kinds = [self._node.schema[n] for n in self._keys]
         keys = [(block.columns[n], block.valid.get(n)) for n in self._keys]
@@ -189,10 +194,11 @@ class _Grouped:
             {n: block.columns[n] for n in names},
             {n: block.valid[n] for n in names if n in block.valid},
         )
-        self.own_bytes = 0
+        self._bytes = 0
         if len(order) != block.rows or np.any(order[1:] < order[:-1]):
+            self._bytes = own.bytes * len(order) // max(1, block.rows)
+            self._runtime.budget.require(self._bytes, owner)
             own = own.take(order)
-            self.own_bytes = own.bytes
         return GroupedTable(self._schema, own, offsets)
 
     def _whole(self, table: Stored) -> Block:

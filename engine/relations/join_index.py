@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -16,6 +16,7 @@ from scalops.engine.blocks import Array, Block
 from scalops.engine.columns import ColumnData, SparseColumn, arrow_type, blank, concatenated
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.matching import KeyIndex
+from scalops.engine.packed_lists import PackedLists
 from scalops.engine.passes import in_partition
 from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored, own_bytes
 from scalops.engine.relations.base import Relation, Run
@@ -35,6 +36,12 @@ class IndexedTable(Columns):
     ) -> None:
         super().__init__(schema, rows, vectors, identities)
         self.index = index
+        # As byte strings, which Arrow takes faster: see packed_lists.
+        self._lists = {
+            name: packed
+            for name, (values, _) in vectors.items()
+            if isinstance(values, pa.Array) and (packed := PackedLists.of(values)) is not None
+        }
 
     def at(self, name: str, positions: Array) -> Vector:
         """The records of these numbers, in this order; -1 gives a null."""
@@ -42,27 +49,30 @@ class IndexedTable(Columns):
         kind = self.schema[name]
         there: Array = positions >= 0
         if bool(there.all()):
-            found = taken(values, positions, kind)
+            found = self._taken(name, positions)
             return found, None if mask is None else mask.take(positions)
         if not self.count:
             return blank(kind, len(positions)), there
         if isinstance(values, pa.Array):
-            made = of_type(values.take(pa.array(positions, mask=~there)), kind)
+            made = self._taken(name, pa.array(positions, mask=~there))
             return made, there if mask is None else there & mask.take(positions, mode="clip")
         places = np.where(there, positions, 0)
-        made = taken(values, places, kind)
+        made = self._taken(name, places)
         if isinstance(made, np.ndarray):
             made[~there] = np.zeros((), made.dtype)
         return made, there if mask is None else there & mask.take(places)
 
-
-def taken(column: ColumnData, rows: Array, kind: ArrayType) -> ColumnData:
-    """The records of these numbers, all of which there are, in this order."""
-    if isinstance(column, np.ndarray):
-        return column.take(rows, axis=0)
-    if isinstance(column, SparseColumn):
-        return column.take(rows)
-    return of_type(column.take(pa.array(rows)), kind)
+    def _taken(self, name: str, rows: Array | pa.Array) -> ColumnData:
+        """The records of these numbers; Arrow's, if they may be null."""
+        column, _ = self.whole(name)
+        if isinstance(column, np.ndarray):
+            return column.take(rows, axis=0)
+        if isinstance(column, SparseColumn):
+            return column.take(rows)
+        chosen = rows if isinstance(rows, pa.Array) else pa.array(rows)
+        lists = self._lists.get(name)
+        found = column.take(chosen) if lists is None else lists.take(chosen)
+        return of_type(found, self.schema[name])
 
 
 def of_type(column: pa.Array, kind: ArrayType) -> pa.Array:
@@ -88,16 +98,7 @@ class BuildIndex(Relation):
     def make(self, run: Run) -> Stored:
         pipeline = self.pipeline
         identities = {n: pipeline.identity(n) for n in self._names}
-        vectors: dict[str, Vector] = {}
-        for name in self._names:
-            found = pipeline.whole(name)
-            if found is not None:
-                vectors[name] = found
-        rows = len(next(iter(vectors.values()))[0]) if vectors else 0
-        missing = [n for n in self._names if n not in vectors]
-        if missing or not vectors:
-            rows, made = self._collected(missing, run)
-            vectors.update(made)
+        rows, vectors = columns_of(self, self._names, run)
         index = self._index(vectors, rows, identities, run)
         schema = Schema(tuple((n, pipeline.schema[n]) for n in self._names))
         return IndexedTable(schema, rows, vectors, identities, index)
@@ -123,40 +124,62 @@ class BuildIndex(Relation):
             self._last = own, index
         return index
 
-    def _collected(self, names: list[str], run: Run) -> tuple[int, dict[str, Vector]]:
-        """How many records there are, and these of their columns, each in one piece."""
-        pipeline, budget = self.pipeline, self.runtime.budget
-        active = list(pipeline.active())
-        parts: list[list[Block]] = [[] for _ in active]
 
-        def task(worker: int, index: int) -> None:
-            with in_partition(active[index]):
-                for block in pipeline.blocks(active[index], worker):
-                    own = {n: block.columns[n] for n in names}
-                    masks = {n: m for n, m in block.valid.items() if n in own}
-                    made = Block(block.rows, own, masks)
-                    budget.require(own_bytes(made, pipeline.resident), self.owner)
-                    if made.rows:
-                        parts[index].append(made)
+def columns_of(
+    relation: Relation, names: Sequence[str], run: Run
+) -> tuple[int, dict[str, Vector]]:
+    """How many records come, and these of their columns, each in one piece.
 
-        run(task, len(active))
-        blocks = [b for part in parts for b in part]
-        rows = sum(b.rows for b in blocks)
-        return rows, {n: self._joined(blocks, n) for n in names}
+    Those that lie so below are not copied; for the others room is reserved.
+    """
+    vectors: dict[str, Vector] = {}
+    for name in names:
+        found = relation.pipeline.whole(name)
+        if found is not None:
+            vectors[name] = found
+    missing = [n for n in names if n not in vectors]
+    if missing or not vectors:
+        rows, made = _collected(relation, missing, run)
+        return rows, vectors | made
+    return len(next(iter(vectors.values()))[0]), vectors
 
-    def _joined(self, blocks: list[Block], name: str) -> Vector:
-        """A column of all blocks, which lose it."""
-        kind, budget = self.pipeline.schema[name], self.runtime.budget
-        mask = None
-        if any(name in b.valid for b in blocks):
-            mask = np.concatenate([b.valid.get(name, np.ones(b.rows, bool)) for b in blocks])
-        own = [Block(b.rows, {name: b.columns.pop(name)}) for b in blocks]
-        if len(own) == 1:
-            return own[0].columns[name], mask
-        budget.require(sum(b.bytes for b in own), self.owner)
-        made = in_one_piece([b.columns[name] for b in own], kind)
-        budget.release(self.owner, sum(own_bytes(b, self.pipeline.resident) for b in own))
-        return made, mask
+
+def _collected(
+    relation: Relation, names: list[str], run: Run
+) -> tuple[int, dict[str, Vector]]:
+    pipeline, budget = relation.pipeline, relation.runtime.budget
+    active = list(pipeline.active())
+    parts: list[list[Block]] = [[] for _ in active]
+
+    def task(worker: int, index: int) -> None:
+        with in_partition(active[index]):
+            for block in pipeline.blocks(active[index], worker):
+                own = {n: block.columns[n] for n in names}
+                masks = {n: m for n, m in block.valid.items() if n in own}
+                made = Block(block.rows, own, masks)
+                budget.require(own_bytes(made, pipeline.resident), relation.owner)
+                if made.rows:
+                    parts[index].append(made)
+
+    run(task, len(active))
+    blocks = [b for part in parts for b in part]
+    rows = sum(b.rows for b in blocks)
+    return rows, {n: _joined(relation, blocks, n) for n in names}
+
+
+def _joined(relation: Relation, blocks: list[Block], name: str) -> Vector:
+    """A column of all blocks, which lose it."""
+    pipeline, budget, owner = relation.pipeline, relation.runtime.budget, relation.owner
+    mask = None
+    if any(name in b.valid for b in blocks):
+        mask = np.concatenate([b.valid.get(name, np.ones(b.rows, bool)) for b in blocks])
+    own = [Block(b.rows, {name: b.columns.pop(name)}) for b in blocks]
+    if len(own) == 1:
+        return own[0].columns[name], mask
+    budget.require(sum(b.bytes for b in own), owner)
+    made = in_one_piece([b.columns[name] for b in own], pipeline.schema[name])
+    budget.release(owner, sum(own_bytes(b, pipeline.resident) for b in own))
+    return made, mask
 
 
 def in_one_piece(parts: list[ColumnData], kind: ArrayType) -> ColumnData:

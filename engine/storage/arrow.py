@@ -20,6 +20,7 @@ from scalops.engine.storage.arrow_nested import (
     sparse_to_arrow,
     to_sparse,
 )
+from scalops.engine.storage.arrow_records import nested_arrays
 from scalops.engine.storage.arrow_types import (
     schema_from_arrow,
     schema_to_arrow,
@@ -189,9 +190,12 @@ def _flat_to_arrow(flat: Array) -> pa.Array:
 
 
 def block_to_batch(block: Block, schema: Schema) -> pa.RecordBatch:
-    """The block's columns of `schema`, in its order."""
+    """The block's columns of `schema`, in its order; one that holds records is a struct."""
     arrays = [to_arrow(block.columns[name], block.valid.get(name), kind) for name, kind in schema]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema_to_arrow(schema))
+    made = schema_to_arrow(schema)
+    if len(made) < len(arrays):
+        arrays = nested_arrays(schema.names, arrays, block.rows, list(made))
+    return pa.RecordBatch.from_arrays(arrays, schema=made)
 
 
 def block_of(columns: dict[str, tuple[ColumnData, Array | None]], rows: int) -> Block:

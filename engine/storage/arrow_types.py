@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from scalops.algebra.dtypes import STRING, ArrayType, ListType, SparseType, list_of, sparse
 from scalops.algebra.errors import SchemaError
-from scalops.algebra.schema import Schema
+from scalops.algebra.schema import FIELD, Schema
+from scalops.engine.storage.arrow_records import nested_fields
 
 # The key, in a field's metadata, of a sparse vector's dimension.
 DIMENSION = b"scalops:dimension"
@@ -112,7 +113,7 @@ def schema_from_arrow(
     fields: dict[str, ArrayType] = {}
     for field in schema:
         kind = type_from_field(field)
-        if kind is None and columns is not None and field.name not in columns:
+        if kind is None and columns is not None and field.name.split(FIELD)[0] not in columns:
             continue
         if kind is None:
             raise SchemaError(
@@ -181,5 +182,5 @@ def field_to_arrow(name: str, kind: ArrayType) -> pa.Field:
 
 
 def schema_to_arrow(schema: Schema) -> pa.Schema:
-    """The Arrow schema of a table with these columns."""
-    return pa.schema([field_to_arrow(name, kind) for name, kind in schema])
+    """The Arrow schema of a table with these columns; one that holds records is a struct."""
+    return pa.schema(nested_fields([field_to_arrow(name, kind) for name, kind in schema]))

@@ -97,13 +97,14 @@ class FileSource:
             raise SchemaError(
                 f"columns={columns!r} is one string, not a list", hint=f"write [{columns!r}]"
             )
-        missing = [name for name in columns if name not in contents.schema]
+        missing = [name for name in columns if name not in contents.schema.columns]
         if missing or len(set(columns)) < len(columns) or not columns:
             raise SchemaError(
-                f"columns={list(columns)} of {title}, which has {list(contents.schema.names)}",
+                f"columns={list(columns)} of {title}, which has {list(contents.schema.columns)}",
                 hint="name each wanted column once",
             )
-        return cls(format, files, title, contents, tuple(columns))
+        read = tuple(field for name in columns for field in contents.schema.fields_of(name))
+        return cls(format, files, title, contents, read)
 
     def __repr__(self) -> str:
         found = [(file.path, file.size, file.mtime) for file in self.files]

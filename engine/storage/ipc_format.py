@@ -17,10 +17,11 @@ import numpy as np
 import pyarrow as pa
 
 from scalops.algebra.errors import DataError
-from scalops.algebra.schema import Schema
+from scalops.algebra.schema import FIELD, Schema
 from scalops.engine.blocks import Block, ColumnData, partition_bounds
 from scalops.engine.columns import SparseColumn
 from scalops.engine.storage.arrow import block_of, schema_from_arrow, to_column
+from scalops.engine.storage.arrow_records import flat_schema, flattened
 from scalops.engine.storage.files import File, other_columns, reading
 from scalops.engine.storage.partitions import Partition, pieces
 
@@ -44,7 +45,8 @@ class IpcFormat:
         for file in files:
             digest.update(_footer(file))
             with _opened(file) as reader, reading(file.path, "an Arrow file"):
-                own = schema_from_arrow(reader.schema, file.path, columns)
+                flat = flat_schema(reader.schema, file.path)
+            own = schema_from_arrow(flat, file.path, columns)
             headers = _headers(file)
             if schema is None:
                 schema = own
@@ -171,7 +173,7 @@ class _Batches:
             self._file = batch.file
         if index != self._index or self._batch is None:
             with reading(batch.file.path, "an Arrow file"):
-                self._batch = self._reader.get_batch(batch.index)
+                self._batch = flattened(self._reader.get_batch(batch.index))
             self._index = index
         if len(self._batch) != batch.stop - batch.start:
             raise DataError(
@@ -209,14 +211,15 @@ def _opened(file: File, columns: tuple[str, ...] | None = None) -> Iterator[Any]
             reader = pa.ipc.open_file(mapped)
             if columns is not None:
                 names = reader.schema.names
-                missing = [name for name in columns if name not in names]
+                read = list(dict.fromkeys(name.split(FIELD)[0] for name in columns))
+                missing = [name for name in read if name not in names]
                 if missing:
                     raise DataError(
                         f"{file.path} has no column {missing[0]!r} any more",
                         hint="did the file change after the table was made?",
                     )
                 options = pa.ipc.IpcReadOptions(
-                    included_fields=[names.index(name) for name in columns], use_threads=False
+                    included_fields=[names.index(name) for name in read], use_threads=False
                 )
                 reader = pa.ipc.open_file(mapped, options=options)
         yield reader

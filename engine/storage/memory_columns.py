@@ -14,6 +14,7 @@ from scalops.algebra.sparse import SparseVector
 from scalops.engine.blocks import Array
 from scalops.engine.columns import SparseColumn, arrow_type
 from scalops.engine.storage.arrow import schema_from_arrow, to_column
+from scalops.engine.storage.arrow_records import require_plain_name
 from scalops.engine.storage.arrow_nested import sparse_column
 
 # What Arrow and NumPy raise when values of a column have no common type.
@@ -25,9 +26,10 @@ MemoryColumn: TypeAlias = "Array | pa.ChunkedArray | SparseColumn"
 
 
 def column_name(name: object) -> str:
-    """The name itself. Raises: SchemaError if it is no string."""
+    """The name itself. Raises: SchemaError if it is no string, or reads as a record's field."""
     if not isinstance(name, str):
         raise SchemaError(f"column names are strings, found {name!r}")
+    require_plain_name(name, "the table")
     return name
 
 

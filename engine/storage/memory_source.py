@@ -23,6 +23,7 @@ from scalops.engine.blocks import (
 )
 from scalops.engine.columns import SparseColumn, arrow_type
 from scalops.engine.storage.arrow import block_of, schema_from_arrow, schema_to_arrow, to_column
+from scalops.engine.storage.arrow_records import flattened, require_plain_name
 from scalops.engine.storage.checksum import checksum
 from scalops.engine.storage.memory_columns import (
     MemoryColumn,
@@ -87,10 +88,13 @@ class MemorySource:
 
     @classmethod
     def of_arrow(cls, table: pa.Table, title: str = "memory") -> MemorySource:
-        """The columns of an Arrow table.
+        """The columns of an Arrow table; a struct's fields are columns of records.
 
         Raises: SchemaError for types that no column may have.
         """
+        for name in table.column_names:
+            require_plain_name(name, title)
+        table = flattened(table)
         schema = schema_from_arrow(table.schema, title)
         columns = [
             without_views(name, column, schema[name])

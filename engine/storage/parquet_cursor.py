@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scalops.algebra.errors import DataError
+from scalops.algebra.schema import FIELD
+from scalops.engine.storage.arrow_records import flattened
 from scalops.engine.storage.files import File, reading
 
 # Row groups are read through buffers of this size, one per column. With pre_buffer, or without
@@ -102,7 +104,10 @@ class Cursor:
             if group.index >= self._file.num_row_groups:
                 raise _changed(group)
             self._batches = self._file.iter_batches(
-                self.batch_rows, [group.index], list(self.columns), use_threads=False
+                self.batch_rows,
+                [group.index],
+                [name.replace(FIELD, ".") for name in self.columns],
+                use_threads=False,
             )
         self._group, self._rest, self.position = group, None, group.start
 
@@ -113,6 +118,7 @@ class Cursor:
         if batch is None:
             with reading(self._group.file.path, "Parquet"):
                 batch = next(self._batches, None)
+                batch = batch if batch is None else flattened(batch)
         if batch is None or len(batch) == 0 or self.position + len(batch) > self._group.stop:
             raise _changed(self._group)
         self._rest = batch.slice(most) if most < len(batch) else None

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from scalops.algebra.errors import DataError
-from scalops.algebra.schema import Schema
+from scalops.algebra.schema import FIELD, Schema
 from scalops.engine.blocks import Block, partition_bounds
 from scalops.engine.storage.arrow import (
     block_of,
@@ -21,6 +21,7 @@ from scalops.engine.storage.arrow import (
     to_column,
     type_from_arrow,
 )
+from scalops.engine.storage.arrow_records import flat_schema
 from scalops.engine.storage.files import File, other_columns, reading
 from scalops.engine.storage.parquet_cursor import CursorPool, RowGroup, opened
 from scalops.engine.storage.partitions import Partition, pieces
@@ -47,7 +48,7 @@ class ParquetFormat:
         for file in files:
             digest.update(_footer(file))
             with opened(file) as parquet, reading(file.path, "Parquet"):
-                metadata, own = parquet.metadata, _as_written(parquet)
+                metadata, own = parquet.metadata, _as_written(parquet, file.path)
                 rows = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
             found = schema_from_arrow(own, file.path, columns)
             if schema is None:
@@ -104,7 +105,7 @@ class ParquetContents:
 
     def range_of(self, column: str) -> tuple[float, float] | None:
         """The least and greatest value of a column of numbers, as the footers have them."""
-        return self._ranges.get(column)
+        return self._ranges.get(column.replace(FIELD, "."))
 
     def partitions(self, schema: Schema) -> list[Partition]:
         """Row ranges."""
@@ -149,12 +150,13 @@ class ParquetContents:
         return block_of(found, stop - start)
 
 
-def _as_written(parquet: Any) -> pa.Schema:
+def _as_written(parquet: Any, path: str) -> pa.Schema:
     """The schema, with seconds where the writer had them: Parquet itself has milliseconds."""
-    stored, coded = parquet.schema_arrow, (parquet.metadata.metadata or {}).get(b"ARROW:schema")
+    stored = flat_schema(parquet.schema_arrow, path)
+    coded = (parquet.metadata.metadata or {}).get(b"ARROW:schema")
     if coded is None or not any("timestamp[ms]" in str(field.type) for field in stored):
         return stored
-    written = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(coded)))
+    written = flat_schema(pa.ipc.read_schema(pa.BufferReader(base64.b64decode(coded))), path)
     if written.names != stored.names:
         return stored
     fields = []

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 
 from scalops.algebra.dtypes import ArrayType, ListType
 from scalops.algebra.errors import ExecutionError, PlanError, SchemaError
-from scalops.algebra.schema import Schema
+from scalops.algebra.schema import FIELD, Schema
+from scalops.engine.storage.arrow_records import flattened
 from scalops.engine.storage.arrow_types import schema_from_arrow
 from scalops.engine.storage.files import local_path
 from scalops.engine.storage.lines import COMPRESSED
@@ -117,6 +118,13 @@ def csv_writer(schema: Schema, target: str, delimiter: str = ",", header: bool =
     """Delimited text. Raises: SchemaError for a column that is not of scalars, PlanError."""
     if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n':
         raise PlanError(f"delimiter={delimiter!r} must be one ASCII character, not a quote")
+    for name in schema.columns:
+        if schema.holds_records(name):
+            raise SchemaError(
+                f"write_csv cannot hold the column {name!r}, which holds records; a field of CSV"
+                " is one value",
+                hint="write_parquet can; or select() their fields: x=lambda p: p.a.x",
+            )
     for name, kind in schema:
         if kind.shape or kind.is_list or kind.is_sparse:
             raise SchemaError(
@@ -138,15 +146,31 @@ def json_writer(target: str) -> Writer:
     """One object on each line."""
 
     def writer(table: pa.Table, stream: BinaryIO) -> None:
+        table = flattened(table)
         kinds = schema_from_arrow(table.schema, "the table")
+        has_records = kinds.columns != kinds.names
         with _text(stream, target) as text:
             for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
                 columns = [_plain(batch.column(name), kind).to_pylist() for name, kind in kinds]
                 for row in zip(*columns, strict=True):
                     record = dict(zip(kinds.names, row, strict=True))
+                    if has_records:
+                        record = _nested_object(record)
                     text.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
 
     return writer
+
+
+def _nested_object(record: dict[str, Any]) -> dict[str, Any]:
+    """The object of flat names; a column that holds records is an object in it."""
+    made: dict[str, Any] = {}
+    for name, value in record.items():
+        *outer, last = name.split(FIELD)
+        inner = made
+        for column in outer:
+            inner = inner.setdefault(column, {})
+        inner[last] = value
+    return made
 
 
 def _codec(compression: str | None, known: tuple[str, ...]) -> str:

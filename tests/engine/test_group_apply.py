@@ -199,6 +199,16 @@ def test_columns_of_the_groups_are_python_values(runner: ProcessRunner | None) -
     ]
 
 
+def test_columns_of_records_are_structs(runner: ProcessRunner | None) -> None:
+    def named(table: pa.Table) -> str:
+        return repr(table.to_pydict())
+
+    people = pa.array([{"name": "a", "age": 1}, {"name": "b", "age": None}])
+    t = so.from_arrow(pa.table({"k": [1, 1], "p": people}))
+    ((_, found),) = rows(applied(named, keys_of(t), t, gives=TEXT), runner)
+    assert found == repr({"k": [1, 1], "p": people.to_pylist()})
+
+
 def test_columns_that_are_there_for_keys_alone_are_not_handed_over() -> None:
     def names(table: pa.Table) -> str:
         return ",".join(table.column_names)

@@ -67,9 +67,7 @@ def collected(table: so.Table, threads: int = 2) -> pa.Table:
     """The records, of which the interpreter of plans says the same as the engine."""
     with so.session(threads=threads):
         made = table.collect()
-    meant = [
-        {n: plain(v) for n, v in row.items()} for row in Interpreter().records(table.plan)
-    ]
+    meant = [{n: plain(v) for n, v in row.items()} for row in Interpreter().records(table.plan)]
     flat = flattened(made)
     assert [list(r) for r in flat] == [list(r) for r in meant]
     for own, row in zip(flat, meant, strict=True):
@@ -80,7 +78,7 @@ def collected(table: so.Table, threads: int = 2) -> pa.Table:
 
 def flattened(table: pa.Table) -> list[Row]:
     """Records whose columns of records are columns of their own, as plans name them."""
-    rows = table.to_pylist()
+    rows: list[Row] = table.to_pylist()
     while any(isinstance(v, dict) for row in rows for v in row.values()):
         rows = [
             {

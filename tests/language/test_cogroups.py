@@ -12,9 +12,9 @@ import pytest
 import scalops as so
 from tests.language.groups import assert_rows, collected, hashable, rows_of
 
-A = {"k": [2, 1, None, 2, 5], "v": [1.0, 2.0, 3.0, None, 4.0]}
-B = {"j": [3, 2, None, None], "w": [10, 20, 30, 40]}
-C = {"i": [1, 3, 7], "z": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]}
+A: dict[str, Any] = {"k": [2, 1, None, 2, 5], "v": [1.0, 2.0, 3.0, None, 4.0]}
+B: dict[str, Any] = {"j": [3, 2, None, None], "w": [10, 20, 30, 40]}
+C: dict[str, Any] = {"i": [1, 3, 7], "z": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]}
 TA, TB = so.table(rows_of(A)), so.table(rows_of(B))
 TC = so.table({"i": C["i"], "z": np.array(C["z"])})
 
@@ -78,7 +78,8 @@ def test_a_fold_of_one_branch_may_read_a_fold_of_another() -> None:
         lambda key, a, b: {"key": key, "x": a.map(lambda r: r.v * b.sum("w")).sum()}
     )
     expected = [
-        {"key": k, "x": total(a, "v") * total(b, "w")} for k, (a, b) in cogrouped((A, "k"), (B, "j"))
+        {"key": k, "x": total(a, "v") * total(b, "w")}
+        for k, (a, b) in cogrouped((A, "k"), (B, "j"))
     ]
     assert_rows(collected(made), expected)
 
@@ -101,9 +102,7 @@ def test_several_keys_and_a_table_with_itself() -> None:
     made = so.cogroup(TA.by("k", "v"), TA.by("k", lambda r: r.v + 0)).map(
         lambda key, a, b: {"k": key.k, "v": key[1], "n": a.count() + b.count()}
     )
-    expected = [
-        {"k": k, "v": v, "n": 2} for k, v in zip(A["k"], A["v"], strict=True)
-    ]
+    expected = [{"k": k, "v": v, "n": 2} for k, v in zip(A["k"], A["v"], strict=True)]
     assert_rows(collected(made), expected)
     shifted = so.cogroup(TA.by("k"), TA.by(lambda r: r.k + 1)).map(
         lambda key, a, b: (key, a.count(), b.count())
@@ -136,7 +135,7 @@ def test_bad_cogroups_are_named_errors_with_the_users_line() -> None:
         (lambda: so.cogroup(*[TA.by("k")] * 9), so.PlanError, "9 branches.*2 to 8"),
         (lambda: so.cogroup(TA.by("k")), so.PlanError, "1 branch;"),
         (lambda: so.cogroup(), so.PlanError, "0 branches"),
-        (lambda: so.cogroup(TA, TB.by("j")), so.SchemaError, "argument 1.*Table"),
+        (lambda: so.cogroup(TA, TB.by("j")), so.SchemaError, "argument 1.*Table"),  # type: ignore[arg-type]
         (lambda: so.cogroup(TA.by("k"), TB.by("j", "w")), so.SchemaError, r"\[1, 2\] keys"),
         (lambda: so.cogroup(TA.by("k"), TA.by("v")), so.SchemaError, "int64.*float64"),
         (

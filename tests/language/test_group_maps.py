@@ -190,10 +190,12 @@ def test_groups_within_a_group() -> None:
 def test_a_function_that_may_fail_sees_no_record_that_a_filter_left_out() -> None:
     table = so.table({"k": [1, 1, 2], "s": ["1", "x", "y"]})
     made = table.group_by("k").map(
-        lambda key, rows: rows.filter(lambda r: r.s != "x")
-        .filter(lambda r: r.s != "y")
-        .map(lambda r: so.cast(r.s, "int64"))
-        .sum()
+        lambda key, rows: (
+            rows.filter(lambda r: r.s != "x")
+            .filter(lambda r: r.s != "y")
+            .map(lambda r: so.cast(r.s, "int64"))
+            .sum()
+        )
     )
     assert collected(made).to_pylist() == [{"value": 1}, {"value": 0}]
 
@@ -229,7 +231,9 @@ def test_so_call_gets_a_groups_rows_and_its_values() -> None:
         return np.array([len(known), mean]), float(sum(known) * w)
 
     like = (np.zeros(2), 0.0)
-    made = T.group_by("j").map(lambda key, rows: so.call(f, rows, key, rows.mean("v"), 2.0, like=like))
+    made = T.group_by("j").map(
+        lambda key, rows: so.call(f, rows, key, rows.mean("v"), 2.0, like=like)
+    )
     assert made.columns == ["_0", "_1"]
     assert nodes(made, GroupApply) == 1
     expected = []
@@ -272,7 +276,9 @@ def test_apply_gives_any_number_of_records_of_the_declared_schema() -> None:
 
 def test_results_of_groups_that_differ_in_shape_name_the_group() -> None:
     groups = T.group_by("j")
-    made = groups.map(lambda key, rows: so.call(lambda t: np.zeros(t.num_rows), rows, like=np.zeros(5)))
+    made = groups.map(
+        lambda key, rows: so.call(lambda t: np.zeros(t.num_rows), rows, like=np.zeros(5))
+    )
     with pytest.raises(so.ScalopsError, match="2"):
         made.collect()
     wrong = groups.apply(

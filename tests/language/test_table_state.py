@@ -20,7 +20,9 @@ class Pages(so.Environment):
 
 
 def pages() -> so.Table:
-    return so.table({"id": np.arange(6), "rank": np.arange(6.0), "s": list("abc") + [None, "d", "a"]})
+    return so.table(
+        {"id": np.arange(6), "rank": np.arange(6.0), "s": [*list("abc"), None, "d", "a"]}
+    )
 
 
 def grow(steps: int) -> Any:
@@ -103,6 +105,10 @@ def test_a_table_shares_its_start_with_another() -> None:
     assert (env[0].num_rows, env[1].num_rows) == (6, 1)
 
 
+def vars_of(env: Any) -> Any:
+    return (env.pages, env.n) if isinstance(env, Pages) else (env.t, env.x)
+
+
 Pair = namedtuple("Pair", ["t", "x"])
 
 
@@ -124,10 +130,9 @@ def test_structures_hold_tables(kind: str) -> None:
 
     made = so.loop(start, range(2))(body)
     env = made.collect()
-    table, number = {
-        "tuple": lambda: env, "named": lambda: (env.t, env.x), "dict": lambda: tuple(env.values()),
-        "class": lambda: (env.pages, env.n),
-    }[kind]()  # fmt: skip
+    table, number = (
+        tuple(env.values()) if kind == "dict" else env if kind == "tuple" else vars_of(env)
+    )
     assert type(env) is (dict if kind == "dict" else type(start))
     assert isinstance(table, pa.Table)
     assert (table.num_rows, number) == (4, 10)
@@ -286,7 +291,7 @@ def test_where_chooses_between_environments_with_tables() -> None:
         more = Pages(pages=env.pages.union(env.pages), n=env.n + 1)
         return so.where(env.pages.count() > 10, less, more)
 
-    env = so.loop(Pages(pages=pages(), n=0), range(4)).__call__(body).collect()
+    env = so.loop(Pages(pages=pages(), n=0), range(4))(body).collect()
     assert (env.pages.num_rows, env.n) == (8, 13)
 
 
@@ -295,7 +300,7 @@ def test_sampling_and_opaque_functions_see_the_start() -> None:
         return "few" if r.rank < 3 else "many"
 
     with so.session(processes=0):
-        env = so.loop(Pages(pages=pages(), n=0), range(2)).__call__(_labelled(label)).collect()
+        env = so.loop(Pages(pages=pages(), n=0), range(2))(_labelled(label)).collect()
     assert env.pages["s"].to_pylist() == ["few"] * 2 + ["many"] * 4
 
 
@@ -344,7 +349,9 @@ def test_allow_nonfinite_lets_pass() -> None:
 
 def test_checkpoint_and_resume_give_the_same_tables(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
-    source = so.table({"k": np.arange(5_000), "x": rng.normal(size=(5_000, 3)), "s": ["é", None] * 2_500})
+    source = so.table(
+        {"k": np.arange(5_000), "x": rng.normal(size=(5_000, 3)), "s": ["é", None] * 2_500}
+    )
 
     def made() -> Any:
         @so.loop({"t": source, "total": 0.0}, range(6))

@@ -26,7 +26,9 @@ def test_values_stand_at_their_index_and_fill_elsewhere(fill: Any) -> None:
     np.testing.assert_array_equal(made.collect(), filled([1.5, 2.5, 3.5], fill, (6,), float))
 
 
-@pytest.mark.parametrize("fill", [0.0, np.array([1.0, 2.0]), np.arange(12.0).reshape(6, 2)], ids=str)
+@pytest.mark.parametrize(
+    "fill", [0.0, np.array([1.0, 2.0]), np.arange(12.0).reshape(6, 2)], ids=str
+)
 def test_items_may_be_arrays(fill: Any) -> None:
     made = KEYED.to_array("x", index="i", size=6, fill=fill)
     expected = filled(np.arange(6.0).reshape(3, 2), fill, (6, 2), float)

@@ -252,8 +252,8 @@ def test_files_of_other_columns_are_named_with_the_difference(write: Write) -> N
 
 
 def test_type_without_a_column_is_named_with_the_file(write: Write) -> None:
-    path = write("a.parquet", 9, x=[{"a": 1}], y=[1])
-    with pytest.raises(SchemaError, match=r"a\.parquet: column 'x' has the Arrow type struct"):
+    path = write("a.parquet", 9, x=[[{"a": 1}]], y=[1])
+    with pytest.raises(SchemaError, match=r"a\.parquet: column 'x' has the Arrow type list"):
         read_parquet(path)
     assert str(read_parquet(path, columns=["y"]).schema) == "y: int64"
 

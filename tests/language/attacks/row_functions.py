@@ -194,9 +194,9 @@ def a_class_as_the_result(_: Path) -> Any:
     return T.map(lambda r: int)
 
 
-@ends_in(so.PlanError, r"returns a Record as '_0'.*not built yet")
+@ends_in(so.SchemaError, r"a record has no column 'nope'; its columns are \['_0', '_1'\]")
 def the_record_twice(_: Path) -> Any:
-    return T.map(lambda r: (r, r))
+    return T.map(lambda r: (r, r)).map(lambda p: p.nope)
 
 
 @ends_in(so.TraceError, r"the function of map returns a module as 'value'")

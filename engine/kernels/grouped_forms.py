@@ -1,0 +1,327 @@
+"""What a fold does to the records of each group: counts, sums, means, extremes, moments.
+
+As in `fold_forms.py`, but for all groups at once: a partial has an entry for each group. Of two
+partials the left one's groups are the first of the merged ones, and `places` says which of them
+the right one's are, int64[groups of the right one]; no two are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from scalops.algebra.folds import Fold
+from scalops.engine.blocks import BLOCK_BYTES
+from scalops.engine.columns import Array, SparseColumn, filtered
+from scalops.engine.kernels.fold_forms import UFUNCS
+from scalops.engine.kernels.grouping import Groups
+from scalops.engine.kernels.kernel import Vector
+from scalops.engine.kernels.sparse import rows_of
+
+Partial = Any
+# A numeric constant: outer products of fewer records of a group are made one by one, of more as
+# a product of matrices. Measured once, 8 to 32 columns.
+_FEW_RECORDS = 8
+
+
+class GroupedForm:
+    """How one kind of fold is computed for groups.
+
+    `by_group`: it needs a group's records together, in order; partials cannot be merged.
+    """
+
+    by_group = False
+
+    def __init__(self, fold: Fold) -> None:
+        self.fold = fold
+
+    def bind(self, slots: Sequence[Any], version: int) -> None:
+        """Bind driver values, where a user's functions read them."""
+
+    def block(self, groups: Groups, vectors: Sequence[Vector]) -> Partial:
+        """The partial of these records."""
+        raise NotImplementedError
+
+    def merge(self, left: Partial, right: Partial, places: Array, count: int) -> Partial:
+        """The partial of left's records followed by right's, with `count` groups."""
+        raise NotImplementedError
+
+    def whole(self, partial: Partial, count: int) -> Any:
+        """The results, or what all parts of them are taken from."""
+        return partial
+
+    def part(self, whole: Any, fold: Fold, count: int) -> Vector:
+        """The values of a fold that shares this computation, and which groups have one."""
+        raise NotImplementedError
+
+
+def grown(values: Array, count: int) -> Array:
+    """The array with `count` entries, those that are new being 0; a new one."""
+    made = np.zeros((count, *values.shape[1:]), values.dtype)
+    made[: len(values)] = values
+    return made
+
+
+def known(groups: Groups, vectors: Sequence[Vector]) -> tuple[Groups, list[Any]]:
+    """The records in which no vector is null."""
+    masks = [m for _, m in vectors if m is not None]
+    columns = [v for v, _ in vectors]
+    if not masks:
+        return groups, columns
+    mask = masks[0] if len(masks) == 1 else np.logical_and.reduce(masks)
+    return groups.where(mask), [filtered(c, mask) for c in columns]
+
+
+class Count(GroupedForm):
+    """Records, or those whose argument is not null."""
+
+    def block(self, groups: Groups, vectors: Sequence[Vector]) -> Partial:
+        return groups.where(vectors[0][1] if vectors else None).counts
+
+    def merge(self, left: Partial, right: Partial, places: Array, count: int) -> Partial:
+        made = grown(left, count)
+        made[places] += right
+        return made
+
+    def part(self, whole: Any, fold: Fold, count: int) -> Vector:
+        return (whole == 0 if fold.kind == "is_empty" else whole), None
+
+
+class Total(GroupedForm):
+    """(sum, number of records): of columns, of scaled columns or of outer products; or a mean.
+
+    Floats are added up in float64, in table order.
+    """
+
+    def __init__(self, fold: Fold) -> None:
+        super().__init__(fold)
+        self._mean = fold.kind.startswith("mean")
+        floats = fold.type.numpy.kind == "f"
+        self._dtype = np.dtype(np.float64) if floats else fold.type.numpy
+        self._size = fold.type.size
+        self._of = _outer_sums if "outer" in fold.kind else _scaled_sums
+
+    def block(self, groups: Groups, vectors: Sequence[Vector]) -> Partial:
+        groups, columns = known(groups, vectors)
+        totals = self._of(groups, columns, self._dtype)
+        return totals.reshape(groups.count, *self.fold.type.shape), groups.counts
+
+    def merge(self, left: Partial, right: Partial, places: Array, count: int) -> Partial:
+        totals, numbers = grown(left[0], count), grown(left[1], count)
+        totals[places] += right[0]
+        numbers[places] += right[1]
+        return totals, numbers
+
+    def part(self, whole: Any, fold: Fold, count: int) -> Vector:
+        totals, numbers = whole
+        if self._mean:
+            axes = tuple(range(1, totals.ndim))
+            with np.errstate(all="ignore"):
+                totals = totals / np.expand_dims(numbers, axes)
+        return totals, numbers > 0
+
+
+def _scaled_sums(groups: Groups, columns: Sequence[Any], dtype: np.dtype[Any]) -> Array:
+    """dtype[groups, size]: Σ x, or Σ s·x."""
+    x = columns[-1]
+    s = None if len(columns) == 1 else np.asarray(columns[0], dtype)
+    if isinstance(x, SparseColumn):
+        values = x.values if s is None else x.values * np.repeat(s, x.lengths)
+        at = groups.ids[rows_of(x)] * x.dimension + x.indices
+        return np.bincount(at, values, minlength=groups.count * x.dimension)
+    if x.ndim > 1:
+        return _products(groups, s, x.reshape(len(x), -1), dtype)
+    if s is not None:
+        x = s * x
+    if dtype.kind == "f":
+        return np.bincount(groups.ids, x, groups.count)
+    totals = np.zeros(groups.count, dtype)
+    np.add.at(totals, groups.ids, x.astype(dtype, copy=False))
+    return totals
+
+
+def _products(groups: Groups, s: Array | None, x: Array, dtype: np.dtype[Any]) -> Array:
+    """The product of the groups' matrix, one entry in each column, with x[rows, size]."""
+    rows, count = len(x), groups.count
+    if not x.size:
+        return np.zeros((count, x.shape[1]), dtype)
+    kind = np.int32 if max(rows, count) < 2**31 else np.int64
+    entries = np.ones(rows, dtype) if s is None else s
+    places: Any = (entries, groups.ids.astype(kind), np.arange(rows + 1, dtype=kind))
+    made: Array = sparse.csc_array(places, shape=(count, rows)) @ x.astype(dtype, copy=False)
+    return made
+
+
+def _outer_sums(groups: Groups, columns: Sequence[Any], dtype: np.dtype[Any]) -> Array:
+    """dtype[groups, k, l]: Σ outer(u, v)."""
+    u, v = columns
+    if isinstance(u, SparseColumn):
+        return _sparse_outer(groups, u, v, dtype)
+    if isinstance(v, SparseColumn):
+        return _sparse_outer(groups, v, u, dtype).transpose(0, 2, 1)
+    u, v = (np.asarray(c, dtype).reshape(len(c), -1) for c in (u, v))
+    made = np.zeros((groups.count, u.shape[1], v.shape[1]), dtype)
+    order, starts = groups.segments.order, groups.segments.starts
+    sizes = groups.counts
+    many = np.flatnonzero(sizes >= _FEW_RECORDS)
+    for g, first, last in zip(
+        many.tolist(), starts[many].tolist(), starts[many + 1].tolist(), strict=True
+    ):
+        own = order[first:last]
+        np.matmul(u[own].T, v[own], out=made[g])
+    few = np.flatnonzero((sizes > 0) & (sizes < _FEW_RECORDS))
+    step = max(1, BLOCK_BYTES // max(1, made.itemsize * made.shape[1] * made.shape[2]))
+    step = max(1, step // _FEW_RECORDS)
+    for at in range(0, len(few), step):
+        some = few[at : at + step]
+        ends = np.cumsum(sizes[some])
+        own = order[np.arange(ends[-1]) + np.repeat(starts[some] - (ends - sizes[some]), sizes[some])]
+        products = u[own][:, :, None] * v[own][:, None, :]
+        made[some] = np.add.reduceat(products, ends - sizes[some], axis=0)
+    return made
+
+
+def _sparse_outer(groups: Groups, x: SparseColumn, u: Any, dtype: np.dtype[Any]) -> Array:
+    """dtype[groups, dimension, k]: Σ outer(x, u)."""
+    rows = rows_of(x)
+    entries = Groups(groups.ids[rows] * x.dimension + x.indices, groups.count * x.dimension)
+    wide = np.asarray(u, dtype).reshape(len(x), -1)
+    made = _products(entries, x.values, wide[rows], dtype)
+    return made.reshape(groups.count, x.dimension, -1)
+
+
+class Extreme(GroupedForm):
+    """(values, which groups have one): a NumPy function's `reduce` over each group."""
+
+    def __init__(self, fold: Fold) -> None:
+        super().__init__(fold)
+        self._ufunc = UFUNCS[fold.kind]
+        if fold.kind == "add":  # bools: a + b is a or b
+            self._ufunc = np.logical_or
+        self._truth = self._ufunc in (np.logical_or, np.logical_and)
+        self._extreme = fold.kind in ("minimum", "maximum")
+
+    def block(self, groups: Groups, vectors: Sequence[Vector]) -> Partial:
+        groups, (values,) = known(groups, vectors)
+        there = groups.counts > 0
+        if self._truth:
+            values = values.astype(bool, copy=False)
+        if values.ndim == 1 and self._extreme and values.dtype.kind in "iuf":
+            made = extremes(groups, values, self.fold.kind == "minimum")
+        elif values.ndim == 1 and self._truth:
+            every = self._ufunc is np.logical_and
+            made = extremes(groups, values.view(np.uint8), every).view(bool)
+        else:
+            made = self._reduced(groups, values, there)
+        return made, there
+
+    def _reduced(self, groups: Groups, values: Array, there: Array) -> Array:
+        made = np.zeros((groups.count, *values.shape[1:]), values.dtype)
+        starts = groups.segments.starts[:-1][there]
+        if len(starts) and made.size:
+            ordered = values[groups.segments.order]
+            made[there] = self._ufunc.reduceat(ordered, starts, axis=0, dtype=values.dtype)
+        return made
+
+    def merge(self, left: Partial, right: Partial, places: Array, count: int) -> Partial:
+        made, there = grown(left[0], count), grown(left[1], count)
+        both = there[places] & right[1]
+        made[places[both]] = self._ufunc(made[places[both]], right[0][both])
+        new = right[1] & ~there[places]
+        made[places[new]] = right[0][new]
+        there[places] |= right[1]
+        return made, there
+
+    def part(self, whole: Any, fold: Fold, count: int) -> Vector:
+        return whole
+
+
+def extremes(groups: Groups, values: Array, least: bool) -> Array:
+    """The least or greatest number of each group; where there is none, what does not matter."""
+    kind = values.dtype
+    if kind.kind == "f":
+        start: Any = np.inf if least else -np.inf
+    else:
+        start = np.iinfo(kind).max if least else np.iinfo(kind).min
+    made = np.full(groups.count, start, kind)
+    (np.minimum if least else np.maximum).at(made, groups.ids, values)
+    if kind == np.uint8:  # of truths: nothing is 0
+        made[groups.counts == 0] = 0
+    return made
+
+
+class SparseExtreme(GroupedForm):
+    """(greatest or least of what is stored, how many store each element, records)."""
+
+    def __init__(self, fold: Fold) -> None:
+        super().__init__(fold)
+        self._least = fold.kind == "minimum"
+        self._ufunc = np.minimum if self._least else np.maximum
+
+    def block(self, groups: Groups, vectors: Sequence[Vector]) -> Partial:
+        groups, (x,) = known(groups, vectors)
+        at = groups.ids[rows_of(x)] * x.dimension + x.indices
+        entries = Groups(at, groups.count * x.dimension)
+        shape = (groups.count, x.dimension)
+        found = extremes(entries, x.values, self._least).reshape(shape)
+        return found, entries.counts.reshape(shape), groups.counts
+
+    def merge(self, left: Partial, right: Partial, places: Array, count: int) -> Partial:
+        found, stored, records = (grown(a, count) for a in left)
+        found[len(left[0]) :] = np.inf if self._least else -np.inf
+        found[places] = self._ufunc(found[places], right[0])
+        stored[places] += right[1]
+        records[places] += right[2]
+        return found, stored, records
+
+    def part(self, whole: Any, fold: Fold, count: int) -> Vector:
+        found, stored, records = whole
+        some = stored < records[:, None]
+        return np.where(some, self._ufunc(found, 0.0), found), records > 0
+
+
+class Moments(GroupedForm):
+    """(number, mean, its remainder, sum of squared deviations), as `fold_forms.Moments`."""
+
+    def block(self, groups: Groups, vectors: Sequence[Vector]) -> Partial:
+        groups, (values,) = known(groups, vectors)
+        wide = values.astype(np.float64, copy=False)
+        numbers = groups.counts.reshape(-1, *[1] * (wide.ndim - 1))
+        shape = (groups.count, *wide.shape[1:])
+
+        def totals(x: Array) -> Array:
+            return _scaled_sums(groups, [x], np.dtype(np.float64)).reshape(shape)
+
+        with np.errstate(all="ignore"):
+            divisor = np.maximum(numbers, 1)
+            mean = totals(wide) / divisor
+            apart = wide - mean[groups.ids]
+            rest = totals(apart)
+            squares = totals(np.square(apart, out=apart))
+            return numbers, mean, rest / divisor, squares - rest * rest / divisor
+
+    def merge(self, left: Partial, right: Partial, places: Array, count: int) -> Partial:
+        own = [grown(a, count) for a in left]
+        n, mean, rest, squares = (a[places] for a in own)
+        m, other, remainder, others = right
+        with np.errstate(all="ignore"):
+            total = n + m
+            divisor = np.maximum(total, 1)
+            apart = (other - mean) + (remainder - rest)
+            moved = rest + apart * (m / divisor)
+            new = mean + moved
+            both = (total, new, moved - (new - mean),
+                    squares + others + apart * apart * (n * m / divisor))  # fmt: skip
+        for target, made, theirs in zip(own, both, right, strict=True):
+            target[places] = np.where(n == 0, theirs, np.where(m == 0, target[places], made))
+        return tuple(own)
+
+    def part(self, whole: Any, fold: Fold, count: int) -> Vector:
+        numbers, _, _, squares = whole
+        with np.errstate(all="ignore"):
+            made = np.divide(squares, np.maximum(numbers - dict(fold.parameters)["ddof"], 0))
+        there = numbers.reshape(count) > 0
+        return (np.sqrt(made) if fold.kind == "std" else made), there

@@ -187,8 +187,9 @@ class PlanPrinter:
             case op.Project(source=source, label=label, outputs=outputs):
                 word = "Project" if not label else f"Project [{label}]"
                 return f"{word} {self._outputs(outputs, source.schema.types)}"
-            case op.Filter(predicate=predicate):
-                return f"Filter {self._text(predicate)}"
+            case op.Filter(predicate=predicate, indexed=indexed):
+                once = ", positions computed once" if indexed else ""
+                return f"Filter {self._text(predicate)}{once}"
             case op.Limit(count=count):
                 return f"Limit {count}"
             case op.Repartition(count=count):
@@ -204,7 +205,7 @@ class PlanPrinter:
                 return self._loop_title(node)
             case op.Update():
                 return "Update each iteration"
-            case rel.GroupApply() | rel.Join():
+            case rel.GroupApply() | rel.Join() | rel.GroupAggregate() | op.Distinct():
                 return table_title(node, self.names)
             case rel.Cumulate(columns=columns):
                 return f"Cumulate {', '.join(running_text(c, self.names) for c in columns)}"
@@ -255,7 +256,7 @@ class PlanPrinter:
         match node:
             case op.Scan():
                 details.append(("columns", _columns(node.schema.fields)))
-            case op.Aggregate(folds=folds):
+            case op.Aggregate(folds=folds) | rel.GroupAggregate(folds=folds):
                 details.extend(("fold", f"{f.name} = {fold_text(f, self.names)}") for f in folds)
             case op.Update(update=update, tables=tables):
                 details.extend(("update", f"{n} = {self._text(e)}") for n, e in update)

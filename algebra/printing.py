@@ -12,7 +12,7 @@ from scalops.algebra import operators as op
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.folds import Fold, Transition
 from scalops.algebra.functions import function
-from scalops.algebra.relations import GroupApply, Join, Running
+from scalops.algebra.relations import GroupAggregate, GroupApply, Join, Running
 from scalops.algebra.sparse import SparseVector
 from scalops.algebra.tree import Node, substitute
 
@@ -153,6 +153,15 @@ def table_title(node: op.Operator, names: Names | None = None) -> str:
             return f"MapBatches {function.name} gives {declared}"
         case Join():
             return join_title(node, names)
+        case GroupAggregate(keys=keys, indexed=indexed):
+            shown = ", ".join(
+                n if isinstance(e, ex.Column) and e.name == n else f"{n} = {text(e, names)}"
+                for n, e in keys
+            )
+            once = ", groups found once" if indexed else ""
+            return f"GroupBy {word}{shown or 'nothing'}{once}"
+        case op.Distinct(columns=columns):
+            return f"Distinct by {', '.join(columns)}" if columns else "Distinct"
         case GroupApply(function=function, declared=declared):
             return f"GroupApply {word}{function.name} gives {declared}"
     return type(node).__name__

@@ -18,6 +18,16 @@ def index_details(sink: pr.BuildIndex) -> list[tuple[str, str]]:
     return details
 
 
+def meeting_details(sink: pr.MeetIndexed) -> list[tuple[str, str]]:
+    """What a MeetIndexed stage shows."""
+    pairs = zip(sink.left_keys, sink.keys, strict=True)
+    keys = ", ".join(a if a == b else f"{a} = {b}" for a, b in pairs)
+    return [
+        (sink.kind, f"join with t{sink.left} on {keys}"),
+        ("join", "few records are looked up in the index of the side that stays, more are indexed"),
+    ]
+
+
 def probe_title(table: pr.Probe) -> str:
     """What a table that probes an index is called."""
     if table.kind == "cross":

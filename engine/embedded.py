@@ -246,7 +246,7 @@ class EmbeddedBackend:
         """The records in their new places; the budget holds room for them."""
         pipeline = self._pipelines[stage]
         received: Parts = [[] for _ in range(pipeline.partitions())]
-        distinct = isinstance(sink, pp.DistinctRows)
+        distinct = sink if isinstance(sink, pp.DistinctRows) else None
 
         def task(worker: int, index: int) -> None:
             partition = active[index]
@@ -255,23 +255,25 @@ class EmbeddedBackend:
                 for block in pipeline.blocks(partition, worker):
                     self._budget.require(block.bytes, owner)
                     own.append(Block(block.rows, dict(block.columns), block.valid))
-                if distinct and own:
+                if distinct is not None and own:
                     before = sum(b.bytes for b in own)
-                    own[:] = [distinct_block(own, pipeline.schema)]
+                    own[:] = [distinct_block(own, pipeline.schema, distinct.columns)]
                     self._budget.release(owner, before - own[0].bytes)
 
         active = pipeline.active()
         self._run(task, len(active), stage)
+        if not isinstance(sink, pp.Exchange) and not any(b.rows for p in received for b in p):
+            return [[] for _ in received]
         match sink:
             case pp.Exchange(required=required):
                 blocks = [b for p in received for b in p]
                 return repartitioned(blocks, required, pipeline.schema)
             case pp.SortRows():
                 return sorted_parts(received, sink, pipeline.schema)
-            case _:
+            case pp.DistinctRows(columns=columns):
                 blank = Block(0, {n: empty(k) for n, k in pipeline.schema})
                 firsts = [p[0] if p else blank for p in received]
-                return distinct_parts(firsts, pipeline.schema)
+                return distinct_parts(firsts, pipeline.schema, columns)
 
     def adopt(self, moves: Sequence[tuple[int, int, bool]]) -> None:
         tables, budget = self._runtime.tables, self._budget

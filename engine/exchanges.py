@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 
+from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine.blocks import Array, Block, concatenate, partition_bounds, reblock
@@ -119,18 +121,24 @@ def _whole(blocks: list[Block], name: str, schema: Schema, keep: bool) -> Vector
 # Distinct.
 
 
-def distinct_block(blocks: list[Block], schema: Schema) -> Block:
-    """The first of equal records among these."""
+def distinct_block(blocks: list[Block], schema: Schema, columns: Sequence[str] = ()) -> Block:
+    """The first of the records that are equal in these columns; without any, in all."""
     whole = concatenate(blocks, schema)
-    return whole.keep(first_of_equals(whole, schema.fields))
+    return whole.keep(first_of_equals(whole, _compared(schema, columns)))
 
 
-def distinct_parts(parts: list[Block], schema: Schema) -> Parts:
+def distinct_parts(parts: list[Block], schema: Schema, columns: Sequence[str] = ()) -> Parts:
     """The first of equal records among all partitions, each in its own."""
-    keep = first_of_equals(concatenate(parts, schema), schema.fields)
+    kinds = _compared(schema, columns)
+    keys = [Block(p.rows, {n: p.columns[n] for n, _ in kinds}, p.valid) for p in parts]
+    keep = first_of_equals(concatenate(keys, Schema(kinds)), kinds)
     ends = np.cumsum([0, *(p.rows for p in parts)])
     kept = [
         part.keep(sliced(keep, int(a), int(b)))
         for part, a, b in zip(parts, ends, ends[1:], strict=False)
     ]
     return [list(reblock([p], schema)) for p in kept]
+
+
+def _compared(schema: Schema, columns: Sequence[str]) -> tuple[tuple[str, ArrayType], ...]:
+    return tuple((n, k) for n, k in schema if not columns or n in columns)

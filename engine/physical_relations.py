@@ -154,3 +154,19 @@ class HoldState(HoldColumns):
     """
 
     computed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GroupRows(StoreSink):
+    """Groups by the stage's columns `keys`, by first appearance; the folds over each.
+
+    A record of a group has the keys' values as `names`, then the folds'. With few groups each
+    block is folded by group, and what leaves of blocks give is merged in a tree; where keys
+    hardly repeat, all records are held and each group is folded in table order. The first
+    block's keys decide which.
+    """
+
+    keys: tuple[str, ...]
+    names: tuple[str, ...]
+    folds: tuple[Fold, ...]
+    made: Schema

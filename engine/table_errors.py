@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from scalops.algebra.errors import DataError, Location
+from scalops.algebra.expressions import Column
+from scalops.algebra.folds import Fold
 
 
 def unequal_lists(
@@ -48,3 +50,12 @@ def bad_index(
         found = f"a null as the value at {index}; an array holds none"
         hint = "filter the nulls out first, so that fill= stands there, or use so.coalesce"
     return DataError(f"to_array found {found}", location=location, hint=hint)
+
+
+def wrong_index(
+    fold: Fold, index: int | None, what: Literal["null", "outside", "twice", "value"]
+) -> DataError:
+    """The error for what the fold to_array cannot place."""
+    column = fold.arguments[0]
+    name = column.name if isinstance(column, Column) else "index"
+    return bad_index(name, index, dict(fold.parameters)["size"], what, fold.location)

@@ -6,14 +6,16 @@ They read tables in whole columns and leave positions behind, which stay while t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
-from scalops.algebra.relations import LEFT, RIGHT, Join
+from scalops.algebra.relations import LEFT, RIGHT, GroupAggregate, Join
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
+from scalops.optimizer.definitions import as_definitions
 from scalops.optimizer.lower_joins import lower_join
 from scalops.optimizer.naming import fresh_name
 
@@ -95,3 +97,28 @@ def _with_keys(
         own = tuple((n, ex.Column(n, k)) for n, k in node.schema)
         node = op.Project(node, (*own, *computed), location=node.location)
     return whole(lowering, node), tuple(names)
+
+
+def lower_indexed_group(lowering: Lowering, node: GroupAggregate) -> pp.PhysicalTable:
+    """The groups, and folds over the records of each."""
+    source, mapped = as_definitions(node.source)
+    below = lowering.table(source)
+    outputs = [(f"@key{i}", e) for i, (_, e) in enumerate(node.keys)]
+    arguments: dict[ex.Expression, str] = {}
+    folds = []
+    for fold in node.folds:
+        for e in fold.arguments:
+            arguments.setdefault(e, f"@argument{len(arguments)}")
+        own = tuple(ex.Column(arguments[e], e.type.strong()) for e in fold.arguments)
+        folds.append(lowering.fold(replace(fold, arguments=own)))
+    keys = tuple(n for n, _ in outputs)
+    outputs += [(name, e) for e, name in arguments.items()]
+    made = _stored(lowering, node.schema)
+    defined, named = lowering.lowered(mapped), lowering.lowered(tuple(outputs))
+    columns = pp.Compute(below, named, False, defined, location=node.location)
+    sink = pr.IndexGroup(
+        made.number, keys, tuple(n for n, _ in node.keys), tuple(folds), node.schema,
+        location=node.location,
+    )  # fmt: skip
+    lowering.run(node, columns, sink)
+    return made

@@ -263,10 +263,10 @@ class Lowering:
                 return pp.NumberRows(below, name, number, location=node.location)
             case op.Sort():
                 return self.keep(node, self._sorted(node, node.schema))
-            case op.Distinct(source=source):
+            case op.Distinct(source=source, columns=columns):
                 below = self.table(source)
                 number = self.number()
-                self.run(node, below, pp.DistinctRows(number))
+                self.run(node, below, pp.DistinctRows(number, columns))
                 return self.keep(node, pp.StoredTable(number, node.schema))
             case op.Explode(source=source, names=names, index=index):
                 below = self.table(source)
@@ -334,6 +334,10 @@ class Lowering:
         stage = self.stage(below, pp.Exchange(number, required))
         self._emit(self._tokens(node), pp.RunStage(stage))
         return pp.StoredTable(number, below.schema, required)
+
+    def stays(self, node: op.Operator, reader: op.Operator) -> bool:
+        """Whether a table is made outside of a loop in which its reader is made anew."""
+        return self._scope(self._tokens(node)) is not self._scope(self._tokens(reader))
 
     def is_stored(self, node: op.Operator) -> bool:
         """Whether a table has been lowered to a stored one."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from scalops.algebra import operators as op
+from scalops.algebra import relations as rel
 from scalops.algebra.errors import ConfigError, user_location
 from scalops.algebra.explain import FORMAT_VERSION, Display, PlanPrinter, bytes_text
 from scalops.algebra.fingerprint import fingerprint
@@ -15,7 +16,8 @@ from scalops.algebra.validate import validate
 from scalops.engine import physical_display
 from scalops.loop import AnyLoop
 from scalops.not_yet import refuse
-from scalops.optimizer.cardinality import estimate
+from scalops.optimizer.cardinality import Estimates
+from scalops.optimizer.column_invariance import invariant_columns
 from scalops.optimizer.invariance import Invariance
 from scalops.optimizer.lowering import lower
 from scalops.optimizer.rewriter import Firing
@@ -26,6 +28,7 @@ from scalops.table import Table
 STAGES = ("traced", "logical", "optimized", "physical")
 FORMATS = ("text", "json")
 _LATER_FORMATS = ("dot", "mermaid", "html")
+_COUNTED = (op.Filter, op.Distinct, rel.Join, rel.GroupAggregate)  # of which rows are estimated
 
 
 def explain(
@@ -128,6 +131,7 @@ class _Notes:
             a for loop in loops for _, e in loop.bindings for a in find((e,), op.Aggregate)
         }
         self._fired = {f.rule for f in firings}
+        self._estimates = Estimates(job)
 
     def _fusing(self, node: op.MapReduceUpdate) -> Iterable[str]:
         """The rules behind a fused pass, as far as they fired and show in it."""
@@ -142,7 +146,7 @@ class _Notes:
 
     def __call__(self, node: Node) -> Iterable[tuple[str, str]]:
         if isinstance(node, op.Cache):
-            guess = estimate(node)
+            guess = self._estimates.of(node)
             yield (
                 "cached",
                 f"invariant, computed once by cache_invariants: {_rows(guess.rows)} rows,"
@@ -152,13 +156,16 @@ class _Notes:
         elif isinstance(node, op.Loop):
             if node.bindings:
                 yield "once", "before the first iteration, by hoist_invariants"
+            stays = invariant_columns(node)
+            if stays:
+                yield "stays", f"invariant columns of the state: {', '.join(stays)}"
         elif isinstance(node, op.Aggregate):
             if node in self._once:
                 yield "runs", "once, before the loop"
         elif isinstance(node, op.MapReduceUpdate):
             yield "fused", ", ".join(self._fusing(node))
-        elif isinstance(node, op.Filter):
-            guess = estimate(node)
+        elif isinstance(node, _COUNTED):
+            guess = self._estimates.of(node)
             yield "rows", f"{_rows(guess.rows)} ({guess.provenance})"
 
 

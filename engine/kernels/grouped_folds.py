@@ -75,6 +75,7 @@ class GroupedFolds:
         self._members = list(shared.values())
         self._forms = [_form(folds[m[0]], runner) for m in self._members]
         self.by_group = any(f.by_group for f in self._forms)
+        self.keeps_records = any(isinstance(f, grouped_order_folds.Kept) for f in self._forms)
 
     def __len__(self) -> int:
         return len(self._forms)

@@ -236,7 +236,8 @@ class Extreme(GroupedForm):
         return made, there
 
     def part(self, whole: Any, fold: Fold, count: int) -> Vector:
-        return whole
+        values, there = whole
+        return values, there
 
 
 def extremes(groups: Groups, values: Array, least: bool) -> Array:

@@ -106,9 +106,10 @@ class Best(Chosen):
 
     def _rows(self, groups: Groups, vectors: Sequence[Vector]) -> Array:
         by, mask = vectors[0]
-        rows = None if mask is None else np.flatnonzero(mask)
-        if rows is not None:
-            groups, by = Groups(groups.ids[rows], groups.count), filtered(by, mask)
+        rows: Array | None = None
+        if mask is not None:
+            rows = np.flatnonzero(mask)
+            groups, by = groups.where(mask), filtered(by, mask)
         values, bad = _comparable(by)
         numbers: Array | None = None
         if bad is not None:
@@ -249,6 +250,7 @@ def quantiles(groups: Groups, values: Array, levels: Array, dtype: np.dtype[Any]
         apart = b - a
         made = np.where(share < 0.5, a + apart * share, b - apart * (1 - share))
         made = np.where(a == b, a, made)
+    result: Array = made
     if ordered.dtype.kind == "f":  # NaN is the greatest
-        made[np.isnan(ordered[np.maximum(last, 0)])] = np.nan
-    return made
+        result[np.isnan(ordered[np.maximum(last, 0)])] = np.nan
+    return result

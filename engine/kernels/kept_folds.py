@@ -10,13 +10,12 @@ import pyarrow as pa
 
 from scalops.algebra.dtypes import ArrayType, ListType
 from scalops.algebra.errors import DataError
-from scalops.algebra.expressions import Column
 from scalops.algebra.folds import Fold
 from scalops.engine.columns import Array, ColumnData, SparseColumn, arrow_type, concatenated
 from scalops.engine.kernels.fold_forms import Form, Partial
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.order_folds import Pieces
-from scalops.engine.table_errors import bad_index
+from scalops.engine.table_errors import wrong_index
 
 
 def copied(values: ColumnData) -> ColumnData:
@@ -101,13 +100,6 @@ def scattered(
     made = np.zeros((count * size, *given.shape[1:]), given.dtype)
     made[places] = given
     return made.reshape(count, size, *given.shape[1:]), often.astype(bool).reshape(count, size)
-
-
-def wrong_index(fold: Fold, index: int, what: Any) -> DataError:
-    """The error for an index that to_array cannot place."""
-    column = fold.arguments[0]
-    name = column.name if isinstance(column, Column) else "index"
-    return bad_index(name, index, dict(fold.parameters)["size"], what, fold.location)
 
 
 def lists_of(items: ColumnData, starts: Array, kind: ListType) -> pa.Array:

@@ -22,7 +22,7 @@ def names_of(columns: Iterable[Expression]) -> tuple[str, ...]:
 class RunningColumn:
     """One `Running` whose arguments are columns of the blocks.
 
-    With groups, `ids` is int[rows], the group of each record; without them, None: all records
+    With groups, `ids` is uint[rows], the group of each record; without them, None: all records
     are those of group 0.
     """
 
@@ -81,11 +81,9 @@ class _Run:
         self._order: Array | None = None
         self.groups, self.starts = np.zeros(1, np.intp), np.zeros(1, np.intp)
         if ids is not None and self.rows:
-            # Sorting numbers of 16 bits takes time in proportion to their count.
-            small = ids.astype(np.uint16) if int(ids.max()) < 2**16 else ids
-            self._order = np.argsort(small, kind="stable")
+            self._order = np.argsort(ids, kind="stable")
             ids = ids[self._order]
-            self.starts = np.flatnonzero(np.diff(ids, prepend=-1))
+            self.starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
             self.groups = ids[self.starts]
             given = [g[self._order] for g in given]
         self.given = given

@@ -56,30 +56,36 @@ class SegmentProduct:
         weights: Array | None,
         sources: int,
         dtype: np.dtype[Any],
+        run: Run,
     ) -> None:
         starts, order = segments.starts, segments.order
-        places = order if positions is None else positions[order]
-        factors = None if weights is None else weights[order].astype(dtype, copy=False)
-        if positions is not None and len(places) and int(places.min()) < 0:
-            there = places >= 0
-            counted = np.concatenate([np.zeros(1, np.int64), np.cumsum(there)])
-            starts = counted[starts].astype(starts.dtype)
-            places = places[there]
-            factors = None if factors is None else factors[there]
-        if factors is None:
-            factors = np.ones(len(places), dtype)
-        places = places.astype(np.int32 if sources < 2**31 else np.int64, copy=False)
         self.groups, self.dtype = len(starts) - 1, dtype
-        # Cuts at equal numbers of entries, not of groups: some have most of the records.
-        marks = np.linspace(0, len(places), _PARTS + 1)
-        cuts = np.unique([0, *np.searchsorted(starts, marks[1:-1]).tolist(), self.groups])
-        self._parts: list[tuple[int, int, Any]] = []
-        for a, b in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
+        self.counts: Array = np.zeros(self.groups, np.int64)  # the entries of each group
+        # Cuts at equal numbers of records, not of groups: some have most of the records.
+        marks = np.linspace(0, len(order), _PARTS + 1)
+        cuts = np.unique([0, *np.searchsorted(starts, marks[1:-1]).tolist(), self.groups]).tolist()
+        self._parts: list[tuple[int, int, Any]] = [(0, 0, None)] * (len(cuts) - 1)
+        kind = np.int32 if max(sources, len(order)) < 2**31 else np.int64
+
+        def task(_: int, index: int) -> None:
+            a, b = cuts[index], cuts[index + 1]
             first, last = int(starts[a]), int(starts[b])
-            own = (starts[a : b + 1] - first).astype(places.dtype, copy=False)
-            matrix = sparse.csr_array((factors[first:last], places[first:last], own),
-                                      shape=(b - a, sources))  # fmt: skip
-            self._parts.append((a, b, matrix))
+            own = starts[a : b + 1] - starts.dtype.type(first)
+            records = order[first:last]
+            places = records if positions is None else positions[records]
+            factors = None if weights is None else weights[records].astype(dtype, copy=False)
+            if positions is not None and len(places) and int(places.min()) < 0:
+                there = places >= 0
+                own = np.concatenate([np.zeros(1, np.int64), np.cumsum(there)])[own]
+                places = places[there]
+                factors = None if factors is None else factors[there]
+            if factors is None:
+                factors = np.ones(len(places), dtype)
+            self.counts[a:b] = np.diff(own)
+            entries = (factors, places.astype(kind, copy=False), own.astype(kind, copy=False))
+            self._parts[index] = a, b, sparse.csr_array(entries, shape=(b - a, sources))
+
+        run(task, len(self._parts))
 
     @property
     def nbytes(self) -> int:

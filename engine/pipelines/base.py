@@ -238,6 +238,10 @@ class ComputePipeline(Over):
         self._made = dict(zip(self._names, made, strict=True))
         source.read_only(columns_read(made))
 
+    def expression(self, name: str) -> Expression:
+        """A column over those of the source."""
+        return self._made[name]
+
     def identity(self, name: str) -> Identity | None:
         return computed_identity(self._made[name], self.source, self.runtime)
 
@@ -324,7 +328,7 @@ class TakePrefixPipeline(Over):
 class StoredPipeline(Pipeline):
     def __init__(self, node: pp.StoredTable, runtime: Runtime) -> None:
         super().__init__(node.schema)
-        self._number, self._runtime = node.number, runtime
+        self.node, self._number, self._runtime = node, node.number, runtime
         self._wanted: tuple[str, ...] | None = None
 
     def read_only(self, names: Iterable[str]) -> None:
@@ -332,36 +336,37 @@ class StoredPipeline(Pipeline):
         self._wanted = tuple(n for n in self.schema.names if n in wanted)
 
     def identity(self, name: str) -> Identity | None:
-        return self._table.identity(name)
+        return self.table.identity(name)
 
     def whole(self, name: str) -> Vector | None:
-        return self._table.whole(name)
+        return self.table.whole(name)
 
     @property
-    def _table(self) -> Stored:
+    def table(self) -> Stored:
+        """What it reads now."""
         return self._runtime.tables[self._number]
 
     def partitions(self) -> int:
-        return self._table.partitions()
+        return self.table.partitions()
 
     @property
     def source_bytes(self) -> int:
-        return self._table.bytes
+        return self.table.bytes
 
     def rows(self, partition: int) -> int | None:
-        return self._table.rows(partition)
+        return self.table.rows(partition)
 
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
         if self._wanted is None:
-            blocks = self._table.blocks(partition, worker)
+            blocks = self.table.blocks(partition, worker)
         else:
-            blocks = self._table.chosen(partition, worker, self._wanted)
+            blocks = self.table.chosen(partition, worker, self._wanted)
         for block in blocks:
             self._runtime.check_cancelled()
             yield block
 
     def between(self, partition: int, worker: int, start: int, stop: int) -> Iterator[Block]:
-        held = self._table.held(partition)
+        held = self.table.held(partition)
         if held is None:
             return cut(self.blocks(partition, worker), start, stop)
         self._runtime.check_cancelled()

@@ -125,9 +125,7 @@ class BuildIndex(Relation):
         return index
 
 
-def columns_of(
-    relation: Relation, names: Sequence[str], run: Run
-) -> tuple[int, dict[str, Vector]]:
+def columns_of(relation: Relation, names: Sequence[str], run: Run) -> tuple[int, dict[str, Vector]]:
     """How many records come, and these of their columns, each in one piece.
 
     Those that lie so below are not copied; for the others room is reserved.
@@ -144,9 +142,7 @@ def columns_of(
     return len(next(iter(vectors.values()))[0]), vectors
 
 
-def _collected(
-    relation: Relation, names: list[str], run: Run
-) -> tuple[int, dict[str, Vector]]:
+def _collected(relation: Relation, names: list[str], run: Run) -> tuple[int, dict[str, Vector]]:
     pipeline, budget = relation.pipeline, relation.runtime.budget
     active = list(pipeline.active())
     parts: list[list[Block]] = [[] for _ in active]

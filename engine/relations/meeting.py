@@ -90,9 +90,7 @@ def _together(parts: list[Array]) -> Array:
     return np.concatenate(parts) if parts else _NONE
 
 
-def _looked_up(
-    index: KeyIndex, keys: list[Key], rows: int, run: Run
-) -> list[tuple[Matches, int]]:
+def _looked_up(index: KeyIndex, keys: list[Key], rows: int, run: Run) -> list[tuple[Matches, int]]:
     """The matches of all records in chunks, each with the number of its first record."""
     starts = range(0, rows, _CHUNK)
     found: list[Matches | None] = [None] * len(starts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ Keys = tuple[str, ...]
 
 @dataclass
 class _Groups:
-    """The groups of one partition: `ids`, int32[rows], of each record; `keys` of each group."""
+    """The groups of one partition: `ids`, uint[rows], of each record; `keys` of each group."""
 
     ids: Array
     keys: Block
@@ -75,8 +75,6 @@ class Summaries(Relation):
         assert isinstance(sink, SummarizeRuns)
         self._columns = [RunningColumn(c) for c in sink.columns]
         self._over = [names_of(c.over) for c in sink.columns]
-        grouped = any(self._over)
-        self._whole = grouped or any(c.needs_order for c in self._columns)
 
     def make(self, run: Callable[[Task, int], None]) -> Carries:
         active: Sequence[int] = self.pipeline.active()
@@ -97,37 +95,42 @@ class Summaries(Relation):
     # The first pass.
 
     def _summarized(self, partition: int, worker: int) -> _Partition:
+        groups = self._groups(partition, worker) if any(self._over) else {}
+        sizes = [groups[over].keys.rows if over else 1 for over in self._over]
+        summaries = [c.form.summary(n) for c, n in zip(self._columns, sizes, strict=True)]
+        ids = [groups[over].ids if over else None for over in self._over]
+        running = list(zip(self._columns, summaries, ids, strict=True))
         blocks = self.pipeline.blocks(partition, worker)
-        if not self._whole:
-            summaries = [c.form.summary(1) for c in self._columns]
-            for block in blocks:
-                for column, summary in zip(self._columns, summaries, strict=True):
-                    column.extend(summary, block, None)
-            return _Partition(summaries, {})
-        with self._held(blocks) as held:
-            return self._summarized_whole(held)
-
-    def _summarized_whole(self, held: list[Block]) -> _Partition:
-        groups = {over: self._groups(held, over) for over in set(self._over) if over}
-        summaries = []
-        for column, over in zip(self._columns, self._over, strict=True):
-            own = groups.get(over)
-            summary = column.form.summary(1 if own is None else own.keys.rows)
-            ids = None if own is None else own.ids
-            for _, block, part in column.in_order(held, ids):
-                column.extend(summary, block, part)
-            summaries.append(summary)
+        if any(c.needs_order for c in self._columns):
+            with self._held(blocks) as held:
+                for column, summary, own in running:
+                    for _, block, part in column.in_order(held, own):
+                        column.extend(summary, block, part)
+            return _Partition(summaries, groups)
+        at = 0
+        for block in blocks:
+            stop = at + block.rows
+            for column, summary, own in running:
+                column.extend(summary, block, None if own is None else own[at:stop])
+            at = stop
         return _Partition(summaries, groups)
 
-    def _groups(self, blocks: Sequence[Block], over: Keys) -> _Groups:
-        """The groups of a partition's records, by first appearance."""
+    def _groups(self, partition: int, worker: int) -> dict[Keys, _Groups]:
+        """The groups of a partition's records, by what they are over; only keys are held."""
+        names = {name for over in self._over for name in over}
+        keys = (_only(b, names) for b in self.pipeline.blocks(partition, worker))
+        with self._held(keys) as held:
+            return {over: self._grouped(held, over) for over in set(self._over) if over}
+
+    def _grouped(self, blocks: Sequence[Block], over: Keys) -> _Groups:
+        """The groups of records, by first appearance."""
         schema = Schema(tuple((n, self.pipeline.schema[n]) for n in over))
-        whole = _keys_of(blocks, schema)
+        whole = _joined(blocks, schema)
         codes = _codes(whole, schema)
         new: Array = np.ones(len(codes), bool)
         new[1:] = codes[1:] > np.maximum.accumulate(codes)[:-1]
-        ids = codes.astype(np.int32)
         keys = whole.take(np.flatnonzero(new))
+        ids = codes.astype(np.min_scalar_type(keys.rows))
         self.runtime.budget.require(int(ids.nbytes) + keys.bytes, self.owner)
         return _Groups(ids, keys)
 
@@ -138,7 +141,7 @@ class Summaries(Relation):
         order = sorted(found)
         schema = Schema(tuple((n, self.pipeline.schema[n]) for n in over))
         keys = [found[p].groups[over].keys for p in order]
-        codes = _codes(_keys_of(keys, schema), schema)
+        codes = _codes(_joined(keys, schema), schema)
         ends = np.cumsum([0, *(k.rows for k in keys)])
         return {p: codes[ends[i] : ends[i + 1]] for i, p in enumerate(order)}
 
@@ -175,7 +178,7 @@ class Summaries(Relation):
         return carry
 
     @contextmanager
-    def _held(self, blocks: Iterator[Block]) -> Iterator[list[Block]]:
+    def _held(self, blocks: Iterable[Block]) -> Iterator[list[Block]]:
         """A partition's blocks, as long as they are needed."""
         budget, taken = self.runtime.budget, 0
         held = []
@@ -190,14 +193,15 @@ class Summaries(Relation):
             budget.release(self.owner, taken)
 
 
-def _keys_of(blocks: Sequence[Block], schema: Schema) -> Block:
+def _only(block: Block, names: Collection[str]) -> Block:
+    """The block with these columns alone."""
+    columns = {n: block.columns[n] for n in names}
+    return Block(block.rows, columns, {n: v for n, v in block.valid.items() if n in names})
+
+
+def _joined(blocks: Sequence[Block], schema: Schema) -> Block:
     """These columns of all records as one block."""
-    parts = []
-    for block in blocks:
-        columns = {n: block.columns[n] for n in schema.names}
-        valid = {n: v for n, v in block.valid.items() if n in columns}
-        parts.append(Block(block.rows, columns, valid))
-    return concatenate(parts, schema)
+    return concatenate([_only(b, schema.names) for b in blocks], schema)
 
 
 def _codes(block: Block, schema: Schema) -> Array:

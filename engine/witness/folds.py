@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
-def fold_records(interpreter: Interpreter, folds: Iterable[Fold], rows: Iterable[Row]) -> Row:
-    """The folds' values over the records."""
+def fold_records(
+    interpreter: Interpreter, folds: Iterable[Fold], rows: Iterable[Row], *, in_group: bool = False
+) -> Row:
+    """The folds' values over the records; null for one that has none over those of a group."""
     running = {f: _Running(interpreter, f) for f in dict.fromkeys(f.computation for f in folds)}
     evaluator = interpreter.evaluator([a for f in running for a in f.arguments])
     for row in rows:
@@ -31,7 +33,7 @@ def fold_records(interpreter: Interpreter, folds: Iterable[Fold], rows: Iterable
             count = len(fold.arguments)
             own.step(values[:count])
             values = values[count:]
-    return {f.name: running[f.computation].finish(f) for f in folds}
+    return {f.name: running[f.computation].finish(f, in_group) for f in folds}
 
 
 class _Running:
@@ -104,7 +106,7 @@ class _Running:
             shown = [describe(a) for a in arguments[-1:]]
             raise user_error(fold.functions[number], error, shown, "it was called with") from error
 
-    def finish(self, fold: Fold) -> Any:
+    def finish(self, fold: Fold, in_group: bool = False) -> Any:
         """The value of a fold of this computation."""
         state = self._state
         if isinstance(fold, Transition):
@@ -112,8 +114,10 @@ class _Running:
         if isinstance(fold, OpaqueAggregate):
             whole = state if fold.finalize is None else self._called(3, state)
             return typed_part(fold, whole)
+        if fold.kind in _KEEPING:
+            return _KEEPING[fold.kind](fold, state or [], sampling=self._interpreter.sampling)
         if state is None:
-            return self._nothing(fold)
+            return None if in_group and fold.empty is None else self._nothing(fold)
         return as_numpy(_result(fold, state), fold.type)
 
     def _nothing(self, fold: Fold) -> Any:
@@ -140,9 +144,11 @@ def _step(fold: Fold, state: Any, values: list[Any]) -> Any:
         return values if state is None or kind == "last_record" else state
     if kind in ("argmin", "argmax"):
         return state if values[0] is None else [*(state or []), values]
+    if kind == "to_array":
+        return [*(state or []), values]
     if any(v is None for v in values):
         return state
-    if kind in _OVER_ALL:
+    if kind == "collect_list" or kind in _OVER_ALL:
         return [*(state or []), values[0]]
     with np.errstate(all="ignore"):
         value = _contribution(fold, values)
@@ -229,6 +235,44 @@ _COMBINE: dict[str, Callable[[Any, Any], Any]] = {
     "any": np.logical_or, "all": np.logical_and, "logical_or": np.logical_or,
     "logical_and": np.logical_and, "bitwise_or": np.bitwise_or, "bitwise_and": np.bitwise_and,
 }  # fmt: skip
+
+
+def _list(fold: Fold, state: list[Any], *, sampling: bool) -> list[Any]:
+    """The values as a list's items are."""
+    made: list[Any] = with_methods([_item(v) for v in state])
+    return made
+
+
+def _item(value: Any) -> Any:
+    if isinstance(value, (np.datetime64, np.timedelta64)):
+        return python_value(value)
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
+
+
+def _array(fold: Fold, state: list[Any], *, sampling: bool) -> Any:
+    """The values by index, or which of them there are; a sample's wrong ones are passed over."""
+    kind, size = fold.arguments[1].type, dict(fold.parameters)["size"]
+    made = np.zeros((size, *kind.shape), kind.numpy)
+    there = np.zeros(size, bool)
+    for index, value in state:
+        what: Any = None
+        if index is None:
+            what = "null"
+        elif not 0 <= index < size:
+            what = "outside"
+        elif value is None:
+            what = "value"
+        elif there[index]:
+            what = "twice"
+        if what is not None:
+            if sampling:
+                continue
+            raise wrong_index(fold, index, what)
+        made[index], there[index] = value, True
+    return made if fold.output == 0 else there
+
+
+_KEEPING: dict[str, Callable[..., Any]] = {"collect_list": _list, "to_array": _array}
 _OTHERS = {
     "collect_list",
     "to_array",

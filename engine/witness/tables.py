@@ -13,7 +13,7 @@ import numpy as np
 
 from scalops.algebra import operators as op
 from scalops.algebra.errors import OptimizerError
-from scalops.algebra.relations import Cumulate, GroupApply, GroupRows, Join
+from scalops.algebra.relations import Cumulate, GroupAggregate, GroupApply, GroupRows, Join
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Block
 from scalops.engine.opaque.calls import bind, python_value
@@ -21,6 +21,7 @@ from scalops.engine.opaque.results import column_of
 from scalops.engine.opaque.table_functions import call_with_table
 from scalops.engine.storage.arrow import block_of
 from scalops.engine.table_errors import negative_number, unequal_lists
+from scalops.engine.witness.folds import fold_records
 from scalops.engine.witness.interpreter import Interpreter, Row, as_numpy, block_rows
 from scalops.engine.witness.running import cumulated
 
@@ -47,8 +48,10 @@ def records(interpreter: Interpreter, node: op.Operator, rows: Iterable[Row]) ->
             else:
                 many = None if length is None else interpreter.value(length)
                 yield from sliced(node, rows, interpreter.value(start), many)
-        case op.Distinct():
-            yield from distinct(rows)
+        case op.Distinct(columns=columns):
+            yield from distinct(rows, columns)
+        case GroupAggregate():
+            yield from grouped(interpreter, node, rows)
         case op.Sort(keys=keys):
             by = interpreter.evaluator(keys)
             yield from sorted_rows(node, rows, lambda row: by((row,)))
@@ -103,11 +106,26 @@ def sliced(node: op.Slice, rows: Iterable[Row], start: Any, length: Any) -> Iter
     yield from islice(rows, int(start), None if length is None else int(start) + int(length))
 
 
-def distinct(rows: Iterable[Row]) -> Iterator[Row]:
-    """The first of equal records."""
+def grouped(
+    interpreter: Interpreter, node: GroupAggregate, rows: Iterable[Row]
+) -> Iterator[Row]:
+    """The groups by first appearance, the folds over the records of each."""
+    names, kinds = [n for n, _ in node.keys], [e.type.strong() for _, e in node.keys]
+    keys = interpreter.evaluator([e for _, e in node.keys])
+    groups: dict[Any, tuple[Row, list[Row]]] = {}
+    for row in rows:
+        values = list(map(as_numpy, keys((row,)), kinds))
+        key = tuple(map(key_of, values))
+        groups.setdefault(key, (dict(zip(names, values, strict=True)), []))[1].append(row)
+    for key_values, own in groups.values():
+        yield key_values | fold_records(interpreter, node.folds, own, in_group=True)
+
+
+def distinct(rows: Iterable[Row], columns: Sequence[str] = ()) -> Iterator[Row]:
+    """The first of the records that are equal in these columns; without any, in all."""
     seen: set[Any] = set()
     for row in rows:
-        key = tuple(map(key_of, row.values()))
+        key = tuple(map(key_of, [row[n] for n in columns] if columns else row.values()))
         if key not in seen:
             seen.add(key)
             yield row
@@ -126,6 +144,8 @@ def key_of(value: Any) -> Any:
         return tuple(map(key_of, value))
     if isinstance(value, (float, np.floating)):
         return "NaN" if np.isnan(value) else float(value) + 0.0
+    if isinstance(value, (np.datetime64, np.timedelta64)) and np.isnat(value):
+        return None
     return value.item() if isinstance(value, np.generic) and value.dtype.kind not in "mM" else value
 
 

@@ -19,6 +19,7 @@ from scalops.algebra.dtypes import FLOAT64, INT64
 from scalops.algebra.errors import DataError, ExecutionError, OutOfMemoryError, ScalopsError
 from scalops.algebra.folds import Fold
 from scalops.engine import physical_plan as pp
+from scalops.engine import physical_relations as pr
 from scalops.engine.backends import Backend, StageFailure
 from scalops.engine.blocks import Block, block_rows
 from scalops.engine.reduction import leaf_count, leaf_ranges
@@ -368,10 +369,74 @@ class BackendContract:
             found.append(host.backend.combine(0)[0].tobytes())
         assert len(set(found)) == 1
 
+    # Tables of a loop's state.
+
+    def test_tables_are_adopted_all_at_once_and_fetched_as_often_as_wanted(
+        self, host: Host
+    ) -> None:
+        backend = host.backend
+        _held_tables(backend)
+        assert (_rows(backend, 1), _rows(backend, 2)) == (10, 20)
+        backend.adopt([(1, 2, True), (2, 1, True)])
+        for _ in range(2):
+            assert (_rows(backend, 1), _rows(backend, 2)) == (20, 10)
+
+    def test_an_adopted_table_takes_the_place_and_the_memory_of_the_one_before(
+        self, host: Host
+    ) -> None:
+        backend = host.backend
+        _held_tables(backend)
+        held = host.held()
+        backend.adopt([(3, 1, False)])
+        assert host.held() == held
+        backend.adopt([(3, 2, True)])
+        assert host.held() < held
+        assert (_rows(backend, 3), _rows(backend, 2)) == (20, 20)
+        backend.release(2)
+        assert _rows(backend, 3) == 20
+        backend.stop()
+        assert host.held() == 0
+
+    def test_saved_records_are_put_back_as_a_table(self, host: Host) -> None:
+        backend = host.backend
+        schema = _held_tables(backend)[0].schema
+        backend.put(3, schema, [Block(2, {"k": np.array([5, 6])}), Block(1, {"k": np.array([7])})])
+        assert _rows(backend, 3) == 3
+        backend.adopt([(3, 1, False)])
+        assert _rows(backend, 3) == 10
+        backend.stop()
+        assert host.held() == 0
+
+    def test_columns_that_hold_nan_or_an_infinity_are_told(self, host: Host) -> None:
+        source = wide_source(4, a=np.array([1.0, np.nan, 2.0, 3.0]), b=np.array([np.inf, 0, 0, 0]))
+        sink = pr.HoldState(1, computed=("a", "b", "x"))
+        host.backend.start(physical((scan(source), sink)))
+        info = host.backend.exchange(0)
+        assert (info.nan, info.infinite) == (("a",), ("b",))
+
 
 def total_of(name: str) -> pp.TreeAggregate:
     """The sum of a computed float64 column."""
     return folded(Fold("total", "sum", (ex.Column(name, FLOAT64),)))
+
+
+def _held_tables(backend: Backend) -> list[pp.StoredTable]:
+    """Tables 1 and 2 of 10 and 20 records are held; stage n + 1 hands table n of 1 to 3 out."""
+    sources = [MemorySource.of_arrays({"k": np.arange(n)}) for n in (10, 20)]
+    schema = sources[0].schema
+    tables = [pp.StoredTable(n, schema) for n in (1, 2, 3)]
+    held: list[tuple[pp.PhysicalTable, pp.Sink]] = [
+        (pp.Compute(scan(s), (("k", calc("add", column(s, "k"), 1)),)), pr.HoldState(n))
+        for n, s in enumerate(sources, 1)
+    ]
+    backend.start(physical(*held, *((t, pp.Gather()) for t in tables)))
+    backend.exchange(0)
+    backend.exchange(1)
+    return tables
+
+
+def _rows(backend: Backend, table: int) -> int:
+    return sum(b.rows for part in fetched(backend, table + 1) for b in part)
 
 
 def _as_key(value: Any) -> Any:

@@ -15,17 +15,15 @@ import pytest
 import scalops as so
 from scalops.algebra import operators as op
 from scalops.engine import physical_plan as pp
-from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Block
 from scalops.engine.checkpoint_tables import decode_rows, encode_rows
 from scalops.engine.memory import MemoryBudget
 from scalops.engine.outcome import LoopOutcome, StateRows
 from scalops.engine.pipelines.base import StoredPipeline
-from scalops.engine.storage import MemorySource
 from scalops.engine.storage.arrow import block_to_batch
 from scalops.engine.witness.interpreter import Interpreter
 from scalops.planning import plan as planned
-from tests.engine.plans import Backend, bits, physical, run, scan
+from tests.engine.plans import bits, run
 
 WAYS = [(1, None), (2, None), (2, 400_000)]
 
@@ -258,64 +256,7 @@ def test_a_table_that_others_read_too_is_made_once() -> None:
     assert sum(isinstance(s.sink, pp.DistinctRows) for s in stages) == 1
 
 
-# Backends.
-
-
-def holding(name: str, rows: int) -> MemorySource:
-    return MemorySource.of_arrays({name: np.arange(rows)})
-
-
-def started() -> Backend:
-    """Tables 1 and 2 of 10 and 20 records are held; stages 2 and 3 hand out tables 1 and 2."""
-    one, two = holding("k", 10), holding("k", 20)
-    plan = physical(
-        (scan(one), pr.HoldState(1)),
-        (scan(two), pr.HoldState(2)),
-        *((pp.StoredTable(n, one.schema), pp.Gather()) for n in (1, 2, 3)),
-    )
-    backend = Backend(1, None, False)
-    backend.start(plan)
-    backend.exchange(0)
-    backend.exchange(1)
-    return backend
-
-
-def rows(backend: Backend, stage: int) -> int:
-    parts = range(backend.partitions(stage))
-    return sum(b.rows for p in parts for b in backend.fetch(stage, p))
-
-
-def test_tables_are_adopted_all_at_once() -> None:
-    backend = started()
-    backend.adopt([(1, 2, True), (2, 1, True)])
-    assert (rows(backend, 2), rows(backend, 3)) == (20, 10)
-    assert (rows(backend, 2), rows(backend, 3)) == (20, 10)  # as often as one asks
-    backend.stop()
-
-
-def test_what_is_adopted_takes_the_place_of_what_was_there() -> None:
-    backend = started()
-    held = backend.budget.held
-    backend.adopt([(3, 1, False)])
-    assert backend.budget.held == held
-    backend.adopt([(3, 2, True)])
-    assert (rows(backend, 4), rows(backend, 3)) == (20, 20)
-    assert backend.budget.held <= held
-    backend.release(2)
-    assert rows(backend, 4) == 20
-    backend.stop()
-    assert backend.budget.held == 0
-
-
-def test_saved_records_are_put_back() -> None:
-    backend = started()
-    schema = holding("k", 1).schema
-    backend.put(3, schema, [Block(2, {"k": np.array([5, 6])}), Block(1, {"k": np.array([7])})])
-    assert rows(backend, 4) == 3
-    backend.adopt([(3, 1, False)])
-    assert rows(backend, 4) == 10
-    backend.stop()
-    assert backend.budget.held == 0
+# Checkpoints.
 
 
 def test_records_are_the_same_bits_from_a_checkpoint() -> None:

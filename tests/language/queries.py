@@ -24,12 +24,17 @@ _MOST_ROWS = 300
 
 @dataclass(frozen=True)
 class Query:
-    """`columns` by name and kind, in order; `rows` are not exceeded."""
+    """`columns` by name and kind, in order; `rows` are not exceeded.
+
+    Where it is not `ordered`, there was a repartition and no sort since, and the language refuses
+    a cumulative function.
+    """
 
     program: str
     sql: str
     columns: dict[str, str]
     rows: int
+    ordered: bool = True
 
     def of(self, *kinds: str) -> list[str]:
         """The columns of these kinds."""
@@ -87,7 +92,8 @@ class Generator:
         ways: list[Callable[[Query], Query | None]] = [
             self._filter, self._compute, self._choose, self._sort, self._limit, self._slice,
             self._union, self._distinct, self._index, self._join, self._join, self._join,
-            self._group, self._group, self._running,
+            self._group, self._group, self._group_map, self._running, self._repartition,
+            self._explode,
         ]  # fmt: skip
         while True:
             made = self._random.choice(ways)(q)
@@ -186,7 +192,7 @@ class Generator:
                 levels.append(f"isnan({n})")
             levels.append(f"{n}{' DESC' if d else ''}")
         program = f"{q.program}.sort({_texts(keys)}, descending={down})"
-        return replace(q, program=program, sql=_ordered(q, [*levels, "ord_"]))
+        return replace(q, program=program, sql=_ordered(q, [*levels, "ord_"]), ordered=True)
 
     def _limit(self, q: Query) -> Query:
         n = self._random.randint(0, 6)
@@ -219,9 +225,30 @@ class Generator:
     def _keys(self, q: Query) -> list[str]:
         return self._some(q.of(*_KEYS)) if q.of(*_KEYS) else []
 
+    def _repartition(self, q: Query) -> Query:
+        program = f"{q.program}.repartition({self._random.randint(1, 4)})"
+        return replace(q, program=program, ordered=False)
+
+    def _explode(self, q: Query) -> Query | None:
+        vectors = q.of(VECTOR)
+        if not vectors or 2 * q.rows > _MOST_ROWS:
+            return None
+        n, name = self._random.choice(vectors), self._name("p")
+        items = ", ".join(f"unnest({c}) AS {c}" if c == n else c for c in q.columns)
+        unnested = f"SELECT {items}, unnest(range(len({n}))) AS {name}, ord_ FROM {q.sql} q"
+        rank = f"row_number() OVER (ORDER BY ord_, {name}) AS ord_"
+        columns = {c: HALF if c == n else k for c, k in q.columns.items()} | {name: INT}
+        return replace(
+            q,
+            program=f"{q.program}.explode('{n}', index='{name}')",
+            sql=f"(SELECT {_list(columns)}, {rank} FROM ({unnested}) q)",
+            columns=columns,
+            rows=2 * q.rows,
+        )
+
     def _running(self, q: Query) -> Query | None:
         numbers = q.of(*_NUMBERS)
-        if not numbers:
+        if not numbers or not q.ordered:
             return None
         n, name = self._random.choice(numbers), self._name("r")
         over = self._random.choice([None, *q.of(INT, TEXT)])
@@ -245,19 +272,48 @@ class Generator:
         keys = self._keys(q)
         if not keys:
             return None
+        found = self._predicate(q)
+        if found is not None and self._random.random() < 0.25:
+            name = self._name("b")
+            by = f"{name}=lambda r: {found[0]}"
+            below = f"(SELECT *, CAST({found[1]} AS BOOLEAN) AS {name} FROM {q.sql} q)"
+            keyed = replace(q, sql=below, columns={**q.columns, name: BOOL})
+            return self._aggregated(keyed, q.program, [name], by)
+        return self._aggregated(q, q.program, keys, _texts(keys))
+
+    def _aggregated(self, q: Query, program: str, keys: list[str], by: str) -> Query:
         made: list[tuple[str, str, str, str]] = []
         for _ in range(self._random.randint(1, 3)):
-            program, sql, kind = self._random.choice(self._aggregates(q))
-            made.append((self._name("a"), program, sql, kind))
+            made.append((self._name("a"), *self._random.choice(self._aggregates(q))))
         columns = {n: q.columns[n] for n in keys} | {n: k for n, _, _, k in made}
         values = ", ".join(f"CAST({s} AS {_SQL[k]}) AS {n}" for n, _, s, k in made)
         given = ", ".join(f"{n}={p}" for n, p, _, _ in made)
         return replace(
             q,
-            program=f"{q.program}.group_by({_texts(keys)}).agg({given})",
+            program=f"{program}.group_by({by}).agg({given})",
             sql=f"(SELECT {_list(keys)}, {values}, min(ord_) AS ord_ FROM {q.sql} q"
             f" GROUP BY {_list(keys)})",
             columns=columns,
+        )
+
+    def _group_map(self, q: Query) -> Query | None:
+        """Aggregates of a group's records, or of some of them, by a function of the group."""
+        keys, numbers, found = self._keys(q), q.of(*_NUMBERS), self._predicate(q)
+        if not keys or not numbers or found is None:
+            return None
+        n, c, t, m = self._random.choice(numbers), *map(self._name, "ctm")
+        key = {k: f"key.{k}" if len(keys) > 1 else "key" for k in keys}
+        given = ", ".join(f"'{k}': {e}" for k, e in key.items())
+        some = f"rows.filter(lambda r: {found[0]})"
+        return replace(
+            q,
+            program=f"{q.program}.group_by({_texts(keys)}).map(lambda key, rows: {{{given},"
+            f" '{c}': {some}.count(), '{t}': {some}.sum('{n}'), '{m}': rows.sum('{n}') + 1}})",
+            sql=f"(SELECT {_list(keys)}, count(*) FILTER (WHERE {found[1]}) AS {c},"
+            f" CAST(coalesce(sum({n}) FILTER (WHERE {found[1]}), 0) AS {_SQL[q.columns[n]]})"
+            f" AS {t}, CAST(coalesce(sum({n}), 0) + 1 AS {_SQL[q.columns[n]]}) AS {m},"
+            f" min(ord_) AS ord_ FROM {q.sql} q GROUP BY {_list(keys)})",
+            columns={k: q.columns[k] for k in keys} | {c: INT, t: q.columns[n], m: q.columns[n]},
         )
 
     def _aggregates(self, q: Query) -> list[tuple[str, str, str]]:
@@ -303,6 +359,7 @@ class Generator:
             program=f"{q.program}.union({other.program})",
             sql=f"(SELECT {_list(q.columns)}, {rank} FROM ({both}) q)",
             rows=q.rows + other.rows,
+            ordered=q.ordered and other.ordered,
         )
 
     def _join(self, q: Query) -> Query | None:
@@ -342,7 +399,8 @@ class Generator:
         if how in ("semi", "anti"):
             word = "EXISTS" if how == "semi" else "NOT EXISTS"
             match = f"{word} (SELECT 1 FROM {other.sql} b WHERE {on})"
-            return replace(q, program=program, sql=f"(SELECT a.* FROM {q.sql} a WHERE {match})")
+            sql = f"(SELECT a.* FROM {q.sql} a WHERE {match})"
+            return replace(q, program=program, sql=sql, ordered=q.ordered and other.ordered)
         own = [n for n in q.columns if how != "right" or n not in {a for a, _ in keys}]
         dropped = {b for _, b in keys} if how in ("inner", "left") else set()
         theirs = [n for n in other.columns if n not in dropped]
@@ -360,6 +418,7 @@ class Generator:
             f"(SELECT {', '.join([*listed, rank])} FROM {q.sql} a {joined})",
             columns,
             q.rows * other.rows + (q.rows + other.rows) * (how == "full"),
+            q.ordered and other.ordered,
         )
 
 

@@ -131,9 +131,9 @@ def test_rows_and_columns_of_the_tables_in_between() -> None:
     found = ColumnInvariance(loop)
     (joined,) = find((loop.body,), rel.Join)
     kept, big = find((loop.body,), op.Filter)
-    assert found.rows(joined) and found.columns(joined) == {"id", "size"}
-    assert found.rows(kept) and found.columns(kept) == {"id", "size"}
-    assert not found.rows(big) and found.columns(big) == frozenset()
+    assert [found.rows(t) for t in (joined, kept, big)] == [True, True, False]
+    assert found.columns(joined) == found.columns(kept) == {"id", "size"}
+    assert found.columns(big) == frozenset()
     assert found.keeps(Column("size", joined.schema["size"]), joined)
     assert not found.keeps(Column("rank", joined.schema["rank"]), joined)
 

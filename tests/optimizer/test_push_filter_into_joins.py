@@ -114,7 +114,8 @@ def test_in_a_loop_that_keeps_the_keys_only_what_it_keeps_goes_below() -> None:
     assert_stays(loop_with(lambda r, w: r.rank > 1), push_filter_into_joins)
     after, _ = apply(loop_with(lambda r, w: (r.b > 1) & (r.rank > 1)), push_filter_into_joins)
     below, above = find((after,), op.Filter)
-    assert isinstance(above.source, rel.Join) and below in find((above.source,), op.Filter)
+    assert isinstance(above.source, rel.Join)
+    assert below in find((above.source,), op.Filter)
 
 
 def test_distinct_by_some_columns_lets_through_what_reads_them() -> None:

@@ -16,7 +16,7 @@ import scalops as so
 from tests.cli.conftest import Invoke
 
 # (program, what it prints when it runs by itself)
-PROGRAMS = ("logistic_regression", "bgd_scalops2012", "normal_equations", "rcv1_sparse")
+PROGRAMS = ("logistic_regression", "bgd_scalops2012", "normal_equations", "rcv1_sparse", "smoothing")
 
 
 @pytest.fixture(params=PROGRAMS)

@@ -1,0 +1,243 @@
+"""Groups of records, and the folds over each: a stored table of one record for each group.
+
+Where the first block's keys repeat, blocks are folded by group as they come; what the blocks of a
+leaf (a run of partitions) give is merged, and leaves are merged in the canonical tree. Where they
+hardly do, merging would cost as much as folding: then keys and arguments are held whole, and each
+group is folded in table order. Which of the two is a numeric decision, so the data alone makes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from scalops.engine import physical_plan as pp
+from scalops.engine import physical_relations as pr
+from scalops.engine.blocks import Array, Block
+from scalops.engine.columns import SparseColumn, empty, taken
+from scalops.engine.kernels.grouped_folds import GroupedFolds
+from scalops.engine.kernels.grouping import Groups, group_rows
+from scalops.engine.kernels.kernel import Vector
+from scalops.engine.kernels.kept_folds import together
+from scalops.engine.passes import SMALL_BYTES, in_partition
+from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored, derived
+from scalops.engine.reduction import RunningTree, combine_tree, leaf_count, leaf_ranges
+from scalops.engine.relations.base import Relation, Run
+from scalops.engine.relations.held import collected, joined
+from scalops.engine.relations.whole import Columns
+
+# Version 1 of a numeric constant: with more distinct keys than this share of the first block's
+# records, all records are held and each group is folded in table order.
+WHOLE_SHARE = 0.5
+
+
+@dataclass
+class Partial:
+    """Groups by first appearance: their keys, and the partials of each computation."""
+
+    count: int
+    keys: list[Vector]
+    folds: list[Any]
+
+
+class GroupRows(Relation):
+    """Groups by first appearance, folded block by block or all records at once."""
+
+    def __init__(self, stage: pp.Stage, pipeline: Pipeline, runtime: Runtime) -> None:
+        super().__init__(stage, pipeline, runtime)
+        sink = stage.sink
+        assert isinstance(sink, pr.GroupRows)
+        self._sink = sink
+        self._kinds = [pipeline.schema[n] for n in sink.keys]
+        self._folds = GroupedFolds(sink.folds, runtime.runner)
+
+    def make(self, run: Run) -> Stored:
+        pipeline = self.pipeline
+        self._folds.bind(self.runtime.slots, self.runtime.version)
+        active = list(pipeline.active())
+        if len(active) == 1:
+            return self._one_partition(active[0], run)
+        first = self._first_block(active)
+        if first is None:
+            return self._table(*self._finished(self._blank()))
+        made = self._of_block(first)
+        if self._is_whole(made.count, first.rows):
+            return self._whole(self._collected(run), run)
+        return self._table(*self._finished(self._merged(active, self._bytes(made), run)))
+
+    # Which way, and what both have in common.
+
+    def _is_whole(self, groups: int, rows: int) -> bool:
+        return self._folds.by_group or groups > WHOLE_SHARE * rows
+
+    def _first_block(self, active: Sequence[int]) -> Block | None:
+        """The first block that has records."""
+        for partition in active:
+            with in_partition(partition):
+                for block in self.pipeline.blocks(partition, 0):
+                    if block.rows:
+                        return block
+        return None
+
+    def _one_partition(self, partition: int, run: Run) -> Stored:
+        """As `make`, but each block is made once."""
+        with in_partition(partition):
+            blocks = (b for b in self.pipeline.blocks(partition, 0) if b.rows)
+            first = next(blocks, None)
+            if first is None:
+                return self._table(*self._finished(self._blank()))
+            made = self._of_block(first)
+            if not self._is_whole(made.count, first.rows):
+                return self._table(*self._finished(self._merge_blocks(made, blocks)))
+            return self._whole(self._held([first, *blocks]), run)
+
+    def groups_of(self, keys: Sequence[Vector], rows: int) -> tuple[Groups, Array]:
+        """The group of each record, and the first record of each group."""
+        ids, firsts = group_rows(keys, self._kinds, rows)
+        return Groups(ids, len(firsts)), firsts
+
+    def _table(self, keys: list[Vector], folds: list[Vector], count: int) -> Stored:
+        names = self._sink.made.names
+        vectors = dict(zip(names, [*keys, *folds], strict=True))
+        self.runtime.budget.release(self.owner)
+        self.runtime.budget.require(bytes_of(vectors.values()), self.owner)
+        return Columns(self._sink.made, count, vectors, self._identities())
+
+    def _identities(self) -> dict[str, Identity | None]:
+        """The keys' columns are the same as long as the keys are."""
+        own = [self.pipeline.identity(n) for n in self._sink.keys]
+        if None in own:
+            return {}
+        return {n: derived("groups", i, *own) for i, n in enumerate(self._sink.names)}
+
+    # Few groups: block by block.
+
+    def _blank(self) -> Partial:
+        kinds = self.pipeline.schema
+        nothing = Block(0, {n: empty(k) for n, k in kinds})
+        return self._of_block(nothing)
+
+    def _of_block(self, block: Block) -> Partial:
+        vectors = {n: (block.columns[n], block.valid.get(n)) for n in block.columns}
+        keys = [vectors[n] for n in self._sink.keys]
+        groups, firsts = self.groups_of(keys, block.rows)
+        own = [_taken(k, firsts) for k in keys]
+        return Partial(groups.count, own, self._folds.block(groups, vectors))
+
+    def _merge(self, left: Partial, right: Partial) -> Partial:
+        """The groups of left's records followed by right's."""
+        keys = together([left.keys, right.keys], self._kinds)
+        groups, firsts = self.groups_of(keys, left.count + right.count)
+        count = len(firsts)
+        # Left's groups differ, so that their numbers are those they have.
+        folds = self._folds.merge(left.folds, right.folds, groups.ids[left.count :], count)
+        if count == left.count:
+            return Partial(count, left.keys, folds)
+        return Partial(count, [_taken(k, firsts) for k in keys], folds)
+
+    def _merge_blocks(self, first: Partial | None, blocks: Iterable[Block]) -> Partial:
+        """A leaf: of similar size are merged as they come, so that none is merged often."""
+        stack = [] if first is None else [first]
+        for block in blocks:
+            stack.append(self._of_block(block))
+            while len(stack) > 1 and stack[-2].count <= 2 * stack[-1].count:
+                last = stack.pop()
+                stack[-1] = self._merge(stack[-1], last)
+        if not stack:
+            return self._blank()
+        while len(stack) > 1:
+            last = stack.pop()
+            stack[-1] = self._merge(stack[-1], last)
+        if self._folds.keeps_records:
+            self.runtime.budget.require(bytes_of(stack[0].folds), self.owner)
+        return stack[0]
+
+    def _merged(self, active: Sequence[int], partial_bytes: int, run: Run) -> Partial:
+        """Leaves, on threads where there is room for all of them, and their tree."""
+        pipeline, budget = self.pipeline, self.runtime.budget
+        size = pipeline.source_bytes * len(active) // max(1, pipeline.partitions())
+        count = leaf_count(len(active), size, partial_bytes)
+        ranges = leaf_ranges(len(active), count)
+        held = f"groups of stage {self.stage.number}"
+        if count == 1 or size < SMALL_BYTES or not budget.reserve(count * partial_bytes, held):
+            tree = RunningTree(self._merge)
+            for bounds in ranges:
+                tree.push(self._leaf(active[slice(*bounds)], 0))
+            return tree.result()
+        leaves: list[Partial | None] = [None] * count
+
+        def task(worker: int, index: int) -> None:
+            leaves[index] = self._leaf(active[slice(*ranges[index])], worker)
+
+        try:
+            run(task, count)
+        finally:
+            budget.release(held)
+        return combine_tree([leaf for leaf in leaves if leaf is not None], self._merge)
+
+    def _leaf(self, partitions: Sequence[int], worker: int) -> Partial:
+        return self._merge_blocks(None, self._blocks(partitions, worker))
+
+    def _blocks(self, partitions: Sequence[int], worker: int) -> Iterator[Block]:
+        for partition in partitions:
+            with in_partition(partition):
+                for block in self.pipeline.blocks(partition, worker):
+                    if block.rows:
+                        yield block
+
+    def _bytes(self, made: Partial) -> int:
+        """What a leaf holds, going by the first block's groups."""
+        return made.count * self._sink.made.bytes_per_row
+
+    def _finished(self, made: Partial) -> tuple[list[Vector], list[Vector], int]:
+        return made.keys, self._folds.finish(made.folds, made.count), made.count
+
+    # Keys that hardly repeat: all records at once.
+
+    def _collected(self, run: Run) -> tuple[int, dict[str, Vector]]:
+        """All columns in one piece, those that lie so below as they are."""
+        pipeline = self.pipeline
+        names = pipeline.schema.names
+        found = {n: v for n in names if (v := pipeline.whole(n)) is not None}
+        missing = [n for n in names if n not in found]
+        rows = len(next(iter(found.values()))[0]) if found else 0
+        if missing or not found:
+            rows, computed = collected(pipeline, missing, run)
+            self.runtime.budget.require(bytes_of(computed.values()), self.owner)
+            found.update(computed)
+        return rows, found
+
+    def _held(self, blocks: list[Block]) -> tuple[int, dict[str, Vector]]:
+        """The columns of these blocks in one piece."""
+        names = self.pipeline.schema.names
+        vectors = {n: joined(blocks, n, self.pipeline) for n in names}
+        if len(blocks) > 1:
+            self.runtime.budget.require(bytes_of(vectors.values()), self.owner)
+        return sum(b.rows for b in blocks), vectors
+
+    def _whole(self, given: tuple[int, Mapping[str, Vector]], run: Run) -> Stored:
+        rows, vectors = given
+        keys = [vectors[n] for n in self._sink.keys]
+        self.runtime.budget.require(8 * rows, self.owner)
+        groups, firsts = self.groups_of(keys, rows)
+        folds = self._folds.over(groups, vectors, run)
+        return self._table([_taken(k, firsts) for k in keys], folds, groups.count)
+
+
+def _taken(vector: Vector, rows: Array) -> Vector:
+    values, mask = vector
+    own = None if mask is None else mask[rows]
+    return taken(values, rows), own if own is not None and not own.all() else None
+
+
+def bytes_of(held: Any) -> int:
+    """Bytes of the columns in what is held, however nested."""
+    if isinstance(held, (np.ndarray, SparseColumn, pa.Array)):
+        return int(held.nbytes)
+    if isinstance(held, Iterable) and not isinstance(held, (str, bytes)):
+        return sum(map(bytes_of, held))
+    return 0

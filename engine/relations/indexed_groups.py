@@ -1,0 +1,180 @@
+"""Groups whose keys stay: found once; in each iteration their records are only added up."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scalops.algebra import expressions as ex
+from scalops.algebra.folds import Fold
+from scalops.engine import physical_plan as pp
+from scalops.engine import physical_relations as pr
+from scalops.engine.blocks import Array
+from scalops.engine.columns import taken
+from scalops.engine.kernels.grouped_folds import GroupedFolds
+from scalops.engine.kernels.grouping import Groups, group_rows
+from scalops.engine.kernels.kernel import Vector
+from scalops.engine.kernels.segments import SegmentProduct
+from scalops.engine.pipelines.base import (
+    ComputePipeline,
+    Identity,
+    Pipeline,
+    Runtime,
+    Stored,
+    StoredPipeline,
+    computed_identity,
+    derived,
+)
+from scalops.engine.relations.base import Relation, Run
+from scalops.engine.relations.held import collected
+from scalops.engine.relations.indexed import Index
+from scalops.engine.relations.whole import Columns, Mapped, Whole
+
+
+class IndexGroup(Relation):
+    """A record for each group, in the order of first appearance.
+
+    A sum of a column that is gathered by positions which stay too, perhaps times one that stays,
+    is one product with a sparse matrix: nothing is gathered. Other folds get their arguments
+    record by record, and the groups that were found before.
+    """
+
+    def __init__(self, stage: pp.Stage, pipeline: Pipeline, runtime: Runtime) -> None:
+        super().__init__(stage, pipeline, runtime)
+        assert isinstance(stage.sink, pr.IndexGroup)
+        self._sink = stage.sink
+        self._folds = self._sink.folds
+        self._index = Index()
+        self._groups = Groups(np.zeros(0, np.int64), 0)
+        self._keys: dict[str, Vector] = {}
+        self._sums = [_Sum(f, pipeline, runtime) for f in self._folds]
+
+    def make(self, run: Run) -> Stored:
+        sink = self._sink
+        self._find_groups(run)
+        count = self._groups.count
+        vectors = dict(self._keys)
+        others: list[Fold] = []
+        for fold, own in zip(self._folds, self._sums, strict=True):
+            made = own.over(self._groups, run)
+            if made is None:
+                others.append(fold)
+            else:
+                vectors[fold.name] = made
+        if others:
+            names = list(dict.fromkeys(a.name for f in others for a in f.arguments))  # type: ignore[attr-defined]
+            given = collected(self.pipeline, names, run)[1] if names else {}
+            folds = GroupedFolds(others, self.runtime.runner)
+            folds.bind(self.runtime.slots, self.runtime.version)
+            columns = folds.over(self._groups, given, run)
+            vectors.update(zip((f.name for f in others), columns, strict=True))
+        identities = {n: derived("key", self._index.name, n) for n in self._keys}
+        size = sum(int(v.nbytes) for n, (v, _) in vectors.items() if n not in self._keys)
+        self.runtime.budget.require(size, self.owner)
+        ordered = {n: vectors[n] for n in sink.made.names}
+        return Columns(sink.made, count, ordered, identities)
+
+    def _find_groups(self, run: Run) -> None:
+        """The groups of the last iteration, if the keys are the same, or those of these keys."""
+        sink, pipeline = self._sink, self.pipeline
+        identities = tuple(pipeline.identity(n) for n in sink.keys)
+        if identities == self._index.identities and self._index.is_kept:
+            return
+        rows, found = collected(pipeline, list(sink.keys), run)
+        vectors = [found[n] for n in sink.keys]
+        if self._index.holds(identities, vectors):
+            return
+        kinds = [pipeline.schema[n] for n in sink.keys]
+        ids, first = group_rows(vectors, kinds, rows)
+        self._groups = Groups(ids, len(first))
+        self._keys = {
+            name: (taken(values, first), None if mask is None else mask[first])
+            for name, (values, mask) in zip(sink.names, vectors, strict=True)
+        }
+        self._index.renew(identities, vectors)
+
+
+class _Sum:
+    """A sum, or a mean, as a product with a matrix that stays."""
+
+    def __init__(self, fold: Fold, pipeline: Pipeline, runtime: Runtime) -> None:
+        self._fold, self._runtime = fold, runtime
+        self._parts: tuple[ex.Expression | None, ex.Column] | None = None
+        self._known: tuple[Identity | None, ...] | None = None
+        self._product: SegmentProduct | None = None
+        if fold.kind not in ("sum", "mean") or not isinstance(pipeline, ComputePipeline):
+            return
+        if not isinstance(pipeline.source, StoredPipeline):
+            return
+        self._source = pipeline.source
+        (argument,) = fold.arguments
+        assert isinstance(argument, ex.Column)
+        self._parts = pipeline.expression(argument.name), argument
+
+    def over(self, groups: Groups, run: Run) -> Vector | None:
+        """The column; None where it is no such product."""
+        if self._parts is None:
+            return None
+        found = self._factors()
+        if found is None:
+            return None
+        weight, column = found
+        table = self._source.table
+        if isinstance(table, Mapped):
+            side, name = table.source(column.name)
+            positions, place, below = side.positions, side.identity, side.table
+        elif isinstance(table, Whole):
+            positions, place, name, below = None, b"", column.name, table
+        else:
+            return None
+        whole = below.whole(name)
+        if whole is None or whole[1] is not None:
+            return None  # a null times infinity would not be passed over
+        x, _ = whole
+        if not isinstance(x, np.ndarray):
+            return None
+        floats = self._fold.type.numpy.kind == "f"
+        dtype = np.dtype(np.float64) if floats else self._fold.type.numpy
+        known = (derived(groups.count, id(groups)), place, self._weight_identity(weight))
+        if self._product is None or self._known != known:
+            weights = None
+            if weight is not None:
+                weights = self._weights(weight, run)
+                if weights is None:
+                    return None
+            self._product = SegmentProduct(groups.segments, positions, weights, len(x), dtype, run)
+            self._known = known
+        sums = self._product.sums(x.astype(dtype, copy=False), run)
+        if self._fold.kind == "mean":
+            numbers = self._product.counts
+            with np.errstate(all="ignore"):
+                sums = sums / np.expand_dims(numbers, tuple(range(1, sums.ndim)))
+        return sums.astype(self._fold.type.numpy, copy=False), None
+
+    def _factors(self) -> tuple[ex.Expression | None, ex.Column] | None:
+        """(weight, column) with argument = weight · column, the weight being one that stays."""
+        assert self._parts is not None
+        argument, _ = self._parts
+        if isinstance(argument, ex.Column):
+            return None, argument
+        if not (isinstance(argument, ex.Call) and argument.function.name == "multiply"):
+            return None
+        a, b = argument.arguments
+        same = argument.type.name == a.type.name == b.type.name == "float64"
+        for weight, column in ((a, b), (b, a)):
+            plain = isinstance(column, ex.Column) and same and not weight.type.shape
+            if plain and self._weight_identity(weight) is not None:
+                return weight, column  # type: ignore[return-value]
+        return None
+
+    def _weight_identity(self, weight: ex.Expression | None) -> Identity | None:
+        if weight is None:
+            return b""
+        return computed_identity(weight, self._source, self._runtime)
+
+    def _weights(self, weight: ex.Expression, run: Run) -> Array | None:
+        """The weight of each record; None where one is null."""
+        node = pp.Compute(self._source.node, (("@weight", weight),))
+        own = ComputePipeline(node, StoredPipeline(self._source.node, self._runtime), self._runtime)
+        _, found = collected(own, ["@weight"], run)
+        values, mask = found["@weight"]
+        return None if mask is not None else values

@@ -159,6 +159,7 @@ def table_title(node: op.Operator, names: Names | None = None) -> str:
                 for n, e in keys
             )
             once = ", groups found once" if indexed else ""
+            word = "" if node.label == "agg" else word
             return f"GroupBy {word}{shown or 'nothing'}{once}"
         case op.Distinct(columns=columns):
             return f"Distinct by {', '.join(columns)}" if columns else "Distinct"

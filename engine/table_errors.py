@@ -9,6 +9,8 @@ from scalops.algebra.errors import DataError, Location
 from scalops.algebra.expressions import Column
 from scalops.algebra.folds import Fold
 
+Wrong = Literal["null", "outside", "twice", "value"]
+
 
 def unequal_lists(
     names: Sequence[str], lengths: Sequence[int], location: Location | None
@@ -30,7 +32,7 @@ def bad_index(
     column: str,
     index: int | None,
     size: int,
-    what: Literal["null", "outside", "twice", "value"],
+    what: Wrong,
     location: Location | None,
 ) -> DataError:
     """A record that `to_array` cannot place.
@@ -52,9 +54,7 @@ def bad_index(
     return DataError(f"to_array found {found}", location=location, hint=hint)
 
 
-def wrong_index(
-    fold: Fold, index: int | None, what: Literal["null", "outside", "twice", "value"]
-) -> DataError:
+def wrong_index(fold: Fold, index: int | None, what: Wrong) -> DataError:
     """The error for what the fold to_array cannot place."""
     column = fold.arguments[0]
     name = column.name if isinstance(column, Column) else "index"

@@ -34,7 +34,7 @@ def lower_groups(lowering: Lowering, node: GroupAggregate) -> pp.PhysicalTable:
             outputs.append((own, lowering.expression(e)))
         return columns[e]
 
-    keys = tuple(column(e, f"@key{i + 1}").name for i, (_, e) in enumerate(node.keys))
+    keys = tuple(column(e, "@key").name for _, e in node.keys)
     folds = tuple(
         replace(lowering.fold(f), arguments=tuple(column(a, "@argument") for a in f.arguments))
         for f in node.folds

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from scalops.algebra import operators as op
 from scalops.algebra import relations as rel
-from scalops.algebra.errors import Location, PlanError, SchemaError, user_location
+from scalops.algebra.errors import Location, user_location
 from scalops.algebra.expressions import Column
 from scalops.algebra.operators import Operator
 from scalops.algebra.schema import Schema
@@ -15,13 +15,13 @@ from scalops.branches import Branch
 from scalops.group_lifting import Lifting, Root
 from scalops.group_maps import tokens, trace_group
 from scalops.grouping import NoMethod, apart
+from scalops.joining import common_types, require_branches
 from scalops.lazy import name_methods
 
 if TYPE_CHECKING:
     from scalops.table import Table
 
 _MAKES = "map(lambda key, a_rows, b_rows: {...}) makes a table of a cogroup"
-_MOST = 8
 _WORD = "cogroup"
 
 
@@ -32,39 +32,24 @@ def cogroup(*branches: Branch) -> Cogroup:
     branch keeps only its keys. Nulls are one key.
     """
     location = user_location()
-    for i, branch in enumerate(branches):
-        if not isinstance(branch, Branch):
-            raise SchemaError(
-                f"argument {i + 1} of so.cogroup is a {type(branch).__name__}; expected a table"
-                " with its key",
-                location=location,
-                hint='write so.cogroup(a.by("k"), b.by("k"))',
-            )
-    if not 2 <= len(branches) <= _MOST:
-        raise PlanError(
-            f"so.cogroup of {len(branches)} branch{'' if len(branches) == 1 else 'es'}; expected"
-            f" 2 to {_MOST}",
-            location=location,
-            hint='one table: group_by("k").map(...)'
-            if len(branches) == 1
-            else "cogroup some of them first, and the others with what that gives"
-            if branches
-            else 'write so.cogroup(a.by("k"), b.by("k"))',
-        )
+    require_branches(branches, "so.cogroup", location)
     return Cogroup(branches, location)
 
 
 class Cogroup:
     """The groups of several tables: `map` makes a table of them."""
 
-    __slots__ = ("_branches", "_keys", "_location")
+    __slots__ = ("_branches", "_by", "_keys", "_location")
     __hash__ = None  # type: ignore[assignment]
     _value_hint = _MAKES
     _capture_refusal = "it reads a cogroup, which has no records before the plan runs"
 
     def __init__(self, branches: tuple[Branch, ...], location: Location | None) -> None:
         self._branches, self._location = branches, location
-        self._keys = _common_keys(branches, location)
+        named = [[f"the key {n!r} of branch {i}" for n in b.names] for i, b in enumerate(branches)]
+        self._by = common_types([b.keys for b in branches], named, "so.cogroup", location)
+        kinds = (e.type.strong() for e in self._by[0])
+        self._keys = Schema(tuple(zip(branches[0].names, kinds, strict=True)))
 
     def __repr__(self) -> str:
         return f"Cogroup(by {', '.join(self._keys.columns)}, of {len(self._branches)} tables)"
@@ -78,9 +63,9 @@ class Cogroup:
         location = user_location()
         roots: dict[int, Root] = {}
         rows: list[Table] = []
-        for branch in self._branches:
+        for branch, by in zip(self._branches, self._by, strict=True):
             token = next(tokens)
-            source, keys = apart(branch.table.plan, branch.keys, branch.origins, location)
+            source, keys = apart(branch.table.plan, by, branch.origins, location)
             roots[token] = Root(source, keys)
             rows.append(branch.table._made(rel.GroupRows(branch.table.plan, token)))
         everyone = self._every_key(list(roots.values()))
@@ -124,28 +109,6 @@ class Cogroup:
         raise TypeError(_MAKES)
 
     __iter__ = __len__ = __getitem__ = __bool__ = __array__ = __array_ufunc__ = _no_table
-
-
-def _common_keys(branches: tuple[Branch, ...], location: Location | None) -> Schema:
-    """Names of the first branch's keys and their types; SchemaError where they differ."""
-    first = branches[0]
-    counts = [len(b.keys) for b in branches]
-    if len(set(counts)) > 1:
-        raise SchemaError(
-            f"the branches of so.cogroup have {counts} keys; expected as many of each",
-            location=location,
-        )
-    kinds = [k.type.strong() for k in first.keys]
-    for i, branch in enumerate(branches):
-        for name, own, key, kind in zip(first.names, branch.names, branch.keys, kinds, strict=True):
-            if key.type.strong() != kind:
-                raise SchemaError(
-                    f"so.cogroup: the key {name!r} is {kind} in branch 1 and {own!r} is"
-                    f" {key.type.strong()} in branch {i + 1}",
-                    location=location,
-                    hint='convert one: .by(lambda r: so.cast(r.k, "int64"))',
-                )
-    return Schema(tuple(zip(first.names, kinds, strict=True)))
 
 
 name_methods("Cogroup", Cogroup)

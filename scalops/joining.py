@@ -79,7 +79,7 @@ class TableJoins:
         ]
         _pair_up(*keys, location)
         expressions = [[e for _, e in k.named] for k in keys]
-        typed = _common_types(expressions, _named_sides(keys), "join", location)
+        typed = common_types(expressions, _named_sides(keys), "join", location)
         sides = [
             apart(t.plan, e, k.functions, location)
             for t, e, k in zip((left, right), typed, keys, strict=True)
@@ -252,7 +252,7 @@ def _named_sides(keys: Sequence[_Keys]) -> list[list[str]]:
     ]
 
 
-def _common_types(
+def common_types(
     sides: Sequence[Sequence[Expression]],
     names: Sequence[Sequence[str]],
     what: str,
@@ -352,7 +352,7 @@ def join(*branches: Branch) -> Table:
         for name, e in zip(branch.names, branch.keys, strict=True):
             _require_key(f"{name} of branch {i}", e.type, location)
     named = [[f"the key {n!r} of branch {i}" for n in b.names] for i, b in enumerate(branches)]
-    typed = _common_types([b.keys for b in branches], named, "so.join", location)
+    typed = common_types([b.keys for b in branches], named, "so.join", location)
     first, *others = branches
     plan, keys = apart(first.table.plan, typed[0], first.origins, location)
     names = {n: _place(n, 0, first.table.schema) for n in plan.schema.names}

@@ -14,7 +14,6 @@ FUNCTIONS = (
 )  # fmt: skip
 
 OTHER = (
-    "Table fields in the environment",
     "`filesystem=` of readers",
     "worker processes for whole plans, and clusters",
     "explain(analyze=True) and whatif",

@@ -7,6 +7,7 @@ the right one's are, int64[groups of the right one]; no two are the same.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,6 +76,11 @@ def known(groups: Groups, vectors: Sequence[Vector]) -> tuple[Groups, list[Any]]
     return groups.where(mask), [filtered(c, mask) for c in columns]
 
 
+def flat(values: Array) -> Array:
+    """The array as [rows, size]."""
+    return values.reshape(len(values), math.prod(values.shape[1:]))
+
+
 class Count(GroupedForm):
     """Records, or those whose argument is not null."""
 
@@ -133,7 +139,7 @@ def _scaled_sums(groups: Groups, columns: Sequence[Any], dtype: np.dtype[Any]) -
         at = groups.ids[rows_of(x)] * x.dimension + x.indices
         return np.bincount(at, values, minlength=groups.count * x.dimension)
     if x.ndim > 1:
-        return _products(groups, s, x.reshape(len(x), -1), dtype)
+        return _products(groups, s, flat(x), dtype)
     if s is not None:
         x = s * x
     if dtype.kind == "f":
@@ -162,7 +168,7 @@ def _outer_sums(groups: Groups, columns: Sequence[Any], dtype: np.dtype[Any]) ->
         return _sparse_outer(groups, u, v, dtype)
     if isinstance(v, SparseColumn):
         return _sparse_outer(groups, v, u, dtype).transpose(0, 2, 1)
-    u, v = (np.asarray(c, dtype).reshape(len(c), -1) for c in (u, v))
+    u, v = (flat(np.asarray(c, dtype)) for c in (u, v))
     made = np.zeros((groups.count, u.shape[1], v.shape[1]), dtype)
     order, starts = groups.segments.order, groups.segments.starts
     sizes = groups.counts
@@ -188,9 +194,9 @@ def _sparse_outer(groups: Groups, x: SparseColumn, u: Any, dtype: np.dtype[Any])
     """dtype[groups, dimension, k]: Σ outer(x, u)."""
     rows = rows_of(x)
     entries = Groups(groups.ids[rows] * x.dimension + x.indices, groups.count * x.dimension)
-    wide = np.asarray(u, dtype).reshape(len(x), -1)
+    wide = flat(np.asarray(u, dtype))
     made = _products(entries, x.values, wide[rows], dtype)
-    return made.reshape(groups.count, x.dimension, -1)
+    return made.reshape(groups.count, x.dimension, wide.shape[1])
 
 
 class Extreme(GroupedForm):

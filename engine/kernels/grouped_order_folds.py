@@ -21,7 +21,7 @@ from scalops.engine.columns import (
     filtered,
     taken,
 )
-from scalops.engine.kernels.grouped_forms import GroupedForm, Partial, extremes, known
+from scalops.engine.kernels.grouped_forms import GroupedForm, Partial, extremes, flat, known
 from scalops.engine.kernels.grouping import Groups, group_rows
 from scalops.engine.kernels.kept_folds import lists_of, scattered, together
 from scalops.engine.kernels.kernel import Vector
@@ -220,7 +220,7 @@ class Quantile(Kept):
     def part(self, whole: Any, fold: Fold, count: int) -> Vector:
         groups, ((values, _),) = self.together(whole, count)
         levels = np.asarray(dict(fold.parameters)["q"], np.float64)
-        columns = values.reshape(len(values), -1)
+        columns = flat(values)
         made = np.empty((count, levels.size, columns.shape[1]), fold.type.numpy)
         for j in range(columns.shape[1]):
             made[:, :, j] = quantiles(groups, columns[:, j], levels.reshape(-1), fold.type.numpy)

@@ -15,7 +15,7 @@ from scalops.engine.columns import Array, ColumnData, SparseColumn, arrow_type, 
 from scalops.engine.kernels.fold_forms import Form, Partial
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.order_folds import Pieces
-from scalops.engine.table_errors import wrong_index
+from scalops.engine.table_errors import Wrong, wrong_index
 
 
 def copied(values: ColumnData) -> ColumnData:
@@ -90,7 +90,10 @@ def scattered(
     null = np.zeros(len(numbers), bool) if there is None else ~there
     outside = ~null & ((numbers < 0) | (numbers >= size))
     missing = null[:0] if mask is None else ~mask
-    for what, wrong in (("null", null), ("outside", outside), ("value", missing)):
+    checks: tuple[tuple[Wrong, Array], ...] = (
+        ("null", null), ("outside", outside), ("value", missing)
+    )  # fmt: skip
+    for what, wrong in checks:
         if wrong.any():
             raise wrong_index(fold, int(numbers[np.argmax(wrong)]), what)
     places = owners * size + numbers.astype(np.int64)

@@ -193,8 +193,8 @@ def block_to_batch(block: Block, schema: Schema) -> pa.RecordBatch:
     """The block's columns of `schema`, in its order; one that holds records is a struct."""
     arrays = [to_arrow(block.columns[name], block.valid.get(name), kind) for name, kind in schema]
     made = schema_to_arrow(schema)
-    if len(made) < len(arrays):
-        arrays = nested_arrays(schema.names, arrays, block.rows, list(made))
+    if schema.columns != schema.names:
+        arrays = nested_arrays(schema.names, arrays, list(made))
     return pa.RecordBatch.from_arrays(arrays, schema=made)
 
 

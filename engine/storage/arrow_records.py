@@ -87,8 +87,9 @@ def nested_fields(fields: Sequence[pa.Field]) -> list[pa.Field]:
     return made
 
 
-def nested_arrays(names: Sequence[str], arrays: Sequence[pa.Array], rows: int,
-                  fields: Sequence[pa.Field]) -> list[pa.Array]:  # fmt: skip
+def nested_arrays(
+    names: Sequence[str], arrays: Sequence[pa.Array], fields: Sequence[pa.Field]
+) -> list[pa.Array]:
     """The columns of flat names as those of `fields`, which `nested_fields` gave."""
     made: list[pa.Array] = []
     for (column, inner), field in zip(_by_column(tuple(names)), fields, strict=True):
@@ -97,7 +98,7 @@ def nested_arrays(names: Sequence[str], arrays: Sequence[pa.Array], rows: int,
             made.append(own[0])
             continue
         parts = list(field.type)
-        children = nested_arrays([n for _, n in inner], own, rows, parts)
+        children = nested_arrays([n for _, n in inner], own, parts)
         made.append(pa.StructArray.from_arrays(children, fields=parts))
     return made
 

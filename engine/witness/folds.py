@@ -14,6 +14,8 @@ from scalops.algebra.sparse import SparseVector
 from scalops.engine.opaque.aggregate_results import typed_part
 from scalops.engine.opaque.calls import bind, describe, python_value, user_error
 from scalops.engine.opaque.records import nested_record
+from scalops.engine.opaque.text import with_methods
+from scalops.engine.table_errors import wrong_index
 
 if TYPE_CHECKING:
     from scalops.engine.witness.interpreter import Interpreter

@@ -10,6 +10,7 @@ import numpy as np
 
 from scalops.algebra.expressions import Expression
 from scalops.algebra.relations import LEFT, RIGHT, Join
+from scalops.engine.witness.samples import meeting
 from scalops.engine.witness.tables import key_of
 
 if TYPE_CHECKING:
@@ -21,29 +22,49 @@ SAMPLE = 10_000  # records of a side that are looked at for partners of a few of
 def joined(interpreter: Interpreter, node: Join) -> Iterator[Row]:
     """The records of a join.
 
-    Where the interpreter sees but the heads of its sources, they are looked for among more
-    records of the other side; and if none of them has a partner, more of both are taken.
+    Where the interpreter sees but the heads of its sources, partners are looked for among more
+    records of the other side; and if none is found, among more of both.
     """
     if not interpreter.sampling:
-        yield from _joined(interpreter, node, (interpreter, interpreter))
+        left, right = (list(interpreter.records(side)) for side in node.sides)
+        yield from _joined(interpreter, node, left, right)
         return
-    wide = interpreter.wider(SAMPLE)
-    few = (wide, interpreter) if node.kind == "right" else (interpreter, wide)
-    for sides in (few, (wide, wide)):
-        rows = list(islice(_joined(interpreter, node, sides), interpreter.most))
+    most = interpreter.most or SAMPLE
+    for left, right in _sampled(interpreter, node, most):
+        rows = list(islice(_joined(interpreter, node, left, right), most))
         if rows:
             yield from rows
             return
 
 
+def _sampled(
+    interpreter: Interpreter, node: Join, most: int
+) -> Iterator[tuple[list[Row], list[Row]]]:
+    """Records of both sides that may meet; more, as long as none do."""
+    from scalops.engine.witness.interpreter import block_rows
+
+    blocks = None if node.kind == "cross" else meeting(node, SAMPLE, most)
+    if blocks is not None:
+        left, right = (
+            list(block_rows(block, side.schema.types))
+            for block, side in zip(blocks, node.sides, strict=True)
+        )
+        yield left, right
+        return
+    readers = [interpreter, interpreter]
+    for i in (LEFT, RIGHT) if node.kind == "right" else (RIGHT, LEFT):
+        if node.kind != "cross":
+            readers[i] = interpreter.wider(SAMPLE)
+        left, right = (list(r.records(s)) for r, s in zip(readers, node.sides, strict=True))
+        yield left, right
+
+
 def _joined(
-    interpreter: Interpreter, node: Join, readers: tuple[Interpreter, Interpreter]
+    interpreter: Interpreter, node: Join, left: list[Row], right: list[Row]
 ) -> Iterator[Row]:
-    tables = [list(r.records(side)) for r, side in zip(readers, node.sides, strict=True)]
-    left, right = tables
     if node.kind == "right":
-        for theirs, own in _pairs(interpreter, node, RIGHT, right, left):
-            yield _made(node, own, theirs)
+        for led, partner in _pairs(interpreter, node, RIGHT, right, left):
+            yield _made(node, partner, led)
         return
     for own, theirs in _pairs(interpreter, node, LEFT, left, right):
         yield _made(node, own, theirs)
@@ -97,4 +118,3 @@ def _made(node: Join, left: Row | None, right: Row | None) -> Row:
         row = left if side == LEFT else right
         made[name] = None if row is None else row[column]
     return made
-

@@ -117,8 +117,10 @@ def grouped(
         values = list(map(as_numpy, keys((row,)), kinds))
         key = tuple(map(key_of, values))
         groups.setdefault(key, (dict(zip(names, values, strict=True)), []))[1].append(row)
+    types = node.schema.types
     for key_values, own in groups.values():
-        yield key_values | fold_records(interpreter, node.folds, own, in_group=True)
+        folded = fold_records(interpreter, node.folds, own, in_group=True)
+        yield key_values | {n: as_numpy(v, types[n]) for n, v in folded.items()}
 
 
 def distinct(rows: Iterable[Row], columns: Sequence[str] = ()) -> Iterator[Row]:

@@ -158,7 +158,7 @@ def test_nothing_is_read_beside_an_empty_side(kind: JoinKind) -> None:
 
     left = source(20, 15).with_columns(watched=so.udf(watch, returns=so.int64))
     nothing = source(5, 16).filter(lambda r: r["int"] > 100)
-    keys = [] if kind == "cross" else ["int"]
+    keys: list[str] = [] if kind == "cross" else ["int"]
     made = join(left, nothing, kind, keys, columns=["row"])
     assert engine(made) == []
     assert seen == []
@@ -256,8 +256,8 @@ def test_text_beyond_two_gigabytes_is_held() -> None:
     from scalops.engine.relations.join_index import large, of_type
 
     for kind in (so.string, so.list_(so.string), so.list_(so.int32)):
-        values = pa.array([None, "a", "b"] if kind == so.string else [None, [], []])
-        made = values.cast(arrow_type(kind)).cast(large(arrow_type(kind)))
+        some: list[Any] = [None, "a", "b"] if kind == so.string else [None, [], []]
+        made = pa.array(some).cast(arrow_type(kind)).cast(large(arrow_type(kind)))
         assert of_type(made.take([1, 0]), kind).type == arrow_type(kind)
 
 

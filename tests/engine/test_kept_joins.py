@@ -10,6 +10,7 @@ import pytest
 import scalops as so
 from scalops.algebra.relations import Join, JoinKind
 from scalops.engine import physical_relations as pr
+from scalops.engine.kernels.matching import KeyIndex
 from scalops.engine.outcome import LoopOutcome
 from scalops.engine.physical_display import display
 from scalops.engine.relations import meeting
@@ -87,7 +88,7 @@ def test_the_side_that_stays_is_indexed_once_and_probed_no_more() -> None:
 def test_few_records_do_not_read_the_side_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """An index over the right side, to be probed with all of the left one, is not made."""
     made: list[int] = []
-    original = meeting.KeyIndex
+    original = KeyIndex
 
     def counted(*arguments: Any, **named: Any) -> Any:
         made.append(1)

@@ -20,7 +20,7 @@ KINDS = ("cumsum", "cummin", "cummax", "cumprod")
 UFUNCS = {"cumsum": np.add, "cummin": np.minimum, "cummax": np.maximum, "cumprod": np.multiply}
 
 
-@pytest.fixture(params=[64, 512, 65_536])
+@pytest.fixture(params=[64, 65_536])
 def small_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Blocks of at most so many records, one in each partition."""
     monkeypatch.setattr(blocks, "MAX_BLOCK_ROWS", request.param)

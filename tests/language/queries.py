@@ -278,19 +278,21 @@ class Generator:
             by = f"{name}=lambda r: {found[0]}"
             below = f"(SELECT *, CAST({found[1]} AS BOOLEAN) AS {name} FROM {q.sql} q)"
             keyed = replace(q, sql=below, columns={**q.columns, name: BOOL})
-            return self._aggregated(keyed, q.program, [name], by)
-        return self._aggregated(q, q.program, keys, _texts(keys))
+            return self._aggregated(keyed, self._aggregates(q), [name], by)
+        return self._aggregated(q, self._aggregates(q), keys, _texts(keys))
 
-    def _aggregated(self, q: Query, program: str, keys: list[str], by: str) -> Query:
+    def _aggregated(
+        self, q: Query, aggregates: list[tuple[str, str, str]], keys: list[str], by: str
+    ) -> Query:
         made: list[tuple[str, str, str, str]] = []
         for _ in range(self._random.randint(1, 3)):
-            made.append((self._name("a"), *self._random.choice(self._aggregates(q))))
+            made.append((self._name("a"), *self._random.choice(aggregates)))
         columns = {n: q.columns[n] for n in keys} | {n: k for n, _, _, k in made}
         values = ", ".join(f"CAST({s} AS {_SQL[k]}) AS {n}" for n, _, s, k in made)
         given = ", ".join(f"{n}={p}" for n, p, _, _ in made)
         return replace(
             q,
-            program=f"{program}.group_by({by}).agg({given})",
+            program=f"{q.program}.group_by({by}).agg({given})",
             sql=f"(SELECT {_list(keys)}, {values}, min(ord_) AS ord_ FROM {q.sql} q"
             f" GROUP BY {_list(keys)})",
             columns=columns,
@@ -299,7 +301,7 @@ class Generator:
     def _group_map(self, q: Query) -> Query | None:
         """Aggregates of a group's records, or of some of them, by a function of the group."""
         keys, numbers, found = self._keys(q), q.of(*_NUMBERS), self._predicate(q)
-        if not keys or not numbers or found is None:
+        if not keys or not numbers or found is None or self._random.random() < 0.5:  # it is dear
             return None
         n, c, t, m = self._random.choice(numbers), *map(self._name, "ctm")
         key = {k: f"key.{k}" if len(keys) > 1 else "key" for k in keys}

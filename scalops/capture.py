@@ -12,6 +12,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -68,15 +69,18 @@ class _Capturer(cloudpickle.Pickler):  # type: ignore[misc]
 
 def _user_modules() -> Iterator[ModuleType]:
     """Loaded modules that are the user's own: outside the standard library and site-packages."""
-    installed = tuple(
-        {sysconfig.get_path(p) for p in ("stdlib", "platstdlib", "purelib", "platlib")}
-    )
+    installed = _installed()
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if file is None or name == "__main__" or name.partition(".")[0] == "scalops":
             continue
         if not file.startswith(installed):
             yield module
+
+
+@cache
+def _installed() -> tuple[str, ...]:
+    return tuple({sysconfig.get_path(p) for p in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 @contextmanager

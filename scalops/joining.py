@@ -77,7 +77,7 @@ class TableJoins:
             _side_keys(table, own, word, location)
             for table, own, word in zip((left, right), given, words, strict=True)
         ]
-        _pair_up(*keys, location)
+        _require_pairs(keys, location)
         expressions = [[e for _, e in k.named] for k in keys]
         typed = common_types(expressions, _named_sides(keys), "join", location)
         sides = [
@@ -95,9 +95,7 @@ class TableJoins:
             label="join", origin=origins, location=location,
         )  # fmt: skip
         if kind in ("semi", "anti") and left.schema.bare:
-            plan = op.Project(
-                plan, _own(plan.schema), bare=True, label="join", location=location
-            )
+            plan = op.Project(plan, _own(plan.schema), bare=True, label="join", location=location)
         return left._made(plan)
 
     def by(self, *keys: RowLike, **named: RowLike) -> Branch:
@@ -164,13 +162,15 @@ def _given(
     location: Location | None,
 ) -> tuple[list[Any], list[Any]]:
     """The keys as given, of each side."""
-    words = [w for w, v in (("on", on), ("left_on", left_on), ("right_on", right_on)) if v is not None]
+    words = [
+        w for w, v in (("on", on), ("left_on", left_on), ("right_on", right_on)) if v is not None
+    ]
     if kind == "cross":
         if words:
             raise SchemaError(
                 f"a cross join has no keys, and {words[0]}= is given",
                 location=location,
-                hint="leave it out, or join with how=\"inner\"",
+                hint='leave it out, or join with how="inner"',
             )
         return [], []
     if on is not None:
@@ -220,21 +220,23 @@ def _side_keys(table: Table, given: Sequence[Any], word: str, location: Location
         functions.append(made)
         named += zip(made.names or ("",), made.outputs, strict=True)
     for name, e in named:
-        _require_key(name, e.type, location)
+        shown = f"the key {name!r} of a join" if name else "the key that a function gives"
+        _require_key(shown, e.type, location)
     return _Keys(tuple(named), tuple(functions), tuple(used) if not functions else ())
 
 
-def _require_key(name: str, kind: ArrayType, location: Location | None) -> None:
+def _require_key(shown: str, kind: ArrayType, location: Location | None) -> None:
     if kind.is_list or kind.is_sparse or kind.shape or kind.is_object:
-        shown = f"the key {name!r}" if name else "the key that a function gives"
         raise SchemaError(
-            f"{shown} of a join is {kind}; expected one number, string, bool or time",
+            f"{shown} is {kind}; expected one number, string, bool or time",
             location=location,
-            hint="explode() gives a record for each item; so.hash gives one number of a string",
+            hint="explode() gives a record for each item; several elements are several keys:"
+            " lambda r: (r.x[0], r.x[1])",
         )
 
 
-def _pair_up(left: _Keys, right: _Keys, location: Location | None) -> None:
+def _require_pairs(keys: Sequence[_Keys], location: Location | None) -> None:
+    left, right = keys
     if len(left.named) != len(right.named):
         shown = [", ".join(n or "a function's" for n, _ in k.named) for k in (left, right)]
         raise SchemaError(
@@ -243,6 +245,14 @@ def _pair_up(left: _Keys, right: _Keys, location: Location | None) -> None:
             location=location,
             hint="give as many on each side, in the same order",
         )
+    for (a, _), (b, _) in zip(left.named, right.named, strict=True):
+        fields = [n.partition(FIELD)[2] for n in (a, b)]
+        if any(fields) and fields[0] != fields[1]:
+            raise SchemaError(
+                f"join's keys hold records of different fields: {a!r} and {b!r}",
+                location=location,
+                hint="take the fields one by one as keys: left_on=lambda p: (p.a.x, p.a.y)",
+            )
 
 
 def _named_sides(keys: Sequence[_Keys]) -> list[list[str]]:
@@ -260,9 +270,7 @@ def common_types(
 ) -> list[list[Expression]]:
     """The keys of all sides in types that hold the keys of each; SchemaError if none does."""
     made: list[list[Expression]] = [[] for _ in sides]
-    for group, shown in zip(
-        zip(*sides, strict=True), zip(*names, strict=True), strict=True
-    ):
+    for group, shown in zip(zip(*sides, strict=True), zip(*names, strict=True), strict=True):
         kind = group[0].type.strong()
         for e, name in zip(group[1:], shown[1:], strict=True):
             both = _widened(kind, e.type.strong())
@@ -271,7 +279,7 @@ def common_types(
                     f"{what}: {shown[0]} is {group[0].type.strong()} and {name} is"
                     f" {e.type.strong()}, which are not compared",
                     location=location,
-                    hint=_cast_hint(kind, e.type),
+                    hint=_cast_hint(group[0], e),
                 )
             kind = both
         for keys, e in zip(made, group, strict=True):
@@ -291,13 +299,17 @@ def _widened(a: ArrayType, b: ArrayType) -> ArrayType | None:
     return None if both.kind == "f" and kinds != ("f", "f") else ArrayType(both.name)
 
 
-def _cast_hint(a: ArrayType, b: ArrayType) -> str:
-    if a.is_string or b.is_string:
-        to = b if a.is_string else a
-        return f'convert one before: with_columns(k=lambda r: so.cast(r.k, "{to.name}"))'
-    kinds = {a.numpy.kind, b.numpy.kind}
-    to_name = "float64" if "f" in kinds else "int64" if kinds <= set("iub") else a.name
-    return f'convert one before: with_columns(k=lambda r: so.cast(r.k, "{to_name}"))'
+def _cast_hint(a: Expression, b: Expression) -> str:
+    """How one of two keys of different types is converted: to the type that holds more."""
+    order = ("string", "float", "int", "uint", "bool", "timestamp", "duration")
+    ranks = [
+        next((i for i, n in enumerate(order) if e.type.name.startswith(n)), len(order))
+        for e in (a, b)
+    ]
+    wanted, other = (a, b) if ranks[0] <= ranks[1] else (b, a)
+    name = other.name if isinstance(other, Column) and other.name.isidentifier() else "k"
+    to = wanted.type.name
+    return f'convert one before: with_columns({name}=lambda r: so.cast(r.{name}, "{to}"))'
 
 
 def _outputs(
@@ -350,7 +362,7 @@ def join(*branches: Branch) -> Table:
     require_branches(branches, "so.join", location)
     for i, branch in enumerate(branches):
         for name, e in zip(branch.names, branch.keys, strict=True):
-            _require_key(f"{name} of branch {i}", e.type, location)
+            _require_key(f"the key {name!r} of branch {i}", e.type, location)
     named = [[f"the key {n!r} of branch {i}" for n in b.names] for i, b in enumerate(branches)]
     typed = common_types([b.keys for b in branches], named, "so.join", location)
     first, *others = branches
@@ -398,8 +410,10 @@ def require_branches(branches: Sequence[Any], what: str, location: Location | No
         raise SchemaError(
             f"{what} takes 2 to {MOST_BRANCHES} branches; it got {len(branches)}",
             location=location,
-            hint=f"pass them one by one: {what}(*branches)" if listed
-            else "a first few of them can be joined before" if branches
+            hint=f"pass them one by one: {what}(*branches)"
+            if listed
+            else "a first few of them can be joined before"
+            if branches
             else f'write {what}(a.by("k"), b.by("k"))',
         )
     for i, branch in enumerate(branches):

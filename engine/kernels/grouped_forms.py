@@ -229,7 +229,8 @@ class Extreme(GroupedForm):
         starts = groups.segments.starts[:-1][there]
         if len(starts) and made.size:
             ordered = values[groups.segments.order]
-            made[there] = self._ufunc.reduceat(ordered, starts, axis=0, dtype=values.dtype)
+            kind = None if values.dtype.kind in "mM" else values.dtype  # small integers stay so
+            made[there] = self._ufunc.reduceat(ordered, starts, axis=0, dtype=kind)
         return made
 
     def merge(self, left: Partial, right: Partial, places: Array, count: int) -> Partial:

@@ -14,8 +14,8 @@ from scalops.algebra.sparse import SparseVector
 from scalops.engine.blocks import Array
 from scalops.engine.columns import SparseColumn, arrow_type
 from scalops.engine.storage.arrow import schema_from_arrow, to_column
-from scalops.engine.storage.arrow_records import require_plain_name
 from scalops.engine.storage.arrow_nested import sparse_column
+from scalops.engine.storage.arrow_records import require_plain_name
 
 # What Arrow and NumPy raise when values of a column have no common type.
 _NO_COMMON_TYPE = (pa.ArrowException, OverflowError, TypeError, ValueError)

@@ -8,18 +8,20 @@ samples alone: a witness computes record by record.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
 from scalops.algebra.errors import ScalopsError
-from scalops.algebra.relations import Join
+from scalops.algebra.relations import LEFT, Join
 from scalops.algebra.tree import find
 from scalops.engine.blocks import Array, Block
 from scalops.engine.columns import empty, taken
 from scalops.engine.kernels.kernel import Kernel, Vector
 from scalops.engine.kernels.matching import KeyIndex, Pairs
+from scalops.engine.relations.whole import gathered
 
 MOST_PARTNERS = 256
 
@@ -66,8 +68,11 @@ class _NotByBlocksError(Exception):
 def _head(node: op.Operator, sample: int) -> Block:
     match node:
         case op.Scan(source=source):
-            head: Block = source.head(sample, node.schema.names)
+            readable: Any = source
+            head: Block = readable.head(sample, node.schema.names)
             return head
+        case Join(kind="inner" | "left" | "semi" | "anti"):
+            return _joined_head(node, sample)
         case op.Cache(source=below) | op.Repartition(source=below):
             return _head(below, sample)
         case op.Project(source=below, outputs=outputs):
@@ -85,6 +90,35 @@ def _head(node: op.Operator, sample: int) -> Block:
             ((kept, mask),) = _computed([predicate], block)
             return block.keep(np.asarray(kept if mask is None else kept & mask))
     raise _NotByBlocksError
+
+
+def _joined_head(node: Join, sample: int) -> Block:
+    """The first pairs of both heads."""
+    left, right = (_head(side, sample) for side in node.sides)
+    own, theirs = _computed(node.left_keys, left), _computed(node.right_keys, right)
+    matches = KeyIndex(theirs, right.rows, node.nulls_equal).lookup(own, left.rows)
+    if node.kind in ("semi", "anti"):
+        rows = np.flatnonzero(matches.found == (node.kind == "semi"))
+        positions = np.full(len(rows), -1)
+    elif matches.counts is None:
+        rows = np.flatnonzero(matches.found | (node.kind == "left"))
+        positions = matches.first[rows]
+    else:
+        pairs = Pairs(matches, outer=node.kind == "left")
+        many = min(pairs.total, sample)
+        rows, positions = pairs.piece(0, many) if many else (_NONE, _NONE)
+    made = Block(len(rows), {})
+    for name, side, column in node.outputs:
+        if side == LEFT:
+            mask = left.valid.get(column)
+            values, mask = _taken((left.columns[column], mask), rows)
+        else:
+            vector = right.columns[column], right.valid.get(column)
+            values, mask = gathered(vector, positions, node.right.schema, column)
+        made.columns[name] = values
+        if mask is not None:
+            made.valid[name] = mask
+    return made
 
 
 def _computed(roots: Sequence[ex.Expression], block: Block) -> list[Vector]:

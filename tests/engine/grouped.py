@@ -16,6 +16,7 @@ from scalops.algebra import operators as op
 from scalops.algebra import relations as rel
 from scalops.algebra.folds import Fold
 from scalops.engine.witness.interpreter import Interpreter, block_rows, same_value
+from scalops.engine.storage import block_to_batch
 from tests.engine.plans import run
 
 # How many groups there are among so many records; the first block decides which way they go.
@@ -105,3 +106,8 @@ def differences(node: op.Operator, blocks: Sequence[Any]) -> Iterator[str]:
         for name in node.schema.names:
             if not same_value(a[name], b[name]):
                 yield f"group {i}, {name}: {a[name]!r}, expected {b[name]!r}"
+
+
+def bits_of(blocks: Sequence[Any], node: op.Operator) -> list[bytes]:
+    """Blocks as something that is equal only where every bit is."""
+    return [block_to_batch(b, node.schema).serialize().to_pybytes() for b in blocks]

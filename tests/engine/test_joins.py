@@ -289,3 +289,20 @@ def test_results_do_not_depend_on_how_an_index_is_built() -> None:
     assert isinstance(made.plan, op.Operator)
     one = run([made])
     assert bits(one) == bits(run([made], threads=2))
+
+
+@pytest.mark.parametrize("kind", ["inner", "left", "semi"])
+def test_samples_of_joins_over_joins_and_filters(kind: JoinKind) -> None:
+    ids = np.arange(2_000)
+    left = so.table({"k": ids, "s": [f"{i}" for i in ids]}).filter(lambda r: r.k >= 700)
+    right = so.table({"k": ids[::-1].copy(), "y": ids}).with_columns(z=lambda r: r.y * 2)
+    below = join(left, right, "inner", ["k"], columns=["k"])
+    keys = (ex.Column("k_right", below.plan.schema["k_right"]), column(right, "k"))
+    from scalops.algebra.relations import Join
+
+    outputs: list[Any] = [("k", 0, "k"), *([] if kind == "semi" else [("z", 1, "z")])]
+    node = Join(below.plan, right.plan, (keys[0],), (keys[1],), kind, tuple(outputs))
+    found = list(Interpreter(sample=16).records(node))
+    assert [int(r["k"]) for r in found] == list(range(700, 716))
+    if kind != "semi":
+        assert [int(r["z"]) for r in found] == [2 * (1999 - k) for k in range(700, 716)]

@@ -238,7 +238,7 @@ def test_seam_estimates_say_how_they_are_known() -> None:
     t = so.table({"x": np.ones(50)})
     assert estimate(t.plan) == cost.Estimate(50, 400, "exact")
     assert estimate(t.limit(7).plan) == cost.Estimate(7, 56, "exact")
-    assert estimate(t.filter(lambda r: r.x > 0).plan).provenance == "assumed"
+    assert estimate(t.filter(lambda r: r.x > 0).plan).provenance == "estimated"
     assert cost.Cost(1) + cost.Cost(2) == cost.Cost(3)
     assert cost.Cost(1) < cost.Cost(2)
 

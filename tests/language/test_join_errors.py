@@ -65,8 +65,10 @@ JOINS: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     ),
     "an unknown how": (
         lambda: A.join(B, on="id", how="iner"),
-        ("join's how is 'iner'; expected one of inner, left, right, full, semi, anti, cross",
-         "did you mean 'inner'?"),
+        (
+            "join's how is 'iner'; expected one of inner, left, right, full, semi, anti, cross",
+            "did you mean 'inner'?",
+        ),
     ),
     "another word for how": (
         lambda: A.join(B, on="id", how="outer"),
@@ -114,8 +116,11 @@ JOINS: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     ),
     "a string and an integer": (
         lambda: A.join(B, left_on="name", right_on="id"),
-        ("'name' of the left table is string and 'id' of the right table is int64, which are not"
-         " compared", 'so.cast(r.name, "int64")'),
+        (
+            "'name' of the left table is string and 'id' of the right table is int64, which are not"
+            " compared",
+            'so.cast(r.id, "string")',
+        ),
     ),
     "an integer and a float": (
         lambda: A.join(B, left_on="v", right_on="id"),
@@ -141,7 +146,7 @@ JOINS: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "a sparse vector": (lambda: ODD.join(ODD, on="sp"), ("the key 'sp' of a join is sparse[2]",)),
     "a function that gives an array": (
         lambda: ODD.join(ODD, left_on=lambda r: r.vec * 2, right_on="id"),
-        ("the key that a function gives of a join is float64[3]",),
+        ("the key that a function gives is float64[3]",),
     ),
     "a function that reads what is not there": (
         lambda: A.join(B, left_on=lambda r: r.nope, right_on="id"),
@@ -183,7 +188,11 @@ JOINS: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     ),
     "a branch by a list": (
         lambda: so.join(ODD.by("l"), ODD.by("l")),
-        ("the key 'l' of branch 0 of a join is list[int64]",),
+        ("the key 'l' of branch 0 is list[int64]",),
+    ),
+    "records of other fields": (
+        lambda: PAIRS.join(PAIRS, left_on="_0", right_on="_1"),
+        ("join's keys hold records of different fields", "as keys"),
     ),
     "by nothing": (lambda: A.by(), ("by needs a key; the table has ['id', 'name', 'v']",)),
     "by a column that is not there": (
@@ -315,3 +324,13 @@ def test_a_table_whose_column_holds_records_has_no_values() -> None:
 def test_errors_in_opaque_functions_show_nested_records() -> None:
     with pytest.raises(so.UserFunctionError, match=r"'_1': \{'id': 2, 'name': 'x', 'key': 2\}"):
         PAIRS.map(so.udf(lambda p: 1 // (p[1].id - 2), returns=so.int64)).collect()
+
+
+def test_a_branch_is_no_table() -> None:
+    branch = A.by("id")
+    assert repr(branch) == "Branch(by id, of (id: int64, name: string, v: float64))"
+    assert not hasattr(branch, "count")
+    with pytest.raises(so.PlanError, match=r"a branch has no 'map'.*so.join\(a.by"):
+        branch.map(lambda r: r.id)
+    with pytest.raises(so.PlanError, match="it got a Branch"):
+        so.collect(branch)

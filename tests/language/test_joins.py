@@ -54,7 +54,7 @@ def expected(
 ) -> dict[str, list[Any]]:
     """The join of two tables on keys of one name, whose other columns differ in name."""
     rows = [list(zip(*(t[k] for k in keys), strict=True)) for t in (left, right)]
-    pairs = pairs_of(*rows, how)
+    pairs = pairs_of(rows[0], rows[1], how)
     made: dict[str, list[Any]] = {}
     for name, values in left.items():
         if not (how == "right" and name in keys):
@@ -386,5 +386,24 @@ def test_key_functions_are_checked_against_plain_calls(f: Callable[[Any], Any]) 
     def changes(r: Any) -> Any:
         return r.k + drifting.get(next(calls), 5)
 
-    with pytest.raises(so.TraceError, match="gives .* when called plainly"):
+    with pytest.raises(so.TraceError, match=r"gives .* when called plainly"):
         a.join(a, left_on=changes, right_on="k").collect()
+
+
+def test_columns_of_records_join_and_are_keys() -> None:
+    t = so.table({"a": [1, 2], "b": ["x", "y"]}).map(lambda r: {"k": r, "n": r.a * 10})
+    other = so.table({"a": [2, 1], "b": ["y", "z"]}).map(lambda r: {"k": r, "n": r.a})
+    joined = t.join(other, on="k", how="left")
+    assert str(joined.schema) == "k: record[a: int64, b: string], n: int64, n_right: int64"
+    assert ordered(joined.select("n", "n_right")) == {"n": [10, 20], "n_right": [None, 2]}
+    both = t.join(other, left_on="n", right_on=lambda r: r.n * 10)
+    assert both.columns == ["k", "n", "k_right", "n_right"]
+    assert ordered(both.map(lambda r: r.k.b + r.k_right.b)) == {"value": ["xz", "yy"]}
+
+
+def test_arrays_without_a_match_are_null() -> None:
+    a, b = so.table({"id": [1, 2]}), so.table({"id": [2], "v": np.ones((1, 2)), "x": [0.5]})
+    found = ordered(a.join(b, on="id", how="left"))
+    assert found == {"id": [1, 2], "v": [None, [1.0, 1.0]], "x": [None, 0.5]}
+    pairs = so.join(a.by("id"), a.join(b, on="id", how="left").by("id"))
+    assert ordered(pairs.map(lambda p: p[1].x)) == {"value": [None, 0.5]}

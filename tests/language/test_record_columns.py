@@ -49,7 +49,10 @@ def test_fields_are_read_by_position_attribute_and_name(pairs: so.Table) -> None
 
 def test_the_schema_shows_columns_as_the_user_sees_them(pairs: so.Table) -> None:
     assert pairs.columns == ["_0", "_1"]
-    text = "_0: record[title: string, author: int64, v: float64[2]], _1: record[id: int64, name: string]"
+    text = (
+        "_0: record[title: string, author: int64, v: float64[2]],"
+        " _1: record[id: int64, name: string]"
+    )
     assert str(pairs.schema) == text
     assert repr(pairs) == f"Table({text})"
 
@@ -232,7 +235,9 @@ def test_a_traced_function_is_compared_on_records(pairs: so.Table) -> None:
         return p[1].id + len([k for k in known if k is p[0].title])
 
     assert listed(pairs.map(looked_up)) == [1, 2, 1]
-    with pytest.raises(so.TraceError, match=r"gives .* when traced; the record is \{'_0': \{'title'"):
+    with pytest.raises(
+        so.TraceError, match=r"gives .* when traced; the record is \{'_0': \{'title'"
+    ):
         pairs.map(lambda p: p[1].id + (0 if isinstance(p[1].id, so.Value) else 1)).collect()
 
 

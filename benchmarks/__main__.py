@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import logistic_regression, opaque, overhead, reading
+from benchmarks import example_formation, logistic_regression, matching, opaque, overhead, reading
 
 
 def main() -> None:
@@ -16,6 +16,8 @@ def main() -> None:
     logistic_regression.main(["--rows", rows, "--float32"])
     opaque.main(["--rows", rows])
     reading.main([] if full else ["--rows", "40000", "--lines", "400000"])
+    matching.main([] if full else ["--rows", "500000"])
+    example_formation.main([] if full else ["--rows", "300000"])
 
 
 if __name__ == "__main__":

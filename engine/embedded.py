@@ -18,6 +18,7 @@ from scalops.engine.exchanges import (
     sorted_parts,
 )
 from scalops.engine.kept_tables import KeptTable
+from scalops.engine.kernels.kernel import Vector
 from scalops.engine.memory import MemoryBudget
 from scalops.engine.passes import Pass, Reduction, in_partition, passes
 from scalops.engine.pipelines.base import (
@@ -386,6 +387,9 @@ class _CachedTable(Stored):
 
     def held(self, partition: int) -> list[Block] | None:
         return self._held.get(partition)
+
+    def whole(self, name: str) -> Vector | None:
+        return self._pipeline.whole(name)  # as of a source in memory, whose arrays are held
 
     def info(self) -> TableInfo:
         """What is held."""

@@ -27,13 +27,10 @@ def lower_any_join(lowering: Lowering, node: Join) -> pp.PhysicalTable:
     many wherever few meet. Not of what the user keeps by `cache()`, which need not fit into
     memory, nor of files that are read anew.
     """
-    if (
-        node.kind not in ("inner", "semi")
-        or not lowering.stays(node.left, node)
-        or not _is_held(node.left)
-    ):
-        return lower_join(lowering, node)
     left = side_of(node, node.left, node.left_keys, LEFT)
+    held = lowering.stays(left.node, node) and _is_held(left.node)
+    if not held or (node.kind != "inner" and node.kind != "semi"):
+        return lower_join(lowering, node)
     right = side_of(node, node.right, node.right_keys, 1 - LEFT)
     number = indexed(lowering, node, left, whole(lowering, left.node), left.kept)
     made = lowering.number()

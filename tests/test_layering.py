@@ -10,7 +10,14 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "algebra": ("scalops.algebra",),
     "engine": ("scalops.algebra", "scalops.engine"),
-    "optimizer": ("scalops.algebra", "scalops.engine.physical_plan", "scalops.optimizer"),
+    # The physical plan is data: stages and tables, sinks that relate records, running aggregates.
+    "optimizer": (
+        "scalops.algebra",
+        "scalops.engine.physical_plan",
+        "scalops.engine.physical_relations",
+        "scalops.engine.physical_running",
+        "scalops.optimizer",
+    ),
     "scalops": ("scalops",),
 }
 MOST_LINES = 500

@@ -48,8 +48,10 @@ def _form(fold: Fold, runner: ProcessRunner | None) -> GroupedForm:
     if isinstance(fold, (Transition, OpaqueAggregate)) or fold.kind == "reduce":
         from scalops.engine.kernels.grouped_functions import Combined, OneByOne
 
-        return Combined(fold, runner) if fold.kind == "reduce" else OneByOne(
-            fold, form_of(fold, runner)
+        return (
+            Combined(fold, runner)
+            if fold.kind == "reduce"
+            else OneByOne(fold, form_of(fold, runner))
         )
     if fold.kind in ("minimum", "maximum") and fold.arguments[0].type.is_string:
         return grouped_order_folds.Best(fold)
@@ -60,6 +62,13 @@ def _form(fold: Fold, runner: ProcessRunner | None) -> GroupedForm:
     return _FORMS.get(fold.kind, grouped_forms.Extreme)(fold)
 
 
+def _computation(fold: Fold) -> Any:
+    """What is equal for folds whose values are parts of one computation."""
+    if _FORMS.get(fold.kind) is grouped_forms.Total:
+        return grouped_forms.Total.computation(fold)
+    return fold.computation
+
+
 class GroupedFolds:
     """The folds over groups; parts of one computation are computed once.
 
@@ -68,9 +77,9 @@ class GroupedFolds:
     """
 
     def __init__(self, folds: Sequence[Fold], runner: ProcessRunner | None = None) -> None:
-        shared: dict[Fold, list[int]] = {}
+        shared: dict[Any, list[int]] = {}
         for i, fold in enumerate(folds):
-            shared.setdefault(fold.computation, []).append(i)
+            shared.setdefault(_computation(fold), []).append(i)
         self._folds = list(folds)
         self._members = list(shared.values())
         self._forms = [_form(folds[m[0]], runner) for m in self._members]
@@ -132,11 +141,12 @@ class GroupedFolds:
             if isinstance(values, pa.Array):  # which keeps its nulls
                 values = pc.if_else(pa.array(there), values, pa.scalar(None, values.type))
             elif isinstance(values, np.ndarray):
-                values = values.copy() if values.base is not None else values
+                values = values.copy()  # which other folds may read
                 values[~there] = np.zeros((), values.dtype)
             return values, there
         if isinstance(values, pa.Array):
             filled = pa.scalar(fold.empty, arrow_type(kind))
             return pc.if_else(pa.array(there), values, filled), None
+        values = values.copy()
         values[~there] = np.asarray(fold.empty, kind.numpy)
         return values, None

@@ -97,18 +97,20 @@ class Count(GroupedForm):
 
 
 class Total(GroupedForm):
-    """(sum, number of records): of columns, of scaled columns or of outer products; or a mean.
+    """(sum, number of records): of columns, of scaled columns or of outer products.
 
-    Floats are added up in float64, in table order.
+    Sums and means of the same share it. Floats are added up in float64, in table order.
     """
 
     def __init__(self, fold: Fold) -> None:
         super().__init__(fold)
-        self._mean = fold.kind.startswith("mean")
-        floats = fold.type.numpy.kind == "f"
-        self._dtype = np.dtype(np.float64) if floats else fold.type.numpy
-        self._size = fold.type.size
+        self._dtype = accumulator(fold)
         self._of = _outer_sums if "outer" in fold.kind else _scaled_sums
+
+    @staticmethod
+    def computation(fold: Fold) -> Any:
+        """What is computed for the fold: equal for those that can share it."""
+        return fold.kind.partition("_")[2], fold.arguments, accumulator(fold)
 
     def block(self, groups: Groups, vectors: Sequence[Vector]) -> Partial:
         groups, columns = known(groups, vectors)
@@ -123,11 +125,17 @@ class Total(GroupedForm):
 
     def part(self, whole: Any, fold: Fold, count: int) -> Vector:
         totals, numbers = whole
-        if self._mean:
+        if fold.kind.startswith("mean"):
             axes = tuple(range(1, totals.ndim))
             with np.errstate(all="ignore"):
                 totals = totals / np.expand_dims(numbers, axes)
         return totals, numbers > 0
+
+
+def accumulator(fold: Fold) -> np.dtype[Any]:
+    """The type in which a sum is added up."""
+    own = fold.type.numpy
+    return np.dtype(np.float64) if own.kind == "f" else own
 
 
 def _scaled_sums(groups: Groups, columns: Sequence[Any], dtype: np.dtype[Any]) -> Array:
@@ -184,7 +192,9 @@ def _outer_sums(groups: Groups, columns: Sequence[Any], dtype: np.dtype[Any]) ->
     for at in range(0, len(few), step):
         some = few[at : at + step]
         ends = np.cumsum(sizes[some])
-        own = order[np.arange(ends[-1]) + np.repeat(starts[some] - (ends - sizes[some]), sizes[some])]
+        own = order[
+            np.arange(ends[-1]) + np.repeat(starts[some] - (ends - sizes[some]), sizes[some])
+        ]
         products = u[own][:, :, None] * v[own][:, None, :]
         made[some] = np.add.reduceat(products, ends - sizes[some], axis=0)
     return made

@@ -77,8 +77,7 @@ class OneByOne(GroupedForm):
     def block(self, groups: Groups, vectors: Sequence[Vector]) -> Partial:
         segments = groups.segments
         ordered = [
-            (taken(v, segments.order), None if m is None else m[segments.order])
-            for v, m in vectors
+            (taken(v, segments.order), None if m is None else m[segments.order]) for v, m in vectors
         ]
         partials = []
         ends = segments.starts.tolist()

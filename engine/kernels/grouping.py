@@ -57,9 +57,7 @@ class Groups:
         return known[1]
 
 
-def group_rows(
-    keys: Sequence[Key], kinds: Sequence[ArrayType], rows: int
-) -> tuple[Array, Array]:
+def group_rows(keys: Sequence[Key], kinds: Sequence[ArrayType], rows: int) -> tuple[Array, Array]:
     """The group of each record, int64[rows], and the first record of each group, int64[groups].
 
     Without keys all records are one group.

@@ -28,52 +28,64 @@ class Segments:
     """
 
     def __init__(self, ids: Array, groups: int) -> None:
-        rows = len(ids)
-        kind = np.int32 if max(rows, groups) < 2**31 else np.int64
-        # A matrix with one entry in each column: its rows list their columns in order.
-        places: Any = (np.ones(rows, np.int8), ids.astype(kind, copy=False), np.arange(rows + 1))
-        entries = sparse.csc_array(places, shape=(groups, rows)).tocsr()
-        self.starts: Array = entries.indptr
-        self.order: Array = entries.indices
+        self.starts, self.order, _ = by_group(ids, groups, np.ones(len(ids), np.int8))
 
     @property
     def nbytes(self) -> int:
         return int(self.starts.nbytes + self.order.nbytes)
 
 
+def by_group(ids: Array, groups: int, carried: Array) -> tuple[Array, Array, Array]:
+    """Where each group's records begin, the records by group in table order, what they carry.
+
+    A counting sort, by SciPy in C: the records are the columns of a matrix with one entry each,
+    and its rows list their entries in order.
+    """
+    rows = len(ids)
+    kind = np.int32 if max(rows, groups) < 2**31 else np.int64
+    entries: Any = (carried, ids.astype(kind, copy=False), np.arange(rows + 1, dtype=kind))
+    matrix = sparse.csc_array(entries, shape=(groups, rows)).tocsr()
+    return matrix.indptr, matrix.indices, matrix.data
+
+
 class SegmentProduct:
     """Adds up, for each group, weight · x[position] over its records.
 
-    `positions`: of each record, where in x its number is, -1: nowhere; None: at the record's own
-    place. `weights`: a number for each record, None: 1. Both are there once, x comes with each
-    call.
+    `ids`: int[records], the group of each, of `groups`. `positions`: of each record, where in x
+    its number is, -1: nowhere; None: at the record's own place. `weights`: a number for each
+    record, None: 1. All of them are given once, x comes with each call.
     """
 
     def __init__(
         self,
-        segments: Segments,
+        ids: Array,
+        groups: int,
         positions: Array | None,
         weights: Array | None,
         sources: int,
         dtype: np.dtype[Any],
         run: Run,
     ) -> None:
-        starts, order = segments.starts, segments.order
-        self.groups, self.dtype = len(starts) - 1, dtype
+        kind = np.int32 if max(sources, len(ids)) < 2**31 else np.int64
+        carried = np.ones(len(ids), np.int8) if positions is None else positions.astype(kind)
+        starts, order, all_places = by_group(ids, groups, carried)
+        if positions is None:
+            all_places = order
+        self.groups, self.dtype = groups, dtype
         self.counts: Array = np.zeros(self.groups, np.int64)  # the entries of each group
         # Cuts at equal numbers of records, not of groups: some have most of the records.
         marks = np.linspace(0, len(order), _PARTS + 1)
         cuts = np.unique([0, *np.searchsorted(starts, marks[1:-1]).tolist(), self.groups]).tolist()
         self._parts: list[tuple[int, int, Any]] = [(0, 0, None)] * (len(cuts) - 1)
-        kind = np.int32 if max(sources, len(order)) < 2**31 else np.int64
 
         def task(_: int, index: int) -> None:
             a, b = cuts[index], cuts[index + 1]
             first, last = int(starts[a]), int(starts[b])
             own = starts[a : b + 1] - starts.dtype.type(first)
-            records = order[first:last]
-            places = records if positions is None else positions[records]
-            factors = None if weights is None else weights[records].astype(dtype, copy=False)
+            places = all_places[first:last]
+            factors = None
+            if weights is not None:
+                factors = weights[order[first:last]].astype(dtype, copy=False)
             if positions is not None and len(places) and int(places.min()) < 0:
                 there = places >= 0
                 own = np.concatenate([np.zeros(1, np.int64), np.cumsum(there)])[own]

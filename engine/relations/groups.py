@@ -21,8 +21,8 @@ from scalops.engine.blocks import Array, Block
 from scalops.engine.columns import SparseColumn, empty, taken
 from scalops.engine.kernels.grouped_folds import GroupedFolds
 from scalops.engine.kernels.grouping import Groups, group_rows
-from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.kept_folds import together
+from scalops.engine.kernels.kernel import Vector
 from scalops.engine.passes import SMALL_BYTES, in_partition
 from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored, derived
 from scalops.engine.reduction import RunningTree, combine_tree, leaf_count, leaf_ranges

@@ -20,7 +20,7 @@ from scalops.engine.kernels.matching import KeyIndex, Matches, Pairs
 from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored, derived
 from scalops.engine.relations.base import Relation, Run
 from scalops.engine.relations.held import collected, same_vector
-from scalops.engine.relations.whole import Mapped, Side, Whole
+from scalops.engine.relations.whole import Mapped, Positions, Side, Whole
 
 MOST_BUILDS = 3  # the first one and two rebuilds: then the keys do change
 
@@ -88,7 +88,7 @@ class IndexFilter(Relation):
         assert isinstance(stage.sink, pr.IndexFilter)
         self._sink = stage.sink
         self._index, self._gathered = Index(), _Gathered.none()
-        self._positions: Array | None = None
+        self._positions: Positions | None = None
         self._rows = 0
 
     def make(self, run: Run) -> Stored:
@@ -100,7 +100,8 @@ class IndexFilter(Relation):
             values, mask = found["@kept"]
             kept = values if mask is None else values & mask
             self._rows = int(np.count_nonzero(kept))
-            self._positions = None if self._rows == table.count else np.flatnonzero(kept)
+            every = self._rows == table.count
+            self._positions = None if every else Positions(np.flatnonzero(kept))
             self._index.renew((identity,), [])
         outputs = [(n, 0, n) for n in self._sink.made.names]
         side = Side(table, self._positions, self._index.name)
@@ -120,7 +121,7 @@ class IndexJoin(Relation):
         assert isinstance(stage.sink, pr.IndexJoin)
         self._sink = stage.sink
         self._index, self._gathered = Index(), _Gathered.none()
-        self._positions = Positions(0, None, None)
+        self._positions = Pairing(0, None, None)
 
     def make(self, run: Run) -> Stored:
         sink, tables = self._sink, self.runtime.tables
@@ -149,12 +150,12 @@ class IndexJoin(Relation):
 
 
 @dataclass(frozen=True)
-class Positions:
-    """Of `rows` pairs the numbers of their records, -1 for none; None: the pairs' own numbers."""
+class Pairing:
+    """Of `rows` pairs where their records are; None: the pairs' own numbers."""
 
     rows: int
-    left: Array | None
-    right: Array | None
+    left: Positions | None
+    right: Positions | None
 
 
 def matched(
@@ -164,33 +165,35 @@ def matched(
     right: Whole,
     sink: pr.IndexJoin,
     run: Run,
-) -> Positions:
+) -> Pairing:
     """Which records meet, in left order and, among one's matches, in right order."""
     index = KeyIndex(right_keys, right.count, sink.nulls_equal, run)
     matches = _looked_up(index, left_keys, left.count, run)
     if sink.kind in ("semi", "anti"):
         found = matches.found if sink.kind == "semi" else ~matches.found
         rows = int(np.count_nonzero(found))
-        return Positions(rows, _unless_all(np.flatnonzero(found), left.count), None)
+        return Pairing(rows, _unless_all(np.flatnonzero(found), left.count), None)
     if matches.counts is not None:
         pairs = Pairs(matches, outer=sink.kind == "left")
         rows_of, positions = pairs.piece(0, pairs.total) if pairs.total else (_NO_ROWS, _NO_ROWS)
-        return Positions(pairs.total, _unless_all(rows_of, left.count), positions)
-    positions, own = matches.first, None
-    if sink.kind == "inner" and not matches.found.all():
-        own = np.flatnonzero(matches.found)
-        positions = positions[own]
-    rows = len(positions)
-    return Positions(rows, own, _unless_all(positions.astype(np.int64, copy=False), right.count))
+        own = _unless_all(rows_of, left.count)
+        return Pairing(pairs.total, own, Positions(positions))
+    positions, kept = matches.first, None
+    if sink.kind == "inner" and not (found := matches.found).all():
+        kept = np.flatnonzero(found)
+        positions = positions[kept]
+    own = None if kept is None else Positions(kept)
+    other = _unless_all(positions.astype(np.int64, copy=False), right.count)
+    return Pairing(len(positions), own, other)
 
 
 _NO_ROWS: Array = np.zeros(0, np.int64)
 
 
-def _unless_all(positions: Array, count: int) -> Array | None:
+def _unless_all(numbers: Array, count: int) -> Positions | None:
     """The positions; None where they are those of all `count` records in order."""
-    every = len(positions) == count and bool((positions == np.arange(count)).all())
-    return None if every else positions
+    every = len(numbers) == count and bool((numbers == np.arange(count)).all())
+    return None if every else Positions(numbers)
 
 
 def _looked_up(index: KeyIndex, keys: list[Vector], rows: int, run: Run) -> Matches:

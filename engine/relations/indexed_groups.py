@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from scalops.algebra import expressions as ex
@@ -62,7 +64,7 @@ class IndexGroup(Relation):
                 vectors[fold.name] = made
         if others:
             names = list(dict.fromkeys(a.name for f in others for a in f.arguments))  # type: ignore[attr-defined]
-            given = collected(self.pipeline, names, run)[1] if names else {}
+            given = dict(zip(names, _columns(self.pipeline, names, run)[1], strict=True))
             folds = GroupedFolds(others, self.runtime.runner)
             folds.bind(self.runtime.slots, self.runtime.version)
             columns = folds.over(self._groups, given, run)
@@ -79,8 +81,7 @@ class IndexGroup(Relation):
         identities = tuple(pipeline.identity(n) for n in sink.keys)
         if identities == self._index.identities and self._index.is_kept:
             return
-        rows, found = collected(pipeline, list(sink.keys), run)
-        vectors = [found[n] for n in sink.keys]
+        rows, vectors = _columns(pipeline, sink.keys, run)
         if self._index.holds(identities, vectors):
             return
         kinds = [pipeline.schema[n] for n in sink.keys]
@@ -91,6 +92,17 @@ class IndexGroup(Relation):
             for name, (values, mask) in zip(sink.names, vectors, strict=True)
         }
         self._index.renew(identities, vectors)
+
+
+def _columns(pipeline: Pipeline, names: Sequence[str], run: Run) -> tuple[int, list[Vector]]:
+    """How many records there are, and columns in one piece; no work for those that lie so."""
+    whole = {n: v for n in names if (v := pipeline.whole(n)) is not None}
+    missing = [n for n in names if n not in whole]
+    rows = len(next(iter(whole.values()))[0]) if whole else 0
+    if missing:
+        rows, made = collected(pipeline, missing, run)
+        whole.update(made)
+    return rows, [whole[n] for n in names]
 
 
 class _Sum:
@@ -121,7 +133,8 @@ class _Sum:
         table = self._source.table
         if isinstance(table, Mapped):
             side, name = table.source(column.name)
-            positions, place, below = side.positions, side.identity, side.table
+            positions = None if side.positions is None else side.positions.numbers
+            place, below = side.identity, side.table
         elif isinstance(table, Whole):
             positions, place, name, below = None, b"", column.name, table
         else:
@@ -141,7 +154,9 @@ class _Sum:
                 weights = self._weights(weight, run)
                 if weights is None:
                     return None
-            self._product = SegmentProduct(groups.segments, positions, weights, len(x), dtype, run)
+            self._product = SegmentProduct(
+                groups.ids, groups.count, positions, weights, len(x), dtype, run
+            )
             self._known = known
         sums = self._product.sums(x.astype(dtype, copy=False), run)
         if self._fold.kind == "mean":

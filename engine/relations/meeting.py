@@ -14,7 +14,7 @@ from scalops.engine.kernels.matching import KeyIndex, Matches, Pairs
 from scalops.engine.pipelines.base import Pipeline, Runtime, Stored
 from scalops.engine.relations.base import Relation, Run
 from scalops.engine.relations.join_index import IndexedTable, columns_of
-from scalops.engine.relations.whole import Columns, Mapped, Side
+from scalops.engine.relations.whole import Columns, Mapped, Positions, Side
 
 # Neutral: pairs found from the right side are sorted, at some 100 ns each; probing with a left
 # record takes some 10 ns.
@@ -47,7 +47,7 @@ class MeetIndexed(Relation):
         right = Columns(schema, rows, vectors)
         own, theirs = self._pairs(left, right, run)
         self.runtime.budget.require(own.nbytes + theirs.nbytes, self.owner)
-        sides = [Side(left, own, None), Side(right, theirs, None)]
+        sides = [Side(left, Positions(own), None), Side(right, Positions(theirs), None)]
         return Mapped(sink.made, len(own), sides, sink.outputs, {})
 
     def _pairs(self, left: IndexedTable, right: Columns, run: Run) -> Found:

@@ -53,6 +53,10 @@ class Whole(Stored):
         """The records start..stop-1 of a column."""
         raise NotImplementedError
 
+    def held_whole(self, name: str) -> Vector | None:
+        """A column in one piece, if it lies so: none is put together."""
+        return self.whole(name)
+
     def at(self, name: str, positions: Array) -> Vector:
         """The records of these numbers, in this order; -1 gives a null."""
         whole = self.whole(name)
@@ -69,11 +73,12 @@ def gathered(vector: Vector, positions: Array, schema: Schema, name: str) -> Vec
     kind = schema[name]
     if not len(values):
         return blank(kind, len(positions)), there
+    places = np.where(there, positions, 0)
     if kind.is_arrow:
         import pyarrow as pa
 
-        return values.take(pa.array(positions, mask=~there)), None
-    places = np.where(there, positions, 0)
+        made = values.take(pa.array(positions, mask=~there))
+        return made, there if mask is None else there & mask[places]
     return taken(values, places), there if mask is None else there & mask[places]
 
 
@@ -101,17 +106,45 @@ class Columns(Whole):
         return sliced(values, start, stop), None if mask is None else mask[start:stop]
 
 
+class Positions:
+    """The number of each record in some table, -1 for none; what follows from it, once."""
+
+    def __init__(self, numbers: Array) -> None:
+        self.numbers = numbers
+        self.there: Array | None = None  # which have one; None: all
+        self.places = numbers  # 0 for those that have none
+        if len(numbers) and int(numbers.min()) < 0:
+            self.there = numbers >= 0
+            self.places = np.where(self.there, numbers, 0)
+
+
 @dataclass(frozen=True)
 class Side:
     """Where the columns of one side of a mapped table come from.
 
-    `positions`: the number of each record in `table`, -1 for none; None: record by record.
-    `identity` tells the positions apart; None for record by record.
+    Without `positions` record by record. `identity` tells the positions apart.
     """
 
     table: Whole
-    positions: Array | None
+    positions: Positions | None
     identity: Identity | None
+
+    def column(self, name: str, start: int, stop: int) -> Vector:
+        """A column for the records start..stop-1 of those that have positions."""
+        assert self.positions is not None
+        there = self.positions.there
+        whole = self.table.held_whole(name)
+        plain = whole is not None and isinstance(whole[0], np.ndarray) and len(whole[0]) > 0
+        if whole is None or not plain:
+            return self.table.at(name, self.positions.numbers[start:stop])
+        values, mask = whole
+        places = self.positions.places[start:stop]
+        made = values.take(places, axis=0)
+        known = None if there is None else there[start:stop]
+        if mask is not None:
+            own = mask.take(places)
+            known = own if known is None else known & own
+        return made, known
 
 
 class Mapped(Whole):
@@ -161,7 +194,7 @@ class Mapped(Whole):
         identity = self.identity(name) or derived("fresh", self.serial, name)
         with self._lock:
             if identity not in self._kept:
-                self._kept[identity] = side.table.at(column, side.positions)
+                self._kept[identity] = side.column(column, 0, self.count)
             return self._kept[identity]
 
     def part(self, name: str, start: int, stop: int) -> Vector:
@@ -173,16 +206,22 @@ class Mapped(Whole):
         if identity in self._kept or identity in self._settled:
             values, mask = self.whole(name)
             return sliced(values, start, stop), None if mask is None else mask[start:stop]
-        return side.table.at(column, side.positions[start:stop])
+        return side.column(column, start, stop)
+
+    def held_whole(self, name: str) -> Vector | None:
+        number, column = self._outputs[name]
+        side = self._sides[number]
+        if side.positions is None:
+            return side.table.held_whole(column)
+        return self._kept.get(self.identity(name) or b"")
 
     def at(self, name: str, positions: Array) -> Vector:
         number, column = self._outputs[name]
         side = self._sides[number]
         if side.positions is None:
             return side.table.at(column, positions)
-        if not len(side.positions):
+        numbers = side.positions.numbers
+        if not len(numbers):
             return blank(self.schema[name], len(positions)), np.zeros(len(positions), bool)
         there = positions >= 0
-        return side.table.at(
-            column, np.where(there, side.positions[np.where(there, positions, 0)], -1)
-        )
+        return side.table.at(column, np.where(there, numbers[np.where(there, positions, 0)], -1))

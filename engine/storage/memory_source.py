@@ -188,9 +188,11 @@ class MemorySource:
         Of columns of single values the values and which of them are not null; strings are
         objects. Other columns are left out.
         """
-        at = np.arange(self.rows)
-        if self.rows > rows:
-            at = np.sort(np.random.default_rng(_SAMPLE_SEED).choice(self.rows, rows, replace=False))
+        if self.rows <= rows:
+            at = np.arange(self.rows)
+        else:
+            generator = np.random.default_rng(_SAMPLE_SEED)
+            at = np.sort(generator.choice(self.rows, rows, replace=False, shuffle=False))
         found: dict[str, tuple[Array, Array | None]] = {}
         for name in columns:
             column, kind = self.columns[name], self.schema[name]

@@ -21,8 +21,7 @@ from scalops.algebra.definitions import over_source
 from scalops.algebra.dtypes import ArrayType, TupleType, Type
 from scalops.algebra.errors import OptimizerError, ScalopsError
 from scalops.algebra.folds import Fold
-from scalops.algebra.relations import LoopTable, StateTable
-from scalops.algebra.relations import GroupKey
+from scalops.algebra.relations import GroupKey, LoopTable, StateTable
 from scalops.algebra.sparse import SparseVector, united
 from scalops.algebra.tree import Node, walk
 from scalops.engine.blocks import Block

@@ -26,12 +26,14 @@ def index_joins(node: Node) -> Node | None:
     """
     if not isinstance(node, op.Loop):
         return None
-    chosen = {n for n in ColumnInvariance(node).indexable() if not n.indexed}
-    if not chosen:
-        return None
     parts: list[Node] = [node.body]
     if node.condition is not None:
         parts.append(node.condition)
+    if all(n.indexed for n in walk(*parts) if isinstance(n, Indexable)):
+        return None
+    chosen = {n for n in ColumnInvariance(node).indexable() if not n.indexed}
+    if not chosen:
+        return None
     mapping: dict[Node, Node] = {}
     for inner in walk(*parts):
         made = with_children(inner, mapping)

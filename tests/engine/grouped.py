@@ -76,9 +76,7 @@ def fold(table: so.Table, name: str, kind: str, *names: str, **more: Any) -> Fol
 
 def grouped(table: so.Table, keys: Sequence[str], folds: Sequence[Fold]) -> rel.GroupAggregate:
     """The groups by these columns, with the folds."""
-    return rel.GroupAggregate(
-        table.plan, tuple((n, column(table, n)) for n in keys), tuple(folds)
-    )
+    return rel.GroupAggregate(table.plan, tuple((n, column(table, n)) for n in keys), tuple(folds))
 
 
 Rows = list[dict[str, Any]]

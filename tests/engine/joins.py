@@ -29,8 +29,8 @@ class Plan:
     plan: op.Operator
 
 
-def arrow(rows: int, seed: int, width: int = 0) -> pa.Table:
-    """Keys of few values and columns to carry along, of every type; `width` makes records wide."""
+def arrow(rows: int, seed: int) -> pa.Table:
+    """Keys of few values and columns to carry along, of most types."""
     rng = np.random.default_rng(seed)
     number = rng.integers(-3, 6, rows)
     nulls = rng.random(rows) < 0.2

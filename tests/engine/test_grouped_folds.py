@@ -87,7 +87,7 @@ def functions(t: so.Table) -> list[Fold]:
 PARTS = {f.__name__: f for f in (numbers, products, choices, functions)}
 
 
-CASES = [(150, keys) for keys in KEYS] + [(0, "few"), (1, "few"), (60, "few")]
+CASES = [(100, keys) for keys in KEYS] + [(0, "few"), (1, "few"), (60, "few")]
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -187,9 +187,7 @@ def test_each_group_has_its_own_array() -> None:
         ([0, 1], [1.0, None], "a null as the value"),
     ],
 )
-def test_an_index_that_has_no_place_is_a_data_error(
-    index: Any, values: Any, words: str
-) -> None:
+def test_an_index_that_has_no_place_is_a_data_error(index: Any, values: Any, words: str) -> None:
     node = scattered(index, values, [5, 5])
     with pytest.raises(so.DataError, match=words):
         found(node)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 import scalops as so
+from scalops.engine.kernels import grouping
+from scalops.engine.kernels.kernel import Vector
 from scalops.engine.relations import indexed, indexed_groups
 
 
 @pytest.fixture
-def searches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def searches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was searched for: a word for each search of joins and groups."""
     found: list[str] = []
-    matched, grouped = indexed.matched, indexed_groups.group_rows
+    matched, grouped = indexed.matched, grouping.group_rows
 
     def match(*given: Any) -> Any:
         found.append("join")
@@ -28,7 +29,7 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     monkeypatch.setattr(indexed, "matched", match)
     monkeypatch.setattr(indexed_groups, "group_rows", group)
-    yield found
+    return found
 
 
 class Env(so.Environment):
@@ -91,27 +92,26 @@ def test_sums_over_neighbours_are_those_of_a_plain_loop(
     np.testing.assert_allclose(np.array(env.t["v"].to_pylist()), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_positions_are_searched_for_once_where_the_start_has_the_bodys_keys(
+def test_positions_are_searched_for_once_and_again_for_a_start_in_another_order(
     searches: list[str],
 ) -> None:
     e, ids = edges(), np.arange(50)
     loop = propagate(e, ids, np.ones(50), 6)
     start = so.table({"id": ids, "v": np.ones(50)})
-    loop.plan  # noqa: B018 (it is built)
+    loop.plan
     with so.session():
         loop.run()
     # Two joins and a group; the join with the start, whose order is another, once more.
     assert searches.count("join") <= 3
     assert searches.count("group") <= 2
-    del start
 
 
 def test_threads_do_not_change_a_bit() -> None:
     e, ids = edges(count=3000, nodes=300), np.arange(300)
-    results = []
+    v, results = np.random.default_rng(1).normal(size=300), []
     for threads in (1, 2):
         with so.session(threads=threads):
-            results.append(propagate(e, ids, np.random.default_rng(1).normal(size=300), 5).collect())
+            results.append(propagate(e, ids, v, 5).collect())
     assert results[0].t.equals(results[1].t)
 
 
@@ -183,5 +183,5 @@ def test_equal_keys_of_another_identity_are_the_same_keys() -> None:
     assert index.identities == (b"b",)
     assert not index.holds((b"c",), [(np.array([1.0, 2.0]), None)])
     assert not index.holds((None,), [])
-    masked = [(np.array([1.0, np.nan]), np.array([True, False]))]
+    masked: list[Vector] = [(np.array([1.0, np.nan]), np.array([True, False]))]
     assert not index.holds((b"d",), masked)

@@ -52,6 +52,12 @@ def _kept(kind: ArrayType) -> ArrayType:
     return kind.strong()
 
 
+def _listed(kind: ArrayType) -> ArrayType:
+    if kind.is_sparse:
+        raise TypeError("a list holds no sparse vectors; write so.dense(x)")
+    return list_of(kind.strong())
+
+
 def _var(kind: ArrayType, ddof: float) -> ArrayType:
     if not kind.is_numeric:
         raise TypeError(f"it has no meaning for {kind}")
@@ -138,7 +144,7 @@ FOLDS = {
         FoldKind("argmax", _chosen),
         FoldKind("argmin", _chosen),
         # The known values in table order, as a list.
-        FoldKind("collect_list", lambda kind: list_of(kind.strong()), word="collect_list"),
+        FoldKind("collect_list", _listed, word="collect_list"),
         # (index, value): an array of `size` values by index, and which of them there are.
         FoldKind("to_array", lambda *types, size: _scattered(types, size), word="to_array"),
         # Σ s·x as one product; made by the optimizer. `add_…` keeps reduce's error over nothing.

@@ -7,13 +7,12 @@ from typing import Any
 
 from scalops.algebra import expressions as ex
 from scalops.algebra.explain import Display, bytes_text
-from scalops.algebra.folds import OpaqueAggregate, Transition
 from scalops.algebra.printing import fold_text, range_text, running_text, text
 from scalops.algebra.tree import find
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import BLOCK_BYTES, block_rows
-from scalops.engine.display_joins import index_details, meeting_details, probe_title
+from scalops.engine.display_relations import probe_title, relation_details
 from scalops.engine.physical_running import Accumulate, SummarizeRuns
 from scalops.engine.reduction import LEAF_FACTOR, leaf_count
 
@@ -133,28 +132,9 @@ def _stage(plan: pp.PhysicalPlan, stage: pp.Stage) -> Display:
         case pp.DistinctRows(number=number, columns=columns):
             by = f" by {', '.join(columns)}" if columns else ""
             made = Display(f"Stage {stage.number}: DistinctRows to t{number}{by}")
-        case pr.GroupRows(number=number, keys=keys, folds=folds):
-            shown = ", ".join(keys) or "nothing: all records are one group"
-            made = Display(f"Stage {stage.number}: GroupRows to t{number} by {shown}")
-            made.details = [("fold", f"{f.name} = {fold_text(f)}") for f in folds]
-            made.details.append(("numeric", _grouping(sink)))
-        case pr.ApplyGroups(number=number, tables=tables, function=function, keys=keys):
-            made = Display(f"Stage {stage.number}: ApplyGroups {function.name} to t{number}")
-            handed = ", ".join(f"t{t.number}" for t in tables)
-            made.details = [("tables", f"{handed}, by {', '.join(keys)}")]
-        case pr.BuildIndex(number=number):
-            made = Display(f"Stage {stage.number}: BuildIndex t{number}")
-            made.details = index_details(sink)
-        case pr.MeetIndexed(number=number):
-            made = Display(f"Stage {stage.number}: MeetIndexed to t{number}")
-            made.details = meeting_details(sink)
-        case pr.HoldState(number=number, computed=computed):
-            made = Display(f"Stage {stage.number}: HoldState to t{number}")
-            made.details = [("columns", str(stage.source.schema))]
-            if computed:
-                made.details.append(("finite", ", ".join(computed)))
         case _:
-            made = Display(f"Stage {stage.number}: {type(sink).__name__}")
+            title, details = relation_details(stage)
+            made = Display(f"Stage {stage.number}: {title}", details)
     made.children = [_table(stage.source)]
     return made
 
@@ -188,15 +168,6 @@ def _reduction(stage: pp.Stage, sink: pp.TreeAggregate) -> str:
     leaves = leaf_count(len(scan.source.partitions()), scan.source.bytes, partial)
     word = "leaf" if leaves == 1 else "leaves"
     return f"{_blocks(stage.source)}, {leaves} {word}, partials of {bytes_text(partial)}"
-
-
-def _grouping(sink: pr.GroupRows) -> str:
-    if any(isinstance(f, (OpaqueAggregate, Transition)) for f in sink.folds):
-        return "all records are held, each group folded in table order"
-    return (
-        "decided by the first block: where its keys repeat, blocks are folded by group and leaves"
-        " merged in a binary tree; where they hardly do, each group in table order"
-    )
 
 
 def _layout(required: pp.Properties) -> str:

@@ -36,8 +36,12 @@ def lower_group_apply(lowering: Lowering, node: GroupApply) -> pp.PhysicalTable:
     for source, wanted in zip(node.sources, node.keys, strict=True):
         columns: list[op.Named] = [(n, ex.Column(n, k)) for n, k in source.schema]
         table_keys.append(tuple(_column_for(e, "@key", columns, source) for e in wanted))
-        more = len(columns) > len(source.schema)
-        keyed = op.Project(source, tuple(columns), location=node.location) if more else source
+        if len(columns) == len(source.schema):
+            tables.append(_held(lowering, source))
+            continue
+        if _is_own_cache(source):
+            _held(lowering, source)  # whose columns the keyed table shares
+        keyed = op.Project(source, tuple(columns), location=node.location)
         tables.append(_held(lowering, keyed))
     below = lowering.table(node.groups)
     named = lowering.lowered(tuple(own))
@@ -67,11 +71,15 @@ def _column_for(e: ex.Expression, word: str, columns: list[op.Named], source: op
     return columns[-1][0]
 
 
+def _is_own_cache(source: op.Operator) -> bool:
+    """Whether it is a cache that a rule made, not the user."""
+    return isinstance(source, op.Cache) and not source.key
+
+
 def _held(lowering: Lowering, source: op.Operator) -> pp.StoredTable:
     """The table in memory, for every later reader."""
-    held = source
-    if isinstance(source, op.Cache) and not source.key:
-        held = source.source  # a cache may hold a part only
+    # A cache may hold a part only.
+    held = source.source if isinstance(source, op.Cache) and _is_own_cache(source) else source
     below = lowering.table(held)
     if not isinstance(below, pp.StoredTable) or below.delivered.cached:
         number = lowering.number()

@@ -147,9 +147,11 @@ def _other(other: Any, location: Location | None) -> Table:
         hint = "tables by key go together: so.join(a.by(...), b.by(...))"
     elif isinstance(other, str):
         hint = 'the other table comes first: a.join(b, on="k")'
-    raise SchemaError(
-        f"join takes a Table, not a {type(other).__name__}", location=location, hint=hint
-    )
+    package = type(other).__module__.partition(".")[0]
+    shown = type(other).__name__
+    if package not in ("builtins", "scalops"):
+        shown = f"{package} {shown}"
+    raise SchemaError(f"join takes a Table, not a {shown}", location=location, hint=hint)
 
 
 def _given(

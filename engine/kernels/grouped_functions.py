@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,7 +82,7 @@ class OneByOne(GroupedForm):
         ]
         partials = []
         ends = segments.starts.tolist()
-        for start, stop in zip(ends, ends[1:], strict=False):
+        for start, stop in pairwise(ends):
             own = [
                 (sliced(v, start, stop), None if m is None else m[start:stop]) for v, m in ordered
             ]

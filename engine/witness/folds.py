@@ -248,7 +248,9 @@ def _list(fold: Fold, state: list[Any], *, sampling: bool) -> list[Any]:
 def _item(value: Any) -> Any:
     if isinstance(value, (np.datetime64, np.timedelta64)):
         return python_value(value)
-    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
+    if isinstance(value, np.ndarray):
+        return value.reshape(-1).tolist()  # Arrow's fixed-size lists are flat
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _array(fold: Fold, state: list[Any], *, sampling: bool) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,12 +15,12 @@ from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
 from scalops.algebra import relations as rel
 from scalops.algebra.folds import Fold
-from scalops.engine.witness.interpreter import Interpreter, block_rows, same_value
 from scalops.engine.storage import block_to_batch
+from scalops.engine.witness.interpreter import Interpreter, block_rows, same_value
 from tests.engine.plans import run
 
 # How many groups there are among so many records; the first block decides which way they go.
-KEYS = {
+KEYS: dict[str, Callable[[int, Any], Any]] = {
     "few": lambda rows, rng: rng.integers(0, 7, rows),
     "many": lambda rows, rng: rng.integers(0, max(rows, 1) * 3 // 4 + 1, rows),
     "all distinct": lambda rows, rng: rng.permutation(rows),

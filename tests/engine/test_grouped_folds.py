@@ -67,7 +67,7 @@ def choices(t: so.Table) -> list[Fold]:
         given = {"q": q}
         names = ("i", "f", "g", "b", "v")
         made += [fold(t, f"q{q}_{n}", "quantile", n, parameters=given) for n in names]
-    made += [fold(t, f"list_{n}", "collect_list", n) for n in ("i", "f", "b", "s", "d", "l", "v")]
+    made += [fold(t, f"list_{n}", "collect_list", n) for n in (*every[:-1], "g")]
     return made
 
 
@@ -154,6 +154,11 @@ def test_variances_do_not_cancel(ddof: int) -> None:
     (block,) = found(node, 2)
     expected = [np.var(values[i::2], ddof=ddof) for i in (0, 1)]
     np.testing.assert_allclose(block.columns["v"], expected, rtol=1e-12)
+
+
+def test_a_list_of_sparse_vectors_is_refused() -> None:
+    with pytest.raises(so.TraceError, match="so.dense"):
+        fold(source(3), "x", "collect_list", "x")
 
 
 # Arrays by index.

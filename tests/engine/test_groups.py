@@ -170,7 +170,7 @@ def test_sums_and_means_are_duckdbs(count: int, monkeypatch: pytest.MonkeyPatch)
     folds.append(fold(table, "v", "var", "x", parameters={"ddof": 0}))
     node = grouped(table, ["k"], folds)
     made = found(node, 2)
-    expected = duckdb.sql(
+    expected = duckdb.connect().execute(
         """select k, count(*) n, sum(x) s, avg(x) m, min(x) a, max(x) b, var_pop(x) v
         from (select *, row_number() over () as r from rows) group by k order by min(r)"""
     ).fetchnumpy()

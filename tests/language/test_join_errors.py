@@ -83,12 +83,12 @@ JOINS: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
         ("a cross join has no keys, and on= is given", "leave it out"),
     ),
     "an Arrow table": (
-        lambda: A.join(pa.table({"id": [1]}), on="id"),  # type: ignore[arg-type]
-        ("join takes a Table, not a Table", "so.from_arrow(other)"),
+        lambda: A.join(pa.table({"id": [1]}), on="id"),
+        ("join takes a Table, not a pyarrow Table", "so.from_arrow(other)"),
     ),
     "a frame of pandas": (
         lambda: A.join(Frame(), on="id"),  # type: ignore[arg-type]
-        ("join takes a Table, not a Frame", "so.from_arrow(other)"),
+        ("join takes a Table, not a pandas Frame", "so.from_arrow(other)"),
     ),
     "a dict": (
         lambda: A.join({"id": [1]}, on="id"),  # type: ignore[arg-type]

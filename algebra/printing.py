@@ -151,8 +151,6 @@ def table_title(node: op.Operator, names: Names | None = None) -> str:
             return f"Explode {word}{', '.join(exploded)}{position}"
         case op.MapBatches(function=function, declared=declared):
             return f"MapBatches {function.name} gives {declared}"
-        case op.Distinct(columns=columns):
-            return f"Distinct by {', '.join(columns)}" if columns else "Distinct"
         case Join():
             return join_title(node, names)
         case GroupAggregate(keys=keys, indexed=indexed):

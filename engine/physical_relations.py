@@ -161,9 +161,8 @@ class GroupRows(StoreSink):
     """Groups by the stage's columns `keys`, by first appearance; the folds over each.
 
     A record of a group has the keys' values as `names`, then the folds'. With few groups each
-    block is folded by group, and what leaves of blocks give is merged in a tree; where keys
-    hardly repeat, all records are held and each group is folded in table order. The first
-    block's keys decide which.
+    block is folded by group, and what leaves of blocks give is merged in a tree; with many, all
+    records are held and each group is folded in table order. The first block decides which.
     """
 
     keys: tuple[str, ...]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,6 @@ from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.sparse import rows_of
 
 Partial = Any
-# A numeric constant: outer products of fewer records of a group are made one by one, of more as
-# a product of matrices. Measured once, 8 to 32 columns.
-_FEW_RECORDS = 8
 
 
 class GroupedForm:
@@ -179,24 +177,21 @@ def _outer_sums(groups: Groups, columns: Sequence[Any], dtype: np.dtype[Any]) ->
     u, v = (flat(np.asarray(c, dtype)) for c in (u, v))
     made = np.zeros((groups.count, u.shape[1], v.shape[1]), dtype)
     order, starts = groups.segments.order, groups.segments.starts
-    sizes = groups.counts
-    many = np.flatnonzero(sizes >= _FEW_RECORDS)
-    for g, first, last in zip(
-        many.tolist(), starts[many].tolist(), starts[many + 1].tolist(), strict=True
-    ):
-        own = order[first:last]
-        np.matmul(u[own].T, v[own], out=made[g])
-    few = np.flatnonzero((sizes > 0) & (sizes < _FEW_RECORDS))
-    step = max(1, BLOCK_BYTES // max(1, made.itemsize * made.shape[1] * made.shape[2]))
-    step = max(1, step // _FEW_RECORDS)
-    for at in range(0, len(few), step):
-        some = few[at : at + step]
-        ends = np.cumsum(sizes[some])
-        own = order[
-            np.arange(ends[-1]) + np.repeat(starts[some] - (ends - sizes[some]), sizes[some])
-        ]
-        products = u[own][:, :, None] * v[own][:, None, :]
-        made[some] = np.add.reduceat(products, ends - sizes[some], axis=0)
+    # Groups of one size are multiplied together: there are few sizes, however many groups.
+    by_size = np.argsort(groups.counts, kind="stable")
+    sizes, ends = np.unique(groups.counts[by_size], return_index=True)
+    bounds = [*ends.tolist(), groups.count]
+    for size, (first, last) in zip(sizes.tolist(), pairwise(bounds), strict=True):
+        if size == 0:
+            continue
+        width = dtype.itemsize * (size * (u.shape[1] + v.shape[1]) + u.shape[1] * v.shape[1])
+        step = max(1, BLOCK_BYTES // max(1, width))
+        for at in range(first, last, step):
+            some = by_size[at : min(at + step, last)]
+            rows = order[starts[some][:, None] + np.arange(size)]
+            left = u[rows]
+            right = left if columns[0] is columns[1] else v[rows]
+            made[some] = np.matmul(left.transpose(0, 2, 1), right)
     return made
 
 

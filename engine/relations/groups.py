@@ -1,9 +1,10 @@
 """Groups of records, and the folds over each: a stored table of one record for each group.
 
-Where the first block's keys repeat, blocks are folded by group as they come; what the blocks of a
-leaf (a run of partitions) give is merged, and leaves are merged in the canonical tree. Where they
-hardly do, merging would cost as much as folding: then keys and arguments are held whole, and each
-group is folded in table order. Which of the two is a numeric decision, so the data alone makes it.
+Where what the first block gives is little beside what it holds, blocks are folded by group as they
+come; what the blocks of a leaf (a run of partitions) give is merged, and leaves are merged in the
+canonical tree. Where keys hardly repeat, or results are large, merging would cost as much as
+folding: then keys and arguments are held whole, and each group is folded in table order. Which of
+the two is a numeric decision, so the data alone makes it.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from scalops.engine.relations.base import Relation, Run
 from scalops.engine.relations.held import collected, joined
 from scalops.engine.relations.whole import Columns
 
-# Version 1 of a numeric constant: with more distinct keys than this share of the first block's
-# records, all records are held and each group is folded in table order.
+# Version 1 of a numeric constant: where the first block's groups take more than this share of its
+# bytes, all records are held and each group is folded in table order.
 WHOLE_SHARE = 0.5
 
 
@@ -72,7 +73,8 @@ class GroupRows(Relation):
     # Which way, and what both have in common.
 
     def _is_whole(self, groups: int, rows: int) -> bool:
-        return self._folds.by_group or groups > WHOLE_SHARE * rows
+        made, given = self._sink.made.bytes_per_row, self.pipeline.schema.bytes_per_row
+        return self._folds.by_group or groups * made > WHOLE_SHARE * rows * given
 
     def _first_block(self, active: Sequence[int]) -> Block | None:
         """The first block that has records."""

@@ -369,6 +369,7 @@ def test_plans_show_joins_with_their_keys() -> None:
     two = a.join(b, left_on=["id", "x"], right_on=["y", "id"], how="left").explain()
     assert "Join left on (id = y, x = id)" in two
     assert "Join cross  (" in a.join(b, how="cross").explain()
+    assert "Distinct by id  (" in a.distinct("id").explain()
     function = a.join(b, left_on=lambda r: r.x + 1, right_on="id", how="anti").explain()
     assert "Join anti on x + 1 = id" in function
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import example_formation, logistic_regression, matching, opaque, overhead, reading
+from benchmarks import (
+    example_formation,
+    groups,
+    logistic_regression,
+    matching,
+    opaque,
+    overhead,
+    reading,
+)
 
 
 def main() -> None:
@@ -18,6 +26,7 @@ def main() -> None:
     reading.main([] if full else ["--rows", "40000", "--lines", "400000"])
     matching.main([] if full else ["--rows", "500000"])
     example_formation.main([] if full else ["--rows", "300000"])
+    groups.main([] if full else ["--rows", "500000"])
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from itertools import pairwise
 from time import perf_counter
 from typing import Any
 
@@ -86,7 +87,7 @@ def outers(keys: Any, vectors: Any, threads: int) -> dict[str, Callable[[], Any]
         count = int(keys.max()) + 1
         ends = np.searchsorted(keys[order], np.arange(count + 1)).tolist()
         ordered = vectors[order]
-        return [ordered[a:b].T @ ordered[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+        return [ordered[a:b].T @ ordered[a:b] for a, b in pairwise(ends)]
 
     return {"ours": lambda: fresh(made, threads), "loop over groups": loop}
 

@@ -7,7 +7,7 @@ memory, workers or timing, because the order of float additions follows them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,6 +44,14 @@ class Block:
         """The records start..stop-1, without copying."""
         columns = {n: sliced(c, start, stop) for n, c in self.columns.items()}
         return Block(stop - start, columns, {n: v[start:stop] for n, v in self.valid.items()})
+
+    def chosen(self, names: Mapping[str, str]) -> Block:
+        """The columns `names[new]` of these records under new names."""
+        columns = {new: self.columns[old] for new, old in names.items()}
+        if not self.valid:
+            return Block(self.rows, columns)
+        masks = {new: self.valid[old] for new, old in names.items() if old in self.valid}
+        return Block(self.rows, columns, masks)
 
     def keep(self, mask: Array) -> Block:
         """The records for which mask is true."""

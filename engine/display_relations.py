@@ -115,8 +115,8 @@ def _grouping(sink: pr.GroupRows) -> str:
     if any(isinstance(f, (OpaqueAggregate, Transition)) for f in sink.folds):
         return "all records are held, each group folded in table order"
     return (
-        "decided by the first block: where its keys repeat, blocks are folded by group and leaves"
-        " merged in a binary tree; where they hardly do, each group in table order"
+        "decided by the first records: where their groups are few, blocks are folded by group and"
+        " leaves merged in a binary tree; where they are many, each group in table order"
     )
 
 

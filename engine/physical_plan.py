@@ -256,6 +256,11 @@ class Sink(Node):
     """The end of a stage."""
 
     @property
+    def other_tables(self) -> tuple[int, ...]:
+        """Numbers of stored tables that it reads beside the stage's own."""
+        return ()
+
+    @property
     def calls_functions(self) -> bool:
         """Whether it calls a user's function itself."""
         return False

@@ -32,7 +32,7 @@ class BuildIndex(StoreSink):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MeetIndexed(StoreSink):
-    """Pairs of records of table `left`, which is held with an index, and the stage's, in left order.
+    """Pairs of records of table `left`, held with an index, and the stage's, in left order.
 
     A few records are looked up in the index over the left `left_keys`, which outlives them; of
     more an index is made, which is probed with those. `outputs` as of `Probe`.
@@ -45,6 +45,10 @@ class MeetIndexed(StoreSink):
     outputs: tuple[tuple[str, int, str], ...]
     made: Schema
     nulls_equal: bool = False
+
+    @property
+    def other_tables(self) -> tuple[int, ...]:
+        return (self.left,)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,6 +87,10 @@ class HoldColumns(StoreSink):
     settled: tuple[str, ...] = ()
     state: int | None = None
 
+    @property
+    def other_tables(self) -> tuple[int, ...]:
+        return () if self.state is None else (self.state,)
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class IndexJoin(StoreSink):
@@ -100,6 +108,10 @@ class IndexJoin(StoreSink):
     made: Schema
     nulls_equal: bool = False
 
+    @property
+    def other_tables(self) -> tuple[int, ...]:
+        return (self.left, self.right)
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class IndexFilter(StoreSink):
@@ -107,6 +119,10 @@ class IndexFilter(StoreSink):
 
     table: int
     made: Schema
+
+    @property
+    def other_tables(self) -> tuple[int, ...]:
+        return (self.table,)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -162,7 +178,8 @@ class GroupRows(StoreSink):
 
     A record of a group has the keys' values as `names`, then the folds'. With few groups each
     block is folded by group, and what leaves of blocks give is merged in a tree; with many, all
-    records are held and each group is folded in table order. The first block decides which.
+    records are held and each group is folded in table order. The first
+    records decide which.
     """
 
     keys: tuple[str, ...]

@@ -74,7 +74,8 @@ def _reads(instruction: pp.Instruction, stages: Sequence[pp.Stage]) -> set[int]:
         slots |= {n for t in iterate.tables for n in (t.start, t.next)}
     tables = find(own, pp.PhysicalTable)  # sinks read some too
     numbers = (getattr(t, "number", None) for t in tables)
-    return slots | {n for n in numbers if isinstance(n, int)}
+    beside = {n for s in own for n in s.sink.other_tables}
+    return slots | beside | {n for n in numbers if isinstance(n, int)}
 
 
 def _writes(instruction: pp.Instruction, stages: Sequence[pp.Stage]) -> set[int]:

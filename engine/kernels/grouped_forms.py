@@ -143,16 +143,21 @@ def _scaled_sums(groups: Groups, columns: Sequence[Any], dtype: np.dtype[Any]) -
     if isinstance(x, SparseColumn):
         values = x.values if s is None else x.values * np.repeat(s, x.lengths)
         at = groups.ids[rows_of(x)] * x.dimension + x.indices
-        return np.bincount(at, values, minlength=groups.count * x.dimension)
+        return _sums(at, values, groups.count * x.dimension)
     if x.ndim > 1:
         return _products(groups, s, flat(x), dtype)
     if s is not None:
         x = s * x
     if dtype.kind == "f":
-        return np.bincount(groups.ids, x, groups.count)
+        return _sums(groups.ids, x, groups.count)
     totals = np.zeros(groups.count, dtype)
     np.add.at(totals, groups.ids, x.astype(dtype, copy=False))
     return totals
+
+
+def _sums(ids: Array, values: Array, count: int) -> Array:
+    """float64[count]: what is added up in order; bincount of nothing would be integers."""
+    return np.bincount(ids, values, count) if len(ids) else np.zeros(count)
 
 
 def _products(groups: Groups, s: Array | None, x: Array, dtype: np.dtype[Any]) -> Array:

@@ -124,13 +124,14 @@ def _numbered(codes: Array, span: int) -> tuple[Array, Array]:
         codes = np.asarray(made).astype(np.int64)
         return codes, _new_ones(codes)
     # Of several values for one place NumPy keeps the last: backwards, the first record's.
-    table = np.full(span, -1, np.int64)
-    table[codes[::-1]] = np.arange(rows - 1, -1, -1)
+    kind = np.int32 if rows < 2**31 else np.int64
+    table: Array = np.full(span, -1, kind)
+    table[codes[::-1]] = np.arange(rows - 1, -1, -1, dtype=kind)
     marks: Array = np.zeros(rows, bool)
     marks[table[table >= 0]] = True
     firsts = np.flatnonzero(marks)
     table[codes[firsts]] = np.arange(len(firsts))
-    return table[codes], firsts
+    return table[codes].astype(np.int64, copy=False), firsts
 
 
 def _new_ones(codes: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from scalops.engine.blocks import Array, Block
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.running import FORMS, Summary
 from scalops.engine.output_memory import OutputMemory
+
+_FIRST: Array = np.zeros(1, np.intp)  # the only group, and where its records begin
 
 
 def names_of(columns: Iterable[Expression]) -> tuple[str, ...]:
@@ -35,6 +38,10 @@ class RunningColumn:
 
     def extend(self, summary: Summary, block: Block, ids: Array | None) -> None:
         """Lead a partition's summary over a block's records."""
+        given = self._as_they_are(block, ids)
+        if given is not None:
+            self.form.extend(summary, _FIRST, given, _FIRST)
+            return
         run = _Run(self, block, ids)
         if run.rows:
             self.form.extend(summary, run.groups, run.given, run.starts)
@@ -43,15 +50,28 @@ class RunningColumn:
         self, block: Block, ids: Array | None, carry: Array, memory: OutputMemory | None = None
     ) -> Vector:
         """The column of a block; `carry`, [groups, *shape], moves on behind it."""
+        given = self._as_they_are(block, ids)
+        if given is not None:
+            out = None
+            if memory is not None:
+                out = memory.take(block.rows, self.form.shape, self.form.dtype)
+            made = self.form.scan(given, carry[0], out)
+            carry[0] = made[-1]
+            return made, None
         run = _Run(self, block, ids)
         if not run.rows:
             return np.zeros((block.rows, *self.form.shape), self.form.dtype), run.mask
-        out = None
-        if memory is not None and run.as_it_is:
-            out = memory.take(run.rows, self.form.shape, self.form.dtype)
-        made = self.form.scan_groups(run.given, run.starts, carry[run.groups], out)
+        made = self.form.scan_groups(run.given, run.starts, carry[run.groups])
         carry[run.groups] = made[np.append(run.starts[1:], run.rows) - 1]
         return run.in_place(made, block.rows), run.mask
+
+    def _as_they_are(self, block: Block, ids: Array | None) -> list[Any] | None:
+        """A block's arguments, if its records run on as they stand: one group, none null."""
+        if ids is not None or self.reverse or not block.rows:
+            return None
+        if block.valid and not block.valid.keys().isdisjoint(self.arguments):
+            return None
+        return [block.columns[name] for name in self.arguments]
 
     def in_order(
         self, blocks: Sequence[Block], ids: Array | None
@@ -87,11 +107,6 @@ class _Run:
             self.groups = ids[self.starts]
             given = [g[self._order] for g in given]
         self.given = given
-
-    @property
-    def as_it_is(self) -> bool:
-        """Whether the results are in the block's order, one for each record."""
-        return self._kept is None and self._order is None and not self._reverse
 
     def in_place(self, made: Array, rows: int) -> Array:
         """The results where their records are among the block's; 0 where one is null."""

@@ -236,6 +236,7 @@ class ComputePipeline(Over):
         made = over_source(node.map, [e for _, e in node.outputs])
         self._kernel = Kernel(made, block_rows(source.schema))
         self._made = dict(zip(self._names, made, strict=True))
+        self._chosen = _chosen(self._made)
         source.read_only(columns_read(made))
 
     def expression(self, name: str) -> Expression:
@@ -260,11 +261,20 @@ class ComputePipeline(Over):
 
     def _computed(self, blocks: Iterator[Block], worker: int) -> Iterator[Block]:
         for block in chain.from_iterable(map(self._kernel.pieces, blocks)):
+            if self._chosen is not None:
+                yield block.chosen(self._chosen)
+                continue
             frame = self.runtime.frame(worker, self._kernel)
             vectors = self._kernel.run(frame, block)
             columns = {n: v for n, (v, _) in zip(self._names, vectors, strict=True)}
             masks = {n: m for n, (_, m) in zip(self._names, vectors, strict=True) if m is not None}
             yield Block(block.rows, columns, masks)
+
+
+def _chosen(made: Mapping[str, Expression]) -> dict[str, str] | None:
+    """What columns are called below, where each is one of the source's as it is."""
+    found = {n: e.name for n, e in made.items() if isinstance(e, Column) and e.record == 0}
+    return found if len(found) == len(made) else None
 
 
 def computed_identity(e: Expression, source: Pipeline, runtime: Runtime) -> Identity | None:

@@ -1,8 +1,8 @@
 """Groups of records, and the folds over each: a stored table of one record for each group.
 
-Where what the first block gives is little beside what it holds, blocks are folded by group as they
-come; what the blocks of a leaf (a run of partitions) give is merged, and leaves are merged in the
-canonical tree. Where keys hardly repeat, or results are large, merging would cost as much as
+Where what the first records give is little beside what they hold, blocks are folded by group as
+they come; what the blocks of a leaf (a run of partitions) give is merged, and leaves are merged in
+the canonical tree. Where keys hardly repeat, or results are large, merging would cost as much as
 folding: then keys and arguments are held whole, and each group is folded in table order. Which of
 the two is a numeric decision, so the data alone makes it.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,10 @@ from scalops.engine.relations.base import Relation, Run
 from scalops.engine.relations.held import collected, joined
 from scalops.engine.relations.whole import Columns
 
-# Version 1 of a numeric constant: where the first block's groups take more than this share of its
-# bytes, all records are held and each group is folded in table order.
+# Version 1 of numeric constants: where the groups of the first records take more than this share of
+# their bytes, all records are held and each group is folded in table order.
 WHOLE_SHARE = 0.5
+HEAD_ROWS, HEAD_BLOCKS = 4096, 16
 
 
 @dataclass
@@ -60,47 +62,45 @@ class GroupRows(Relation):
         pipeline = self.pipeline
         self._folds.bind(self.runtime.slots, self.runtime.version)
         active = list(pipeline.active())
+        blocks = self._blocks(active, 0)
+        head = self._head(blocks)
+        groups = self._groups_in(head)
+        if self._is_whole(groups, head):
+            # Of one partition no block is made twice: a loop may run over a small table.
+            given = self._held([*head, *blocks]) if len(active) == 1 else self._collected(run)
+            return self._whole(given, run)
         if len(active) == 1:
-            return self._one_partition(active[0], run)
-        first = self._first_block(active)
-        if first is None:
-            return self._table(*self._finished(self._blank()))
-        made = self._of_block(first)
-        if self._is_whole(made.count, first.rows):
-            return self._whole(self._collected(run), run)
-        return self._table(*self._finished(self._merged(active, self._bytes(made), run)))
+            return self._finished(self._leaf(chain(head, blocks)))
+        return self._finished(self._merged(active, groups * self._sink.made.bytes_per_row, run))
 
     # Which way, and what both have in common.
 
-    def _is_whole(self, groups: int, rows: int) -> bool:
+    def _head(self, blocks: Iterator[Block]) -> list[Block]:
+        """The first blocks: enough records to go by, unless a filter leaves few of them."""
+        found: list[Block] = []
+        for block in islice(blocks, HEAD_BLOCKS):
+            found.append(block)
+            if sum(b.rows for b in found) >= HEAD_ROWS:
+                break
+        return found
+
+    def _groups_in(self, head: list[Block]) -> int:
+        rows = sum(b.rows for b in head)
+        keys = [joined(head, n, self.pipeline) for n in self._sink.keys]
+        return self.groups_of(keys, rows)[0].count
+
+    def _is_whole(self, groups: int, head: list[Block]) -> bool:
         made, given = self._sink.made.bytes_per_row, self.pipeline.schema.bytes_per_row
+        rows = sum(b.rows for b in head)
         return self._folds.by_group or groups * made > WHOLE_SHARE * rows * given
-
-    def _first_block(self, active: Sequence[int]) -> Block | None:
-        """The first block that has records."""
-        for partition in active:
-            with in_partition(partition):
-                for block in self.pipeline.blocks(partition, 0):
-                    if block.rows:
-                        return block
-        return None
-
-    def _one_partition(self, partition: int, run: Run) -> Stored:
-        """As `make`, but each block is made once."""
-        with in_partition(partition):
-            blocks = (b for b in self.pipeline.blocks(partition, 0) if b.rows)
-            first = next(blocks, None)
-            if first is None:
-                return self._table(*self._finished(self._blank()))
-            made = self._of_block(first)
-            if not self._is_whole(made.count, first.rows):
-                return self._table(*self._finished(self._merge_blocks(made, blocks)))
-            return self._whole(self._held([first, *blocks]), run)
 
     def groups_of(self, keys: Sequence[Vector], rows: int) -> tuple[Groups, Array]:
         """The group of each record, and the first record of each group."""
         ids, firsts = group_rows(keys, self._kinds, rows)
         return Groups(ids, len(firsts)), firsts
+
+    def _finished(self, made: Partial) -> Stored:
+        return self._table(made.keys, self._folds.finish(made.folds, made.count), made.count)
 
     def _table(self, keys: list[Vector], folds: list[Vector], count: int) -> Stored:
         names = self._sink.made.names
@@ -141,10 +141,12 @@ class GroupRows(Relation):
             return Partial(count, left.keys, folds)
         return Partial(count, [_taken(k, firsts) for k in keys], folds)
 
-    def _merge_blocks(self, first: Partial | None, blocks: Iterable[Block]) -> Partial:
-        """A leaf: of similar size are merged as they come, so that none is merged often."""
-        stack = [] if first is None else [first]
+    def _leaf(self, blocks: Iterable[Block]) -> Partial:
+        """Blocks of similar size are merged as they come, so that none is merged often."""
+        stack: list[Partial] = []
         for block in blocks:
+            if block.rows == 0:
+                continue
             stack.append(self._of_block(block))
             while len(stack) > 1 and stack[-2].count <= 2 * stack[-1].count:
                 last = stack.pop()
@@ -168,12 +170,12 @@ class GroupRows(Relation):
         if count == 1 or size < SMALL_BYTES or not budget.reserve(count * partial_bytes, held):
             tree = RunningTree(self._merge)
             for bounds in ranges:
-                tree.push(self._leaf(active[slice(*bounds)], 0))
+                tree.push(self._leaf(self._blocks(active[slice(*bounds)], 0)))
             return tree.result()
         leaves: list[Partial | None] = [None] * count
 
         def task(worker: int, index: int) -> None:
-            leaves[index] = self._leaf(active[slice(*ranges[index])], worker)
+            leaves[index] = self._leaf(self._blocks(active[slice(*ranges[index])], worker))
 
         try:
             run(task, count)
@@ -181,22 +183,10 @@ class GroupRows(Relation):
             budget.release(held)
         return combine_tree([leaf for leaf in leaves if leaf is not None], self._merge)
 
-    def _leaf(self, partitions: Sequence[int], worker: int) -> Partial:
-        return self._merge_blocks(None, self._blocks(partitions, worker))
-
     def _blocks(self, partitions: Sequence[int], worker: int) -> Iterator[Block]:
         for partition in partitions:
             with in_partition(partition):
-                for block in self.pipeline.blocks(partition, worker):
-                    if block.rows:
-                        yield block
-
-    def _bytes(self, made: Partial) -> int:
-        """What a leaf holds, going by the first block's groups."""
-        return made.count * self._sink.made.bytes_per_row
-
-    def _finished(self, made: Partial) -> tuple[list[Vector], list[Vector], int]:
-        return made.keys, self._folds.finish(made.folds, made.count), made.count
+                yield from self.pipeline.blocks(partition, worker)
 
     # Keys that hardly repeat: all records at once.
 

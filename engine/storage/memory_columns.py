@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -291,3 +292,35 @@ def unwrapped(name: str, column: MemoryColumn, kind: ArrayType) -> MemoryColumn:
         for chunk in column.chunks:
             to_column(chunk, kind, where)
     return column
+
+
+class NumberChunks:
+    """A column of single numbers in chunks, each seen as an array: int or float[rows]."""
+
+    def __init__(self, chunks: Sequence[Array]) -> None:
+        self._chunks = chunks
+        self._ends: list[int] = np.cumsum([len(c) for c in chunks]).tolist()
+
+    def slice(self, start: int, stop: int) -> Array:
+        """The records start..stop-1; a copy where they lie in several chunks."""
+        at = bisect_right(self._ends, start)
+        parts: list[Array] = []
+        while start < stop:
+            chunk, end = self._chunks[at], self._ends[at]
+            before = end - len(chunk)
+            parts.append(chunk[start - before : min(stop, end) - before])
+            start, at = end, at + 1
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([self._chunks[0][:0], *parts])
+
+
+def number_chunks(column: MemoryColumn, kind: ArrayType) -> NumberChunks | None:
+    """Arrow numbers without nulls as arrays that share their memory; None for other columns."""
+    if not isinstance(column, pa.ChunkedArray) or kind.shape or not column.num_chunks:
+        return None
+    is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    if column.null_count or not is_number:
+        return None
+    chunks = [to_column(chunk, kind, "")[0] for chunk in column.chunks]
+    return NumberChunks([c for c in chunks if isinstance(c, np.ndarray)])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from scalops.engine.kernels.segments import Segments
 # by hash for 1 M groups, 144 and 511 ms where all differ.
 _SPAN_PER_ROW = 4
 _SMALL_SPAN = 4096
+_HEAD_PER_CODE = 16  # records for each code in which all are looked for first
 
 
 class Groups:
@@ -123,15 +125,28 @@ def _numbered(codes: Array, span: int) -> tuple[Array, Array]:
         made = pa.array(codes).dictionary_encode().indices
         codes = np.asarray(made).astype(np.int64)
         return codes, _new_ones(codes)
-    # Of several values for one place NumPy keeps the last: backwards, the first record's.
-    kind = np.int32 if rows < 2**31 else np.int64
+    head = _HEAD_PER_CODE * span
+    if 4 * head < rows:  # few codes: most likely all of them are among the first records
+        table, firsts = _first_table(codes[:head], span, np.dtype(np.int64))
+        ids = table[codes]
+        if int(ids.min()) >= 0:
+            return ids, firsts
+    kind = np.dtype(np.int32 if rows < 2**31 else np.int64)
+    table, firsts = _first_table(codes, span, kind)
+    return table[codes].astype(np.int64, copy=False), firsts
+
+
+def _first_table(codes: Array, span: int, kind: np.dtype[Any]) -> tuple[Array, Array]:
+    """kind[span]: the number of each code by first appearance, -1 for none; and where that is."""
+    rows = len(codes)
     table: Array = np.full(span, -1, kind)
+    # Of several values for one place NumPy keeps the last: backwards, the first record's.
     table[codes[::-1]] = np.arange(rows - 1, -1, -1, dtype=kind)
     marks: Array = np.zeros(rows, bool)
     marks[table[table >= 0]] = True
     firsts = np.flatnonzero(marks)
     table[codes[firsts]] = np.arange(len(firsts))
-    return table[codes].astype(np.int64, copy=False), firsts
+    return table, firsts
 
 
 def _new_ones(codes: Array) -> Array:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from scalops.engine.witness.interpreter import Interpreter, Row
 
 SAMPLE = 10_000  # records of a side that are looked at for partners of a few of the other
+ONE_BY_ONE = 256  # the same, where they are made record by record
 
 
 def joined(interpreter: Interpreter, node: Join) -> Iterator[Row]:
@@ -54,7 +55,7 @@ def _sampled(
     readers = [interpreter, interpreter]
     for i in (LEFT, RIGHT) if node.kind == "right" else (RIGHT, LEFT):
         if node.kind != "cross":
-            readers[i] = interpreter.wider(SAMPLE)
+            readers[i] = interpreter.wider(ONE_BY_ONE)
         left, right = (list(r.records(s)) for r, s in zip(readers, node.sides, strict=True))
         yield left, right
 

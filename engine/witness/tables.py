@@ -106,9 +106,7 @@ def sliced(node: op.Slice, rows: Iterable[Row], start: Any, length: Any) -> Iter
     yield from islice(rows, int(start), None if length is None else int(start) + int(length))
 
 
-def grouped(
-    interpreter: Interpreter, node: GroupAggregate, rows: Iterable[Row]
-) -> Iterator[Row]:
+def grouped(interpreter: Interpreter, node: GroupAggregate, rows: Iterable[Row]) -> Iterator[Row]:
     """The groups by first appearance, the folds over the records of each."""
     names, kinds = [n for n, _ in node.keys], [e.type.strong() for _, e in node.keys]
     keys = interpreter.evaluator([e for _, e in node.keys])

@@ -157,7 +157,7 @@ def test_variances_do_not_cancel(ddof: int) -> None:
 
 
 def test_a_list_of_sparse_vectors_is_refused() -> None:
-    with pytest.raises(so.TraceError, match="so.dense"):
+    with pytest.raises(so.TraceError, match=r"so\.dense"):
         fold(source(3), "x", "collect_list", "x")
 
 

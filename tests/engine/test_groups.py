@@ -88,7 +88,9 @@ def test_without_keys_all_records_are_one_group() -> None:
 
 def test_group_rows_numbers_groups_by_first_appearance() -> None:
     rng = np.random.default_rng(0)
-    for values in (rng.integers(-5, 5, 500), rng.integers(0, 2**62, 500), np.arange(500)[::-1]):
+    late = np.concatenate([np.zeros(900, int), [7, 3, 7, 0]])
+    small, wide = rng.integers(-5, 5, 2_000), rng.integers(0, 2**62, 500)
+    for values in (small, wide, np.arange(500)[::-1], late):
         kind = so.table({"k": values}).plan.schema["k"]
         ids, firsts = group_rows([(values, None)], [kind], len(values))
         order = list(dict.fromkeys(values.tolist()))

@@ -9,6 +9,7 @@ by record gives, bit by bit.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,17 @@ from scipy import sparse
 from scalops.engine.columns import Array
 
 Run = Callable[[Callable[[int, int], None], int], None]
-_PARTS = 16  # more than threads: rows of few entries and of many are shared out
+_PARTS = 16  # more than threads: groups of few records and of many are shared out
+_SORTS = 4  # parts that are sorted by group, each by itself; all records are looked at for each
+
+
+def _cuts(ends: Array, first: int, last: int, parts: int) -> list[int]:
+    """Bounds of runs of groups with about as many records each, not with as many groups."""
+    if last <= first:
+        return [first, last]
+    marks = np.linspace(0, int(ends[-1]), parts + 1)[1:-1]
+    found: list[int] = np.unique([first, *np.searchsorted(ends, marks), last]).tolist()
+    return found
 
 
 class Segments:
@@ -66,38 +77,42 @@ class SegmentProduct:
         dtype: np.dtype[Any],
         run: Run,
     ) -> None:
-        kind = np.int32 if max(sources, len(ids)) < 2**31 else np.int64
-        carried = np.ones(len(ids), np.int8) if positions is None else positions.astype(kind)
-        starts, order, all_places = by_group(ids, groups, carried)
-        if positions is None:
-            all_places = order
+        kind = np.int32 if max(sources, len(ids), groups) < 2**31 else np.int64
+        narrow: Any = ids.astype(kind, copy=False)
         self.groups, self.dtype = groups, dtype
-        self.counts: Array = np.zeros(self.groups, np.int64)  # the entries of each group
-        # Cuts at equal numbers of records, not of groups: some have most of the records.
-        marks = np.linspace(0, len(order), _PARTS + 1)
-        cuts = np.unique([0, *np.searchsorted(starts, marks[1:-1]).tolist(), self.groups]).tolist()
-        self._parts: list[tuple[int, int, Any]] = [(0, 0, None)] * (len(cuts) - 1)
+        self.counts: Array = np.bincount(narrow, minlength=groups)  # the entries of each group
+        ends = np.cumsum(self.counts)
+        made: list[list[tuple[int, int, Any]]] = [[] for _ in range(_SORTS)]
+        cuts = _cuts(ends, 0, groups, _SORTS)
 
-        def task(_: int, index: int) -> None:
+        def sort(_: int, index: int) -> None:
             a, b = cuts[index], cuts[index + 1]
-            first, last = int(starts[a]), int(starts[b])
-            own = starts[a : b + 1] - starts.dtype.type(first)
-            places = all_places[first:last]
-            factors = None
+            own = np.flatnonzero((narrow >= a) & (narrow < b)) if len(cuts) > 2 else slice(None)
+            members = narrow[own] - kind(a)
+            carried = np.ones(len(members), np.int8) if positions is None else positions[own]
+            starts, order, places = by_group(members, b - a, carried.astype(kind, copy=False))
             if weights is not None:
-                factors = weights[order[first:last]].astype(dtype, copy=False)
-            if positions is not None and len(places) and int(places.min()) < 0:
+                factors = weights[own][order].astype(dtype, copy=False)
+            else:
+                factors = np.ones(len(order), dtype)
+            if positions is None:
+                places = order if isinstance(own, slice) else own[order]
+            elif len(places) and int(places.min()) < 0:
                 there = places >= 0
-                own = np.concatenate([np.zeros(1, np.int64), np.cumsum(there)])[own]
-                places = places[there]
-                factors = None if factors is None else factors[there]
-            if factors is None:
-                factors = np.ones(len(places), dtype)
-            self.counts[a:b] = np.diff(own)
-            entries = (factors, places.astype(kind, copy=False), own.astype(kind, copy=False))
-            self._parts[index] = a, b, sparse.csr_array(entries, shape=(b - a, sources))
+                starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(there)])[starts]
+                places, factors = places[there], factors[there]
+                self.counts[a:b] = np.diff(starts)
+            places, starts = places.astype(kind, copy=False), starts.astype(kind, copy=False)
+            inner = _cuts(starts[1:], 0, b - a, _PARTS // _SORTS)
+            for first, last in pairwise(inner):
+                entries = slice(int(starts[first]), int(starts[last]))
+                rows = starts[first : last + 1] - starts[first]
+                matrix: Any = (factors[entries], places[entries], rows)
+                piece = sparse.csr_array(matrix, shape=(last - first, sources))
+                made[index].append((a + first, a + last, piece))
 
-        run(task, len(self._parts))
+        run(sort, len(cuts) - 1)
+        self._parts = [part for parts in made for part in parts]
 
     @property
     def nbytes(self) -> int:

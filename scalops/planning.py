@@ -20,7 +20,7 @@ from scalops.engine.loop_runner import LoopControl
 from scalops.engine.memory import MemoryBudget
 from scalops.engine.output_memory import is_own
 from scalops.engine.physical_plan import PhysicalPlan
-from scalops.engine.storage.arrow import block_to_batch, schema_to_arrow
+from scalops.engine.storage.arrow import blocks_to_table
 from scalops.engine.threads import ThreadPool
 from scalops.optimizer.lowering import lower
 from scalops.optimizer.phases import PHASES
@@ -116,5 +116,4 @@ def arrow_table(blocks: list[Any], schema: Schema) -> pa.Table:
         for name, values in block.columns.items():
             if isinstance(values, np.ndarray) and values.base is not None and not is_own(values):
                 block.columns[name] = values.copy()  # the result is no view of a user's array
-    batches = [block_to_batch(b, schema) for b in blocks if b.rows]
-    return pa.Table.from_batches(batches, schema_to_arrow(schema))
+    return blocks_to_table((b for b in blocks if b.rows), schema)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,7 @@ class SegmentProduct:
 
     def sums(self, x: Array, run: Run) -> Array:
         """dtype[groups, *item]: of x, dtype[sources, *item]."""
-        flat = x.reshape(len(x), -1) if x.ndim > 2 else x
+        flat = x.reshape(len(x), prod(x.shape[1:])) if x.ndim > 2 else x
         out = np.empty((self.groups, *flat.shape[1:]), self.dtype)
 
         def task(_: int, index: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from scalops.engine.storage.arrow_types import (
 __all__ = [
     "block_of",
     "block_to_batch",
+    "blocks_to_table",
     "schema_from_arrow",
     "schema_to_arrow",
     "to_arrow",
@@ -189,10 +190,19 @@ def _flat_to_arrow(flat: Array) -> pa.Array:
     return pa.Array.from_buffers(kind, len(flat), [None, pa.py_buffer(flat)])
 
 
+def blocks_to_table(blocks: Iterable[Block], schema: Schema) -> pa.Table:
+    """The blocks' columns of `schema`, in its order, each block one chunk; see `block_to_batch`."""
+    made = schema_to_arrow(schema)
+    return pa.Table.from_batches([_to_batch(b, schema, made) for b in blocks], made)
+
+
 def block_to_batch(block: Block, schema: Schema) -> pa.RecordBatch:
     """The block's columns of `schema`, in its order; one that holds records is a struct."""
+    return _to_batch(block, schema, schema_to_arrow(schema))
+
+
+def _to_batch(block: Block, schema: Schema, made: pa.Schema) -> pa.RecordBatch:
     arrays = [to_arrow(block.columns[name], block.valid.get(name), kind) for name, kind in schema]
-    made = schema_to_arrow(schema)
     if schema.columns != schema.names:
         arrays = nested_arrays(schema.names, arrays, list(made))
     return pa.RecordBatch.from_arrays(arrays, schema=made)

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from scalops.algebra import operators as op
 from scalops.algebra.relations import Cumulate, GroupAggregate, GroupApply, Join, LoopTable
-from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
-from scalops.engine import physical_relations as pr
 from scalops.optimizer.lower_group_apply import lower_group_apply
 from scalops.optimizer.lower_groups import lower_groups
 from scalops.optimizer.lower_indexed import (
@@ -23,20 +21,6 @@ from scalops.optimizer.lower_state import loop_table
 
 if TYPE_CHECKING:
     from scalops.optimizer.lowering import Lowering
-
-
-def held(lowering: Lowering, node: op.Operator, below: pp.PhysicalTable) -> pp.StoredTable:
-    """The table in memory: the stored one that it is, else what a stage leaves behind."""
-    if isinstance(below, pp.StoredTable) and not below.delivered.cached:
-        return below
-    number = lowering.number()
-    lowering.run(node, below, pr.HoldTable(number))
-    return stored(number, below.schema, below.delivered.partitions)
-
-
-def stored(number: int, schema: Schema, partitions: int | None = None) -> pp.StoredTable:
-    """A table that a stage leaves behind, in table order."""
-    return pp.StoredTable(number, schema, pp.Properties(partitions, layout="range"))
 
 
 RELATIONS: dict[type[op.Operator], Callable[[Lowering, Any], pp.PhysicalTable]] = {

@@ -172,37 +172,19 @@ class GroupRecords:
 
     def _expand(self, view: View, node: op.Expand) -> View:
         view = self.filtered(view)
-        names = list(node.schema.names)
-        hidden: dict[Expression, str] = {}
-        for e in (*view.keys, *view.known.values()):
-            if e not in hidden:
-                hidden[e] = fresh_name(names)
-                names.append(hidden[e])
+        hidden = _hidden(view, node)
         records = tuple(
             (*((n, typed(self.over(view, e), e)) for n, e in record),
              *((n, e) for e, n in hidden.items()))
             for record in node.records
         )  # fmt: skip
         base = op.Expand(view.base, records, label=node.label, location=node.location)
-        moved = {e: Column(n, e.type.strong()) for e, n in hidden.items()}
-        return View(
-            base,
-            {n: Column(n, k) for n, k in node.schema},
-            tuple(moved[e] for e in view.keys),
-            {n: moved[e] for n, e in view.known.items()},
-            None,
-            view.complete,
-        )
+        return _moved(view, base, node, hidden)
 
     def _groups(self, view: View, node: rel.GroupAggregate) -> View:
         """Groups within each group: by both keys."""
         view = self.filtered(view)
-        names = list(node.schema.names)
-        hidden: dict[Expression, str] = {}
-        for e in (*view.keys, *view.known.values()):
-            if e not in hidden:
-                hidden[e] = fresh_name(names)
-                names.append(hidden[e])
+        hidden = _hidden(view, node)
         keys = (
             *((n, e) for e, n in hidden.items()),
             *((n, self.over(view, e)) for n, e in node.keys),
@@ -212,15 +194,7 @@ class GroupRecords:
             for f in node.folds
         )
         base = rel.GroupAggregate(view.base, keys, folds, label=node.label, location=node.location)
-        moved = {e: Column(n, e.type.strong()) for e, n in hidden.items()}
-        return View(
-            base,
-            {n: Column(n, k) for n, k in node.schema},
-            tuple(moved[e] for e in view.keys),
-            {n: moved[e] for n, e in view.known.items()},
-            None,
-            view.complete,
-        )
+        return _moved(view, base, node, hidden)
 
     def _cumulate(self, view: View, node: rel.Cumulate) -> View:
         view = self.stored(self.filtered(view))
@@ -238,6 +212,30 @@ class GroupRecords:
 
     def _as_it_is(self, view: View, node: Operator) -> View:
         return view
+
+
+def _hidden(view: View, node: Operator) -> dict[Expression, str]:
+    """Names beside an operator's columns for what the view knows of each record's group."""
+    names = list(node.schema.names)
+    hidden: dict[Expression, str] = {}
+    for e in (*view.keys, *view.known.values()):
+        if e not in hidden:
+            hidden[e] = fresh_name(names)
+            names.append(hidden[e])
+    return hidden
+
+
+def _moved(view: View, base: Operator, node: Operator, hidden: dict[Expression, str]) -> View:
+    """The view over a table that carries what is known of the groups in hidden columns."""
+    moved = {e: Column(n, e.type.strong()) for e, n in hidden.items()}
+    return View(
+        base,
+        {n: Column(n, k) for n, k in node.schema},
+        tuple(moved[e] for e in view.keys),
+        {n: moved[e] for n, e in view.known.items()},
+        None,
+        view.complete,
+    )
 
 
 STEPS: dict[type[Operator], Any] = {

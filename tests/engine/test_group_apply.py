@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -33,14 +32,6 @@ from tests.engine.group_plans import (
     sums,
 )
 from tests.engine.plans import column_of
-
-
-@pytest.fixture(scope="module")
-def two_workers() -> Iterator[ProcessRunner]:
-    """Worker processes for all tests of this file."""
-    made = ProcessRunner(2)
-    yield made
-    made.stop()
 
 
 @pytest.fixture(params=["in this process", "in workers"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,14 +40,6 @@ from tests.engine.plans import column_of, job_of, table_bits
 
 FLOAT32 = ArrayType("float32")
 VECTOR = FLOAT64.with_shape(2)
-
-
-@pytest.fixture(scope="module")
-def two_workers() -> Iterator[ProcessRunner]:
-    """Worker processes for all tests of this file."""
-    made = ProcessRunner(2)
-    yield made
-    made.stop()
 
 
 @pytest.fixture(params=["in this process", "in workers"])

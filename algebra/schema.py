@@ -10,6 +10,7 @@ from scalops.algebra.dtypes import ArrayType
 
 # A column that holds records is a column for each of their fields, named "pair․title": the
 # character between is no full stop, so that a user's own "a.b" stays what it is.
+HIDDEN = "@\u2025"  # how the names of columns begin that no user sees, nor gives
 FIELD = "\u2024"
 
 
@@ -49,7 +50,7 @@ class Schema:
             return (column,)
         return tuple(name for name in self.names if name.startswith(column + FIELD))
 
-    @property
+    @cached_property
     def bytes_per_row(self) -> int:
         return sum(t.bytes for _, t in self.fields)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks import (
+    cumulative,
     example_formation,
     groups,
     logistic_regression,
@@ -27,6 +28,7 @@ def main() -> None:
     matching.main([] if full else ["--rows", "500000"])
     example_formation.main([] if full else ["--rows", "300000"])
     groups.main([] if full else ["--rows", "500000"])
+    cumulative.main([] if full else ["--rows", "5000000", "--rounds", "3"])
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class Driver:
         self._values: list[Any] = [None] * len(plan.slots)
         self._outcomes: dict[int, LoopOutcome] = {}
         self._infos: dict[int, TableInfo] = {}
-        self._seconds = {"load": 0.0, "map": 0.0, "update": 0.0}
+        self._seconds = self._outside = {"load": 0.0, "map": 0.0, "update": 0.0}
         self.load_seconds = 0.0
         self._stage_seconds: dict[int, float] = {}
         self._read = frozenset(s for stage in plan.stages for s in stage.reads)
@@ -119,7 +119,11 @@ class Driver:
             case pp.CacheTable():
                 return lambda: self._timed("load", lambda: backend.load(number))
             case pp.StoreSink():
-                return lambda: self._timed("load", lambda: self._store(number, sink.number))
+                return lambda: self._timed(
+                    # A loop's joins, groups and next tables are its passes over records.
+                    "load" if self._seconds is self._outside else "map",
+                    lambda: self._store(number, sink.number),
+                )
             case pp.CountPrefix() | pp.CountRows():
                 return lambda: self._timed("map", lambda: backend.run_stage(number))
             case pp.Gather():

@@ -19,7 +19,7 @@ from scalops.engine.exchanges import (
 )
 from scalops.engine.kept_tables import KeptTable
 from scalops.engine.kernels.kernel import Vector
-from scalops.engine.memory import MemoryBudget
+from scalops.engine.memory import FreeMemory, MemoryBudget
 from scalops.engine.passes import Pass, Reduction, in_partition, passes
 from scalops.engine.pipelines.base import (
     BUFFERS,
@@ -308,14 +308,24 @@ class EmbeddedBackend:
         pipeline = self._pipelines[stage]
         parts: list[list[Block] | None] = [[] for _ in range(pipeline.partitions())]
 
-        active = pipeline.active()
+        active, free = pipeline.active(), FreeMemory()
 
         def task(worker: int, index: int) -> None:
             partition = active[index]
+            own = parts[partition]
+            assert own is not None
             with in_partition(partition):
-                parts[partition] = list(pipeline.blocks(partition, worker))
+                for block in pipeline.blocks(partition, worker):
+                    free.take(own_bytes(block, pipeline.resident))
+                    own.append(block)
 
-        self._run(task, len(active), stage)
+        try:
+            self._run(task, len(active), stage)
+        except BaseException:
+            for part in parts:  # which the error's traceback would hold
+                if part is not None:
+                    part.clear()
+            raise
         self._gathered[stage] = parts
         return parts
 

@@ -8,6 +8,36 @@ from collections.abc import Callable
 from scalops.algebra.errors import OutOfMemoryError
 from scalops.algebra.explain import bytes_text
 
+LEAST_FREE = 1 / 16  # of the machine's memory: with less left the system may end the process
+LOOK_BYTES = 64 << 20  # as often the machine is asked what is left
+
+
+class FreeMemory:
+    """The machine's memory, for what no budget counts: the table that a job returns."""
+
+    def __init__(self) -> None:
+        self._taken = self._unseen = 0
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> None:
+        """Count `size` bytes; OutOfMemoryError before the machine has nothing left."""
+        with self._lock:
+            self._taken += size
+            self._unseen += size
+            if self._unseen < LOOK_BYTES:
+                return
+            self._unseen = 0
+        import psutil
+
+        memory = psutil.virtual_memory()
+        if memory.available < LEAST_FREE * memory.total:
+            raise OutOfMemoryError(
+                f"the table that is collected has {bytes_text(self._taken)} so far; the machine"
+                f" has {bytes_text(memory.available)} left",
+                hint="fold it, choose fewer records by filter() or limit(), or fewer columns by"
+                " select(); a join may give more than was meant: look at its keys",
+            )
+
 
 class MemoryBudget:
     """Bytes that may be held together; unlimited where `limit` is None.

@@ -2,12 +2,15 @@
 
 A fresh array of half a megabyte costs more than what is computed into it: the system gives it
 page by page. NumPy asks for large pages where an array has 4 MiB or more, so blocks are cut from
-such pieces. A piece is used again when no block of it is left.
+such pieces, beginning with a whole large page. The C library gives pieces of this size back to the
+system; smaller ones come from an arena, whose ends are small pages. A piece is used again when no
+block of it is left.
 """
 
 from __future__ import annotations
 
 import sys
+from math import prod
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -15,8 +18,9 @@ import numpy as np
 
 from scalops.engine.columns import Array
 
-PIECE_BYTES = 16 << 20
+PIECE_BYTES = 32 << 20
 LEAST_BYTES = 256 << 10  # a smaller column comes from the allocator's own pools
+_LARGE_PAGE = 2 << 20
 _UNUSED = 2  # references: the list's, and that of the question
 
 _pieces: WeakValueDictionary[int, Array] = WeakValueDictionary()
@@ -27,29 +31,35 @@ class OutputMemory:
 
     def __init__(self) -> None:
         self._held: list[Array] = []  # the piece in use, and the one before it
-        self._at = 0
+        self._at = self._end = 0
 
     def take(self, rows: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array | None:
         """An array [rows, *shape] of any content; None where it is not worth a piece."""
-        size = rows * int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        size = rows * prod(shape) * dtype.itemsize
         if not LEAST_BYTES <= size <= PIECE_BYTES:
             return None
-        if not self._held or self._at + size > PIECE_BYTES:
+        if not self._held or self._at + size > self._end:
             self._turn()
         made: Array = self._held[0][self._at : self._at + size].view(dtype).reshape(rows, *shape)
         self._at += -(-size // 64) * 64
         return made
 
     def _turn(self) -> None:
-        self._at = 0
         if len(self._held) == 2:
             self._held.reverse()
             if sys.getrefcount(self._held[0]) == _UNUSED:
+                self._begin(self._held[0])
                 return
             self._held.pop(0)
-        piece: Array = np.empty(PIECE_BYTES, np.uint8)
+        piece: Array = np.empty(PIECE_BYTES + _LARGE_PAGE, np.uint8)
         _pieces[id(piece)] = piece
         self._held.insert(0, piece)
+        self._begin(piece)
+
+    def _begin(self, piece: Array) -> None:
+        """Cut from the first whole large page: what lies before it would come in small ones."""
+        self._at = -piece.ctypes.data % _LARGE_PAGE
+        self._end = self._at + PIECE_BYTES
 
 
 def is_own(array: Array) -> bool:

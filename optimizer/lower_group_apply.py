@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
 from scalops.algebra.relations import GroupApply, RowsArgument
+from scalops.algebra.schema import HIDDEN
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.optimizer.naming import fresh_name
@@ -22,20 +23,20 @@ def lower_group_apply(lowering: Lowering, node: GroupApply) -> pp.PhysicalTable:
     where they are invariant, so that the records of each group are found once.
     """
     own: list[op.Named] = [(n, ex.Column(n, node.groups.schema[n])) for n in node.kept]
-    keys = [_column_for(e, "@key", own, node.groups) for e in node.group_keys]
+    keys = [_column_for(e, HIDDEN + "key", own, node.groups) for e in node.group_keys]
     arguments: list[ex.Expression] = []
     for e in node.arguments:
         if isinstance(e, RowsArgument):
             arguments.append(e)
         elif ex.columns([e]):
-            name = _column_for(e, "@argument", own, node.groups)
+            name = _column_for(e, HIDDEN + "argument", own, node.groups)
             arguments.append(ex.Column(name, e.type.strong()))
         else:
             arguments.append(lowering.present(e, "value"))
     tables, table_keys = [], []
     for source, wanted in zip(node.sources, node.keys, strict=True):
         columns: list[op.Named] = [(n, ex.Column(n, k)) for n, k in source.schema]
-        table_keys.append(tuple(_column_for(e, "@key", columns, source) for e in wanted))
+        table_keys.append(tuple(_column_for(e, HIDDEN + "key", columns, source) for e in wanted))
         if len(columns) == len(source.schema):
             tables.append(_held(lowering, source))
             continue

@@ -71,7 +71,7 @@ class StateTables:
         """The number under which a table is held, and whether it is another state, to be kept.
 
         Where it `follows` a state's table, whoever else reads it in this iteration reads what is
-        held, and its invariant columns are the state's where they are equal to them.
+        held, and its columns that stay, or may, are the state's where they are equal to them.
         """
         lowering = self._lowering
         below = lowering.table(node)
@@ -92,8 +92,10 @@ class StateTables:
         return number, False
 
     def _settled(self, name: str) -> frozenset[str]:
-        """The columns of a state's table that no iteration changes."""
-        return self._invariance.state_columns(name) if name and self._invariance else frozenset()
+        """The columns of a state's table that no iteration changes, or presumably none."""
+        if not name or self._invariance is None:
+            return frozenset()
+        return self._invariance.state_columns(name) | self._invariance.presumed_columns(name)
 
 
 def _state(number: int, table: op.Operator) -> pp.StoredTable:

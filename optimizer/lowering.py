@@ -24,6 +24,7 @@ from scalops.optimizer.invariance import Tokens, free_tokens, is_uniform
 from scalops.optimizer.lockstep import in_lockstep
 from scalops.optimizer.lower_relations import INDEXED, RELATIONS
 from scalops.optimizer.lower_state import StateTables
+from scalops.optimizer.naming import fresh_name
 
 
 @dataclass
@@ -311,10 +312,10 @@ class Lowering:
         """The columns `kept` of a sorted table; only they and the keys change places."""
         below = self.table(node.source)
         outputs: list[op.Named] = [(n, ex.Column(n, k)) for n, k in kept]
-        names = []
-        for i, key in enumerate(node.keys):
+        names, taken = [], {*node.source.schema.names}
+        for key in node.keys:
             plain = isinstance(key, ex.Column)
-            names.append(key.name if isinstance(key, ex.Column) else f"@key{i + 1}")
+            names.append(key.name if isinstance(key, ex.Column) else fresh_name("@key", taken))
             if not plain or names[-1] not in kept:
                 outputs.append((names[-1], self.expression(key)))
         if [n for n, _ in outputs] != list(below.schema.names):

@@ -301,6 +301,7 @@ if not _TYPE_CHECKING:
             not_yet = _import_module("scalops.not_yet")
             if name in not_yet.FUNCTIONS:
                 not_yet.refuse(f"so.{name}")
+            raise not_yet.no_such(name)
         raise AttributeError(f"module 'scalops' has no attribute {name!r}")
 
     def __dir__() -> list[str]:

@@ -254,6 +254,9 @@ def start_field(owner: Any, name: str, value: Any, location: Location | None) ->
             f"the field {name!r} starts as a {type(value).__name__};"
             " expected a number, an array or a Value, or a Table",
             location=location,
+            hint="make a table of it: so.from_arrow(...)"
+            if hasattr(value, "__arrow_c_stream__")
+            else None,
         )
     kind = expression.type.strong()
     if kind.is_sparse:

@@ -130,6 +130,7 @@ class _Notes:
         self._once = {
             a for loop in loops for _, e in loop.bindings for a in find((e,), op.Aggregate)
         }
+        self._looped = {c for loop in loops for c in find((loop.body,), op.Cache)}
         self._fired = {f.rule for f in firings}
         self._estimates = Estimates(job)
 
@@ -144,21 +145,30 @@ class _Notes:
         }
         return [rule for rule, shows in traces.items() if shows and rule in self._fired]
 
+    def _why_cached(self, node: op.Cache) -> str:
+        if node.key:
+            return "by your cache(), kept for later plans"
+        if node in self._looped:
+            return "invariant, computed once by cache_invariants"
+        return "read by several, computed once by cache_shared"
+
     def __call__(self, node: Node) -> Iterable[tuple[str, str]]:
         if isinstance(node, op.Cache):
             guess = self._estimates.of(node)
             yield (
                 "cached",
-                f"invariant, computed once by cache_invariants: {_rows(guess.rows)} rows,"
+                f"{self._why_cached(node)}: {_rows(guess.rows)} rows,"
                 f" {bytes_text(guess.bytes)} ({guess.provenance})",
             )
             yield "holds", str(node.schema)
         elif isinstance(node, op.Loop):
             if node.bindings:
                 yield "once", "before the first iteration, by hoist_invariants"
-            stays = invariant_columns(node)
+            stays, presumed = invariant_columns(node)
             if stays:
                 yield "stays", f"invariant columns of the state: {', '.join(stays)}"
+            if presumed:
+                yield "stays", f"presumed: {', '.join(presumed)}; the engine checks"
         elif isinstance(node, op.Aggregate):
             if node in self._once:
                 yield "runs", "once, before the loop"

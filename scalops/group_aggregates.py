@@ -56,7 +56,7 @@ class GroupFold:
 
     def __repr__(self) -> str:
         given = [a for a in (self.by, self.of) if a is not None]
-        return f"so.{self.word}({', '.join(a if isinstance(a, str) else 'f' for a in given)})"
+        return f"so.{self.word}({', '.join(repr(a) if isinstance(a, str) else 'f' for a in given)})"
 
     def _misused(self, *_: Any, **__: Any) -> NoReturn:
         raise TraceError(
@@ -81,11 +81,15 @@ def _described(word: str, kind: str, of: Any, by: Any = None, **parameters: Any)
     for given in (of, by):
         if not (given is None or isinstance(given, str) or _is_function(given)):
             instead = _NUMPY.get(kind)
+            hint = f"{_ONLY_IN_AGG}{f'; of an array: {instead}' if instead else ''}"
+            if isinstance(given, (list, tuple)) and {*map(type, given)} == {str}:
+                fields = ", ".join(f"{n!r}: r[{n!r}]" for n in given)
+                hint = f"for several columns give a record: lambda r: {{{fields}}}"
             raise TraceError(
                 f"so.{word} takes a column's name or a function of a record, not a"
                 f" {type(given).__name__}",
                 location=location,
-                hint=f"{_ONLY_IN_AGG}{f'; of an array: {instead}' if instead else ''}",
+                hint=hint,
             )
     return GroupFold(word, kind, of, by, tuple(sorted(parameters.items())), location)
 

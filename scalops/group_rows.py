@@ -16,11 +16,10 @@ from scalops.algebra.errors import Location, PlanError
 from scalops.algebra.expressions import Column, Expression, Opaque, call, in_record, within
 from scalops.algebra.functions import function
 from scalops.algebra.operators import Named, Operator
-from scalops.algebra.schema import Schema
+from scalops.algebra.schema import HIDDEN, Schema
 from scalops.algebra.tree import Node, substitute
 from scalops.optimizer.rules.merge_filters import may_raise
 
-HIDDEN = "@"  # how the names of columns begin that no user sees
 INSTEAD = "give the group to an ordinary function: groups.apply(f, schema), or so.call(f, rows)"
 
 

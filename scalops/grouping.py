@@ -15,12 +15,11 @@ from scalops.algebra.errors import Location, PlanError, SchemaError, TraceError,
 from scalops.algebra.expressions import Column, Expression, Opaque, within
 from scalops.algebra.folds import Fold
 from scalops.algebra.operators import Named, Operator
-from scalops.algebra.schema import FIELD, Schema
+from scalops.algebra.schema import FIELD, HIDDEN, Schema
 from scalops.capture import capture_opaque, function_name
 from scalops.group_aggregates import GroupFold, described, made_of, values_of
 from scalops.group_lifting import Lifting, Root
 from scalops.group_maps import tokens, trace_group
-from scalops.group_rows import HIDDEN
 from scalops.lazy import name_methods
 from scalops.rows import RowFunction, Udf
 from scalops.table_operators import declared_schema
@@ -163,12 +162,21 @@ class Groups:
         keys = ", ".join(self._keys.schema.columns)
         return f"Groups(by {keys}, of ({self._table.schema}))"
 
-    def agg(self, **aggregates: GroupFold) -> Table:
+    def agg(self, *unnamed: Any, **aggregates: GroupFold) -> Table:
         """One record per group: the keys, then an aggregate for each name.
 
-        `t.group_by("k").agg(total=so.sum("v"), n=so.count())`.
+        `t.group_by("k").agg(total=so.sum("v"), n=so.count())`. SchemaError for one without a name.
         """
         location = user_location()
+        if unnamed:
+            first = unnamed[0]
+            aggregate = isinstance(first, GroupFold)
+            raise SchemaError(
+                "agg takes an aggregate for each name; it got"
+                f" {first if aggregate else _shown(first)} without one",
+                location=location,
+                hint=f"name the new column: agg(name={first if aggregate else 'so.sum(...)'})",
+            )
         if not aggregates:
             raise SchemaError(
                 "agg needs an aggregate for each new column",

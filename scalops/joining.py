@@ -17,10 +17,9 @@ from scalops.algebra.expressions import Column, Expression, call, columns, in_re
 from scalops.algebra.functions import function
 from scalops.algebra.operators import Named, Operator
 from scalops.algebra.relations import LEFT, RIGHT, JoinKind
-from scalops.algebra.schema import FIELD, Schema
+from scalops.algebra.schema import FIELD, HIDDEN, Schema
 from scalops.algebra.tree import Node, substitute
 from scalops.branches import Branch, KeyFunction
-from scalops.group_rows import HIDDEN
 from scalops.grouping import apart, keys_of
 from scalops.lazy import name_methods
 from scalops.rows import RowFunction

@@ -19,6 +19,31 @@ OTHER = (
     "explain(analyze=True) and whatif",
 )
 
+# What others have under another name, or not as a function, and how it is done here.
+_OTHER_WORDS = {
+    **dict.fromkeys(("nunique", "count_distinct"), "so.n_unique(c)"),
+    "median": "so.quantile(0.5, c)",
+    **dict.fromkeys(("collect_set", "array_agg"), "so.collect_list(c)"),
+    **dict.fromkeys(
+        ("lag", "lead", "shift", "diff"),
+        "with_row_index(), and a join with the same table whose index is one more",
+    ),
+    **dict.fromkeys(
+        ("rank", "row_number", "cumcount", "cum_count"), "so.cumsum(lambda r: 1, over=...)"
+    ),
+    "cum_sum": "so.cumsum(c)",
+    **dict.fromkeys(("col", "expr"), "a function of the record: lambda r: r.c"),
+    "when": "so.where(condition, a, b)",
+    "concat": "a.union(b)",
+    **dict.fromkeys(("DataFrame", "from_pandas", "from_polars"), "so.from_arrow(data)"),
+}
+
+
+def no_such(name: str) -> AttributeError:
+    """What there is not in the package, with what does the same."""
+    instead = f"; use {_OTHER_WORDS[name]}" if name in _OTHER_WORDS else ""
+    return AttributeError(f"module 'scalops' has no attribute {name!r}{instead}")
+
 
 def refuse(what: str) -> NoReturn:
     """Raise the PlanError of something that is not built yet."""

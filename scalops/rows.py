@@ -166,7 +166,8 @@ def _own_columns(output: Expression, first_record: int, what: str) -> Expression
         raise PlanError(
             f"the function of {what} reads the record of another row function",
             location=output.location or user_location(),
-            hint="a record is known inside its own function only; fold the other table to a Value",
+            hint="a record is known inside its own function only; fold the other table to a Value,"
+            " or put its records beside this one's: join(other, on=...)",
         )
     return substitute(output, {c: replace(c, record=c.record - first_record) for c in used})
 
@@ -227,6 +228,9 @@ def _outputs(result: Any, function: Callable[..., Any], what: str) -> Traced:
     for name, value in zip(names or ("value",), values, strict=True):
         expression = lift(value)
         if expression is None:
+            refuse = getattr(type(value), "_misused", None)  # an aggregate, which is no value
+            if refuse is not None:
+                refuse(value)
             raise TraceError(
                 f"the function of {what} returns a {type(value).__name__} as {name!r}; expected"
                 " a number, a string, an array or an expression of the record",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from scalops.algebra import operators as op
@@ -22,15 +21,24 @@ _FIRST = (
 )
 
 
-@dataclass(frozen=True, eq=False)
 class RunningAggregate:
-    """What `so.cumsum` and its like give: a new column for `with_columns` or `select`."""
+    """What `so.cumsum` and its like give: a new column for `with_columns` or `select`.
 
-    kind: str
-    arguments: tuple[RowLike, ...]
-    over: tuple[RowLike, ...]
-    reverse: bool
-    location: Location | None = field(default=None)
+    It is no dataclass, which a row function could return as a record.
+    """
+
+    __slots__ = ("arguments", "kind", "location", "over", "reverse")
+
+    def __init__(
+        self,
+        kind: str,
+        arguments: tuple[RowLike, ...],
+        over: tuple[RowLike, ...],
+        reverse: bool,
+        location: Location | None = None,
+    ) -> None:
+        self.kind, self.arguments, self.over = kind, arguments, over
+        self.reverse, self.location = reverse, location
 
     def __repr__(self) -> str:
         return f"so.{self.kind}(...)"
@@ -41,6 +49,7 @@ class RunningAggregate:
     def _refused(self, *_: Any, **__: Any) -> NoReturn:
         raise _no_value(self)
 
+    _misused = _refused
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refused
     __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _refused
     __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __neg__ = __pos__ = __abs__ = _refused
@@ -188,7 +197,7 @@ class _Arguments:
         if isinstance(expression, Column) and self._kept.get(expression.name) == expression:
             return expression
         if expression not in self.made:
-            taken, number, own = set(self.made.values()), 1, f"@{name}"
+            taken, number, own = {*self.made.values(), *self._kept}, 1, f"@{name}"
             while own in taken:
                 number += 1
                 own = f"@{name}{number}"

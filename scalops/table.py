@@ -196,7 +196,10 @@ class Table(TableOperators, TableFolds, TableGroups, TableJoins, NoRecords, Lazy
             if isinstance(name, (list, tuple)):
                 hints = [f"pass names one by one: {what}(*names)"]
             elif callable(name):
-                name, hints = function_name(name), [f"name it: {what}(name=lambda r: ...)"]
+                named = f"name it: {what}(name=lambda r: ...)"
+                if what == "distinct":
+                    named = "make it a column first: with_columns(name=lambda r: ...)"
+                name, hints = function_name(name), [named]
             elif hint is not None:
                 hints.append(hint)
             raise SchemaError(

@@ -14,7 +14,7 @@ from scalops.algebra.expressions import Column, Subquery, call
 from scalops.algebra.folds import FOLDS, Fold
 from scalops.algebra.functions import function
 from scalops.algebra.operators import Named, Operator
-from scalops.algebra.schema import Schema
+from scalops.algebra.schema import HIDDEN, Schema
 from scalops.reducing import Folds, reduce_folds
 from scalops.rows import RowFunction
 from scalops.structured import StructuredValue
@@ -23,7 +23,7 @@ from scalops.value import Value
 if TYPE_CHECKING:
     from scalops.table import RowLike
 
-_BY = "@by"  # a name that no column of a user's can have
+_BY = HIDDEN + "by"
 
 
 class TableFolds:

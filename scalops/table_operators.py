@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from scalops.table import RowLike, Table
 
-_ROW = "@row"  # a name that no column of a user's can have
+_ROW = "@row"
 
 
 # A partition costs some time and memory of its own, records or none.
@@ -117,7 +117,7 @@ class TableOperators:
     def _drawn(self, label: str, seed: Any, low: float, high: float | None) -> Table:
         """The records whose random number is in low..high, or in low..1."""
         numbered = self._numbered(label)
-        number = call(function("random_uniform"), _integer(seed, label), Column(_ROW, INT64))
+        number = call(function("random_uniform"), _integer(seed, label), Column(numbered.schema.names[0], INT64))
         kept: Expression = call(function("greater_equal"), number, constant(low))
         if high is not None:
             below = call(function("less"), number, constant(high))
@@ -175,7 +175,7 @@ class TableOperators:
     def shuffle(self, seed: Any) -> Table:
         """The records in a random order, by the seed and their number alone."""
         numbered = self._numbered("shuffle")
-        bits = call(function("random_bits"), _integer(seed, "shuffle"), Column(_ROW, INT64))
+        bits = call(function("random_bits"), _integer(seed, "shuffle"), Column(numbered.schema.names[0], INT64))
         mixed = op.Sort(numbered, (bits,), (False,), label="shuffle", location=numbered.location)
         return self._without_number(mixed, "shuffle")
 
@@ -193,7 +193,10 @@ class TableOperators:
         )
 
     def _numbered(self, label: str) -> Operator:
-        return op.WithRowIndex(self.plan, _ROW, label=label, location=user_location())
+        name = _ROW
+        while name in self.schema:
+            name += "_"
+        return op.WithRowIndex(self.plan, name, label=label, location=user_location())
 
     def _without_number(self, plan: Operator, label: str) -> Table:
         kept = tuple((n, Column(n, k)) for n, k in self.schema)

@@ -36,6 +36,18 @@ _OTHER_WORDS = {
     **dict.fromkeys(("compute", "execute", "run", "toPandas"), "collect() or to_pandas()"),
     **dict.fromkeys(("fillna", "fill_null"), "with_columns(v=lambda r: so.coalesce(r.v, 0.0))"),
     "dropna": "filter(lambda r: ~so.is_null(r.v))",
+    **{
+        f"cum{word}": f'with_columns(c=so.cum{word}("v")), after a sort'
+        for word in ("sum", "min", "max", "prod")
+    },
+    **dict.fromkeys(
+        ("shift", "diff", "pct_change"),
+        "with_row_index(), and a join with the same table whose index is one more",
+    ),
+    "drop_duplicates": "distinct(*columns)",
+    "value_counts": 'group_by("k").count().sort("count", descending=True)',
+    **dict.fromkeys(("nlargest", "nsmallest", "top_k"), "sort(*keys, descending=True).limit(n)"),
+    **dict.fromkeys(("concat", "vstack", "append"), "union(other)"),
 }
 
 

@@ -194,8 +194,8 @@ def _outer_sums(groups: Groups, columns: Sequence[Any], dtype: np.dtype[Any]) ->
         for at in range(first, last, step):
             some = by_size[at : min(at + step, last)]
             rows = order[starts[some][:, None] + np.arange(size)]
-            left = u[rows]
-            right = left if columns[0] is columns[1] else v[rows]
+            left = u.take(rows, axis=0)
+            right = left if columns[0] is columns[1] else v.take(rows, axis=0)
             made[some] = np.matmul(left.transpose(0, 2, 1), right)
     return made
 

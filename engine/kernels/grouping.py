@@ -58,6 +58,10 @@ class Groups:
             known = self._chosen[id(mask)] = mask, Groups(self.ids[mask], self.count)
         return known[1]
 
+    def forget_masks(self) -> None:
+        """Drop what `where` keeps for folds of the same masks: the next ones have others."""
+        self._chosen.clear()
+
 
 def group_rows(keys: Sequence[Key], kinds: Sequence[ArrayType], rows: int) -> tuple[Array, Array]:
     """The group of each record, int64[rows], and the first record of each group, int64[groups].

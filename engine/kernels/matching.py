@@ -75,6 +75,11 @@ class Pairs:
         self._starts = self._ends - counts
         self.total = int(self._ends[-1]) if len(self._ends) else 0
 
+    @property
+    def bytes(self) -> int:
+        """What making all pairs at once takes, before the half is given back."""
+        return 5 * 8 * self.total
+
     def piece(self, start: int, stop: int) -> tuple[Array, Array]:
         """Records and positions, -1 for no match, of the pairs start..stop-1."""
         first = int(np.searchsorted(self._ends, start, side="right"))

@@ -13,6 +13,7 @@ meaning, it says so, and the partition's records are gone through once more.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from scalops.algebra.dtypes import ArrayType
 from scalops.engine.blocks import Array
 
 Summary = list[Array]
+_LONG = 4_096  # records of a sum that are worth a few calls more
 _SHORT = 64  # records of a group that are not worth a scan of their own
 
 
@@ -71,6 +73,14 @@ class Form:
     def join(self, carry: Array, summary: Summary) -> tuple[Array, Array]:
         """The carry behind a partition, and bool[...]: where it is what the records would give."""
         raise NotImplementedError
+
+    def carries(self, summaries: Sequence[Summary]) -> Array | None:
+        """The carries into partitions that follow one another, and behind the last, at once.
+
+        [partitions + 1, groups, *shape], as `join` gives them one by one. None where it would
+        ask for records, or where nothing is won.
+        """
+        return None
 
     def scan_groups(
         self, given: Sequence[Array], starts: Array, carry: Array, out: Array | None = None
@@ -138,9 +148,13 @@ class CumSum(_Ufunc):
     ufunc = np.add
 
     def scan(self, given: Sequence[Array], carry: Array, out: Array | None = None) -> Array:
-        made: Array = np.cumsum(given[0], axis=0, dtype=self.dtype, out=out)
+        if self.is_float and not self.shape and len(given[0]) >= _LONG:
+            made = _by_fours(given[0], np.empty(len(given[0]), self.dtype) if out is None else out)
+        else:
+            made = np.add.accumulate(given[0], dtype=self.dtype, out=out)
         # A sum that is no longer finite stays so: the last one tells.
-        if self.is_float and not np.isfinite(made[-1]).all():
+        last = made[-1]
+        if self.is_float and not (np.isfinite(last).all() if self.shape else isfinite(last)):
             return super().scan(given, carry, out)  # inf and -inf may not meet in table order
         made += carry
         return made
@@ -150,6 +164,34 @@ class CumSum(_Ufunc):
         if not self.is_float:
             return made, np.ones(made.shape, bool)
         return made, np.isfinite(summary[0]) | np.isnan(carry)
+
+    def carries(self, summaries: Sequence[Summary]) -> Array | None:
+        sums = np.array([self.start(1), *(s[0] for s in summaries)])
+        if self.is_float and not np.isfinite(sums).all():
+            return None
+        made: Array = np.add.accumulate(sums, dtype=self.dtype)
+        return made if not self.is_float or np.isfinite(made).all() else None
+
+
+def _by_fours(values: Array, out: Array) -> Array:
+    """Cumulative sums in `out`, float[rows]: those within four records, then before the four.
+
+    Each addition of a chain waits for the one before it; of four chains a quarter as many do. A
+    four's last sum is what the next four begin with, so that sums of what is not negative never
+    fall.
+    """
+    whole = len(values) // 4 * 4
+    fours = np.empty((4, whole // 4), out.dtype)
+    np.copyto(fours, values[:whole].reshape(-1, 4).T)
+    for i in range(1, 4):
+        np.add(fours[i - 1], fours[i], out=fours[i])
+    before = np.empty(whole // 4 + 1, out.dtype)
+    before[0] = 0
+    np.add.accumulate(fours[3], out=before[1:])
+    np.add(fours, before[:-1], out=out[:whole].reshape(-1, 4).T)
+    for i in range(whole, len(values)):
+        out[i] = out[i - 1] + values[i]
+    return out
 
 
 class CumProd(_Ufunc):

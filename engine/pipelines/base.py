@@ -261,7 +261,7 @@ class ComputePipeline(Over):
 
     def _computed(self, blocks: Iterator[Block], worker: int) -> Iterator[Block]:
         for block in chain.from_iterable(map(self._kernel.pieces, blocks)):
-            if self._chosen is not None:
+            if self._chosen is not None:  # no frame, no registers: short blocks are many
                 yield block.chosen(self._chosen)
                 continue
             frame = self.runtime.frame(worker, self._kernel)
@@ -444,7 +444,9 @@ def root_of(array: Array) -> Array:
 
 
 def _is_contiguous(block: Block) -> bool:
-    return all(
-        not isinstance(c, np.ndarray) or (c.flags.c_contiguous and c.flags.aligned)
-        for c in block.columns.values()
-    )
+    for column in block.columns.values():
+        if isinstance(column, np.ndarray):
+            flags = column.flags
+            if not (flags.c_contiguous and flags.aligned):
+                return False
+    return True

@@ -14,7 +14,7 @@ import numpy as np
 from scalops.algebra import expressions as ex
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.relations import RowsArgument
-from scalops.algebra.schema import Schema
+from scalops.algebra.schema import HIDDEN, Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Array, Block, concatenate, identities
@@ -103,7 +103,7 @@ class ApplyGroups(Relation):
         found = {n: v for n in names if (v := self.pipeline.whole(n)) is not None}
         if found and len(found) == len(names):
             return len(found[names[0]][0]), found
-        return collected(self.pipeline, names, run)
+        return collected(self.pipeline, names, run, self.runtime.budget, self.owner)
 
     def _called(self, groups: Groups, run: Run) -> list[Block]:
         """What the function gives, run of groups by run of groups."""
@@ -155,7 +155,7 @@ class _Grouped:
 
     def __init__(self, table: pp.StoredTable, keys: tuple[str, ...], runtime: Runtime) -> None:
         self._node, self._keys, self._runtime = table, keys, runtime
-        kinds = tuple((n, k) for n, k in table.schema if not n.startswith("@"))
+        kinds = tuple((n, k) for n, k in table.schema if not n.startswith(HIDDEN))
         self._schema = Schema(kinds)
         self.version = 0  # of the groups and their records
         self._bytes = 0  # beyond those of the stored table

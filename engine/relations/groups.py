@@ -26,7 +26,14 @@ from scalops.engine.kernels.grouping import Groups, group_rows
 from scalops.engine.kernels.kept_folds import together
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.passes import SMALL_BYTES, in_partition
-from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored, derived
+from scalops.engine.pipelines.base import (
+    Identity,
+    Pipeline,
+    Runtime,
+    Stored,
+    derived,
+    own_bytes,
+)
 from scalops.engine.reduction import RunningTree, combine_tree, leaf_count, leaf_ranges
 from scalops.engine.relations.base import Relation, Run
 from scalops.engine.relations.held import collected, joined
@@ -67,7 +74,8 @@ class GroupRows(Relation):
         groups = self._groups_in(head)
         if self._is_whole(groups, head):
             # Of one partition no block is made twice: a loop may run over a small table.
-            given = self._held([*head, *blocks]) if len(active) == 1 else self._collected(run)
+            alone = len(active) == 1
+            given = self._held(chain(head, blocks)) if alone else self._collected(run)
             return self._whole(given, run)
         if len(active) == 1:
             return self._finished(self._leaf(chain(head, blocks)))
@@ -198,14 +206,22 @@ class GroupRows(Relation):
         missing = [n for n in names if n not in found]
         rows = len(next(iter(found.values()))[0]) if found else 0
         if missing or not found:
-            rows, computed = collected(pipeline, missing, run)
+            rows, computed = collected(pipeline, missing, run, self.runtime.budget, self.owner)
             self.runtime.budget.require(bytes_of(computed.values()), self.owner)
             found.update(computed)
         return rows, found
 
-    def _held(self, blocks: list[Block]) -> tuple[int, dict[str, Vector]]:
+    def _held(self, given: Iterable[Block]) -> tuple[int, dict[str, Vector]]:
         """The columns of these blocks in one piece."""
-        names = self.pipeline.schema.names
+        names, budget = self.pipeline.schema.names, self.runtime.budget
+        blocks: list[Block] = []
+        size = 0
+        for block in given:
+            own = own_bytes(block, self.pipeline.resident)
+            budget.require(own, self.owner)
+            size += own
+            blocks.append(block)
+        budget.release(self.owner, size)
         vectors = {n: joined(blocks, n, self.pipeline) for n in names}
         if len(blocks) > 1:
             self.runtime.budget.require(bytes_of(vectors.values()), self.owner)

@@ -11,10 +11,13 @@ from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Array, Block
 from scalops.engine.columns import ColumnData, concatenated
 from scalops.engine.kernels.kernel import Vector
+from scalops.engine.memory import MemoryBudget
 from scalops.engine.passes import in_partition
-from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored
+from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored, own_bytes
 from scalops.engine.relations.base import Relation, Run
 from scalops.engine.relations.whole import Columns, Whole
+
+_UNLIMITED = MemoryBudget()
 
 
 class HoldColumns(Relation):
@@ -49,7 +52,7 @@ class HoldColumns(Relation):
         missing = [n for n in schema.names if n not in vectors]
         rows = len(next(iter(vectors.values()))[0]) if vectors else None
         if missing:
-            rows, computed = collected(self.pipeline, missing, run)
+            rows, computed = collected(self.pipeline, missing, run, self.runtime.budget, self.owner)
             vectors.update(computed)
             size = sum(int(v.nbytes) for v, _ in computed.values())
             self.runtime.budget.require(size, self.owner)
@@ -74,15 +77,27 @@ class HoldColumns(Relation):
                 vectors[name], identities[name] = old, known
 
 
-def collected(pipeline: Pipeline, names: list[str], run: Run) -> tuple[int, dict[str, Vector]]:
-    """How many records a pipeline gives, and these of its columns, each in one piece."""
+def collected(
+    pipeline: Pipeline, names: list[str], run: Run,
+    budget: MemoryBudget = _UNLIMITED, owner: str = "columns",
+) -> tuple[int, dict[str, Vector]]:  # fmt: skip
+    """How many records a pipeline gives, and these of its columns, each in one piece.
+
+    There is room for them in the budget; the caller counts what it keeps.
+    """
     active = list(pipeline.active())
     known = [pipeline.rows(p) for p in active]
     rows = [r or 0 for r in known]
     plain = all(pipeline.schema[n].is_plain for n in names)
     if plain and None not in known:
-        return sum(rows), _written(pipeline, names, active, rows, run)
+        size = sum(rows) * sum(pipeline.schema[n].bytes for n in names)
+        budget.require(size, owner)
+        try:
+            return sum(rows), _written(pipeline, names, active, rows, run)
+        finally:
+            budget.release(owner, size)
     parts: list[list[Block]] = [[] for _ in active]
+    sizes = [0 for _ in active]
 
     def task(worker: int, index: int) -> None:
         with in_partition(active[index]):
@@ -90,9 +105,16 @@ def collected(pipeline: Pipeline, names: list[str], run: Run) -> tuple[int, dict
                 if b.rows:
                     own = {n: b.columns[n] for n in names}
                     masks = {n: m for n, m in b.valid.items() if n in own}
-                    parts[index].append(Block(b.rows, own, masks))
+                    made = Block(b.rows, own, masks)
+                    size = own_bytes(made, pipeline.resident)
+                    budget.require(size, owner)
+                    sizes[index] += size
+                    parts[index].append(made)
 
-    run(task, len(active))
+    try:
+        run(task, len(active))
+    finally:
+        budget.release(owner, sum(sizes))
     blocks = [b for part in parts for b in part]
     return sum(b.rows for b in blocks), {n: joined(blocks, n, pipeline) for n in names}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,12 +33,20 @@ from scalops.engine.relations.indexed import Index
 from scalops.engine.relations.whole import Columns, Mapped, Whole
 
 
+class _Grouping(NamedTuple):
+    """The group of each record, and the keys of each group."""
+
+    groups: Groups
+    keys: dict[str, Vector]
+
+
 class IndexGroup(Relation):
     """A record for each group, in the order of first appearance.
 
     A sum of a column that is gathered by positions which stay too, perhaps times one that stays,
     is one product with a sparse matrix: nothing is gathered. Other folds get their arguments
-    record by record, and the groups that were found before.
+    record by record, and the groups that were found before. Where the keys go on changing there
+    is no matrix either: it would be made for one product.
     """
 
     def __init__(self, stage: pp.Stage, pipeline: Pipeline, runtime: Runtime) -> None:
@@ -45,19 +54,18 @@ class IndexGroup(Relation):
         assert isinstance(stage.sink, pr.IndexGroup)
         self._sink = stage.sink
         self._folds = self._sink.folds
-        self._index = Index()
-        self._groups = Groups(np.zeros(0, np.int64), 0)
-        self._keys: dict[str, Vector] = {}
-        self._sums = [_Sum(f, pipeline, runtime) for f in self._folds]
+        self._index: Index[_Grouping] = Index()
+        self._sums: list[_Sum | None] = [_Sum(f, pipeline, runtime) for f in self._folds]
 
     def make(self, run: Run) -> Stored:
         sink = self._sink
-        self._find_groups(run)
-        count = self._groups.count
-        vectors = dict(self._keys)
+        groups, keys = self._grouping(run)
+        if not self._index.is_kept:
+            self._sums = [None] * len(self._folds)
+        vectors = dict(keys)
         others: list[Fold] = []
         for fold, own in zip(self._folds, self._sums, strict=True):
-            made = own.over(self._groups, run)
+            made = None if own is None else own.over(groups, self._index.name, run)
             if made is None:
                 others.append(fold)
             else:
@@ -67,31 +75,35 @@ class IndexGroup(Relation):
             given = dict(zip(names, _columns(self.pipeline, names, run)[1], strict=True))
             folds = GroupedFolds(others, self.runtime.runner)
             folds.bind(self.runtime.slots, self.runtime.version)
-            columns = folds.over(self._groups, given, run)
+            columns = folds.over(groups, given, run)
+            groups.forget_masks()
             vectors.update(zip((f.name for f in others), columns, strict=True))
-        identities = {n: derived("key", self._index.name, n) for n in self._keys}
-        size = sum(int(v.nbytes) for n, (v, _) in vectors.items() if n not in self._keys)
+        identities = {n: derived("key", self._index.name, n) for n in keys}
+        size = sum(int(v.nbytes) for n, (v, _) in vectors.items() if n not in keys)
         self.runtime.budget.require(size, self.owner)
         ordered = {n: vectors[n] for n in sink.made.names}
-        return Columns(sink.made, count, ordered, identities)
+        return Columns(sink.made, groups.count, ordered, identities)
 
-    def _find_groups(self, run: Run) -> None:
+    def _grouping(self, run: Run) -> _Grouping:
         """The groups of the last iteration, if the keys are the same, or those of these keys."""
-        sink, pipeline = self._sink, self.pipeline
+        sink, pipeline, index = self._sink, self.pipeline, self._index
         identities = tuple(pipeline.identity(n) for n in sink.keys)
-        if identities == self._index.identities and self._index.is_kept:
-            return
+        known = index.known(identities)
+        if known is not None:
+            return known
         rows, vectors = _columns(pipeline, sink.keys, run)
-        if self._index.holds(identities, vectors):
-            return
+        if index.holds(identities, vectors):
+            assert index.found is not None
+            return index.found
         kinds = [pipeline.schema[n] for n in sink.keys]
         ids, first = group_rows(vectors, kinds, rows)
-        self._groups = Groups(ids, len(first))
-        self._keys = {
+        keys = {
             name: (taken(values, first), None if mask is None else mask[first])
             for name, (values, mask) in zip(sink.names, vectors, strict=True)
         }
-        self._index.renew(identities, vectors)
+        made = _Grouping(Groups(ids, len(first)), keys)
+        index.renew(identities, vectors, made)
+        return made
 
 
 def _columns(pipeline: Pipeline, names: Sequence[str], run: Run) -> tuple[int, list[Vector]]:
@@ -122,14 +134,14 @@ class _Sum:
         assert isinstance(argument, ex.Column)
         self._parts = pipeline.expression(argument.name), argument
 
-    def over(self, groups: Groups, run: Run) -> Vector | None:
-        """The column; None where it is no such product."""
+    def over(self, groups: Groups, found: Identity, run: Run) -> Vector | None:
+        """The column, of the groups found under this name; None where it is no such product."""
         if self._parts is None:
             return None
-        found = self._factors()
-        if found is None:
+        factors = self._factors()
+        if factors is None:
             return None
-        weight, column = found
+        weight, column = factors
         table = self._source.table
         if isinstance(table, Mapped):
             side, name = table.source(column.name)
@@ -147,7 +159,7 @@ class _Sum:
             return None
         floats = self._fold.type.numpy.kind == "f"
         dtype = np.dtype(np.float64) if floats else self._fold.type.numpy
-        known = (derived(groups.count, id(groups)), place, self._weight_identity(weight))
+        known = (found, place, self._weight_identity(weight))
         if self._product is None or self._known != known:
             weights = None
             if weight is not None:

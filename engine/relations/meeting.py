@@ -62,8 +62,10 @@ class MeetIndexed(Relation):
         if sink.kind == "semi":
             found = [start + np.flatnonzero(p.found) for p, start in parts]
             return _together(found), _NONE
+        size = sum(Pairs(p, outer=False).bytes for p, _ in parts if p.counts is not None)
+        self._reserve(size)
         pairs = [_all_pairs(p, start) for p, start in parts]
-        self._reserve(-index.bytes)
+        self._reserve(-index.bytes - size)
         return _together([rows for rows, _ in pairs]), _together([at for _, at in pairs])
 
     def _reserve(self, size: int) -> None:

@@ -89,7 +89,8 @@ class Summaries(Relation):
         made = Carries(self.pipeline.partitions(), len(self._columns))
         groups = {over: self._united(over, found) for over in set(self._over) if over}
         for i in range(len(self._columns)):
-            self._scan(i, made, found, groups.get(self._over[i]))
+            with np.errstate(all="ignore"):
+                self._scan(i, made, found, groups.get(self._over[i]))
         return made
 
     # The first pass.
@@ -154,6 +155,14 @@ class Summaries(Relation):
     ) -> None:
         """Lead a column's carry over the partitions."""
         column, over = self._columns[number], self._over[number]
+        if groups is None:
+            order = sorted(found, reverse=column.reverse)
+            carries = column.form.carries([found[p].summaries[number] for p in order])
+            if carries is not None:
+                self.runtime.budget.require(int(carries.nbytes), self.owner)
+                for partition, carry in zip(order, carries[:-1], strict=True):
+                    made.put(number, partition, carry, None)
+                return
         count = 1 + max((int(g.max(initial=0)) for g in (groups or {}).values()), default=0)
         state = column.form.start(count)
         for partition in sorted(found, reverse=column.reverse):
@@ -162,8 +171,7 @@ class Summaries(Relation):
             carry = state[there].copy()
             self.runtime.budget.require(int(carry.nbytes), self.owner)
             made.put(number, partition, carry, ids)
-            with np.errstate(all="ignore"):
-                after, known = column.form.join(carry, found[partition].summaries[number])
+            after, known = column.form.join(carry, found[partition].summaries[number])
             if not known.all():
                 after = self._through(column, partition, carry.copy(), ids)
             state[there] = after

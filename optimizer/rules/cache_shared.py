@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scalops.algebra import operators as op
 from scalops.algebra.expressions import Expression, Opaque
-from scalops.algebra.relations import GroupApply
+from scalops.algebra.relations import GroupAggregate, GroupApply, Join
 from scalops.algebra.tree import Node, transform, walk, with_children
 from scalops.optimizer.invariance import free_tokens, is_table
 
@@ -13,10 +13,10 @@ def cache_shared(node: Node) -> Node | None:
     """Job(f(T), g(T)) -> Job(f(Cache(T)), g(Cache(T))) for a dear table T of two passes or more.
 
     Also where a loop holds T already: its other readers read that cache. Sound because T has the
-    same records for each. Dear is what has a file to decode or an opaque function to call. Folds
-    that do not need each other's results will be one pass, and a limit reads a few records: they
-    alone share nothing. Not what varies with a loop, and not what lies below a cache: the loop's
-    own cache, read in every iteration, needs the memory more.
+    same records for each. Dear is what has a file to decode, an opaque function to call or
+    records to join. Folds that do not need each other's results will be one pass, and a limit reads
+    a few records: they alone share nothing. Not what varies with a loop, and, unless it joins, not
+    what lies below a cache: the loop's own cache, read in every iteration, needs the memory more.
     """
     if not isinstance(node, op.Job):
         return None
@@ -30,7 +30,9 @@ def cache_shared(node: Node) -> Node | None:
         if table in caches:
             if any(reader != caches[table] for reader in found):
                 return _reading(node, table, caches[table])
-        elif table not in below and _passes(found, readers) > 1 and _is_dear(table):
+        elif _passes(found, readers) > 1 and (
+            _joins(table) or (table not in below and _is_dear(table))
+        ):
             return _reading(node, table, op.Cache(table, location=table.location))
     return None
 
@@ -66,11 +68,28 @@ def _passes(found: list[op.Operator], readers: _Readers) -> int:
     return others + (2 if chained else 1 if folds else 0)
 
 
+def _joins(table: op.Operator) -> bool:
+    """Whether making the records again would look for partners again; what groups is stored."""
+    return any(isinstance(n, Join) and n.kind != "cross" for n in _until_stored(table))
+
+
 def _is_dear(table: op.Operator) -> bool:
     """Whether making the records again costs more than reading them from memory."""
     made = _made_again(table)
     files = any(isinstance(n, op.Scan) and not n.source.in_memory for n in made)
     return files or any(isinstance(n, Opaque | op.MapBatches | GroupApply) for n in made)
+
+
+def _until_stored(table: op.Operator) -> list[op.Operator]:
+    """The operators that the records go through since they were last in memory."""
+    found: list[op.Operator] = []
+    waiting = [table]
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, (op.Cache, GroupAggregate, op.Sort, op.Distinct)):
+            found.append(node)
+            waiting.extend(node.inputs)
+    return found
 
 
 def _made_again(table: op.Operator) -> list[Node]:

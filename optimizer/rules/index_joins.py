@@ -20,9 +20,12 @@ def index_joins(node: Node) -> Node | None:
     the identities of the keys with those that it knows, so that a start with other keys than the
     body's costs a second search and no more.
 
-    Not where keys or rows may change (messages in Pregel's style, a filter that reads a varying
-    column), nor a cross join, which has no keys, nor a filter that reads no column. What varies
-    with a loop inside is that loop's own.
+    Likewise where rows and keys are only presumed to stay, as those of two tables that follow from
+    each other: the engine compares, and keeps nothing where they change again and again.
+
+    Not where keys or rows follow from what is computed in the loop (messages in Pregel's style, a
+    filter that reads a varying column), nor a cross join, which has no keys, nor a filter that
+    reads no column. What varies with a loop inside is that loop's own.
     """
     if not isinstance(node, op.Loop):
         return None

@@ -15,7 +15,7 @@ from scalops.algebra import operators as op
 from scalops.algebra.dtypes import FLOAT64, INT64, OBJECT
 from scalops.algebra.dtypes import sparse as sparse_of
 from scalops.algebra.relations import GroupApply, RowsArgument
-from scalops.algebra.schema import Schema
+from scalops.algebra.schema import HIDDEN, Schema
 from scalops.capture import capture
 from scalops.engine.processes.runner import ProcessRunner
 from scalops.table import Table
@@ -207,11 +207,11 @@ def test_columns_that_are_there_for_keys_alone_are_not_handed_over() -> None:
     t = small()
     plan = op.Project(
         t.plan,
-        (*((n, ex.Column(n, kind)) for n, kind in t.plan.schema), ("@b", columns(t, "k")[0])),
+        (*((n, ex.Column(n, kind)) for n, kind in t.plan.schema), (HIDDEN + "b", columns(t, "k")[0])),
     )
     captured, _ = capture(names)
     node = GroupApply(
-        keys_of(t).plan, (plan,), columns(t, "k"), ((ex.Column("@b", INT64),),), captured,
+        keys_of(t).plan, (plan,), columns(t, "k"), ((ex.Column(HIDDEN + "b", INT64),),), captured,
         (ROWS,), (), Schema((("value", TEXT),), True), single=True,
     )  # fmt: skip
     assert rows(Table(node)) == [("k,v",)] * 3

@@ -162,17 +162,18 @@ def test_a_key_that_disappears_later_is_gone() -> None:
 
 
 def test_an_index_that_is_rebuilt_again_and_again_is_kept_no_more() -> None:
-    index = indexed.Index()
+    index: indexed.Index[str] = indexed.Index()
     for n in range(6):
         identities = (b"%d" % n,)
         assert not index.holds(identities, [(np.array([n]), None)])
-        index.renew(identities, [(np.array([n]), None)])
+        index.renew(identities, [(np.array([n]), None)], "positions")
         assert index.is_kept == (n < indexed.MOST_BUILDS)
+        assert index.known(identities) == ("positions" if index.is_kept else None)
 
 
 def test_equal_keys_of_another_identity_are_the_same_keys() -> None:
-    index = indexed.Index()
-    index.renew((b"a",), [(np.array([1.0, np.nan]), None)])
+    index: indexed.Index[str] = indexed.Index()
+    index.renew((b"a",), [(np.array([1.0, np.nan]), None)], "positions")
     assert index.holds((b"b",), [(np.array([1.0, np.nan]), None)])
     assert index.identities == (b"b",)
     assert not index.holds((b"c",), [(np.array([1.0, 2.0]), None)])

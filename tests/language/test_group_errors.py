@@ -66,7 +66,7 @@ CASES: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("its truth", lambda: bool(so.count()), so.TraceError, "describes an aggregate"),
     ("its collect", lambda: so.count().collect(), so.TraceError, "it belongs in agg"),
     ("in select", lambda: T.select(x=so.sum("v")), so.TraceError, "it belongs in agg"),
-    ("in a row function", lambda: T.map(lambda r: so.sum("v")), so.TraceError, "GroupFold"),
+    ("in a row function", lambda: T.map(lambda r: so.sum("v")), so.TraceError, "is no value"),
     ("collect of groups", lambda: G.collect(), so.PlanError, "groups are no table"),
     ("filter of groups", lambda: G.filter(lambda r: r.v), so.PlanError, "filter its table"),
     ("a word mistyped", lambda: G.means("v"), so.PlanError, "did you mean 'mean'"),

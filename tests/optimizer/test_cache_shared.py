@@ -126,3 +126,29 @@ def test_same_answer(values: list[float], count: int) -> None:
     u = slow(table)
     job = job_of(u, u.sum(), u.filter(lambda v: v > 1).count(), u.limit(count))
     assert_same_answer(job, apply(job, cache_shared)[0])
+
+
+def joined() -> so.Table:
+    """A table whose records have to find their partners."""
+    return T.join(so.table({"i": np.arange(6), "z": np.ones(6)}), on="i")
+
+
+def test_a_join_with_two_readers_is_made_once_below_a_loops_cache_too(golden: Golden) -> None:
+    examples = joined()
+    training = examples.filter(lambda r: r.i % 3 != 0)
+    loop = so.loop(0.0, range(3))(lambda w: w + training.map(lambda r: r.z * w + r.y).sum())
+    held_out = examples.filter(lambda r: r.i % 3 == 0)
+    jobs = {"two filters": job_of(examples.filter(lambda r: r.y > 1), held_out)}
+    jobs["training and testing"] = apply(job_of(loop, held_out.count()), cache_invariants)[0]
+    golden(
+        "rules/cache_shared_joins.txt",
+        before_and_after(*((t, j, apply(j, cache_shared)[0]) for t, j in jobs.items())),
+    )
+    for job in jobs.values():
+        assert_same_answer(job, apply(job, cache_shared)[0])
+
+
+def test_stays_for_a_join_with_one_reader_and_for_groups_which_are_stored() -> None:
+    assert_stays(job_of(joined().filter(lambda r: r.y > 1)), cache_shared)
+    sums = joined().group_by("i").agg(s=so.sum("y"))
+    assert_stays(job_of(sums.filter(lambda r: r.s > 1), sums.sort("s")), cache_shared)

@@ -341,7 +341,7 @@ class Groups:
                 f"apply needs a function of a pyarrow.Table, not a {type(f).__name__}",
                 location=location,
             )
-        declared = declared_schema(schema)
+        declared = declared_schema(schema, "apply")
         captured, slots = capture_opaque(inner, "takes a pyarrow.Table", None)
         root = self._root(location)
         named = tuple(zip((n for n, _ in self._keys.named), root.keys, strict=True))

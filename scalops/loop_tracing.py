@@ -24,7 +24,7 @@ from scalops.algebra.expressions import (
 from scalops.algebra.fingerprint import comparable
 from scalops.algebra.functions import function
 from scalops.algebra.operators import Operator, Project
-from scalops.algebra.schema import Schema
+from scalops.algebra.schema import FIELD, Schema
 from scalops.capture import function_location
 from scalops.environment import Structure, symbols
 from scalops.table import Table
@@ -253,6 +253,15 @@ def _same_column(
     if now == kind:
         return Column(column, kind)
     if now is None or not _fits(now, kind):
+        column, inside, inner = column.partition(FIELD)
+        if now is None and inside and column in found.columns:
+            fields = [n.partition(FIELD)[2] for n in found.fields_of(column)]
+            raise LoopError(
+                f"the body's records for the column {column!r} of {name!r} have the fields"
+                f" {[f for f in fields if f]}; the table starts with a field {inner!r} ({kind})",
+                location=where,
+                hint="give them the fields that they start with",
+            )
         shown = "a record" if now is None else str(now)
         raise LoopError(
             f"the body gives {shown} for the column {column!r} of {name!r}, which starts as {kind}",

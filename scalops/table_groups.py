@@ -93,7 +93,7 @@ def _size(size: Any, location: Location | None) -> int:
         known = None if isinstance(size, (bool, Value)) else size.__index__()
     except (AttributeError, TypeError):
         known = None
-    if known is None or known < 0:
+    if known is None or not 0 <= known < 2**62:
         found = "a Value" if isinstance(size, Value) else repr(size)
         raise TraceError(
             f"to_array needs its size, which is {found}; expected a Python int of 0 or more",

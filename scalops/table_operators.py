@@ -117,7 +117,8 @@ class TableOperators:
     def _drawn(self, label: str, seed: Any, low: float, high: float | None) -> Table:
         """The records whose random number is in low..high, or in low..1."""
         numbered = self._numbered(label)
-        number = call(function("random_uniform"), _integer(seed, label), Column(numbered.schema.names[0], INT64))
+        row = Column(numbered.schema.names[0], INT64)
+        number = call(function("random_uniform"), _integer(seed, label), row)
         kept: Expression = call(function("greater_equal"), number, constant(low))
         if high is not None:
             below = call(function("less"), number, constant(high))
@@ -175,7 +176,8 @@ class TableOperators:
     def shuffle(self, seed: Any) -> Table:
         """The records in a random order, by the seed and their number alone."""
         numbered = self._numbered("shuffle")
-        bits = call(function("random_bits"), _integer(seed, "shuffle"), Column(numbered.schema.names[0], INT64))
+        row = Column(numbered.schema.names[0], INT64)
+        bits = call(function("random_bits"), _integer(seed, "shuffle"), row)
         mixed = op.Sort(numbered, (bits,), (False,), label="shuffle", location=numbered.location)
         return self._without_number(mixed, "shuffle")
 
@@ -462,7 +464,7 @@ def choose_table(condition: Any, x: Any, y: Any) -> Any:
     return x._made(op.Union(tuple(chosen), label="where", location=location))
 
 
-def declared_schema(schema: Any) -> Schema:
+def declared_schema(schema: Any, what: str = "map_batches") -> Schema:
     """A schema from a dict of names to types (ours or Arrow's), a pyarrow.Schema, or a Schema."""
     import pyarrow as pa
 
@@ -480,7 +482,7 @@ def declared_schema(schema: Any) -> Schema:
             own = written_type(kind)
             if own is None:
                 raise SchemaError(
-                    f"map_batches declares the column {name!r} as {readable(kind)}",
+                    f"{what} declares the column {name!r} as {readable(kind)}",
                     location=user_location(),
                     hint=EXPECTED,
                 )
@@ -488,7 +490,7 @@ def declared_schema(schema: Any) -> Schema:
                 found[name] = own
     if not found or len(found) != len(schema):
         raise SchemaError(
-            f"map_batches declares its columns as {readable(schema)}",
+            f"{what} declares its columns as {readable(schema)}",
             location=user_location(),
             hint='write {"name": so.float64, ...}, or give a pyarrow.Schema',
         )

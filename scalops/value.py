@@ -418,7 +418,7 @@ def lift_sequence(value: Any) -> Expression | None:
     if not holds_value(value):
         try:
             array = np.asarray(value)
-        except ValueError:
+        except (TypeError, ValueError):  # of Tables, say
             return None
         return None if array.dtype == object else lift(array)
     items = [lift(item) for item in value]

@@ -13,7 +13,7 @@ from functools import cache
 from itertools import repeat
 from typing import Any
 
-from scalops.algebra.errors import SchemaError, user_location
+from scalops.algebra.errors import SchemaError, TraceError, user_location
 from scalops.algebra.schema import FIELD
 
 
@@ -43,6 +43,15 @@ class Row:
         if isinstance(key, str):
             return self[str(key)]
         raise unknown_column(key, self._names)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        raise TraceError(
+            f"a record is compared; its fields are {list(self._values)}",
+            location=user_location(),
+            hint="compare values: p[0].id == p[1].id",
+        )
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise unchangeable(name)

@@ -207,7 +207,10 @@ def test_columns_that_are_there_for_keys_alone_are_not_handed_over() -> None:
     t = small()
     plan = op.Project(
         t.plan,
-        (*((n, ex.Column(n, kind)) for n, kind in t.plan.schema), (HIDDEN + "b", columns(t, "k")[0])),
+        (
+            *((n, ex.Column(n, kind)) for n, kind in t.plan.schema),
+            (HIDDEN + "b", columns(t, "k")[0]),
+        ),
     )
     captured, _ = capture(names)
     node = GroupApply(

@@ -22,6 +22,7 @@ from scalops.lazy import Lazy, name_methods
 from scalops.loop_control import control_of
 from scalops.loop_range import ValueRange, elements_of
 from scalops.loop_tracing import Body, Fields, trace_body, trace_condition
+from scalops.running import require_ordered_states
 from scalops.table import Table
 from scalops.tracing import in_group, refuse_to_run, row_depth
 from scalops.value import Value
@@ -308,6 +309,7 @@ def _build(
         name=name or getattr(body, "__name__", None),
         location=location,
     )
+    require_ordered_states(plan)
     if structure.kind != BARE:
         return Loop(plan, structure)
     return TableLoop(plan, structure) if tables else BareLoop(plan, structure)

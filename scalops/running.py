@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from scalops.algebra import operators as op
 from scalops.algebra.errors import Location, PlanError, TraceError, user_location
 from scalops.algebra.expressions import Column, Expression
-from scalops.algebra.relations import Cumulate, Join, Running
-from scalops.algebra.tree import Node
+from scalops.algebra.relations import Cumulate, Join, Running, StateTable
+from scalops.algebra.tree import Node, walk
 from scalops.rows import RowFunction
 
 if TYPE_CHECKING:
@@ -207,28 +207,60 @@ class _Arguments:
 
 def require_order(plan: op.Operator, made: RunningAggregate) -> None:
     """PlanError where the records' order is none that the user has chosen."""
-    waiting: list[Node] = [plan]
+    culprit, _ = _order_of(plan)
+    if culprit is not None:
+        raise _without_order(f"so.{made.kind}", culprit, made.location)
+
+
+def require_ordered_states(loop: op.Loop) -> None:
+    """PlanError where a running aggregate in a loop's body follows a state without an order.
+
+    The order of the records of a state is that in which the loop starts and its body leaves them.
+    """
+    assert isinstance(loop.body, op.Update)
+    tables = {n: (t, dict(loop.body.tables)[n]) for n, t in loop.tables}
+    for node in walk(loop.body) if tables else ():
+        if not isinstance(node, Cumulate):
+            continue
+        for state in _order_of(node)[1]:
+            for table in tables[state.name] if state.loop == loop.token else ():
+                culprit, _ = _order_of(table)
+                if culprit is not None:
+                    own = node.columns[0]
+                    place = own.location or node.location
+                    raise _without_order(f"so.{own.kind}", culprit, place)
+
+
+def _without_order(word: str, culprit: op.Operator, location: Location | None) -> PlanError:
+    what = "repartition" if isinstance(culprit, op.Repartition) else culprit.label
+    where = "" if culprit.location is None else f" ({culprit.location})"
+    return PlanError(
+        f"{word} follows the order of the records, which {what}{where} leaves without a meaning",
+        location=location,
+        hint='give them an order first: sort("time")',
+    )
+
+
+def _order_of(plan: op.Operator) -> tuple[op.Operator | None, list[StateTable]]:
+    """What takes the records' order its meaning, if anything does, and the states it rests on."""
+    states: list[StateTable] = []
+    waiting: list[op.Operator] = [plan]
     seen: set[Node] = set()
     while waiting:
         node = waiting.pop()
         if node in seen:
             continue
         seen.add(node)
-        word = "repartition" if isinstance(node, op.Repartition) else getattr(node, "label", "")
-        if word in ("repartition", "shuffle", "cogroup"):
-            assert isinstance(node, op.Operator)
-            where = "" if node.location is None else f" ({node.location})"
-            raise PlanError(
-                f"so.{made.kind} follows the order of the records, which {word}{where} leaves"
-                " without a meaning",
-                location=made.location,
-                hint='give them an order first: sort("time")',
-            )
+        if isinstance(node, op.Repartition) or node.label in ("shuffle", "cogroup"):
+            return node, states
         match node:
+            case StateTable():
+                states.append(node)
             case op.Sort():
                 continue
             case Join(left=left, right=right, kind=kind):
                 waiting += [right] if kind == "right" else [left]
                 waiting += [right] if kind == "full" else []
-            case op.Operator():
+            case _:
                 waiting += node.inputs
+    return None, states

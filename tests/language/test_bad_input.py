@@ -779,7 +779,6 @@ NOT_BUILT: dict[str, Callable[[], Any]] = {
     "so.grad": lambda: so.grad(step, "w"),
     "a session on workers or with an objective": lambda: so.session(workers=2),
     "so.whatif": lambda: so.whatif(BARE),
-    "a Table as a field of the environment": lambda: so.loop({"t": T}, range(2))(lambda e: e),
     "explain(analyze=True)": lambda: T.sum("k").explain(analyze=True),
     "explain's format 'dot'": lambda: T.explain(format="dot"),
 }

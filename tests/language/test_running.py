@@ -262,3 +262,25 @@ def test_explain_shows_what_runs() -> None:
     plan = T.with_columns(total=so.cumsum("v"), best=so.cummax("v", over="g", reverse=True))
     assert "Cumulate total = cumsum(v), best = cummax(v, reverse) over g" in plan.explain()
     assert "SummarizeRuns" in plan.explain("physical")
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_a_state_without_an_order_is_refused_in_a_loop_too(begins: bool) -> None:
+    t = so.table({"v": np.arange(4.0)})
+    start = t.shuffle(1) if begins else t
+    with pytest.raises(so.PlanError, match=r"so\.cumsum follows the order.*shuffle.*sort"):
+
+        @so.loop({"t": start}, range(2))
+        def loop(env: Any) -> Any:
+            summed = env["t"].with_columns(v=so.cumsum("v"))
+            return {"t": summed if begins else summed.shuffle(2)}
+
+
+def test_a_state_that_is_sorted_in_the_body_may_be_shuffled() -> None:
+    t = so.table({"v": np.arange(4.0)})
+
+    @so.loop({"t": t}, range(2))
+    def loop(env: Any) -> Any:
+        return {"t": env["t"].sort("v").with_columns(v=so.cumsum("v")).shuffle(2)}
+
+    assert sorted(loop.collect()["t"]["v"].to_pylist()) == [0.0, 1.0, 4.0, 10.0]

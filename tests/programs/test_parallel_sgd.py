@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,6 @@ import pytest
 import scalops as so
 from scalops.engine.relations import group_apply
 from tests.programs.test_shared_programs import load
-
-
-def test_it_runs_unchanged_and_gives_what_plain_python_gives(shared_programs: Path) -> None:
-    path = shared_programs / "parallel_sgd.py"
-    done = subprocess.run([sys.executable, path], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "parallel_sgd: loss 53.551 after 5 rounds\n"
 
 
 def test_it_gives_the_same_bits_in_this_process_and_in_workers(

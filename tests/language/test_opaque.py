@@ -61,10 +61,10 @@ def test_task_timeout_ends_a_function() -> None:
             pass
         return float(r.k)
 
-    with so.session(processes=1, task_timeout=0.3):
+    with so.session(processes=1, task_timeout=2):
         table = T.map(so.udf(endless, returns=so.float64))
         with pytest.raises(
-            so.UserFunctionError, match=r"endless\(\) was ended after 0.3 s, over records 0 to 39"
+            so.UserFunctionError, match=r"endless\(\) was ended after 2 s, over records 0 to 39"
         ) as caught:
             table.collect()
         assert "task_timeout" in str(caught.value)

@@ -101,6 +101,18 @@ def test_one_column_may_follow_from_another_that_stays() -> None:
     assert proved(loop) == ["t.id", "t.rank"]
 
 
+def test_what_only_the_starts_keys_change_brings_the_analysis_to_an_end() -> None:
+    # Counts over the start's keys first, then over the body's: the second iteration gives more
+    # that stays than the first one did.
+    def step(env: Any) -> so.Table:
+        shares = EDGES.join(env.t, left_on="src", right_on="id")
+        counts = shares.group_by("dst").agg(n=so.count())
+        joined = NODES.join(counts, left_on="id", right_on="dst", how="left")
+        return joined.select("id", rank=lambda r: so.coalesce(r.n, 0) * 1.0)
+
+    assert proved(loop_of(step, START.limit(2))) == ["t.id"]
+
+
 def test_columns_that_change_places_do_not_stay() -> None:
     start = so.table({"a": np.arange(3), "b": np.arange(3) + 5})
 

@@ -141,9 +141,7 @@ class PlanPrinter:
             stack.extend((child, own) for child, own in reversed(headed.items()))
         return roots[0]
 
-    def _headed(
-        self, node: Node, made: Display, inputs: list[Node]
-    ) -> dict[Node, list[Display]]:
+    def _headed(self, node: Node, made: Display, inputs: list[Node]) -> dict[Node, list[Display]]:
         """The tables of a loop's environment, each with the list of lines under its heading."""
         headed: dict[Node, list[Display]] = {}
         if isinstance(node, (op.Loop, op.Update)) and inputs:

@@ -332,9 +332,7 @@ def collect(*things: Any, listen: Any = None, **options: Any) -> Any:
     return rebuild(wanted, iter(zip(leaves, results, strict=True)))
 
 
-def run_loop(
-    loop: AnyLoop, listen: Any = None, control: LoopControl | None = None
-) -> LoopResult:
+def run_loop(loop: AnyLoop, listen: Any = None, control: LoopControl | None = None) -> LoopResult:
     """Run one loop; its environment, iterations, history and profile."""
     (outcome,) = current_session().run((loop.loop_plan,), listen, control=control)
     return loop_result(loop, outcome)

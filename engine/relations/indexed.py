@@ -159,9 +159,7 @@ class IndexJoin(_Indexed):
                 found = index.found
             else:
                 cut = len(sink.left_keys)
-                found = matched(
-                    vectors[:cut], vectors[cut:], left, right, sink, run, self._room
-                )
+                found = matched(vectors[:cut], vectors[cut:], left, right, sink, run, self._room)
                 index.renew(identities, vectors, found)
         assert found is not None
         both = [
@@ -201,7 +199,7 @@ def matched(
         kept = np.flatnonzero(found)
         positions = positions[kept]
     own = None if kept is None else Positions(kept)
-    other = _unless_all(positions.astype(np.int64, copy=False), right.count)
+    other = _unless_all(positions, right.count)
     return Pairing(len(positions), own, other)
 
 

@@ -96,7 +96,7 @@ class IndexGroup(Relation):
             assert index.found is not None
             return index.found
         kinds = [pipeline.schema[n] for n in sink.keys]
-        ids, first = group_rows(vectors, kinds, rows)
+        ids, first = group_rows(vectors, kinds, rows, run)
         keys = {
             name: (taken(values, first), None if mask is None else mask[first])
             for name, (values, mask) in zip(sink.names, vectors, strict=True)

@@ -108,7 +108,7 @@ class Interpreter:
                 yield from self._scan(node)
             case StateTable(name=name, loop=loop):
                 held = self._environment["table", loop, name]
-                # A start, of which no more is computed than is asked for, or an iteration's records.
+                # A start, computed as far as it is asked for, or an iteration's records.
                 yield from self.records(held) if isinstance(held, op.Operator) else held
             case LoopTable(loop=loop, name=name):
                 if self.sampling:
@@ -321,7 +321,8 @@ class Interpreter:
                 tables = {n: list(self.records(t)) for n, t in loop.body.tables}
             state = {n: as_numpy(v, loop.state_types[n]) for n, v in new}
             iterations += 1
-        return state | tables | {ex.ITERATIONS: np.int64(iterations), ex.CONVERGED: np.bool_(converged)}
+        ended = {ex.ITERATIONS: np.int64(iterations), ex.CONVERGED: np.bool_(converged)}
+        return state | tables | ended
 
     def _map_reduce(self, body: op.MapReduceUpdate) -> None:
         names = [n for n, _ in body.map]

@@ -9,7 +9,7 @@ from scalops.algebra.captured import Captured
 from scalops.algebra.expressions import Expression
 from scalops.algebra.folds import Fold
 from scalops.algebra.schema import Schema
-from scalops.engine.physical_plan import PhysicalTable, Properties, StoredTable, StoreSink
+from scalops.engine.physical_plan import Multiply, StoredTable, StoreSink
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -52,7 +52,7 @@ class MeetIndexed(StoreSink):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Probe(PhysicalTable):
+class Probe(Multiply):
     """Records of `source` with those of the held side `number` whose keys equal their `keys`.
 
     In the order of `source`, matches in the held side's order. `outputs`: (name, side, column),
@@ -60,20 +60,10 @@ class Probe(PhysicalTable):
     columns as null.
     """
 
-    source: PhysicalTable
     number: int
     keys: tuple[str, ...]
     kind: Literal["inner", "left", "semi", "anti", "cross"]
     outputs: tuple[tuple[str, int, str], ...]
-    made: Schema
-
-    @property
-    def schema(self) -> Schema:
-        return self.made
-
-    @property
-    def delivered(self) -> Properties:
-        return Properties(self.source.delivered.partitions)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

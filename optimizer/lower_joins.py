@@ -102,7 +102,7 @@ def _probe(
     outputs: _Outputs,
 ) -> pp.PhysicalTable:
     made = node.schema
-    return pr.Probe(table, number, side.keys, kind, outputs, made, location=node.location)
+    return pr.Probe(table, made, number, side.keys, kind, outputs, location=node.location)
 
 
 def _flipped(outputs: _Outputs) -> _Outputs:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.physical_running import Accumulate
@@ -10,6 +13,21 @@ from scalops.engine.pipelines import multiplied, row_ranges
 from scalops.engine.pipelines.base import Pipeline, Runtime
 from scalops.engine.pipelines.probed import ProbePipeline
 from scalops.engine.pipelines.running import AccumulatePipeline
+
+# What a step over another table's blocks is compiled to.
+_OVER: dict[type[pp.PhysicalTable], Callable[[Any, Pipeline, Runtime], Pipeline]] = {
+    pp.Compute: pipelines.ComputePipeline,
+    pp.Select: pipelines.SelectPipeline,
+    pp.TakePrefix: pipelines.TakePrefixPipeline,
+    pp.TakeRange: row_ranges.TakeRangePipeline,
+    pp.Gate: row_ranges.GatePipeline,
+    pp.NumberRows: row_ranges.NumberRowsPipeline,
+    pp.Unnest: multiplied.UnnestPipeline,
+    pp.Interleave: multiplied.InterleavePipeline,
+    pp.CallBatches: multiplied.CallBatchesPipeline,
+    pr.Probe: ProbePipeline,
+    Accumulate: AccumulatePipeline,
+}
 
 
 def build(node: pp.PhysicalTable, runtime: Runtime) -> Pipeline:
@@ -21,26 +39,5 @@ def build(node: pp.PhysicalTable, runtime: Runtime) -> Pipeline:
             return pipelines.StoredPipeline(node, runtime)
         case pp.Concatenate(sources=sources):
             return row_ranges.ConcatenatePipeline(node, [build(s, runtime) for s in sources])
-        case pp.Compute(source=source):
-            return pipelines.ComputePipeline(node, build(source, runtime), runtime)
-        case pp.Select(source=source):
-            return pipelines.SelectPipeline(node, build(source, runtime), runtime)
-        case pp.TakePrefix(source=source):
-            return pipelines.TakePrefixPipeline(node, build(source, runtime), runtime)
-        case pp.TakeRange(source=source):
-            return row_ranges.TakeRangePipeline(node, build(source, runtime), runtime)
-        case pp.Gate(source=source):
-            return row_ranges.GatePipeline(node, build(source, runtime), runtime)
-        case pp.NumberRows(source=source):
-            return row_ranges.NumberRowsPipeline(node, build(source, runtime), runtime)
-        case pp.Unnest(source=source):
-            return multiplied.UnnestPipeline(node, build(source, runtime), runtime)
-        case pp.Interleave(source=source):
-            return multiplied.InterleavePipeline(node, build(source, runtime), runtime)
-        case pp.CallBatches(source=source):
-            return multiplied.CallBatchesPipeline(node, build(source, runtime), runtime)
-        case pr.Probe(source=source):
-            return ProbePipeline(node, build(source, runtime), runtime)
-        case Accumulate(source=source):
-            return AccumulatePipeline(node, build(source, runtime), runtime)
-    raise TypeError(type(node).__name__)
+    step: Any = node
+    return _OVER[type(node)](step, build(step.source, runtime), runtime)

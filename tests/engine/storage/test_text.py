@@ -159,6 +159,8 @@ def test_head_of_a_compressed_file_reads_little(monkeypatch: pytest.MonkeyPatch)
         (gzip.compress(b"a\n" * 99_999)[:-8] + b"12345678", "cannot be read: "),
         (gzip.compress(b"ab" * 99)[:12] + b"\xff" * 40, "cannot be read: "),
     ],
+    # Compressed bytes hold the time: as names they would be others in each process.
+    ids=["cut off", "not compressed", "wrong sum", "nonsense"],
 )
 def test_broken_compressed_file_is_named(contents: bytes, message: str) -> None:
     Path("a.txt.gz").write_bytes(contents)

@@ -12,6 +12,7 @@ from benchmarks import (
     matching,
     opaque,
     overhead,
+    pagerank,
     reading,
 )
 
@@ -28,6 +29,7 @@ def main() -> None:
     matching.main([] if full else ["--rows", "500000"])
     example_formation.main([] if full else ["--rows", "300000"])
     groups.main([] if full else ["--rows", "500000"])
+    pagerank.main([] if full else ["--edges", "500000", "--scale", "16", "--rounds", "2"])
     cumulative.main([] if full else ["--rows", "5000000", "--rounds", "3"])
 
 

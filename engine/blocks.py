@@ -7,7 +7,7 @@ memory, workers or timing, because the order of float additions follows them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -80,10 +80,17 @@ def concatenate(blocks: list[Block], schema: Schema) -> Block:
     valid: dict[str, Array] = {}
     for name, kind in schema:
         columns[name] = concatenated([b.columns[name] for b in blocks], kind)
-        if any(name in b.valid for b in blocks):
-            masks = [b.valid.get(name, np.ones(b.rows, bool)) for b in blocks]
-            valid[name] = np.concatenate(masks)
+        mask = mask_of(blocks, name)
+        if mask is not None:
+            valid[name] = mask
     return Block(rows, columns, valid)
+
+
+def mask_of(blocks: Sequence[Block], name: str) -> Array | None:
+    """The mask of a column over all blocks; None where none of them holds a null."""
+    if not any(name in b.valid for b in blocks):
+        return None
+    return np.concatenate([b.valid.get(name, np.ones(b.rows, bool)) for b in blocks])
 
 
 def block_rows(schema: Schema) -> int:

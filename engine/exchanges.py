@@ -11,7 +11,7 @@ import numpy as np
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
-from scalops.engine.blocks import Array, Block, concatenate, partition_bounds, reblock
+from scalops.engine.blocks import Array, Block, concatenate, mask_of, partition_bounds, reblock
 from scalops.engine.columns import ColumnData, concatenated, sliced, taken
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.keys import first_of_equals, sort_order
@@ -112,9 +112,7 @@ def sorted_parts(received: Parts, sink: pp.SortRows, schema: Schema) -> Parts:
 def _whole(blocks: list[Block], name: str, schema: Schema, keep: bool) -> Vector:
     """A column of all blocks, which lose it unless it is kept."""
     columns = [b.columns[name] if keep else b.columns.pop(name) for b in blocks]
-    mask = None
-    if any(name in b.valid for b in blocks):
-        mask = np.concatenate([b.valid.get(name, np.ones(b.rows, bool)) for b in blocks])
+    mask = mask_of(blocks, name)
     return concatenated(columns, schema[name]), mask
 
 

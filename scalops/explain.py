@@ -18,7 +18,6 @@ from scalops.loop import AnyLoop
 from scalops.not_yet import refuse
 from scalops.optimizer.cardinality import Estimates
 from scalops.optimizer.column_invariance import invariant_columns
-from scalops.optimizer.invariance import Invariance
 from scalops.optimizer.lowering import lower
 from scalops.optimizer.rewriter import Firing
 from scalops.planning import optimize
@@ -126,7 +125,6 @@ class _Notes:
 
     def __init__(self, job: op.Job, firings: list[Firing]) -> None:
         loops = [n for n in walk(job) if isinstance(n, op.Loop)]
-        self._invariant = {t for loop in loops for t in Invariance(loop).invariant_inputs()}
         self._once = {
             a for loop in loops for _, e in loop.bindings for a in find((e,), op.Aggregate)
         }

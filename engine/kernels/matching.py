@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_array
 
-from scalops.engine.columns import Array
+from scalops.engine.columns import Array, sliced
 from scalops.engine.kernels.key_words import Words, null_times
 from scalops.engine.kernels.keys import Key
 from scalops.engine.threads import Task
@@ -148,6 +148,22 @@ class KeyIndex:
             return Matches(ids if self._table is None else self._table.take(ids))
         first = self._ends.take(ids)
         return Matches(first, self._ends.take(ids + 1) - first, self._order)
+
+
+def looked_up(
+    index: KeyIndex, keys: Sequence[Key], rows: int, run: Run
+) -> list[tuple[Matches, int]]:
+    """The matches of records, found on threads: chunks, each with its first record's number."""
+    starts = range(0, max(rows, 1), _CHUNK)
+    found: list[Matches | None] = [None] * len(starts)
+
+    def task(worker: int, number: int) -> None:
+        start, stop = starts[number], min(rows, starts[number] + _CHUNK)
+        own = [(sliced(v, start, stop), None if m is None else m[start:stop]) for v, m in keys]
+        found[number] = index.lookup(own, stop - start)
+
+    run(task, len(starts))
+    return [(m, start) for m, start in zip(found, starts, strict=True) if m is not None]
 
 
 def _bytes_of(rows: int) -> int:

@@ -17,7 +17,7 @@ from scalops.algebra.relations import RowsArgument
 from scalops.algebra.schema import HIDDEN, Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
-from scalops.engine.blocks import Array, Block, concatenate, identities
+from scalops.engine.blocks import Array, Block, concatenate, identities, mask_of
 from scalops.engine.columns import concatenated
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.keys import record_codes
@@ -91,10 +91,8 @@ class ApplyGroups(Relation):
         vectors = {n: own[n] for n in sink.kept}
         known = {n: self.pipeline.identity(n) for n in sink.kept}
         for name, kind in sink.declared:
-            masks = None
-            if any(name in b.valid for b in blocks):
-                masks = np.concatenate([b.valid.get(name, np.ones(b.rows, bool)) for b in blocks])
-            vectors[name] = concatenated([b.columns[name] for b in blocks], kind), masks
+            whole = concatenated([b.columns[name] for b in blocks], kind)
+            vectors[name] = whole, mask_of(blocks, name)
         return Columns(sink.made, sum(b.rows for b in blocks), vectors, known)
 
     def _groups(self, run: Run) -> tuple[int, dict[str, Vector]]:

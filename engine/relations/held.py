@@ -8,7 +8,7 @@ import numpy as np
 
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
-from scalops.engine.blocks import Array, Block
+from scalops.engine.blocks import Array, Block, mask_of
 from scalops.engine.columns import ColumnData, concatenated
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.memory import MemoryBudget
@@ -121,10 +121,8 @@ def collected(
 
 def joined(blocks: list[Block], name: str, pipeline: Pipeline) -> Vector:
     """A column of all blocks in one piece, with its mask."""
-    mask = None
-    if any(name in b.valid for b in blocks):
-        mask = np.concatenate([b.valid.get(name, np.ones(b.rows, bool)) for b in blocks])
-    return concatenated([b.columns[name] for b in blocks], pipeline.schema[name]), mask
+    whole = concatenated([b.columns[name] for b in blocks], pipeline.schema[name])
+    return whole, mask_of(blocks, name)
 
 
 def _written(

@@ -19,9 +19,8 @@ from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Array
 from scalops.engine.blocks import identities as serials
-from scalops.engine.columns import sliced
 from scalops.engine.kernels.kernel import Vector
-from scalops.engine.kernels.matching import KeyIndex, Matches, Pairs
+from scalops.engine.kernels.matching import KeyIndex, Matches, Pairs, looked_up
 from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored, derived
 from scalops.engine.relations.base import Relation, Run
 from scalops.engine.relations.held import collected, same_vector
@@ -183,7 +182,7 @@ def matched(
     `room` is asked for memory, and raises where there is none, before all pairs are made.
     """
     index = KeyIndex(right_keys, right.count, sink.nulls_equal, run)
-    matches = _looked_up(index, left_keys, left.count, run)
+    matches = _matches(index, left_keys, left.count, run)
     if sink.kind in ("semi", "anti"):
         found = matches.found if sink.kind == "semi" else ~matches.found
         rows = int(np.count_nonzero(found))
@@ -212,23 +211,11 @@ def _unless_all(numbers: Array, count: int) -> Positions | None:
     return None if every else Positions(numbers)
 
 
-def _looked_up(index: KeyIndex, keys: list[Vector], rows: int, run: Run) -> Matches:
-    """The matches of all records, found on all threads."""
-    chunks = max(1, -(-rows // _CHUNK_ROWS))
-    parts: list[Matches | None] = [None] * chunks
-
-    def task(worker: int, number: int) -> None:
-        start, stop = number * _CHUNK_ROWS, min(rows, (number + 1) * _CHUNK_ROWS)
-        own = [(sliced(v, start, stop), None if m is None else m[start:stop]) for v, m in keys]
-        parts[number] = index.lookup(own, stop - start)
-
-    run(task, chunks)
-    found = [p for p in parts if p is not None]
+def _matches(index: KeyIndex, keys: list[Vector], rows: int, run: Run) -> Matches:
+    """The matches of all records."""
+    found = [m for m, _ in looked_up(index, keys, rows, run)]
     first = np.concatenate([p.first for p in found])
     if any(p.counts is None for p in found):
         return Matches(first)
     counts = np.concatenate([p.counts for p in found if p.counts is not None])
     return Matches(first, counts, found[0].order)
-
-
-_CHUNK_ROWS = 1 << 18

@@ -122,7 +122,7 @@ class _Sum:
 
     def __init__(self, fold: Fold, pipeline: Pipeline, runtime: Runtime) -> None:
         self._fold, self._runtime = fold, runtime
-        self._parts: tuple[ex.Expression | None, ex.Column] | None = None
+        self._argument: ex.Expression | None = None
         self._known: tuple[Identity | None, ...] | None = None
         self._product: SegmentProduct | None = None
         if fold.kind not in ("sum", "mean") or not isinstance(pipeline, ComputePipeline):
@@ -132,11 +132,11 @@ class _Sum:
         self._source = pipeline.source
         (argument,) = fold.arguments
         assert isinstance(argument, ex.Column)
-        self._parts = pipeline.expression(argument.name), argument
+        self._argument = pipeline.expression(argument.name)
 
     def over(self, groups: Groups, found: Identity, run: Run) -> Vector | None:
         """The column, of the groups found under this name; None where it is no such product."""
-        if self._parts is None:
+        if self._argument is None:
             return None
         factors = self._factors()
         if factors is None:
@@ -179,8 +179,7 @@ class _Sum:
 
     def _factors(self) -> tuple[ex.Expression | None, ex.Column] | None:
         """(weight, column) with argument = weight · column, the weight being one that stays."""
-        assert self._parts is not None
-        argument, _ = self._parts
+        argument = self._argument
         if isinstance(argument, ex.Column):
             return None, argument
         if not (isinstance(argument, ex.Call) and argument.function.name == "multiply"):

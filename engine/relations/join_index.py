@@ -12,7 +12,7 @@ from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
-from scalops.engine.blocks import Array, Block
+from scalops.engine.blocks import Array, Block, mask_of
 from scalops.engine.columns import ColumnData, SparseColumn, arrow_type, blank, concatenated
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.matching import KeyIndex
@@ -166,9 +166,7 @@ def _collected(relation: Relation, names: list[str], run: Run) -> tuple[int, dic
 def _joined(relation: Relation, blocks: list[Block], name: str) -> Vector:
     """A column of all blocks, which lose it."""
     pipeline, budget, owner = relation.pipeline, relation.runtime.budget, relation.owner
-    mask = None
-    if any(name in b.valid for b in blocks):
-        mask = np.concatenate([b.valid.get(name, np.ones(b.rows, bool)) for b in blocks])
+    mask = mask_of(blocks, name)
     own = [Block(b.rows, {name: b.columns.pop(name)}) for b in blocks]
     if len(own) == 1:
         return own[0].columns[name], mask

@@ -8,9 +8,7 @@ from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Array
-from scalops.engine.columns import sliced
-from scalops.engine.kernels.keys import Key
-from scalops.engine.kernels.matching import KeyIndex, Matches, Pairs
+from scalops.engine.kernels.matching import KeyIndex, Matches, Pairs, looked_up
 from scalops.engine.pipelines.base import Pipeline, Runtime, Stored
 from scalops.engine.relations.base import Relation, Run
 from scalops.engine.relations.join_index import IndexedTable, columns_of
@@ -19,7 +17,6 @@ from scalops.engine.relations.whole import Columns, Mapped, Positions, Side
 # Neutral: pairs found from the right side are sorted, at some 100 ns each; probing with a left
 # record takes some 10 ns.
 SORT_COST = 10
-_CHUNK = 1 << 17  # records that one task looks up
 
 Found = tuple[Array, Array]  # numbers of left and of right records, pair by pair
 
@@ -54,11 +51,11 @@ class MeetIndexed(Relation):
         sink = self._sink
         keys = [right.whole(n) for n in sink.keys]
         if right.count * SORT_COST <= left.count:
-            parts = _looked_up(left.index, keys, right.count, run)
+            parts = looked_up(left.index, keys, right.count, run)
             if sum(_count(p) for p, _ in parts) * SORT_COST <= left.count:
                 return self._in_left_order(parts)
         index = KeyIndex(keys, right.count, sink.nulls_equal, run, self._reserve)
-        parts = _looked_up(index, [left.whole(n) for n in sink.left_keys], left.count, run)
+        parts = looked_up(index, [left.whole(n) for n in sink.left_keys], left.count, run)
         if sink.kind == "semi":
             found = [start + np.flatnonzero(p.found) for p, start in parts]
             return _together(found), _NONE
@@ -90,20 +87,6 @@ _NONE: Array = np.zeros(0, np.int64)
 
 def _together(parts: list[Array]) -> Array:
     return np.concatenate(parts) if parts else _NONE
-
-
-def _looked_up(index: KeyIndex, keys: list[Key], rows: int, run: Run) -> list[tuple[Matches, int]]:
-    """The matches of all records in chunks, each with the number of its first record."""
-    starts = range(0, rows, _CHUNK)
-    found: list[Matches | None] = [None] * len(starts)
-
-    def task(worker: int, number: int) -> None:
-        start, stop = starts[number], min(rows, starts[number] + _CHUNK)
-        own = [(sliced(v, start, stop), None if m is None else m[start:stop]) for v, m in keys]
-        found[number] = index.lookup(own, stop - start)
-
-    run(task, len(starts))
-    return [(m, start) for m, start in zip(found, starts, strict=True) if m is not None]
 
 
 def _count(matches: Matches) -> int:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
-from scalops.engine.blocks import Array, Block
+from scalops.engine.blocks import Array, Block, mask_of
 from scalops.engine.columns import ColumnData, SparseColumn, concatenated
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.outcome import StateRows
@@ -40,10 +40,8 @@ def state_table(schema: Schema, blocks: Sequence[Block]) -> Columns:
     """The table of a state that was saved."""
     vectors: dict[str, Vector] = {}
     for name, kind in schema:
-        mask = None
-        if any(name in b.valid for b in blocks):
-            mask = np.concatenate([b.valid.get(name, np.ones(b.rows, bool)) for b in blocks])
-        vectors[name] = concatenated([b.columns[name] for b in blocks], kind), mask
+        whole = concatenated([b.columns[name] for b in blocks], kind)
+        vectors[name] = whole, mask_of(blocks, name)
     return Columns(schema, sum(b.rows for b in blocks), vectors)
 
 

@@ -13,3 +13,12 @@ def two_workers() -> Iterator[ProcessRunner]:
     made = ProcessRunner(2)
     yield made
     made.stop()
+
+
+@pytest.fixture(params=["in this process", "in workers"])
+def runner(request: pytest.FixtureRequest) -> ProcessRunner | None:
+    """Two ways of calling functions; both pass all tests that use this."""
+    if request.param == "in this process":
+        return None
+    found: ProcessRunner = request.getfixturevalue("two_workers")
+    return found

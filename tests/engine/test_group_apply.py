@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from scipy import sparse
 
 import scalops as so
@@ -32,16 +31,6 @@ from tests.engine.group_plans import (
     sums,
 )
 from tests.engine.plans import column_of
-
-
-@pytest.fixture(params=["in this process", "in workers"])
-def runner(request: pytest.FixtureRequest) -> ProcessRunner | None:
-    """Two ways of calling functions; both pass all tests that use this."""
-    if request.param == "in this process":
-        return None
-    found: ProcessRunner = request.getfixturevalue("two_workers")
-    return found
-
 
 # What a function gets.
 

@@ -42,15 +42,6 @@ FLOAT32 = ArrayType("float32")
 VECTOR = FLOAT64.with_shape(2)
 
 
-@pytest.fixture(params=["in this process", "in workers"])
-def runner(request: pytest.FixtureRequest) -> ProcessRunner | None:
-    """Two ways of calling functions; both pass all tests that use this."""
-    if request.param == "in this process":
-        return None
-    found: ProcessRunner = request.getfixturevalue("two_workers")
-    return found
-
-
 # One record for each group.
 
 

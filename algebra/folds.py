@@ -96,6 +96,10 @@ def _weighted(weight: ArrayType, kind: ArrayType) -> ArrayType:
     return ArrayType(promoted(weight, kind), kind.shape)
 
 
+def _gram(weight: ArrayType, kind: ArrayType) -> ArrayType:
+    return ArrayType(promoted(weight, kind), (*kind.shape, *kind.shape))
+
+
 def _products(left: ArrayType, right: ArrayType) -> ArrayType:
     return ArrayType(promoted(left, right), (*left.shape, *right.shape))
 
@@ -154,6 +158,10 @@ FOLDS = {
         FoldKind("add_outer", _products),
         FoldKind("mean_scaled", _weighted, float("nan")),
         FoldKind("mean_outer", _products, float("nan")),
+        # (s, x): Σ s·outer(x, x), symmetric.
+        FoldKind("sum_gram", _gram, 0),
+        FoldKind("add_gram", _gram),
+        FoldKind("mean_gram", _gram, float("nan")),
     )
 }
 

@@ -85,6 +85,10 @@ def fold_text(fold: Fold, names: Names | None = None) -> str:
         case "sum_outer" | "add_outer" | "mean_outer":
             word = "mean" if fold.kind == "mean_outer" else "sum"
             return f"{word}(outer({arguments[0]}, {arguments[1]})) as U.T @ V"
+        case "sum_gram" | "add_gram" | "mean_gram":
+            word = "mean" if fold.kind == "mean_gram" else "sum"
+            scale = _factor(arguments[0])
+            return f"{word}({scale} * outer({arguments[1]}, {arguments[1]})) as X.T @ diag(s) @ X"
         case "reduce":
             combined = printer.text(fold.combine[fold.output])
             return f"reduce({', '.join(arguments)}; {combined})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from scalops.optimizer.rewriter import Phase
 from scalops.optimizer.rules.cache_invariants import cache_invariants
 from scalops.optimizer.rules.cache_shared import cache_shared
+from scalops.optimizer.rules.contract_grams import contract_grams
 from scalops.optimizer.rules.contract_products import contract_products
 from scalops.optimizer.rules.fold_constants import fold_constants
 from scalops.optimizer.rules.fuse_map_reduce_update import fuse_map_reduce_update
@@ -44,7 +45,7 @@ PHASES = (
     Phase("aggregates", (merge_aggregates, merge_groups, weigh_cumulative_sums)),
     # Before hoisting: a scaled vector hoisted as a column would hide the product, and would
     # double the cache.
-    Phase("contractions", (contract_products,)),
+    Phase("contractions", (contract_products, contract_grams)),
     # After contractions: what is left of the loop's record expressions is what it computes.
     Phase("hoist", (hoist_invariants,)),
     # Hoisted columns stand above the table that a cache holds: merge them into one map.

@@ -18,6 +18,7 @@ from scalops.algebra.expressions import Call, Column
 from scalops.algebra.functions import softmax
 from scalops.engine.blocks import Array
 from scalops.engine.kernels import arrangements, scatter
+from scalops.engine.kernels.buffers import into
 from scalops.engine.kernels.sparse import sparse_step
 
 Step = Callable[..., Any]
@@ -39,7 +40,10 @@ def batched(call: Call, flags: Batched) -> Step:
 
 
 def elementwise(function: Callable[..., Any], call: Call, flags: Batched) -> Step:
-    """A ufunc or matmul: batched arguments of lower rank get axes after the block axis."""
+    """A function that broadcasts: batched arguments of lower rank get axes after the block axis.
+
+    It takes `out=` where `function` is a ufunc.
+    """
     rank = max(len(a.type.shape) for a in call.arguments)
     expand = [
         b and rank - len(a.type.shape) > 0 for a, b in zip(call.arguments, flags, strict=True)
@@ -55,7 +59,7 @@ def elementwise(function: Callable[..., Any], call: Call, flags: Batched) -> Ste
         ]
         return function(*lifted, **out)
 
-    return step
+    return into(step) if isinstance(function, np.ufunc) else step
 
 
 def _aligned(kind: ArrayType, rank: int) -> tuple[int, ...]:
@@ -96,15 +100,14 @@ def _matmul(call: Call, flags: Batched, _: Any) -> Step | None:
             # step has just made is in cache, where gemv is the faster.
             return np.vecdot if isinstance(call.arguments[0], Column) else np.matmul
         case False, True, 1, 1:
-            if isinstance(call.arguments[1], Column):
-                return lambda w, x: np.vecdot(x, w)
-            return lambda w, x: np.matmul(x, w)
+            product = np.vecdot if isinstance(call.arguments[1], Column) else np.matmul
+            return into(lambda w, x, **out: product(x, w, **out))
         case True, True, 1, 1:
             return np.vecdot
         case True, False, 1, 2:
             return np.matmul
         case False, True, 2, 1:
-            return lambda a, x: np.matmul(x, a.T)
+            return into(lambda a, x, **out: np.matmul(x, a.T, **out))
         case True, False, 2, 1:
             return np.matmul
         case True, True, 2, 1:
@@ -231,8 +234,33 @@ def _fold(function: Callable[..., Any], flat: bool = False) -> Callable[..., Ste
     return maker
 
 
+def _softmax(call: Call, flags: Batched, parameters: Any) -> Step | None:
+    """Four passes over a block in cache, in place where there is a buffer."""
+    axis, shape = parameters.get("axis", -1), call.arguments[0].type.shape
+    if axis not in (-1, len(shape) - 1) or not shape:
+        return _fold(softmax.softmax)(call, flags, parameters)
+
+    def step(x: Any, out: Array | None = None) -> Any:
+        greatest = np.maximum.reduce(x, axis=-1, keepdims=True)
+        made = np.subtract(x, greatest, out=out, dtype=call.type.numpy)
+        np.exp(made, out=made)
+        made /= np.add.reduce(made, axis=-1, keepdims=True)
+        return made
+
+    return into(step)
+
+
 def _where(call: Call, flags: Batched, _: Any) -> Step:
-    return elementwise(np.where, call, flags)
+    dtype = call.type.numpy
+
+    def choice(condition: Any, left: Any, right: Any, out: Array | None = None) -> Any:
+        if out is None:
+            return np.where(condition, left, right)
+        np.copyto(out, right, casting="unsafe")
+        np.copyto(out, left, casting="unsafe", where=condition.astype(bool, copy=False))
+        return out
+
+    return into(elementwise(choice, call, flags))
 
 
 def _coalesce(call: Call, flags: Batched, _: Any) -> Step:
@@ -252,7 +280,14 @@ def _coalesce(call: Call, flags: Batched, _: Any) -> Step:
 
 def _cast(call: Call, flags: Batched, parameters: Any) -> Step:
     dtype = call.type.numpy
-    return lambda a: a.astype(dtype)
+
+    def step(a: Any, out: Array | None = None) -> Any:
+        if out is None:
+            return a.astype(dtype)
+        np.copyto(out, a, casting="unsafe")
+        return out
+
+    return into(step)
 
 
 def _isclose(call: Call, flags: Batched, parameters: Any) -> Step:
@@ -297,7 +332,7 @@ _FORMS: dict[str, Callable[..., Step | None]] = {
     "hash": _broadcasting,
     "one_hot": scatter.one_hot,
     "put": scatter.put,
-    "softmax": _fold(softmax.softmax),
+    "softmax": _softmax,
     "logsumexp": _fold(softmax.logsumexp),
     "random_bits": _broadcasting,
     "random_uniform": _broadcasting,

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from scalops.algebra.folds import Fold
 from scalops.engine.columns import filtered
+from scalops.engine.kernels.grams import gram
 from scalops.engine.kernels.kernel import Vector
 
 Partial = Any
@@ -130,7 +131,8 @@ class Product(Form):
 
     def __init__(self, fold: Fold) -> None:
         super().__init__(fold)
-        self._product = _scaled(fold) if "scaled" in fold.kind else _outer
+        _, form = fold.kind.split("_")
+        self._product = {"scaled": _scaled, "outer": _outer_products, "gram": gram}[form](fold)
 
     def block(self, vectors: Sequence[Vector], rows: int) -> Partial:
         a, b = _both_known(vectors)
@@ -156,8 +158,8 @@ def _scaled(fold: Fold) -> Callable[[Any, Any], Any]:
     return lambda s, x: np.matmul(s, x.reshape(len(x), size)).reshape(shape)
 
 
-def _outer(u: Any, v: Any) -> Any:
-    return np.matmul(u.T, v)
+def _outer_products(fold: Fold) -> Callable[[Any, Any], Any]:
+    return lambda u, v: np.matmul(u.T, v)
 
 
 class Mean(Form):

@@ -20,8 +20,9 @@ from scalops.algebra.errors import ExecutionError, ScalopsError
 from scalops.algebra.tree import Node
 from scalops.engine.blocks import BLOCK_BYTES, MAX_BLOCK_ROWS, Array, Block, ColumnData
 from scalops.engine.columns import arrow_type
-from scalops.engine.kernels.arrow import arrow_step, touches_arrow
+from scalops.engine.kernels.arrow import arrow_step
 from scalops.engine.kernels.batched import batched
+from scalops.engine.kernels.buffers import assign_buffers
 from scalops.engine.kernels.nulls import apply_over, minds_nulls, neutral, of_none
 from scalops.engine.kernels.sparse import repeated
 from scalops.engine.opaque.arguments import Argument, Column, Uniform, column
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from scalops.engine.processes.runner import ProcessRunner
 
 Vector = tuple[ColumnData, Array | None]  # values and mask of one expression over a block
-_BUFFERED_BYTES = 1 << 14  # smaller results: NumPy's own small-block allocator is as fast
 
 
 @dataclass
@@ -82,8 +82,10 @@ class Kernel:
         self._roots = [(self._register[r], self._batched[r], r) for r in roots]
         self._piece = _rows_at_once(self._steps)
         self._rows = min(rows, self._piece)
-        self._buffers: list[tuple[ArrayType, tuple[int, ...]]] = []
-        self._assign_buffers()
+        registers = [r for r, _, _ in self._roots]
+        self._buffers = assign_buffers(
+            self._steps, registers, self._register, self._rows, self._transient
+        )
         self._masked = any(
             isinstance(s.node, ex.Opaque) or minds_nulls(s.node) for s in self._steps
         )
@@ -91,7 +93,7 @@ class Kernel:
     @property
     def buffer_bytes(self) -> int:
         """Bytes that one thread's buffers take."""
-        return sum(kind.bytes * self._rows for kind, _ in self._buffers)
+        return sum(b.bytes for b in self._buffers)
 
     # Compilation.
 
@@ -138,51 +140,6 @@ class Kernel:
     def _place(self, step: _Step, batched_step: bool) -> bool:
         (self._steps if batched_step else self._uniform).append(step)
         return batched_step
-
-    def _assign_buffers(self) -> None:
-        """Give elementwise steps a buffer; free it after its last reader.
-
-        What another step makes may be a view of its inputs, so reading that reads them too.
-        """
-        last: dict[int, int] = {}
-        seen_through: dict[int, frozenset[int]] = {}  # registers whose memory a register may show
-        for i, step in enumerate(self._steps):
-            reads = step.arguments
-            if isinstance(step.node, ex.Opaque):
-                reads = tuple(self._register[c] for c in step.node.children if c in self._register)
-            shown = frozenset[int]().union(*(seen_through.get(r, frozenset((r,))) for r in reads))
-            for register in shown:
-                last[register] = i
-            own = frozenset((step.target,))
-            seen_through[step.target] = own if _is_elementwise(step.node) else own | shown
-        pinned: set[int] = set()
-        for root, _, _ in self._roots:
-            for register in seen_through.get(root, ()):
-                last[register] = len(self._steps)
-                if not self._transient:
-                    pinned.add(register)
-        free: dict[ArrayType, list[int]] = {}
-        held: dict[int, int] = {}
-        for i, step in enumerate(self._steps):
-            for register in [r for r in held if last.get(r, i) <= i]:
-                buffer = held.pop(register)
-                free.setdefault(self._buffers[buffer][0], []).append(buffer)
-            kind = step.node.any_type
-            if (
-                not _is_elementwise(step.node)
-                or step.target in pinned
-                or not isinstance(kind, ArrayType)
-                or kind.bytes * self._rows < _BUFFERED_BYTES
-            ):
-                continue
-            kind = kind.strong()
-            available = free.get(kind)
-            if available:
-                step.buffer = available.pop()
-            else:
-                step.buffer = len(self._buffers)
-                self._buffers.append((kind, (self._rows, *kind.shape)))
-            held[step.target] = step.buffer
 
     # Running.
 
@@ -238,9 +195,6 @@ class Kernel:
                 arguments = [registers[a] for a in step.arguments]
                 if step.buffer is None:
                     registers[step.target] = step.apply(*arguments)
-                elif not frame.buffered:
-                    # In a buffer's layout: the memory at hand must not decide how it is added up.
-                    registers[step.target] = step.apply(*arguments, order="C")
                 else:
                     registers[step.target] = step.apply(
                         *arguments, out=self._buffer(frame, step.buffer, rows)
@@ -257,9 +211,10 @@ class Kernel:
     def _buffer(self, frame: Frame, number: int, rows: int) -> Array:
         buffer = frame.buffers[number]
         if buffer is None or len(buffer) < rows:
-            kind, shape = self._buffers[number]
-            buffer = np.empty((max(rows, shape[0]), *shape[1:]), kind.numpy)
-            frame.buffers[number] = buffer
+            buffer = self._buffers[number].make(rows)
+            # Without room for it, one at a time in the same layout: the memory at hand must not
+            # decide how it is added up.
+            frame.buffers[number] = buffer if frame.buffered else None
         return buffer[:rows]
 
     def _run_masked(self, frame: Frame, block: Block) -> list[Vector]:
@@ -353,16 +308,6 @@ def _rows_at_once(steps: Sequence[_Step]) -> int:
         return MAX_BLOCK_ROWS
     widest = max(k.bytes for k in kinds if isinstance(k, ArrayType))
     return max(1, min(MAX_BLOCK_ROWS, BLOCK_BYTES // max(1, widest)))
-
-
-def _is_elementwise(node: ex.Expression) -> bool:
-    return (
-        isinstance(node, ex.Call)
-        and node.function.ufunc is not None
-        and node.function.ufunc.nout == 1
-        and not touches_arrow(node)
-        and not any(a.type.is_sparse for a in node.arguments)
-    )
 
 
 def _callable(node: ex.Call, flags: Sequence[bool]) -> Callable[..., Any]:

@@ -10,14 +10,26 @@ import numpy as np
 from scalops.algebra.errors import DataError
 from scalops.algebra.expressions import Call
 from scalops.algebra.functions.scatter import indices
+from scalops.engine.blocks import Array
+from scalops.engine.kernels.buffers import into
 
 Step = Callable[..., Any]
 
 
 def one_hot(call: Call, flags: Sequence[bool], parameters: Any) -> Step:
-    """The function itself: it takes indices of any shape."""
-    evaluate = call.function.evaluate
-    return lambda index: evaluate(index, **parameters)
+    """The function itself, which takes indices of any shape; one index a record into a buffer."""
+    evaluate, size = call.function.evaluate, parameters["size"]
+    if call.arguments[0].type.shape:
+        return lambda index: evaluate(index, **parameters)
+
+    def step(index: Any, out: Array | None = None) -> Any:
+        if out is None or len(index) == 0 or index.min() < 0 or index.max() >= size:
+            return evaluate(index, **parameters)
+        out[...] = 0.0
+        out[np.arange(len(index)), index] = 1.0
+        return out
+
+    return into(step)
 
 
 def put(call: Call, flags: Sequence[bool], parameters: Any) -> Step | None:

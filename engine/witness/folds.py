@@ -166,6 +166,8 @@ def _contribution(fold: Fold, values: list[Any]) -> Any:
             return np.multiply(values[0], values[1])
         case "sum_outer" | "add_outer" | "mean_outer":
             return np.multiply.outer(values[0], values[1])
+        case "sum_gram" | "add_gram" | "mean_gram":
+            return values[0] * np.multiply.outer(values[1], values[1])
         case "sum" | "mean" | "any" | "all":
             return np.asarray(values[0]).astype(fold.type.numpy)[()]
         case _:
@@ -174,7 +176,7 @@ def _contribution(fold: Fold, values: list[Any]) -> Any:
 
 def _result(fold: Fold, state: Any) -> Any:
     match fold.kind:
-        case "mean" | "mean_scaled" | "mean_outer":
+        case "mean" | "mean_scaled" | "mean_outer" | "mean_gram":
             return state[0] / state[1]
         case "reduce" | "first_record" | "last_record":
             return state[fold.output]
@@ -232,6 +234,7 @@ _OVER_ALL: dict[str, Callable[..., Any]] = {
 _COMBINE: dict[str, Callable[[Any, Any], Any]] = {
     "sum": np.add, "add": np.add, "multiply": np.multiply,
     "sum_scaled": np.add, "add_scaled": np.add, "sum_outer": np.add, "add_outer": np.add,
+    "sum_gram": np.add, "add_gram": np.add,
     "minimum": lambda a, b: min(a, b) if isinstance(a, str) else np.minimum(a, b),
     "maximum": lambda a, b: max(a, b) if isinstance(a, str) else np.maximum(a, b),
     "any": np.logical_or, "all": np.logical_and, "logical_or": np.logical_or,
@@ -285,6 +288,7 @@ _OTHERS = {
     "mean",
     "mean_scaled",
     "mean_outer",
+    "mean_gram",
     "first_record",
     "last_record",
 }

@@ -2,7 +2,8 @@
 
     python -m benchmarks.logistic_regression [--rows N] [--columns D] [--iterations K] [--float32]
 
-Goal: at most 1.0 x the whole-array loop per iteration, at 1,000,000 x 100 float64.
+Goals, at 1,000,000 x 100 float64: at most 0.45 x the whole-array loop, and 2.7 x one read of the
+data on threads (1.9 x on processes); float32 at most 0.65 x of float64.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import scalops as so
-from benchmarks.measure import blas, interleaved, report
+from benchmarks.measure import blas, interleaved, one_read, report
 
 STEP = 0.1
 
@@ -90,20 +91,12 @@ def main(arguments: list[str] | None = None) -> float:
         results["numpy"], seconds = by_numpy(x, y, given.iterations)
         return seconds
 
-    def read_once() -> list[float]:
-        seconds = []
-        for _ in range(3):
-            begin = perf_counter()
-            x.sum()
-            seconds.append(perf_counter() - begin)
-        return seconds
-
     timings = interleaved(
         {
             "scalops": lambda: ours(0),
             "scalops, 1 thread": lambda: ours(1),
             "NumPy, whole arrays": numpy_loop,
-            "NumPy, x.sum() (one read)": read_once,
+            "one read of x": lambda: one_read(x),
         },
         given.rounds,
     )
@@ -111,7 +104,7 @@ def main(arguments: list[str] | None = None) -> float:
     np.testing.assert_allclose(results["scalops"], results["numpy"], rtol=tolerance, atol=tolerance)
     print(f"BLAS of the NumPy loop: {blas()}")
     title = f"logistic regression, {given.rows:,} x {given.columns} {dtype}, per iteration"
-    return report(title, timings, "scalops", "NumPy, whole arrays")
+    return report(title, timings, "scalops", "NumPy, whole arrays", limit="one read of x")
 
 
 if __name__ == "__main__":

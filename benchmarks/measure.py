@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median
+from time import perf_counter
+from typing import Any
 
-from threadpoolctl import threadpool_info
+import numpy as np
+from threadpoolctl import threadpool_info, threadpool_limits
 
 Round = Callable[[], list[float]]  # runs once, gives the seconds of each iteration
 
@@ -31,8 +36,15 @@ def interleaved(ways: Mapping[str, Round], rounds: int) -> list[Timing]:
     return [Timing(n, median(t), min(t), max(t)) for n, t in times.items()]
 
 
-def report(title: str, timings: list[Timing], ours: str, peer: str, unit: float = 1e-3) -> float:
-    """Print a table and return our time as a ratio to the peer's."""
+def report(
+    title: str,
+    timings: list[Timing],
+    ours: str,
+    peer: str,
+    unit: float = 1e-3,
+    limit: str | None = None,
+) -> float:
+    """Print a table and return our time as a ratio to the peer's; `limit` names a physical one."""
     label = {1e-3: "ms", 1e-6: "us"}[unit]
     print(f"\n{title}")
     for t in timings:
@@ -41,7 +53,26 @@ def report(title: str, timings: list[Timing], ours: str, peer: str, unit: float 
     by_name = {t.name: t.seconds for t in timings}
     ratio = by_name[ours] / by_name[peer]
     print(f"  ratio {ours} / {peer}: {ratio:.2f}")
+    if limit is not None:
+        print(f"  ratio {ours} / {limit}: {by_name[ours] / by_name[limit]:.2f}")
     return ratio
+
+
+def one_read(data: Any) -> list[float]:
+    """Seconds to read the array once, on as many threads as there are processors.
+
+    By BLAS's dot product, which streams: the least of three is the machine's limit.
+    """
+    flat = data.reshape(-1)
+    parts = np.array_split(flat, os.cpu_count() or 1)
+
+    seconds = []
+    with ThreadPoolExecutor(len(parts)) as pool, threadpool_limits(1, "blas"):
+        for _ in range(4):
+            begin = perf_counter()
+            list(pool.map(lambda part: float(np.dot(part, part)), parts))
+            seconds.append(perf_counter() - begin)
+    return [seconds[0], min(seconds)]
 
 
 def blas() -> str:

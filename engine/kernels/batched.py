@@ -251,8 +251,6 @@ def _softmax(call: Call, flags: Batched, parameters: Any) -> Step | None:
 
 
 def _where(call: Call, flags: Batched, _: Any) -> Step:
-    dtype = call.type.numpy
-
     def choice(condition: Any, left: Any, right: Any, out: Array | None = None) -> Any:
         if out is None:
             return np.where(condition, left, right)

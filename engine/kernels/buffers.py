@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -51,15 +51,16 @@ class Buffer:
         return np.empty((count, rows + padding), kind.numpy)[:, :rows].T
 
 
-class Step(Protocol):
-    """What is asked of a step: its expression, registers, and the number of its buffer."""
+@dataclass
+class Step:
+    """One function of a kernel: which registers it reads and which one it sets."""
 
     node: ex.Expression
     arguments: tuple[int, ...]
     target: int
     apply: Callable[..., Any]
-    buffer: int | None
-    flags: tuple[bool, ...]
+    buffer: int | None = None
+    flags: tuple[bool, ...] = ()  # which arguments are batched
 
 
 def into(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -159,9 +160,7 @@ def _by_columns(steps: Sequence[Step]) -> frozenset[int]:
             if batched and a.type.shape == shape
         ]
         name = node.function.name
-        if name in _MAKES_SCORES:
+        passes_on = node.function.elementwise or name in _KEEPS_LAYOUT
+        if name in _MAKES_SCORES or (passes_on and whole and found.issuperset(whole)):
             found.add(step.target)
-        elif (node.function.elementwise or name in _KEEPS_LAYOUT) and whole:
-            if found.issuperset(whole):
-                found.add(step.target)
     return frozenset(found)

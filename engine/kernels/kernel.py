@@ -22,7 +22,7 @@ from scalops.engine.blocks import BLOCK_BYTES, MAX_BLOCK_ROWS, Array, Block, Col
 from scalops.engine.columns import arrow_type
 from scalops.engine.kernels.arrow import arrow_step
 from scalops.engine.kernels.batched import batched
-from scalops.engine.kernels.buffers import assign_buffers
+from scalops.engine.kernels.buffers import Step, assign_buffers
 from scalops.engine.kernels.nulls import apply_over, minds_nulls, neutral, of_none
 from scalops.engine.kernels.sparse import repeated
 from scalops.engine.opaque.arguments import Argument, Column, Uniform, column
@@ -34,16 +34,6 @@ if TYPE_CHECKING:
     from scalops.engine.processes.runner import ProcessRunner
 
 Vector = tuple[ColumnData, Array | None]  # values and mask of one expression over a block
-
-
-@dataclass
-class _Step:
-    node: ex.Expression
-    arguments: tuple[int, ...]
-    target: int
-    apply: Callable[..., Any]
-    buffer: int | None = None
-    flags: tuple[bool, ...] = ()  # which arguments are batched
 
 
 @dataclass
@@ -74,8 +64,8 @@ class Kernel:
         self._held: list[tuple[int, Any]] = []
         self._columns: list[tuple[int, str]] = []
         self._slots: list[tuple[int, int]] = []
-        self._uniform: list[_Step] = []
-        self._steps: list[_Step] = []
+        self._uniform: list[Step] = []
+        self._steps: list[Step] = []
         self._batched: dict[Node, bool] = {}
         for root in roots:
             self._compile(root)
@@ -126,18 +116,18 @@ class Kernel:
                 self._slots.append((register, number))
                 return False
             case ex.Item(source=source, index=index):
-                step = _Step(node, (self._register[source],), register, _item(index))
+                step = Step(node, (self._register[source],), register, _item(index))
                 return self._place(step, self._batched[source])
             case ex.Call(arguments=arguments):
                 flags = [self._batched[a] for a in arguments]
                 registers = tuple(self._register[a] for a in arguments)
-                step = _Step(node, registers, register, _callable(node, flags), None, tuple(flags))
+                step = Step(node, registers, register, _callable(node, flags), None, tuple(flags))
                 return self._place(step, any(flags))
             case ex.Opaque():
-                return self._place(_Step(node, (), register, _no_call), True)
+                return self._place(Step(node, (), register, _no_call), True)
         raise TypeError(f"{type(node).__name__} cannot be compiled")
 
-    def _place(self, step: _Step, batched_step: bool) -> bool:
+    def _place(self, step: Step, batched_step: bool) -> bool:
         (self._steps if batched_step else self._uniform).append(step)
         return batched_step
 
@@ -253,7 +243,7 @@ class Kernel:
         ]
 
     def _call_opaque(
-        self, node: ex.Opaque, frame: Frame, step: _Step, masks: Mapping[int, Array], block: Block
+        self, node: ex.Opaque, frame: Frame, step: Step, masks: Mapping[int, Array], block: Block
     ) -> list[Vector]:
         rows = block.rows
 
@@ -300,7 +290,7 @@ def _read_columns(node: ex.Opaque) -> tuple[object, ...] | None:
     return tuple(read)
 
 
-def _rows_at_once(steps: Sequence[_Step]) -> int:
+def _rows_at_once(steps: Sequence[Step]) -> int:
     """Records whose arrays made of sparse vectors fit into a block; MAX_BLOCK_ROWS if all do."""
     kinds = [s.node.any_type for s in steps]
     calls = [s.node for s in steps if isinstance(s.node, ex.Call)]
@@ -328,7 +318,7 @@ def _no_call(*_: Any) -> Any:
     raise AssertionError("an opaque step is called with its frame")
 
 
-def _uniform(step: _Step, arguments: list[Any]) -> Any:
+def _uniform(step: Step, arguments: list[Any]) -> Any:
     """A value that is the same for every record."""
     if any(a is None for a in arguments):
         return of_none(step.node, arguments) if isinstance(step.node, ex.Call) else None
@@ -341,7 +331,7 @@ def _uniform(step: _Step, arguments: list[Any]) -> Any:
 
 
 def _guarded(
-    step: _Step, arguments: list[Any], masks: list[Array | None], rows: int
+    step: Step, arguments: list[Any], masks: list[Array | None], rows: int
 ) -> tuple[Any, Array | None]:
     """A step's values over a block, with their mask."""
     assert isinstance(step.node, ex.Call)
@@ -353,13 +343,13 @@ def _guarded(
         raise _failed(step, error) from error
 
 
-def _placed(step: _Step | None, error: ScalopsError) -> ScalopsError:
+def _placed(step: Step | None, error: ScalopsError) -> ScalopsError:
     """The error with the user's line of the step."""
     error.location = error.location or (None if step is None else step.node.location)
     return error
 
 
-def _failed(step: _Step | None, error: Exception) -> ExecutionError:
+def _failed(step: Step | None, error: Exception) -> ExecutionError:
     node = None if step is None else step.node
     name = node.function.name if isinstance(node, ex.Call) else "a step"
     return ExecutionError(

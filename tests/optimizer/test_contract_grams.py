@@ -69,7 +69,8 @@ def test_both_plans_same_answer(columns: int, least: float, dtype: str) -> None:
     np.testing.assert_allclose(made, expected, rtol=tolerance, atol=tolerance * 700)
     np.testing.assert_allclose(middle, expected / 700, rtol=tolerance, atol=tolerance * 10)
     np.testing.assert_array_equal(made, made.T)
-    assert made.dtype == dtype and not nothing.any()
+    assert made.dtype == dtype
+    assert not nothing.any()
 
 
 def test_a_weight_that_is_nan_reaches_every_element() -> None:

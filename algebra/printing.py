@@ -72,6 +72,8 @@ def fold_text(fold: Fold, names: Names | None = None) -> str:
     """A fold in words of algebra."""
     printer = _Printer(names or {})
     arguments = [printer.text(a) for a in fold.arguments]
+    if isinstance(fold, Segment):
+        return _segment_text(fold, arguments)
     match fold.kind:
         case "count":
             return f"count({', '.join(arguments)})"
@@ -104,6 +106,22 @@ def fold_text(fold: Fold, names: Names | None = None) -> str:
         case _:
             given = [f"{n}={list(v) if isinstance(v, tuple) else v}" for n, v in fold.parameters]
             return f"{fold.kind}({', '.join([*arguments, *given])})"
+
+
+def _segment_text(fold: Segment, arguments: Sequence[str]) -> str:
+    """`mean(x) per cluster as segment sums [50, 50]`."""
+    key, *given = arguments
+    if not fold.over and key != fold.key:
+        key = f"{fold.key} = {key}"
+    word = {"minimum": "min", "maximum": "max", "add": "sum"}.get(
+        of := fold.of.partition("_")[0], of
+    )
+    if fold.output == 1:
+        return f"any record per {key}"
+    ending = {"minimum": "minima", "maximum": "maxima", "count": "counts"}.get(of, "sums")
+    whole = " / records" if fold.over == "mean" else ""
+    shape = list(fold.type.shape)
+    return f"{word}({' * '.join(map(_factor, given))}) per {key}{whole} as segment {ending} {shape}"
 
 
 def _aggregate_text(fold: Fold, arguments: Sequence[str], printer: _Printer) -> str:

@@ -116,37 +116,60 @@ class Pass:
 
     def run(self, run: Run, reserve: Callable[[int], bool], release: Callable[[], None]) -> None:
         """Fold every partition; on threads where there is room for all partials."""
-        for reduction in self._reductions:
-            reduction.begin()
+        self.begin()
         if self._tasks == 1 or self.bytes < SMALL_BYTES or not reserve(self.partial_bytes):
             self._in_order()
             return
-        leaves: list[list[Leaf]] = [[[]] * n for n in self._leaves]
+        leaves: list[list[list[Leaf]]] = [[]] * self._tasks
 
         def task(worker: int, index: int) -> None:
-            for own, made in zip(leaves, self._task(worker, index), strict=True):
-                own[index * len(made) : (index + 1) * len(made)] = made
+            leaves[index] = self.task(worker, index)
 
         try:
             run(task, self._tasks)
         finally:
             release()
-        for reduction, own in zip(self._reductions, leaves, strict=True):
+        self.finish(leaves)
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks there are: a power of two."""
+        return self._tasks
+
+    def begin(self) -> None:
+        """Bind what the folds read."""
+        for reduction in self._reductions:
+            reduction.begin()
+
+    def chunk(self, worker: int, first: int, stop: int) -> list[Leaf]:
+        """For each reduction, one partial of tasks that are a whole part of the tree."""
+        made = [self.task(worker, index) for index in range(first, stop)]
+        return [
+            combine_tree([leaf for own in made for leaf in own[i]], r.merge)
+            for i, r in enumerate(self._reductions)
+        ]
+
+    def finish(self, made: Sequence[Sequence[Sequence[Leaf]]]) -> None:
+        """Combine what `task` or `chunk` has given, in order; the folds' values are kept.
+
+        What has been combined already must be: of each reduction equal parts of the tree.
+        """
+        for i, reduction in enumerate(self._reductions):
+            own = [leaf for leaves in made for leaf in leaves[i]]
             self._finish(reduction, lambda r=reduction, o=own: combine_tree(o, r.merge))  # type: ignore[misc]
 
     def in_order(self) -> None:
         """Fold every partition on the calling thread."""
-        for reduction in self._reductions:
-            reduction.begin()
+        self.begin()
         self._in_order()
 
     def _in_order(self) -> None:
         if len(self._reductions) == self._tasks == 1:
-            self._reductions[0].finish(self._task(0, 0)[0][0])
+            self._reductions[0].finish(self.task(0, 0)[0][0])
             return
         trees = [RunningTree(r.merge) for r in self._reductions]
         for index in range(self._tasks):
-            for tree, made in zip(trees, self._task(0, index), strict=True):
+            for tree, made in zip(trees, self.task(0, index), strict=True):
                 for leaf in made:
                     tree.push(leaf)
         for reduction, tree in zip(self._reductions, trees, strict=True):
@@ -156,7 +179,7 @@ class Pass:
         with _of_stage(reduction, len(self._reductions)):
             reduction.finish(combined())
 
-    def _task(self, worker: int, index: int) -> list[list[Leaf]]:
+    def task(self, worker: int, index: int) -> list[list[Leaf]]:
         """For each reduction, its leaves among the partitions of a task."""
         if len(self._reductions) == 1:
             leaf = self._reductions[0].blank()

@@ -231,6 +231,14 @@ def _take(a: Any, indices: Any, axis: Any = None) -> Value:
 def _clip(a: Any, a_min: Any = None, a_max: Any = None, min: Any = None, max: Any = None) -> Any:
     low = a_min if min is None else min
     high = a_max if max is None else max
+    kind = _value(a).type
+    if kind.is_plain and kind.numpy.kind in "iu":
+        # As NumPy: a bound that a small integer type cannot hold is none.
+        limits = np.iinfo(kind.name)
+        low = None if type(low) is int and low <= limits.min else low
+        high = None if type(high) is int and high >= limits.max else high
+        if low is None and high is None:
+            return a
     lifted = a if low is None else np.maximum(a, low)
     return lifted if high is None else np.minimum(lifted, high)
 

@@ -27,13 +27,18 @@ def one_hot(index: Any, size: int) -> Any:
     at = np.asarray(index)
     outside = (at < 0) | (at >= size)
     if outside.any():
-        raise DataError(
-            f"one_hot found {at[outside].flat[0]}; expected 0 to {size - 1}",
-            hint="filter such records out first, or clip the index",
-        )
+        raise outside_one_hot(at[outside].flat[0], size)
     made = np.zeros((*at.shape, size))
     np.put_along_axis(made, at[..., None].astype(np.int64), 1.0, axis=-1)
     return made
+
+
+def outside_one_hot(index: Any, size: int) -> DataError:
+    """The error for an index that one_hot cannot place."""
+    return DataError(
+        f"one_hot found {index}; expected 0 to {size - 1}",
+        hint="filter such records out first, or clip the index",
+    )
 
 
 def indices(key: Key, given: tuple[Any, ...]) -> tuple[Any, ...]:

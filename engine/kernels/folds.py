@@ -13,10 +13,12 @@ import numpy as np
 from scalops.algebra.errors import DataError
 from scalops.algebra.expressions import Expression
 from scalops.algebra.folds import Fold, OpaqueAggregate, Transition
+from scalops.algebra.segment_folds import Segment
 from scalops.engine.kernels import fold_forms, kept_folds, order_folds
 from scalops.engine.kernels.fold_forms import Form, Partial
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.pairwise import Pairwise
+from scalops.engine.kernels.segment_folds import Segmented
 from scalops.engine.kernels.sparse_folds import SPARSE_FORMS
 from scalops.engine.value_program import typed
 
@@ -63,6 +65,8 @@ def form_of(fold: Fold, runner: ProcessRunner | None) -> Form:
         from scalops.engine.kernels.opaque_aggregates import Opaque
 
         return Opaque(fold, runner)
+    if isinstance(fold, Segment):
+        return Segmented(fold)
     if fold.kind == "reduce":
         return Pairwise(fold, runner)
     if fold.kind in ("minimum", "maximum") and fold.arguments[0].type.is_string:

@@ -6,14 +6,18 @@ A new format is a class that fulfils `FileFormat`, a function and an entry in `r
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+import numpy as np
+
 from scalops.algebra.errors import SchemaError
 from scalops.algebra.schema import Schema
-from scalops.engine.blocks import Block, block_rows, concatenate
+from scalops.engine.blocks import Array, Block, ColumnData, block_rows, concatenate
+from scalops.engine.columns import SparseColumn
 from scalops.engine.storage.files import File, Paths, find_files
 from scalops.engine.storage.parquet_format import ParquetContents
 from scalops.engine.storage.partitions import Partition
@@ -178,6 +182,40 @@ class FileSource:
                     return concatenate(blocks, schema)
         return concatenate(blocks, schema)
 
+    def sample_runs(
+        self, runs: int, rows: int, columns: tuple[str, ...]
+    ) -> tuple[dict[str, tuple[Array, Array | None]], Array]:
+        """Up to `rows` records from the beginning of each of `runs` equal parts, always the same
+        ones, and the part that each is from.
+
+        Of columns of numbers, times, strings and arrays of fixed shape the values, strings as
+        objects, and which of them are not null. Other columns are left out.
+        """
+        chosen = {n: self.schema[n] for n in columns if not self.schema[n].is_list}
+        names = tuple(n for n, kind in chosen.items() if not kind.is_sparse)
+        blocks: list[Block] = []
+        from_run: list[int] = []
+        for run, partition in enumerate(self._parts(runs, rows)):
+            found = 0
+            for block in self.contents.read(partition, names, rows):
+                blocks.append(block.slice(0, min(block.rows, rows - found)))
+                found += blocks[-1].rows
+                if found == rows:
+                    break
+            from_run.extend([run] * found)
+        together = concatenate(blocks, Schema(tuple((n, chosen[n]) for n in names)))
+        made = {n: _as_arrays(together.columns[n], together.valid.get(n)) for n in names}
+        return made, np.array(from_run, np.int64)
+
+    def _parts(self, count: int, rows: int) -> list[Partition]:
+        """The beginnings of so many equal parts, each of about `rows` records."""
+        partitions = self.partitions()
+        start, stop = partitions[0].start, partitions[-1].stop
+        part = -(-(stop - start) // count)
+        size = min(part, max(1, math.ceil((stop - start) * rows / max(1.0, self.likely_rows))))
+        begins = range(start, stop, max(1, part))
+        return [Partition(i, a, min(stop, a + size)) for i, a in enumerate(begins)]
+
     def forget_bad_records(self) -> None:
         """A run begins: what was passed over before counts no more."""
         if isinstance(self.contents, TextContents):
@@ -191,6 +229,16 @@ class FileSource:
         """Raise DataError, naming the file, if one is gone or changed in size or time."""
         for file in self.files:
             file.check_unchanged()
+
+
+def _as_arrays(column: ColumnData, valid: Array | None) -> tuple[Array, Array | None]:
+    """Values as an array, strings as objects, and which are not null (None: all)."""
+    if isinstance(column, np.ndarray):
+        return column, valid
+    assert not isinstance(column, SparseColumn)
+    if column.null_count:
+        valid = column.is_valid().to_numpy(zero_copy_only=False)
+    return np.asarray(column.fill_null("").to_numpy(zero_copy_only=False), object), valid
 
 
 def _digest(*parts: object) -> str:

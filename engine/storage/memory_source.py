@@ -190,11 +190,13 @@ class MemorySource:
         """The first `rows` records, or all if there are fewer."""
         return self._block(0, min(rows, self.rows), columns)
 
-    def sample(self, rows: int, columns: tuple[str, ...]) -> dict[str, tuple[Array, Array | None]]:
+    def sample(
+        self, rows: int, columns: tuple[str, ...], arrays: bool = False
+    ) -> dict[str, tuple[Array, Array | None]]:
         """`rows` records, the same ones each time, in their order, or all if there are fewer.
 
-        Of columns of single values the values and which of them are not null; strings are
-        objects. Other columns are left out.
+        Of columns of single values, and of `arrays` if they are asked for, the values and which of
+        them are not null; strings are objects. Other columns are left out.
         """
         if self.rows <= rows:
             at = np.arange(self.rows)
@@ -204,7 +206,7 @@ class MemorySource:
         found: dict[str, tuple[Array, Array | None]] = {}
         for name in columns:
             column, kind = self.columns[name], self.schema[name]
-            if kind.shape or kind.is_list or isinstance(column, SparseColumn):
+            if kind.is_list or isinstance(column, SparseColumn) or (kind.shape and not arrays):
                 continue
             if isinstance(column, np.ndarray):
                 values = column[at]

@@ -10,6 +10,7 @@ import numpy as np
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import DataError, ScalopsError
 from scalops.algebra.folds import FOLDS, Fold, OpaqueAggregate, Transition
+from scalops.algebra.segment_folds import Segment
 from scalops.algebra.sparse import SparseVector
 from scalops.engine.opaque.aggregate_results import typed_part
 from scalops.engine.opaque.calls import bind, describe, python_value, user_error
@@ -55,6 +56,8 @@ class _Running:
             ]
             self._state = self._called(2)
             self._next = self._opaque
+        elif isinstance(fold, Segment):
+            self._next = lambda values: [*(self._state or []), values]
         elif fold.kind == "reduce":
             self._next = self._reduce(interpreter.evaluator(fold.combine))
         else:
@@ -116,6 +119,11 @@ class _Running:
         if isinstance(fold, OpaqueAggregate):
             whole = state if fold.finalize is None else self._called(3, state)
             return typed_part(fold, whole)
+        if isinstance(fold, Segment):
+            from scalops.engine.witness.segment_folds import segmented
+
+            state = segmented(fold, state or [], sampling=self._interpreter.sampling)
+            return self._nothing(fold) if state is None else as_numpy(state, fold.type)
         if fold.kind in _KEEPING:
             return _KEEPING[fold.kind](fold, state or [], sampling=self._interpreter.sampling)
         if state is None:

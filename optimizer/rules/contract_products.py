@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from scalops.algebra import operators as op
-from scalops.algebra.expressions import Call, Constant, Expression, call, columns, constant
+from scalops.algebra.expressions import Call, Expression, call, columns
 from scalops.algebra.folds import Fold
 from scalops.algebra.functions import function
+from scalops.algebra.products import Product, factors, in_type
 from scalops.algebra.relations import GroupAggregate
 from scalops.algebra.tree import Node
 
@@ -24,8 +23,9 @@ _FORMS = {
 def contract_products(node: Node) -> Node | None:
     """Σ s·x -> s @ X and Σ s·outer(u, v) -> (s·u).T @ V, for sums and means.
 
-    s collects the scalar factors of the summand (products, quotients, signs), so that
-    Σ -y·x / (1 + e^m) becomes (-y / (1 + e^m)) @ X and no records × features array is made.
+    s collects the scalar factors of the summand (products, quotients, signs) in a normal form
+    (`algebra/products.py`), so that Σ -y·x / (1 + e^m) becomes (-y / (1 + e^m)) @ X, however it
+    is written, and no records × features array is made.
     Sound by associativity and commutativity of multiplication, up to rounding: a numeric
     decision, taken from the program alone (factors so large that their product overflows before it
     meets a small one give another result). Floating point only, and only where the vector
@@ -50,7 +50,9 @@ def _contracted(fold: Fold) -> Fold | None:
     (argument,) = fold.arguments
     if not argument.type.shape or argument.type.name not in _FLOATS:
         return None
-    scale, vector = _factor(argument, argument.type.name)
+    dtype = argument.type.name
+    scalars, vector = _factor(argument, dtype)
+    scale = None if scalars == Product() else in_type(scalars.expression, dtype)
     if isinstance(vector, Call) and vector.function.name == "dense":
         (vector,) = vector.arguments
     if scale is None and vector is not None and vector.type.is_sparse and vector != argument:
@@ -79,44 +81,23 @@ def _contracted(fold: Fold) -> Fold | None:
     return replace(fold, kind=scaled, arguments=(scale, vector))
 
 
-_Factors = tuple[Expression | None, Expression | None]
+_Factors = tuple[Product, Expression | None]
 
 
 def _factor(e: Expression, dtype: str) -> _Factors:
-    """(scalar, rest) with e = scalar · rest; either may be missing. The scalar is a `dtype`."""
+    """(scalars, rest) with e = scalars · rest, the scalars being `dtype`s; no rest is None."""
     if not e.type.shape:
-        return _typed(e, dtype), None
+        return factors(e, dtype), None
     if isinstance(e, Call):
         match e.function.name, e.arguments:
             case "multiply", (a, b):
                 (s, x), (t, z) = _factor(a, dtype), _factor(b, dtype)
                 if x is None or z is None:
-                    return _product(s, t), x if z is None else z
+                    return s * t, x if z is None else z
             case "divide", (a, b) if not b.type.shape:
                 s, x = _factor(a, dtype)
-                return _quotient(s, _typed(b, dtype)), x
-            case "negative", (a,):
+                return s / factors(b, dtype), x
+            case "negative", (a,) if a.type.name == dtype:
                 s, x = _factor(a, dtype)
-                if s is not None:
-                    return call(function("negative"), s), x
-    return None, e
-
-
-def _product(s: Expression | None, t: Expression | None) -> Expression | None:
-    if s is None or t is None:
-        return s or t
-    return call(function("multiply"), s, t)
-
-
-def _quotient(s: Expression | None, t: Expression) -> Expression:
-    if s is not None:
-        return call(function("divide"), s, t)
-    return call(function("reciprocal"), t)
-
-
-def _typed(e: Expression, dtype: str) -> Expression:
-    if e.type.name == dtype:
-        return e
-    if isinstance(e, Constant):
-        return constant(np.asarray(e.value).astype(dtype)[()])
-    return call(function("cast"), e, dtype=dtype)
+                return -s, x
+    return Product(), e

@@ -1,0 +1,3 @@
+"""Folds compiled just in time: one loop over a block, by numba. Nothing here is imported unless a
+plan asks for it.
+"""

@@ -1,0 +1,119 @@
+"""Folding in a worker process: the stages of a plan over tables in shared memory.
+
+A worker builds the same reductions, kernels and leaves from the same stages as the driver does,
+over blocks with the same bounds, so that a leaf's partial has the same bits wherever it is made.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from scalops.engine import physical_plan as pp
+from scalops.engine.columns import Array
+from scalops.engine.memory import MemoryBudget
+from scalops.engine.passes import Pass, Reduction
+from scalops.engine.pipelines.base import HeldTable, Runtime
+from scalops.engine.pipelines.compiled import build
+from scalops.engine.processes.messages import Message
+from scalops.engine.processes.partials import encode_partial
+from scalops.engine.processes.shared_memory import TablePlace, TakenTokens
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a worker is told of a plan: its stages, once; tables as they come to be shared."""
+
+    stages: tuple[pp.Stage, ...]
+    slots: int
+    buffer_bytes: int | None
+
+
+class _Plan:
+    """The stages of a plan that fold here."""
+
+    def __init__(self, told: Told) -> None:
+        plan = pp.PhysicalPlan(told.stages, (), (("", None),) * told.slots, (), (), "")  # type: ignore[arg-type]
+        self.runtime = Runtime(plan, MemoryBudget(told.buffer_bytes))
+        self.reductions = {
+            s.number: Reduction(s, build(s.source, self.runtime), self.runtime)
+            for s in told.stages
+        }
+        self.passes: dict[tuple[int, ...], Pass] = {}
+
+    def bind(self, values: Mapping[int, Any]) -> None:
+        runtime = self.runtime
+        runtime.version += 1
+        for number, value in values.items():
+            runtime.slots[number] = value
+            runtime.slot_versions[number] = runtime.version
+
+    def hold(self, tables: Mapping[int, TablePlace]) -> None:
+        for number, place in tables.items():
+            self.runtime.tables[number] = HeldTable(place.mapped(), place.source_bytes)
+        self.passes.clear()  # leaves follow from the tables
+
+
+@dataclass
+class FoldWorker:
+    """Answers requests for folds."""
+
+    _plans: dict[str, _Plan] = field(default_factory=dict)
+    _tokens: dict[tuple[int, int], TakenTokens] = field(default_factory=dict)
+
+    def answer(self, header: dict[str, Any], buffers: list[Array]) -> Message:
+        """The leaves of the chunks that it took, or why it took none, or no more."""
+        made: list[Array] = []
+        reply: dict[str, Any] = {"parts": []}
+        try:
+            self._forget(header)
+            if "plan" in header:
+                self._fold(header, buffers, reply, made)
+        except Exception as error:  # the driver does it itself, and finds out what is wrong
+            reply["failed"] = f"{type(error).__name__}: {error}"
+        return Message(reply, made)
+
+    def _forget(self, header: dict[str, Any]) -> None:
+        for key in header.get("forget", ()):
+            self._plans.pop(key, None)
+            for tokens in self._tokens.values():
+                tokens.close()
+            self._tokens.clear()
+
+    def _fold(
+        self,
+        header: dict[str, Any],
+        buffers: list[Array],
+        reply: dict[str, Any],
+        made: list[Array],
+    ) -> None:
+        where = tuple(header["tokens"])
+        tokens = self._tokens.get(where)
+        if tokens is None:
+            tokens = self._tokens[where] = TakenTokens.opened(*where)
+        try:
+            plan, pass_ = self._told(header, buffers)
+            pass_.begin()
+            size = header["size"]
+            while (chunk := tokens.take()) is not None:
+                leaves = pass_.chunk(0, chunk * size, (chunk + 1) * size)
+                reply["parts"].append([chunk, encode_partial(leaves, made)])
+        except BaseException:
+            tokens.drain()  # of what follows nothing is wanted
+            raise
+
+    def _told(self, header: dict[str, Any], buffers: list[Array]) -> tuple[_Plan, Pass]:
+        key, stages = header["plan"], tuple(header["stages"])
+        if "told" in header:  # from the driver, as all that comes here
+            self._plans[key] = _Plan(pickle.loads(buffers[header["told"]].data))
+        plan = self._plans[key]
+        if "tables" in header:
+            plan.hold(pickle.loads(buffers[header["tables"]].data))
+        if "slots" in header:
+            plan.bind(pickle.loads(buffers[header["slots"]].data))
+        if "active" in header:
+            reductions = [plan.reductions[s] for s in stages]
+            plan.passes[stages] = Pass(reductions, header["active"])
+        return plan, plan.passes[stages]

@@ -29,11 +29,14 @@ def _same(kind: ArrayType) -> ArrayType:
     return kind.strong().dense()
 
 
-def _total(kind: ArrayType) -> ArrayType:
-    """As np.sum: small integers and bools are added up as 64-bit integers."""
+def _total(kind: ArrayType, weak: bool = False) -> ArrayType:
+    """As np.sum: small integers and bools are added up as 64-bit integers.
+
+    A `weak` sum is a count that the optimizer makes of weights.
+    """
     if not kind.is_numeric:
         raise TypeError(f"it has no meaning for {kind}")
-    return ArrayType(np.sum(np.ones(1, kind.numpy)).dtype.name, kind.shape)
+    return ArrayType(np.sum(np.ones(1, kind.numpy)).dtype.name, kind.shape, weak)
 
 
 def _mean(kind: ArrayType) -> ArrayType:

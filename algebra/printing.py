@@ -13,6 +13,7 @@ from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.folds import Fold, Transition
 from scalops.algebra.functions import function
 from scalops.algebra.relations import GroupAggregate, GroupApply, Join, Running
+from scalops.algebra.segment_folds import Segment
 from scalops.algebra.sparse import SparseVector
 from scalops.algebra.tree import Node, substitute
 
@@ -104,7 +105,8 @@ def fold_text(fold: Fold, names: Names | None = None) -> str:
             short = {"multiply": "product", "minimum": "min", "maximum": "max"}[fold.kind]
             return f"{short}({arguments[0]})"
         case _:
-            given = [f"{n}={list(v) if isinstance(v, tuple) else v}" for n, v in fold.parameters]
+            said = [(n, v) for n, v in fold.parameters if n != "weak"]
+            given = [f"{n}={list(v) if isinstance(v, tuple) else v}" for n, v in said]
             return f"{fold.kind}({', '.join([*arguments, *given])})"
 
 

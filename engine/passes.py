@@ -31,6 +31,7 @@ SMALL_BYTES = 1 << 18  # waking a thread costs more than folding this
 
 Run = Callable[[Task, int], None]
 Leaf = list[Partial]  # one for each computation
+Merge = Callable[[Leaf, Leaf], Leaf]
 
 
 class Reduction:
@@ -141,22 +142,29 @@ class Pass:
         for reduction in self._reductions:
             reduction.begin()
 
-    def chunk(self, worker: int, first: int, stop: int) -> list[Leaf]:
-        """For each reduction, one partial of tasks that are a whole part of the tree."""
+    def chunk(self, worker: int, first: int, stop: int) -> list[list[Leaf]]:
+        """For each reduction, its leaves among the partitions of consecutive tasks."""
         made = [self.task(worker, index) for index in range(first, stop)]
+        return [[leaf for own in made for leaf in own[i]] for i in range(len(self._reductions))]
+
+    def combined(self, made: Sequence[Sequence[Leaf]]) -> list[list[Leaf]]:
+        """The leaves of a chunk, a power of two of tasks, as one for each reduction."""
         return [
-            combine_tree([leaf for own in made for leaf in own[i]], r.merge)
-            for i, r in enumerate(self._reductions)
+            [combine_tree(leaves, r.merge)]
+            for leaves, r in zip(made, self._reductions, strict=True)
         ]
 
     def finish(self, made: Sequence[Sequence[Sequence[Leaf]]]) -> None:
-        """Combine what `task` or `chunk` has given, in order; the folds' values are kept.
+        """Combine the leaves of tasks or chunks, in their order, and keep the folds' values.
 
-        What has been combined already must be: of each reduction equal parts of the tree.
+        Each is a whole part of the tree: who has combined how much of it makes no difference.
         """
         for i, reduction in enumerate(self._reductions):
-            own = [leaf for leaves in made for leaf in leaves[i]]
-            self._finish(reduction, lambda r=reduction, o=own: combine_tree(o, r.merge))  # type: ignore[misc]
+
+            def whole(i: int = i, merge: Merge = reduction.merge) -> Leaf:
+                return combine_tree([combine_tree(own[i], merge) for own in made], merge)
+
+            self._finish(reduction, whole)
 
     def in_order(self) -> None:
         """Fold every partition on the calling thread."""

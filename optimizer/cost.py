@@ -30,6 +30,11 @@ READ = Constant("read", 1.0e10, "bytes/s from memory per thread", "assumed")
 THREAD_START = Constant("thread_start", 6.0e-5, "s to wake a thread and wait for it", "assumed")
 # Version 1. What every worker may be sent and hash for itself rather than exchange both sides.
 BROADCAST_BYTES = Constant("broadcast", 16e6, "bytes of a join's side sent whole", "assumed")
+# Version 1. When records of a loop are worth being brought to distinct ones before it.
+ITERATIONS = Constant("iterations", 10.0, "of a loop that does not say how many", "assumed")
+GROUP = Constant("group", 1.0e-8, "s to tell the group of a record by one more key", "assumed")
+SAME_RECORDS = Constant("same_records", 8.0, "records for each distinct one, at least", "assumed")
+COLLAPSED_ROWS = Constant("collapsed_rows", 2e4, "records of a table, at least", "assumed")
 SPARSE_ITEMS = 85.0  # stored elements of a sparse vector, assumed
 
 

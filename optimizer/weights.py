@@ -43,8 +43,8 @@ def weighed(fold: Fold, weight: Column, taken: set[str]) -> Weighed | None:
         made = replace(fold, kind="sum", arguments=(number,), parameters=parameters)
         return _if_typed(fold, made)
     if fold.kind in ("sum", "add", "mean") and kind.is_numeric and kind.name not in _TOO_SMALL:
-        total = replace(fold, kind="sum" if fold.kind == "mean" else fold.kind)
-        total = replace(total, arguments=(_times(weight, fold.arguments[0], kind.name),))
+        own = "sum" if fold.kind == "mean" else fold.kind
+        total = replace(fold, kind=own, arguments=(_times(weight, fold.arguments[0], kind.name),))
         if fold.kind != "mean":
             return _if_typed(fold, total)
         if fold.initial is not None or total.type != kind:

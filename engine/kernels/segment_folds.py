@@ -26,7 +26,7 @@ from scalops.engine.columns import Array, SparseColumn, filtered
 from scalops.engine.kernels.fold_forms import UFUNCS, Form, Partial
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.sparse import rows_of
-from scalops.engine.table_errors import bad_index
+from scalops.engine.table_errors import Wrong, bad_index
 
 _NARROW = 1 << 15  # keys below it are sorted by NumPy's radix sort
 
@@ -198,7 +198,7 @@ class Segmented(Form):
 
     def whole(self, partial: Partial) -> Any:
         if partial is not None and (partial.null or partial.outside is not None):
-            what = "null" if partial.null else "outside"
+            what: Wrong = "null" if partial.null else "outside"
             raise bad_index(
                 self._asked.key, partial.outside, self._size, what, self._asked.location
             )

@@ -98,7 +98,7 @@ class FoldWorker:
             pass_.begin()
             size = header["size"]
             while (chunk := tokens.take()) is not None:
-                leaves = pass_.chunk(0, chunk * size, (chunk + 1) * size)
+                leaves = pass_.combined(pass_.chunk(0, chunk * size, (chunk + 1) * size))
                 reply["parts"].append([chunk, encode_partial(leaves, made)])
         except BaseException:
             tokens.drain()  # of what follows nothing is wanted

@@ -13,7 +13,8 @@ import sys
 from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 from scalops.engine.columns import Array
 from scalops.engine.processes import messages as process_messages
@@ -50,7 +51,8 @@ class WorkerHandle:
         self._functions: OrderedDict[str, str] = OrderedDict()  # function -> its slots' key
         self.kept: set[str] = set()  # contents that it holds
         self._cache_bytes = cache_bytes
-        self._ready = False
+        self._greeted = self._ready = False
+        self.told: dict[str, Any] = {}  # of plans whose stages fold there
 
     @property
     def pid(self) -> int:
@@ -58,15 +60,37 @@ class WorkerHandle:
 
     def wait_until_ready(self) -> None:
         """Wait for it to have imported what it needs. Raises EOFError where it fails to."""
-        if not self._ready:
+        self.is_ready(None)
+
+    def is_ready(self, seconds: float | None) -> bool:
+        """Whether it has imported what it needs, after waiting so long; None: until it has.
+
+        Raises EOFError where it fails to.
+        """
+        if self._ready:
+            return True
+        if not self._greeted:
             settings = {
                 "path": sys.path,
                 "cache": self._cache_bytes,
                 "most": process_messages.MAX_BYTES,
             }
             send(self._requests, Message(settings, []))
-            receive(self._replies)
-            self._ready = True
+            self._greeted = True
+        try:
+            receive(self._replies, None if seconds is None else monotonic() + seconds)
+        except TimeoutError:
+            return False
+        self._ready = True
+        return True
+
+    def send(self, message: Message) -> None:
+        """Ask something that is no call; `receive` gives the reply. Raises OSError."""
+        send(self._requests, message)
+
+    def receive(self, seconds: float | None) -> Message:
+        """Raises: OSError, EOFError where it is gone; TimeoutError; ValueError for nonsense."""
+        return receive(self._replies, None if seconds is None else monotonic() + seconds)
 
     def ask(self, task: Task, deadline: float | None) -> Message:
         """Its reply to a task.

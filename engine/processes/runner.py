@@ -62,6 +62,7 @@ class _Seat:
         self.worker: WorkerHandle | None = None
         self.thread: threading.Thread | None = None
         self.own: deque[Task] = deque()  # tasks for this worker, whose data it may hold
+        self.lent = False  # to a thread that asks the worker itself
         self.task: Task | None = None  # what it works on
 
     def load(self) -> int:
@@ -136,6 +137,7 @@ class _Desk:
         with self.changed:
             queues = [self.waiting, *(s.own for s in self.seats)]
             tasks = [t for q in queues for t in q] + [s.task for s in self.seats if s.task]
+            everything = calls is None
             if calls is None:
                 calls = list({id(t.call): t.call for t in tasks}.values())
             for call in calls:
@@ -145,7 +147,8 @@ class _Desk:
                 queue.clear()
                 queue.extend(kept)
             for seat in self.seats:
-                if seat.task is not None and seat.task.call.given_up and seat.worker is not None:
+                given_up = seat.task is not None and seat.task.call.given_up
+                if seat.worker is not None and (given_up or (everything and seat.lent)):
                     seat.worker.kill()
             self.changed.notify_all()
 
@@ -267,6 +270,11 @@ class ProcessRunner:
         """Values of an iteration, made ready for a call."""
         return slots_of(values)
 
+    def lanes(self, count: int) -> list[Lane]:
+        """Ways to ask up to `count` workers, for one thread that calls nothing meanwhile."""
+        self._renew()
+        return [Lane(self._desk, seat) for seat in self._desk.seats[:count]]
+
     # Life.
 
     def lost(self) -> tuple[str, ...]:
@@ -310,10 +318,7 @@ class ProcessRunner:
         return known
 
     def _run(self, call: Call, tasks: list[Task]) -> None:
-        if os.getpid() != self._desk.process:  # a fork has this process's tables, not its threads
-            old = self._desk
-            self._desk = _Desk(self._count, old.timeout, old.cache_bytes)
-            self._end = weakref.finalize(self, self._desk.stop)
+        self._renew()
         call.tasks = tasks
         call.open = {t.start for t in tasks}
         self._desk.submit(call)
@@ -333,6 +338,43 @@ class ProcessRunner:
                 self._desk.withdraw([call])
                 raise error
             raise call.error
+
+    def _renew(self) -> None:
+        if os.getpid() != self._desk.process:  # a fork has this process's tables, not its threads
+            old = self._desk
+            self._desk = _Desk(self._count, old.timeout, old.cache_bytes)
+            self._end = weakref.finalize(self, self._desk.stop)
+
+
+class Lane:
+    """A worker that is asked by the calling thread, without a queue between them."""
+
+    def __init__(self, desk: _Desk, seat: _Seat) -> None:
+        self._desk, self._seat = desk, seat
+
+    def start(self) -> WorkerHandle:
+        """The worker; a new process, which is not ready yet, where there is none."""
+        desk, seat = self._desk, self._seat
+        with desk.changed:
+            if desk.stopped:
+                raise ExecutionError(_STOPPED)
+            # One that was given up is about to be ended.
+            desk.changed.wait_for(lambda: seat.task is None, _LET_GO_SECONDS)
+            if seat.worker is None:
+                seat.worker = WorkerHandle(desk.cache_bytes)
+            return seat.worker
+
+    def lend(self, lent: bool) -> None:
+        """Whether it is being asked: `abandon` ends it then."""
+        with self._desk.changed:
+            self._seat.lent = lent
+
+    def lose(self, *, died: bool = True) -> None:
+        """End the worker: it has died, or nothing more is wanted of it."""
+        worker = self._seat.worker
+        _vacate(self._desk, self._seat)
+        if worker is not None and died:
+            self._desk.lost.append(f"process {worker.pid}")
 
 
 def _serve(desk: _Desk, seat: _Seat) -> None:

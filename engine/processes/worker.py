@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,6 +41,9 @@ from scalops.engine.processes.messages import (
     slot_values,
 )
 
+if TYPE_CHECKING:
+    from scalops.engine.processes.fold_worker import FoldWorker
+
 
 @dataclass
 class _Function:
@@ -66,10 +69,13 @@ class Worker:
     def __init__(self, cache_bytes: int) -> None:
         self._functions: dict[str, _Function] = {}
         self._kept = KeptRecords(cache_bytes)
+        self._folder: FoldWorker | None = None
 
     def answer(self, request: Message) -> Message:
         """The results of a task, or what went wrong."""
         header, buffers = request
+        if header["task"] == "partials":
+            return self._folds(header, buffers)
         function = self._told(header, buffers)
         try:
             return self._done(header, buffers, function)
@@ -108,6 +114,13 @@ class Worker:
                 )
                 reply.update(self._kept.keep(header["data"], groups))
         return Message(reply, made)
+
+    def _folds(self, header: dict[str, Any], buffers: list[Array]) -> Message:
+        if self._folder is None:
+            from scalops.engine.processes.fold_worker import FoldWorker
+
+            self._folder = FoldWorker()
+        return self._folder.answer(header, buffers)
 
     def _groups(self, header: dict[str, Any], buffers: list[Array]) -> KeptGroups:
         if "groups" in header:

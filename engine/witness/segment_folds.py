@@ -23,7 +23,7 @@ def segmented(fold: Segment, records: list[list[Any]], *, sampling: bool) -> Any
     for what in ("null", "outside"):
         for key, *_ in [] if sampling else records:
             if key is None if what == "null" else key is not None and not 0 <= key < fold.size:
-                raise bad_index(fold.key, key, fold.size, what, fold.location)  # type: ignore[arg-type]
+                raise bad_index(fold.key, key, fold.size, what, fold.location)
     for key, *values in records:
         if key is not None and 0 <= key < fold.size:
             by_key.setdefault(int(key), []).append(values)
@@ -64,7 +64,7 @@ def _over_one_hot(fold: Segment, records: list[list[Any]]) -> Any:
         if key is None or any(v is None for v in values):
             continue
         with np.errstate(all="ignore"):
-            for value in values:
+            for value in map(np.asarray, values):
                 made = np.multiply.outer(made, value)
         total, count = made if total is None else total + made, count + 1
     return total / count if total is not None and fold.over == "mean" else total

@@ -187,7 +187,7 @@ def test_newtons_method_makes_no_matrix_per_record() -> None:
     _, after = jobs("newton")
     (loop,) = find((after,), op.Loop)
     assert isinstance(loop.body, op.MapReduceUpdate)
-    assert sorted(f.kind for f in loop.body.reduce) == ["sum_outer", "sum_scaled"]
+    assert sorted(f.kind for f in loop.body.reduce) == ["sum_gram", "sum_scaled"]
 
 
 def test_an_opaque_function_is_called_once_per_record() -> None:

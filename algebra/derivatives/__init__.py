@@ -1,0 +1,1 @@
+"""Derivatives: vector-Jacobian products of the table's functions and folds, in reverse mode."""

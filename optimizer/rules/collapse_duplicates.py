@@ -1,0 +1,350 @@
+"""Records that a loop cannot tell apart are one record with a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from scalops.algebra import expressions as ex
+from scalops.algebra import operators as op
+from scalops.algebra.dtypes import INT64, ArrayType
+from scalops.algebra.folds import Fold
+from scalops.algebra.functions import function
+from scalops.algebra.relations import GroupAggregate
+from scalops.algebra.tree import Node, find, substitute, transform, walk
+from scalops.optimizer import cost
+from scalops.optimizer.cardinality import Estimates
+from scalops.optimizer.duplicates import Distinct, distinct
+from scalops.optimizer.invariance import Tokens, free_tokens
+from scalops.optimizer.naming import fresh_name
+from scalops.optimizer.rules.merge_filters import may_raise
+from scalops.optimizer.weights import Weighed, weighed
+
+LABEL = "distinct records"
+_FEWER = 4.0  # times fewer distinct values of expressions than of columns: then those are computed
+
+_Reader = op.Aggregate | GroupAggregate
+
+
+def collapse_duplicates(node: Node) -> Node | None:
+    """Loop(.. Aggregate(Cache(T), f) ..) -> Loop(.. Aggregate(Cache(D), f·w) ..), with
+    D = GroupAggregate(T, what f reads of T, w = count).
+
+    T stays the same in the loop; records in which equal values are read of it contribute equally,
+    so that one of them may stand for all, w times: see `weights.py`. Filters between the two, and
+    groups, read D likewise. What is read is columns or, where they have far fewer values, the
+    largest expressions over them that the loop leaves alone. D comes by first appearance, so that
+    groups of it do too. 0.0 and -0.0, one key of a group-by, are told apart by a key of their
+    signs. Sums of integers are the same, those of floats up to rounding: a numeric decision, taken
+    from the program, the source's metadata and some of its records, always the same ones. Where
+    they mislead, D has more records than was thought.
+
+    Not where a fold depends on the order of the records or on their number in another way: `first`,
+    `last`, the record of an `argmin`, quantiles, variances, products, lists, arrays by index,
+    aggregates and reduces of the user's; nor of float16. Not where an opaque function, a list or a
+    sparse vector is read. Not where D may have more than an eighth of T's records, as of continuous
+    numbers, where nothing tells how many it has, where T is small, or where finding the groups once
+    costs more than the iterations save.
+    """
+    if not isinstance(node, op.Job):
+        return None
+    job = _Job(node)
+    for cache in job.readers:
+        made = job.collapsed(cache)
+        if made is not None:
+            return made
+    return None
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """What is read of a cached table, each under the name that it has among distinct records."""
+
+    names: Mapping[ex.Expression, str]
+
+    def over(self, e: ex.Expression) -> ex.Expression | None:
+        """The expression over distinct records; None where it reads what they do not have."""
+        held: dict[Node, Node] = {k: ex.Reduced("", k.type.strong()) for k in self.names}
+        if ex.columns([substitute(e, held, ex.in_record)]):
+            return None
+        mapping: dict[Node, Node] = {
+            k: ex.Column(n, k.type.strong()) for k, n in self.names.items()
+        }
+        return substitute(e, mapping, ex.in_record)
+
+
+class _Job:
+    """A job whose folds are looked at."""
+
+    def __init__(self, job: op.Job) -> None:
+        self.job = job
+        self.loops = {loop.token: loop for loop in find((job,), op.Loop)}
+        self.readers: dict[op.Cache, list[_Reader]] = {}
+        if self.loops:
+            for node in walk(job):
+                if isinstance(node, _Reader) and (cache := _cache_of(node)) is not None:
+                    self.readers.setdefault(cache, []).append(node)
+
+    @cached_property
+    def free(self) -> dict[Node, Tokens]:
+        return free_tokens(self.job)
+
+    @cached_property
+    def estimates(self) -> Estimates:
+        return Estimates(self.job)
+
+    def collapsed(self, cache: op.Cache) -> op.Job | None:
+        """The job with distinct records of this table where its folds pay for them."""
+        rows = self.estimates.of(cache).rows
+        if rows < cost.COLLAPSED_ROWS.value:
+            return None
+        paying: list[tuple[_Reader, _Keys]] = []
+        for reader in self.readers[cache]:
+            if self._varies(reader, cache):
+                keys = self._keys(cache, [reader], rows)
+                if keys is not None:
+                    paying.append((reader, keys))
+        if not paying:
+            return None
+        chosen = paying[0][1]
+        if len(paying) > 1:  # one table for all of them, where that pays too
+            chosen = self._keys(cache, [r for r, _ in paying], rows) or chosen
+        return _Rewriting(self.job, cache, chosen).job()
+
+    def _varies(self, reader: op.Operator, cache: op.Cache) -> bool:
+        return bool(self.free[reader] - self.free[cache])
+
+    def _keys(self, cache: op.Cache, readers: list[_Reader], rows: float) -> _Keys | None:
+        """What distinct records have to hold for all of these readers, if that pays."""
+        roots = [e for r in readers for e in _expressions(r)]
+        if any(isinstance(e, ex.Opaque | ex.DriverCall | ex.Rows) for e in ex.within(roots)):
+            return None
+        columns = [c for c in ex.columns(roots) if c.record == 0]
+        if not columns or not all(map(_may_be_key, columns)):
+            return None
+        by_column = _named(cache, columns)
+        if not all(_weighable(r, cache, by_column) for r in readers):
+            return None
+        best = self._paying(cache, readers, rows, by_column)
+        computed = self._computed(cache, readers, columns)
+        if not computed:
+            return None if best is None else by_column
+        by_value = _named(cache, computed)
+        other = self._paying(cache, readers, rows, by_value)
+        if other is None or (best is not None and best.likely <= _FEWER * other.likely):
+            return None if best is None else by_column
+        return by_value
+
+    def _computed(
+        self, cache: op.Cache, readers: list[_Reader], columns: list[ex.Column]
+    ) -> list[ex.Expression]:
+        """The largest expressions that the loop leaves alone; empty where they are all columns."""
+        found: dict[ex.Expression, None] = {}
+        own = self.free[cache]
+        for reader in readers:
+            filtered = reader.source != cache
+            stack: list[ex.Expression] = _expressions(reader)
+            while stack:
+                e = stack.pop()
+                if e in found or not ex.columns([e]):
+                    continue
+                computed = isinstance(e, ex.Call | ex.Item) and self.free[e] <= own
+                if isinstance(e, ex.Column) or (
+                    computed and _may_be_key(e) and not (filtered and may_raise(e))
+                ):
+                    found[e] = None
+                else:
+                    stack.extend(c for c in e.children if isinstance(c, ex.Expression))
+        plain = [e for e in found if isinstance(e, ex.Column)]
+        names = ex.columns_read(plain)
+        rest = [e for e in found if not ex.columns_read([e]) <= names]
+        return [*plain, *rest] if rest else []
+
+    def _paying(
+        self, cache: op.Cache, readers: list[_Reader], rows: float, keys: _Keys
+    ) -> Distinct | None:
+        """How many distinct records there are, where making them saves more than it costs."""
+        found = distinct(cache, rows, list(keys.names))
+        if found is None or found.most * cost.SAME_RECORDS.value > rows:
+            return None
+        saved = 0.0
+        for reader in readers:
+            own = [made for e in _expressions(reader) if (made := keys.over(e)) is not None]
+            width = sum(c.type.bytes for c in ex.columns(own))
+            each = cost.compute_cost(*own) + cost.read_cost(width)
+            saved += self._iterations(reader, cache) * (rows - found.most) * each.seconds
+        width = sum(k.type.bytes for k in keys.names)
+        once = cost.compute_cost(*keys.names) + cost.read_cost(width)
+        groups = cost.GROUP.value * sum(max(1, width_of(k) // 8) for k in keys.names)
+        return found if rows * (once.seconds + groups) < saved else None
+
+    def _iterations(self, reader: op.Operator, cache: op.Cache) -> float:
+        """How often it is computed, of what the loops say that it varies with."""
+        most = 1.0
+        for token in self.free[reader] - self.free[cache]:
+            loop = self.loops[token]
+            known = None if loop.range is None else loop.range.known
+            times = cost.ITERATIONS.value if known is None else float(len(known))
+            if loop.max_iterations is not None:
+                times = min(times, float(loop.max_iterations))
+            most = max(most, times)
+        return most
+
+
+def width_of(e: ex.Expression) -> int:
+    """Bytes that a key of groups is told by."""
+    return e.type.bytes
+
+
+def _named(cache: op.Cache, keys: list[ex.Expression] | list[ex.Column]) -> _Keys:
+    taken = set(cache.schema.names)
+    return _Keys({k: k.name if isinstance(k, ex.Column) else fresh_name("v", taken) for k in keys})
+
+
+def _may_be_key(e: ex.Expression) -> bool:
+    kind = e.any_type
+    if not isinstance(kind, ArrayType) or kind.weak:
+        return False
+    return kind.is_plain or kind.is_string
+
+
+def _chain(reader: _Reader) -> Iterator[op.Operator]:
+    """The filters below a fold, and the table below them."""
+    table = reader.source
+    while isinstance(table, op.Filter):
+        yield table
+        table = table.source
+    yield table
+
+
+def _cache_of(reader: _Reader) -> op.Cache | None:
+    """The cached table that is folded, unless it has distinct records already."""
+    *_, table = _chain(reader)
+    if not isinstance(table, op.Cache) or reader.label == LABEL:
+        return None
+    below = table.source
+    return None if isinstance(below, GroupAggregate) and below.label == LABEL else table
+
+
+def _expressions(reader: _Reader) -> list[ex.Expression]:
+    """All that a fold, its keys and the filters below it read of a record."""
+    found = [a for f in reader.folds for a in f.arguments]
+    if isinstance(reader, GroupAggregate):
+        found.extend(e for _, e in reader.keys)
+    found.extend(t.predicate for t in _chain(reader) if isinstance(t, op.Filter))
+    return found
+
+
+def _weighable(reader: _Reader, cache: op.Cache, keys: _Keys) -> bool:
+    return _over_distinct(reader, cache, keys, "") is not None
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A fold over distinct records: its table, and each result's expression."""
+
+    reader: _Reader
+    results: Mapping[str, Weighed]
+
+
+def _over_distinct(reader: _Reader, table: op.Operator, keys: _Keys, weight: str) -> _Made | None:
+    """The reader over distinct records in `table`, where it can read them."""
+    column = ex.Column(weight, INT64)
+    taken = {f.name for f in reader.folds}
+    results: dict[str, Weighed] = {}
+    for fold in reader.folds:
+        over = [keys.over(a) for a in fold.arguments]
+        if any(a is None for a in over):
+            return None
+        moved = replace(fold, arguments=tuple(a for a in over if a is not None))
+        made = weighed(moved, column, taken)
+        if made is None:
+            return None
+        results[fold.name] = made
+    for filtered in reversed([t for t in _chain(reader) if isinstance(t, op.Filter)]):
+        predicate = keys.over(filtered.predicate)
+        if predicate is None:
+            return None
+        if weight:
+            table = replace(filtered, source=table, predicate=predicate, origin=None)
+    if not weight:
+        return _Made(reader, results)
+    folds: list[Fold] = [f for made in results.values() for f in made.folds]
+    if isinstance(reader, op.Aggregate):
+        return _Made(replace(reader, source=table, folds=tuple(folds)), results)
+    named = [(n, keys.over(e)) for n, e in reader.keys]
+    if any(e is None for _, e in named):
+        return None
+    by = tuple((n, e) for n, e in named if e is not None)
+    return _Made(replace(reader, source=table, keys=by, folds=tuple(folds)), results)
+
+
+class _Rewriting:
+    """A job being rewritten: all folds of a cached table that can read its distinct records do."""
+
+    def __init__(self, job: op.Job, cache: op.Cache, keys: _Keys) -> None:
+        self._job, self._cache, self._keys = job, cache, keys
+        taken = {*keys.names.values(), *cache.schema.names}
+        self._weight = fresh_name("weight", taken)
+        self._known: dict[_Reader, _Made | None] = {}
+        by = [(name, e) for e, name in keys.names.items()]
+        for e in keys.names:
+            if e.type.is_plain and e.type.numpy.kind == "f":  # where -0.0 is no 0.0
+                by.append((fresh_name("sign", taken), ex.call(function("signbit"), e)))
+        below: op.Operator = cache.source if self._only_reader() and not cache.key else cache
+        count = Fold(self._weight, "count", (), location=cache.location)
+        groups = GroupAggregate(below, tuple(by), (count,), label=LABEL, location=cache.location)
+        self._table = op.Cache(groups, location=cache.location)
+
+    def job(self) -> op.Job:
+        """The job with distinct records."""
+        return transform(self._job, self._changed)
+
+    def _only_reader(self) -> bool:
+        """Whether nothing reads the cached table itself any more."""
+        readers: dict[Node, list[Node]] = {}
+        for node in walk(self._job):
+            for child in dict.fromkeys(node.children):
+                readers.setdefault(child, []).append(node)
+        stack: list[Node] = [self._cache]
+        while stack:
+            for reader in readers.get(stack.pop(), ()):
+                if isinstance(reader, op.Filter):
+                    stack.append(reader)
+                elif not isinstance(reader, _Reader) or not _weighable(
+                    reader, self._cache, self._keys
+                ):
+                    return False
+        return True
+
+    def _changed(self, node: Node) -> Node:
+        if isinstance(node, ex.Subquery):
+            made = self._made(node.source)
+            if made is None:
+                return node
+            assert isinstance(made.reader, op.Aggregate)
+            source = made.reader
+            return made.results[node.name].result(lambda name: ex.Subquery(source, name))
+        if isinstance(node, GroupAggregate) and (made := self._made(node)) is not None:
+            return self._as_before(node, made)
+        return node
+
+    def _as_before(self, node: GroupAggregate, made: _Made) -> op.Operator:
+        """Groups of distinct records with the columns of the groups before."""
+        groups = made.reader
+        kinds = groups.schema
+        outputs: list[op.Named] = [(n, ex.Column(n, kinds[n])) for n, _ in node.keys]
+        for fold in node.folds:
+            result = made.results[fold.name].result(lambda name: ex.Column(name, kinds[name]))
+            outputs.append((fold.name, result))
+        return op.Project(groups, tuple(outputs), location=node.location)
+
+    def _made(self, reader: _Reader) -> _Made | None:
+        if reader not in self._known:
+            cache = _cache_of(reader)
+            own = cache is not None and cache == self._cache
+            self._known[reader] = (
+                _over_distinct(reader, self._table, self._keys, self._weight) if own else None
+            )
+        return self._known[reader]

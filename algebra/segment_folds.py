@@ -72,8 +72,3 @@ class Segment(Fold):
             kind = f"{PREFIX}sum_{scaled}" if scaled else f"{PREFIX}sum"
         over = "sum" if self.over else ""
         return replace(self, name="", output=0, kind=kind, over=over)
-
-
-def segment_bytes(size: int, item: ArrayType) -> int:
-    """What an array of `size` items takes."""
-    return size * item.bytes

@@ -133,6 +133,16 @@ class Pass:
         self.finish(leaves)
 
     @property
+    def stages(self) -> tuple[int, ...]:
+        """The stages whose reductions share it."""
+        return tuple(r.number for r in self._reductions)
+
+    @property
+    def active(self) -> Sequence[int]:
+        """The partitions that it reads."""
+        return self._active
+
+    @property
     def tasks(self) -> int:
         """How many tasks there are: a power of two."""
         return self._tasks

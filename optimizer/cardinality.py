@@ -10,6 +10,7 @@ from scalops.algebra import relations as rel
 from scalops.algebra.expressions import Column, Constant, Expression
 from scalops.algebra.tree import Node, find, walk
 from scalops.optimizer.cost import BROADCAST_BYTES, SPARSE_ITEMS, Estimate, Provenance
+from scalops.optimizer.duplicates import DISTINCT_RECORDS, records_of
 from scalops.optimizer.lineage import from_source
 from scalops.optimizer.properties import UniqueKeys
 from scalops.optimizer.samples import Unknown, distinct_in_range, sample_of, share_in_range
@@ -117,6 +118,12 @@ class Estimates:
         match node:
             case rel.Join():
                 return self._joined(node)
+            case rel.GroupAggregate(source=source, label=label) if label == DISTINCT_RECORDS:
+                inner = self.of(source)
+                made = records_of(node, inner.rows)
+                few = inner if made is None else replace(inner, rows=made.likely)
+                known = _least((inner.provenance, "assumed" if made is None else "estimated"))
+                return _times(node, 1, replace(few, provenance=known))
             case rel.GroupAggregate(source=source, keys=keys):
                 return self._groups(node, source, [e for _, e in keys])
             case rel.GroupApply(groups=groups, single=True):

@@ -32,6 +32,7 @@ from scalops.algebra.expressions import (
     Subquery,
     columns_read,
 )
+from scalops.algebra.relations import GroupAggregate
 from scalops.optimizer.lineage import from_source
 from scalops.optimizer.rules.merge_maps import inline
 from scalops.optimizer.samples import (
@@ -43,6 +44,7 @@ from scalops.optimizer.samples import (
     distinct_in_range,
 )
 
+DISTINCT_RECORDS = "distinct records"  # the label of a group-by that makes them
 SAMPLE_ROWS = 16_384
 _FIRST_ROWS = 1000  # looked at before: where all of them differ, no more are
 _ALL_DIFFER = 0.99
@@ -88,6 +90,16 @@ def distinct(table: op.Operator, rows: float, keys: Sequence[Expression]) -> Dis
     if seen is None or (told is not None and told.most <= seen.most):
         return told
     return Distinct(min(seen.likely, possible), min(seen.most, possible), seen.sampled)
+
+
+def records_of(groups: GroupAggregate, rows: float) -> Distinct | None:
+    """How many distinct records a group-by makes of so many."""
+    keys = [e for _, e in groups.keys]
+    return distinct(groups.source, rows, [e for e in keys if not _is_sign(e, keys)])
+
+
+def _is_sign(e: Expression, keys: Sequence[Expression]) -> bool:
+    return isinstance(e, Call) and e.function.name == "signbit" and e.arguments[0] in keys
 
 
 def _seen(scan: op.Scan, keys: Sequence[Expression]) -> Distinct | None:
@@ -252,7 +264,7 @@ def _by_arguments(e: Expression, known: dict[Expression, float]) -> float:
     if not isinstance(e, Call):
         return inf
     if e.function.name == "where":
-        condition, left, right = e.arguments
+        _, left, right = e.arguments
         return min(known[left] + known[right], prod(known[a] for a in e.arguments))
     made = prod(known[a] for a in e.arguments)
     return made if made < _MOST_POSSIBLE else inf

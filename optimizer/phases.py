@@ -5,7 +5,9 @@ from __future__ import annotations
 from scalops.optimizer.rewriter import Phase
 from scalops.optimizer.rules.cache_invariants import cache_invariants
 from scalops.optimizer.rules.cache_shared import cache_shared
+from scalops.optimizer.rules.collapse_duplicates import collapse_duplicates
 from scalops.optimizer.rules.contract_grams import contract_grams
+from scalops.optimizer.rules.contract_groups import contract_groups
 from scalops.optimizer.rules.contract_products import contract_products
 from scalops.optimizer.rules.fold_constants import fold_constants
 from scalops.optimizer.rules.fuse_map_reduce_update import fuse_map_reduce_update
@@ -41,8 +43,13 @@ PHASES = (
     # Tables shared by several passes likewise, while they can still be told apart.
     Phase("invariants", (cache_invariants, cache_shared)),
     Phase("simplify", _SIMPLIFY),
-    # After simplify: folds of one table now name the same input.
-    Phase("aggregates", (merge_aggregates, merge_groups, weigh_cumulative_sums)),
+    # After simplify: folds of one table now name the same input. Arrays of groups first: they
+    # become folds of the groups' own table.
+    Phase("aggregates", (contract_groups, merge_aggregates, merge_groups, weigh_cumulative_sums)),
+    # After aggregates: folds of one table say together what is read of it. Before contractions and
+    # hoisting: a weight is one more factor of a product, and what is hoisted is computed for
+    # distinct records alone.
+    Phase("duplicates", (collapse_duplicates,)),
     # Before hoisting: a scaled vector hoisted as a column would hide the product, and would
     # double the cache.
     Phase("contractions", (contract_products, contract_grams)),

@@ -28,11 +28,11 @@ class SampledSource(Protocol):
     """A source of which some records can be had at no cost.
 
     `sample(n, columns)` gives n records spread over all of them, or all if there are fewer: for
-    each column of single values its values, and which of them are not null (None: all). Others
-    are left out.
+    each column of single values, and of `arrays` if they are asked for, its values, and which of
+    them are not null (None: all). Others are left out.
     """
 
-    def sample(self, rows: int, columns: tuple[str, ...]) -> Sampled: ...
+    def sample(self, rows: int, columns: tuple[str, ...], arrays: bool = False) -> Sampled: ...
 
 
 @runtime_checkable

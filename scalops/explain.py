@@ -18,6 +18,7 @@ from scalops.loop import AnyLoop
 from scalops.not_yet import refuse
 from scalops.optimizer.cardinality import Estimates
 from scalops.optimizer.column_invariance import invariant_columns
+from scalops.optimizer.duplicates import DISTINCT_RECORDS, records_of
 from scalops.optimizer.lowering import lower
 from scalops.optimizer.rewriter import Firing
 from scalops.planning import optimize
@@ -136,7 +137,9 @@ class _Notes:
         """The rules behind a fused pass, as far as they fired and show in it."""
         traces = {
             "merge_maps": True,
+            "contract_groups": any(isinstance(f, Segment) and not f.over for f in node.reduce),
             "merge_aggregates": len(node.reduce) > 1,
+            "contract_one_hots": any(isinstance(f, Segment) and f.over for f in node.reduce),
             "contract_products": any("scaled" in f.kind or "outer" in f.kind for f in node.reduce),
             "share_common_expressions": bool(node.map),
             "fuse_map_reduce_update": True,
@@ -172,6 +175,8 @@ class _Notes:
                 yield "runs", "once, before the loop"
         elif isinstance(node, op.MapReduceUpdate):
             yield "fused", ", ".join(self._fusing(node))
+        elif isinstance(node, rel.GroupAggregate) and node.label == DISTINCT_RECORDS:
+            yield "collapsed", _collapsed(node, self._estimates)
         elif isinstance(node, _COUNTED):
             guess = self._estimates.of(node)
             yield "rows", f"{_rows(guess.rows)} ({guess.provenance})"
@@ -179,6 +184,17 @@ class _Notes:
 
 def _rows(count: float) -> str:
     return f"{count:,.0f}".replace(",", "_")
+
+
+def _collapsed(node: rel.GroupAggregate, estimates: Estimates) -> str:
+    """How many records become how many distinct ones, and how that is known."""
+    given = estimates.of(node.source)
+    found = records_of(node, given.rows)
+    if found is None:
+        return f"{_rows(given.rows)} records to distinct ones, by collapse_duplicates"
+    many = f"{'about' if found.sampled else 'at most'} {_rows(found.likely)} distinct"
+    how = f"from {_rows(found.sampled)} of them" if found.sampled else "from types and metadata"
+    return f"{_rows(given.rows)} records to {many} (estimated {how}), by collapse_duplicates"
 
 
 def _tree(node: Node) -> dict[str, Any]:

@@ -364,6 +364,11 @@ class Lane:
                 seat.worker = WorkerHandle(desk.cache_bytes)
             return seat.worker
 
+    @property
+    def worker(self) -> WorkerHandle | None:
+        """The worker, if there is one."""
+        return self._seat.worker
+
     def lend(self, lent: bool) -> None:
         """Whether it is being asked: `abandon` ends it then."""
         with self._desk.changed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,13 +15,12 @@ from scalops.algebra.relations import GroupAggregate
 from scalops.algebra.tree import Node, find, substitute, transform, walk
 from scalops.optimizer import cost
 from scalops.optimizer.cardinality import Estimates
-from scalops.optimizer.duplicates import Distinct, distinct
+from scalops.optimizer.duplicates import DISTINCT_RECORDS, Distinct, distinct
 from scalops.optimizer.invariance import Tokens, free_tokens
 from scalops.optimizer.naming import fresh_name
 from scalops.optimizer.rules.merge_filters import may_raise
 from scalops.optimizer.weights import Weighed, weighed
 
-LABEL = "distinct records"
 _FEWER = 4.0  # times fewer distinct values of expressions than of columns: then those are computed
 
 _Reader = op.Aggregate | GroupAggregate
@@ -66,8 +65,10 @@ class _Keys:
     def over(self, e: ex.Expression) -> ex.Expression | None:
         """The expression over distinct records; None where it reads what they do not have."""
         held: dict[Node, Node] = {k: ex.Reduced("", k.type.strong()) for k in self.names}
-        if ex.columns([substitute(e, held, ex.in_record)]):
-            return None
+        return None if ex.columns([substitute(e, held, ex.in_record)]) else self.read(e)
+
+    def read(self, e: ex.Expression) -> ex.Expression:
+        """The expression over distinct records, which have what it reads."""
         mapping: dict[Node, Node] = {
             k: ex.Column(n, k.type.strong()) for k, n in self.names.items()
         }
@@ -121,24 +122,16 @@ class _Job:
         if any(isinstance(e, ex.Opaque | ex.DriverCall | ex.Rows) for e in ex.within(roots)):
             return None
         columns = [c for c in ex.columns(roots) if c.record == 0]
-        if not columns or not all(map(_may_be_key, columns)):
-            return None
-        by_column = _named(cache, columns)
-        if not all(_weighable(r, cache, by_column) for r in readers):
-            return None
-        best = self._paying(cache, readers, rows, by_column)
-        computed = self._computed(cache, readers, columns)
-        if not computed:
-            return None if best is None else by_column
-        by_value = _named(cache, computed)
-        other = self._paying(cache, readers, rows, by_value)
-        if other is None or (best is not None and best.likely <= _FEWER * other.likely):
-            return None if best is None else by_column
-        return by_value
+        by_column = self._paying(cache, readers, rows, columns)
+        by_value = self._paying(cache, readers, rows, self._computed(cache, readers))
+        if by_column is None or by_value is None:
+            found = by_column or by_value
+        else:
+            fewer = by_column[1].likely > _FEWER * by_value[1].likely
+            found = by_value if fewer else by_column
+        return None if found is None else found[0]
 
-    def _computed(
-        self, cache: op.Cache, readers: list[_Reader], columns: list[ex.Column]
-    ) -> list[ex.Expression]:
+    def _computed(self, cache: op.Cache, readers: list[_Reader]) -> list[ex.Expression]:
         """The largest expressions that the loop leaves alone; empty where they are all columns."""
         found: dict[ex.Expression, None] = {}
         own = self.free[cache]
@@ -162,9 +155,18 @@ class _Job:
         return [*plain, *rest] if rest else []
 
     def _paying(
-        self, cache: op.Cache, readers: list[_Reader], rows: float, keys: _Keys
-    ) -> Distinct | None:
-        """How many distinct records there are, where making them saves more than it costs."""
+        self,
+        cache: op.Cache,
+        readers: list[_Reader],
+        rows: float,
+        read: Sequence[ex.Expression],
+    ) -> tuple[_Keys, Distinct] | None:
+        """What distinct records hold, and how many there are, where that saves more than it costs."""
+        if not read or not all(map(_may_be_key, read)):
+            return None
+        keys = _named(cache, read)
+        if not all(_is_weighable(r, keys) for r in readers):
+            return None
         found = distinct(cache, rows, list(keys.names))
         if found is None or found.most * cost.SAME_RECORDS.value > rows:
             return None
@@ -176,8 +178,8 @@ class _Job:
             saved += self._iterations(reader, cache) * (rows - found.most) * each.seconds
         width = sum(k.type.bytes for k in keys.names)
         once = cost.compute_cost(*keys.names) + cost.read_cost(width)
-        groups = cost.GROUP.value * sum(max(1, width_of(k) // 8) for k in keys.names)
-        return found if rows * (once.seconds + groups) < saved else None
+        groups = cost.GROUP.value * sum(max(1, k.type.bytes // 8) for k in keys.names)
+        return (keys, found) if rows * (once.seconds + groups) < saved else None
 
     def _iterations(self, reader: op.Operator, cache: op.Cache) -> float:
         """How often it is computed, of what the loops say that it varies with."""
@@ -192,12 +194,7 @@ class _Job:
         return most
 
 
-def width_of(e: ex.Expression) -> int:
-    """Bytes that a key of groups is told by."""
-    return e.type.bytes
-
-
-def _named(cache: op.Cache, keys: list[ex.Expression] | list[ex.Column]) -> _Keys:
+def _named(cache: op.Cache, keys: Sequence[ex.Expression]) -> _Keys:
     taken = set(cache.schema.names)
     return _Keys({k: k.name if isinstance(k, ex.Column) else fresh_name("v", taken) for k in keys})
 
@@ -221,10 +218,10 @@ def _chain(reader: _Reader) -> Iterator[op.Operator]:
 def _cache_of(reader: _Reader) -> op.Cache | None:
     """The cached table that is folded, unless it has distinct records already."""
     *_, table = _chain(reader)
-    if not isinstance(table, op.Cache) or reader.label == LABEL:
+    if not isinstance(table, op.Cache) or reader.label == DISTINCT_RECORDS:
         return None
     below = table.source
-    return None if isinstance(below, GroupAggregate) and below.label == LABEL else table
+    return None if isinstance(below, GroupAggregate) and below.label == DISTINCT_RECORDS else table
 
 
 def _expressions(reader: _Reader) -> list[ex.Expression]:
@@ -236,48 +233,49 @@ def _expressions(reader: _Reader) -> list[ex.Expression]:
     return found
 
 
-def _weighable(reader: _Reader, cache: op.Cache, keys: _Keys) -> bool:
-    return _over_distinct(reader, cache, keys, "") is not None
-
-
 @dataclass(frozen=True)
 class _Made:
-    """A fold over distinct records: its table, and each result's expression."""
+    """A fold over distinct records, and what its results are made of."""
 
     reader: _Reader
     results: Mapping[str, Weighed]
 
 
-def _over_distinct(reader: _Reader, table: op.Operator, keys: _Keys, weight: str) -> _Made | None:
-    """The reader over distinct records in `table`, where it can read them."""
-    column = ex.Column(weight, INT64)
+def _results(reader: _Reader, keys: _Keys, weight: str) -> dict[str, Weighed] | None:
+    """The folds over distinct records; None where one cannot be had of them."""
     taken = {f.name for f in reader.folds}
     results: dict[str, Weighed] = {}
     for fold in reader.folds:
-        over = [keys.over(a) for a in fold.arguments]
-        if any(a is None for a in over):
+        over = [made for a in fold.arguments if (made := keys.over(a)) is not None]
+        if len(over) < len(fold.arguments):
             return None
-        moved = replace(fold, arguments=tuple(a for a in over if a is not None))
-        made = weighed(moved, column, taken)
-        if made is None:
+        moved = replace(fold, arguments=tuple(over))
+        own = weighed(moved, ex.Column(weight, INT64), taken)
+        if own is None:
             return None
-        results[fold.name] = made
-    for filtered in reversed([t for t in _chain(reader) if isinstance(t, op.Filter)]):
-        predicate = keys.over(filtered.predicate)
-        if predicate is None:
-            return None
-        if weight:
-            table = replace(filtered, source=table, predicate=predicate, origin=None)
-    if not weight:
-        return _Made(reader, results)
-    folds: list[Fold] = [f for made in results.values() for f in made.folds]
-    if isinstance(reader, op.Aggregate):
-        return _Made(replace(reader, source=table, folds=tuple(folds)), results)
-    named = [(n, keys.over(e)) for n, e in reader.keys]
-    if any(e is None for _, e in named):
+        results[fold.name] = own
+    return results
+
+
+def _is_weighable(reader: _Reader, keys: _Keys) -> bool:
+    """Whether it can read distinct records that hold these."""
+    readable = all(keys.over(e) is not None for e in _expressions(reader))
+    return readable and _results(reader, keys, "") is not None
+
+
+def _over_distinct(reader: _Reader, table: op.Operator, keys: _Keys, weight: str) -> _Made | None:
+    """The fold over the distinct records in `table`, where it can read them."""
+    results = _results(reader, keys, weight) if _is_weighable(reader, keys) else None
+    if results is None:
         return None
-    by = tuple((n, e) for n, e in named if e is not None)
-    return _Made(replace(reader, source=table, keys=by, folds=tuple(folds)), results)
+    for below in reversed(list(_chain(reader))):
+        if isinstance(below, op.Filter):
+            table = op.Filter(table, keys.read(below.predicate), location=below.location)
+    folds = tuple(f for made in results.values() for f in made.folds)
+    if isinstance(reader, op.Aggregate):
+        return _Made(replace(reader, source=table, folds=folds), results)
+    by = tuple((n, keys.read(e)) for n, e in reader.keys)
+    return _Made(replace(reader, source=table, keys=by, folds=folds), results)
 
 
 class _Rewriting:
@@ -286,7 +284,7 @@ class _Rewriting:
     def __init__(self, job: op.Job, cache: op.Cache, keys: _Keys) -> None:
         self._job, self._cache, self._keys = job, cache, keys
         taken = {*keys.names.values(), *cache.schema.names}
-        self._weight = fresh_name("weight", taken)
+        self._weight = fresh_name("weight", taken) if "weight" in taken else "weight"
         self._known: dict[_Reader, _Made | None] = {}
         by = [(name, e) for e, name in keys.names.items()]
         for e in keys.names:
@@ -294,7 +292,9 @@ class _Rewriting:
                 by.append((fresh_name("sign", taken), ex.call(function("signbit"), e)))
         below: op.Operator = cache.source if self._only_reader() and not cache.key else cache
         count = Fold(self._weight, "count", (), location=cache.location)
-        groups = GroupAggregate(below, tuple(by), (count,), label=LABEL, location=cache.location)
+        groups = GroupAggregate(
+            below, tuple(by), (count,), label=DISTINCT_RECORDS, location=cache.location
+        )
         self._table = op.Cache(groups, location=cache.location)
 
     def job(self) -> op.Job:
@@ -312,9 +312,7 @@ class _Rewriting:
             for reader in readers.get(stack.pop(), ()):
                 if isinstance(reader, op.Filter):
                     stack.append(reader)
-                elif not isinstance(reader, _Reader) or not _weighable(
-                    reader, self._cache, self._keys
-                ):
+                elif not isinstance(reader, _Reader) or not _is_weighable(reader, self._keys):
                     return False
         return True
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from scalops.algebra import operators as op
 from scalops.algebra.definitions import as_column
-from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.expressions import Column, Subquery
 from scalops.algebra.folds import Fold
 from scalops.algebra.relations import GroupAggregate, Join
@@ -26,7 +24,7 @@ _Plan = dict[Node, Node]
 
 
 def contract_groups(node: Node) -> Node | None:
-    """to_array(GroupAggregate(T, k, f(x)), f, index=k, size=n) -> Aggregate(T, f(x) by k in 0..n-1).
+    """to_array(GroupAggregate(T, k, f(x)), f, index=k, size=n) -> Aggregate(T, f(x) by k < n).
 
     Sound because to_array places each group at its key: entry i is the fold of the records whose
     key is i, and a key that is null or outside is to_array's error either way. Counts, sums,
@@ -122,8 +120,11 @@ def _folds(
         own = of_group.get(names[value.name])
         if names[index.name] != key_name or own is None or not _is_contracted(own):
             return None
+        name = own.name if fold.output == 0 else fold.name
+        name = fresh_name(name, taken) if name in taken else name
+        taken.add(name)
         segment = Segment(
-            fresh_name(own.name if fold.output == 0 else fold.name, taken),
+            name,
             f"{PREFIX}{own.kind}",
             (as_column(key), *(as_column(a) for a in own.arguments)),
             output=fold.output,
@@ -131,7 +132,7 @@ def _folds(
             key=index.name,
             location=fold.location,
         )
-        if segment.type != fold.type or not _fits(segment.size, own.type):
+        if segment.type != fold.type or not fits(segment.size, segment.type.bytes):
             return None
         made[fold.name] = segment
     return made
@@ -148,8 +149,9 @@ def _is_contracted(fold: Fold) -> bool:
     return fold.kind in ("sum", "mean") or not kind.is_sparse
 
 
-def _fits(size: int, item: ArrayType) -> bool:
-    return size <= SEGMENT_KEYS and size * item.bytes <= SEGMENT_BYTES
+def fits(size: int, array_bytes: int) -> bool:
+    """Whether an array by key is small enough to be every leaf's partial."""
+    return size <= SEGMENT_KEYS and array_bytes <= SEGMENT_BYTES
 
 
 def _found_once(job: op.Job, group: GroupAggregate) -> bool:

@@ -107,6 +107,28 @@ def _products(left: ArrayType, right: ArrayType) -> ArrayType:
     return ArrayType(promoted(left, right), (*left.shape, *right.shape))
 
 
+_TERMS: dict[str, Callable[..., ArrayType]] = {
+    "scaled": _weighted,
+    "outer": _products,
+    "gram": _gram,
+    "same": _same,
+}
+
+
+def terms(fold: Fold) -> list[tuple[str, slice]]:
+    """Of a sum of terms, the form of each and which of the arguments are its own."""
+    found, start = [], 0
+    for form, count in dict(fold.parameters)["forms"]:
+        found.append((form, slice(start, start + count)))
+        start += count
+    return found
+
+
+def _added(*types: ArrayType, forms: tuple[tuple[str, int], ...]) -> ArrayType:
+    form, count = forms[0]
+    return _TERMS[form](*types[:count])
+
+
 @dataclass(frozen=True)
 class FoldKind:
     """An entry of the table of folds.
@@ -165,6 +187,10 @@ FOLDS = {
         FoldKind("sum_gram", _gram, 0),
         FoldKind("add_gram", _gram),
         FoldKind("mean_gram", _gram, float("nan")),
+        # Σ of several products: `forms` names each and says how many of the arguments are its own.
+        FoldKind("sum_terms", _added, 0),
+        FoldKind("add_terms", _added),
+        FoldKind("mean_terms", _added, float("nan")),
     )
 }
 

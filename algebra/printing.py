@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
 from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.folds import Fold, Transition
+from scalops.algebra.folds import Fold, Transition, terms
 from scalops.algebra.functions import function
 from scalops.algebra.relations import GroupAggregate, GroupApply, Join, Running
 from scalops.algebra.segment_folds import Segment
@@ -92,6 +92,11 @@ def fold_text(fold: Fold, names: Names | None = None) -> str:
             word = "mean" if fold.kind == "mean_gram" else "sum"
             scale = _factor(arguments[0])
             return f"{word}({scale} * outer({arguments[1]}, {arguments[1]})) as X.T @ diag(s) @ X"
+        case "sum_terms" | "add_terms" | "mean_terms":
+            word = "mean" if fold.kind == "mean_terms" else "sum"
+            parts = [_TERMS[form](*arguments[own]) for form, own in terms(fold)]
+            text, how = (" + ".join(p) for p in zip(*parts, strict=True))
+            return f"{word}({text}) as {how}"
         case "reduce":
             combined = printer.text(fold.combine[fold.output])
             return f"reduce({', '.join(arguments)}; {combined})"
@@ -124,6 +129,14 @@ def _segment_text(fold: Segment, arguments: Sequence[str]) -> str:
     whole = " / records" if fold.over == "mean" else ""
     shape = list(fold.type.shape)
     return f"{word}({' * '.join(map(_factor, given))}) per {key}{whole} as segment {ending} {shape}"
+
+
+_TERMS: dict[str, Callable[..., tuple[str, str]]] = {
+    "scaled": lambda s, x: (f"{_factor(s)} * {_factor(x)}", "s @ X"),
+    "outer": lambda u, v: (f"outer({u}, {v})", "U.T @ V"),
+    "gram": lambda s, x: (f"{_factor(s)} * outer({x}, {x})", "X.T @ diag(s) @ X"),
+    "same": lambda c: (c, "n * c"),
+}
 
 
 def _aggregate_text(fold: Fold, arguments: Sequence[str], printer: _Printer) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine.backends import TableInfo
-from scalops.engine.blocks import Block, identities, reblock
+from scalops.engine.blocks import Block
+from scalops.engine.cached_table import CachedTable
 from scalops.engine.columns import empty
 from scalops.engine.exchanges import (
     Parts,
@@ -18,7 +19,6 @@ from scalops.engine.exchanges import (
     sorted_parts,
 )
 from scalops.engine.kept_tables import KeptTable
-from scalops.engine.kernels.kernel import Vector
 from scalops.engine.memory import FreeMemory, MemoryBudget
 from scalops.engine.passes import Pass, Reduction, in_partition, passes
 from scalops.engine.pipelines.base import (
@@ -27,11 +27,10 @@ from scalops.engine.pipelines.base import (
     HeldTable,
     Pipeline,
     Runtime,
-    Stored,
-    contiguous,
     own_bytes,
 )
 from scalops.engine.pipelines.compiled import build
+from scalops.engine.process_folds import FoldPlace, ProcessFolds
 from scalops.engine.relations.base import Relation
 from scalops.engine.relations.compiled import RELATIONS, relation
 from scalops.engine.relations.state import state_table
@@ -51,8 +50,14 @@ class EmbeddedBackend:
         runner: ProcessRunner | None = None,
         keep: Mapping[str, KeptTable] | None = None,
         waiting: ThreadPool | None = None,
+        folds: FoldPlace | None = None,
     ) -> None:
-        """`waiting` runs the stages that mostly wait for the runner's processes."""
+        """`waiting` runs the stages that mostly wait for the runner's processes.
+
+        `folds` tells which stages fold on processes of the runner's.
+        """
+        self._place = folds
+        self._folds: ProcessFolds | None = None
         self._pool, self._budget, self._runner = pool, budget, runner
         self._waiting = waiting or pool
         self._waits: frozenset[int] = frozenset()
@@ -73,6 +78,8 @@ class EmbeddedBackend:
         self._stages = list(plan.stages)
         if self._runner is not None:
             self._waits = frozenset(s.number for s in plan.stages if s.calls_functions)
+            if self._place is not None:
+                self._folds = ProcessFolds(plan.stages, self._runtime, self._runner, self._place)
         for stage in plan.stages:
             pipeline = build(stage.source, self._runtime)
             self._pipelines[stage.number] = pipeline
@@ -86,6 +93,9 @@ class EmbeddedBackend:
     def stop(self) -> None:
         if not hasattr(self, "_runtime"):
             return
+        if self._folds is not None:
+            self._folds.stop()
+            self._folds = None
         for number in list(self._runtime.tables):
             self.release(number)
         self._budget.release(BUFFERS)
@@ -118,6 +128,18 @@ class EmbeddedBackend:
 
     def change(self, change: pp.Change) -> None:
         self._inline = change.inline
+        if self._folds is not None and change.processes:
+            self._folds.choose(change.processes)
+            for number, table in self._runtime.tables.items():
+                if isinstance(table, CachedTable):
+                    self._share(number, table)
+
+    def _share(self, number: int, table: CachedTable) -> None:
+        """Put a table where workers can map it, if some are to fold it."""
+        if self._folds is not None and self._folds.wants(number):
+            self._folds.start()  # they import while the records are copied
+            shared = table.share(self._pool.run)
+            self._folds.hold(number, table.shared if shared else None)
 
     def bind(self, values: Mapping[int, Any]) -> None:
         slots = self._runtime.slots
@@ -157,6 +179,8 @@ class EmbeddedBackend:
                 made.in_order()
                 continue
             held = f"partials of stage {' and '.join(map(str, stages))}"
+            if self._folds is not None and self._folds.run(made, self._budget, held):
+                continue
             made.run(
                 lambda task, count: self._run(task, count, *stages),
                 lambda size, held=held: self._budget.reserve(size, held),  # type: ignore[misc]
@@ -207,7 +231,7 @@ class EmbeddedBackend:
         assert isinstance(sink, pp.CacheTable)
         self.release(sink.number)
         kept = self._keep.get(sink.key)
-        table = _CachedTable(self._pipelines[stage], self._budget, f"cache {sink.number}", kept)
+        table = CachedTable(self._pipelines[stage], self._budget, f"cache {sink.number}", kept)
         self._runtime.tables[sink.number] = table
         missing = table.missing()
 
@@ -215,6 +239,7 @@ class EmbeddedBackend:
             table.fill(worker, missing[index])
 
         self._run(task, len(missing), stage)
+        self._share(sink.number, table)
         if kept is not None:
             table.hand_over(kept)
         return table.info()
@@ -335,74 +360,3 @@ class EmbeddedBackend:
             self._budget.release(f"table {held.serial}")
         self._budget.release(f"cache {table}")
         self._budget.release(f"exchange {table}")
-
-
-class _CachedTable(Stored):
-    """Partitions held as far as the budget reaches; the rest is made again.
-
-    Blocks have the same bounds and lie in memory alike, held or not.
-    """
-
-    def __init__(
-        self, pipeline: Pipeline, budget: MemoryBudget, owner: str, kept: KeptTable | None
-    ) -> None:
-        self._pipeline, self._budget, self._owner = pipeline, budget, owner
-        self.bytes = pipeline.source_bytes
-        self._count = pipeline.partitions()
-        self._held: dict[int, list[Block]] = {}
-        self._sizes: dict[int, int] = {}
-        if kept is not None and kept.count == self._count:
-            self._held.update(kept.parts)  # the budget knows of them
-
-    def partitions(self) -> int:
-        return self._count
-
-    def missing(self) -> list[int]:
-        """Partitions that are not held from an earlier plan."""
-        return [p for p in range(self._count) if p not in self._held]
-
-    def hand_over(self, kept: KeptTable) -> None:
-        """Let the session keep what is held."""
-        kept.count, kept.source_bytes = self._count, self.bytes
-        kept.parts = dict(self._held)
-        kept.sizes.update(self._sizes)
-
-    def fill(self, worker: int, partition: int) -> None:
-        """Hold a partition if the budget allows; where it does not, stop reading."""
-        held: list[Block] = []
-        taken = 0
-        with in_partition(partition):
-            for block in self._fresh(partition, worker):
-                size = own_bytes(block, self._pipeline.resident)
-                if not self._budget.reserve(size, self._owner):
-                    self._budget.release(self._owner, taken)
-                    return
-                block.identity = (next(identities),)
-                held.append(block)
-                taken += size
-        self._held[partition] = held
-        self._sizes[partition] = taken
-
-    def _fresh(self, partition: int, worker: int) -> Iterator[Block]:
-        blocks = reblock(self._pipeline.blocks(partition, worker), self._pipeline.schema)
-        return map(contiguous, blocks)
-
-    def blocks(self, partition: int, worker: int) -> Iterator[Block]:
-        held = self._held.get(partition)
-        return iter(held) if held is not None else self._fresh(partition, worker)
-
-    def rows(self, partition: int) -> int | None:
-        held = self._held.get(partition)
-        return self._pipeline.rows(partition) if held is None else sum(b.rows for b in held)
-
-    def held(self, partition: int) -> list[Block] | None:
-        return self._held.get(partition)
-
-    def whole(self, name: str) -> Vector | None:
-        return self._pipeline.whole(name)  # as of a source in memory, whose arrays are held
-
-    def info(self) -> TableInfo:
-        """What is held."""
-        rows = sum(b.rows for blocks in self._held.values() for b in blocks)
-        size = sum(b.bytes for blocks in self._held.values() for b in blocks)
-        return TableInfo(self._count, rows, size, len(self._held))

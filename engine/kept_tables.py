@@ -5,12 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from scalops.algebra.operators import Cache
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Block, concatenate
 from scalops.engine.storage.partitions import Partition
+
+if TYPE_CHECKING:
+    from scalops.engine.processes.shared_memory import SharedTable
 
 OWNER = "kept tables"
 
@@ -29,6 +33,7 @@ class KeptTable:
     source_bytes: int = 0
     parts: dict[int, list[Block]] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=dict)
+    shared: SharedTable | None = None  # where they lie, if worker processes map them
 
     @property
     def is_complete(self) -> bool:
@@ -43,7 +48,7 @@ class KeptTable:
     def clear(self) -> None:
         """Give everything back."""
         self.count = None
-        self.parts, self.sizes = {}, {}
+        self.parts, self.sizes, self.shared = {}, {}, None
 
 
 class KeptTables:

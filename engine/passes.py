@@ -20,11 +20,13 @@ from scalops.engine.backends import StageFailure
 from scalops.engine.blocks import Block, block_rows
 from scalops.engine.kernels.folds import FoldSet, Partial
 from scalops.engine.kernels.kernel import Kernel
+from scalops.engine.physical_compiled import CompiledAggregate
 from scalops.engine.pipelines.base import Over, Pipeline, Runtime
 from scalops.engine.reduction import RunningTree, combine_tree, leaf_count, leaf_ranges
 from scalops.engine.threads import Task
 
 if TYPE_CHECKING:
+    from scalops.engine.kernels.jit.folds import CompiledFolds
     from scalops.engine.processes.runner import ProcessRunner
 
 SMALL_BYTES = 1 << 18  # waking a thread costs more than folding this
@@ -50,6 +52,11 @@ class Reduction:
         self._folds = FoldSet(sink.folds, runtime.slots, runner)
         arguments = over_source(sink.map, self._folds.arguments)
         self._kernel = Kernel(arguments, block_rows(pipeline.schema), transient=True)
+        self._compiled: CompiledFolds | None = None
+        if isinstance(sink, CompiledAggregate):
+            from scalops.engine.kernels.jit.folds import CompiledFolds
+
+            self._compiled = CompiledFolds(self._folds.computations, arguments)
         pipeline.read_only(columns_read(arguments))
         self.partial_bytes = sum(f.type.bytes for f in sink.folds)
         self.results: tuple[Any, ...] = ()
@@ -82,10 +89,16 @@ class Reduction:
 
     def fold(self, blocks: Iterator[Block], worker: int, leaf: Leaf) -> Iterator[None]:
         """Fold blocks, in order, into a leaf; one at each step."""
-        frame = self._runtime.frame(worker, self._kernel)
+        runtime = self._runtime
         for block in blocks:
             for piece in self._kernel.pieces(block) if block.rows else ():
-                vectors = self._kernel.run(frame, piece)
+                if self._compiled is not None:
+                    slots, version = runtime.slots, runtime.version
+                    partials = self._compiled.partials(worker, piece, slots, version)
+                    if partials is not None:
+                        self._folds.add(leaf, partials)
+                        continue
+                vectors = self._kernel.run(runtime.frame(worker, self._kernel), piece)
                 self._folds.extend(leaf, vectors, piece.rows, piece.identity)
             yield
 

@@ -470,6 +470,7 @@ class PhysicalPlan:
     outputs: tuple[Output, ...]
     loops: tuple[Iterate, ...]
     fingerprint: str
+    compiling: tuple[tuple[int, str], ...] = ()  # of stages: why their folds are compiled, or not
 
 
 # What passes between a running loop and the planner that may think again.
@@ -485,6 +486,10 @@ class Measurements:
 
 @dataclass(frozen=True)
 class Change:
-    """A neutral decision changed between iterations: stages to run on the calling thread."""
+    """Neutral decisions changed between iterations.
+
+    `inline`: stages to run on the calling thread; `processes`: those to fold on processes, too.
+    """
 
     inline: frozenset[int]
+    processes: frozenset[int] = frozenset()

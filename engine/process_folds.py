@@ -41,6 +41,9 @@ _START_SECONDS = 60.0
 _FORGET_SECONDS = 2.0
 _DEATHS = 3  # workers that a plan may lose before it does without
 
+# What a message cannot hold, or is larger than one may be.
+_NOT_SENT = (pickle.PicklingError, TypeError, AttributeError, ExecutionError)
+
 Chunk = list[list[Leaf]]  # for each reduction, its leaves, or what they give together
 
 
@@ -89,6 +92,9 @@ class ProcessFolds:
     def choose(self, stages: Iterable[int]) -> None:
         """Let these fold on processes too."""
         self._chosen = self._chosen | frozenset(stages)
+        for lane in self._lanes or ():
+            if lane.worker is not None:
+                lane.worker.told.pop(self._key, None)  # they are told of all that are chosen
 
     def wants(self, table: int) -> bool:
         """Whether a stage that was chosen folds this cached table."""
@@ -117,12 +123,14 @@ class ProcessFolds:
             return False
         try:
             made.begin()
-            made.finish(self._chunks(made, workers))
+            made.finish(self._chunks(made, workers, budget))
         finally:
             budget.release(owner)
         return True
 
-    def _chunks(self, made: Pass, workers: Sequence[tuple[Lane, WorkerHandle]]) -> list[Chunk]:
+    def _chunks(
+        self, made: Pass, workers: Sequence[tuple[Lane, WorkerHandle]], budget: MemoryBudget
+    ) -> list[Chunk]:
         count = min(made.tasks, CHUNKS)
         size = made.tasks // count
         if self._tokens is None:
@@ -142,7 +150,13 @@ class ProcessFolds:
             for lane, worker in workers:
                 lane.lend(True)
                 asked.append((lane, worker))
-                if not self._ask(worker, made, size):
+                try:
+                    worker.send(self._request(worker, made, size, budget))
+                except _NOT_SENT as error:
+                    failed = f"{type(error).__name__}: {error}"
+                    worker.told.pop(self._key, None)
+                    asked.pop()
+                except OSError:
                     self._lose(lane)
                     asked.pop()
             while (chunk := tokens.take()) is not None:
@@ -192,15 +206,10 @@ class ProcessFolds:
         self._deaths += 1
         lane.lose()
 
-    def _ask(self, worker: WorkerHandle, made: Pass, size: int) -> bool:
-        """Send a worker what it needs to take part in a pass; whether it is there."""
-        try:
-            worker.send(self._request(worker, made, size))
-        except (OSError, ExecutionError):  # gone, or more than a message may hold
-            return False
-        return True
-
-    def _request(self, worker: WorkerHandle, made: Pass, size: int) -> Message:
+    def _request(
+        self, worker: WorkerHandle, made: Pass, size: int, budget: MemoryBudget
+    ) -> Message:
+        """What a worker needs to take part in a pass, and does not know yet."""
         assert self._tokens is not None
         buffers: list[Array] = []
         header: dict[str, Any] = {"task": "partials", "plan": self._key, "size": size}
@@ -210,9 +219,9 @@ class ProcessFolds:
         if known is None:
             known = worker.told[self._key] = _Known()
             own = [s for s in self._stages.values() if s.number in self._chosen]
-            told = Told(tuple(own), len(self._runtime.slots), None)
+            told = Told(tuple(own), len(self._runtime.slots), self._free(budget))
             header["told"] = _pickled(told, buffers)
-        tables = {n: self._tables[n] for n in {_base(s) for s in stages}}
+        tables = {n: self._tables[n] for n in map(_base, stages) if n is not None}
         new = {n: t for n, t in tables.items() if known.tables.get(n) is not t}
         if new:
             header["tables"] = _pickled({n: t.place for n, t in new.items()}, buffers)
@@ -228,6 +237,12 @@ class ProcessFolds:
         if known.active.get(made.stages) != active:
             header["active"] = known.active[made.stages] = active
         return Message(header, buffers)
+
+    def _free(self, budget: MemoryBudget) -> int | None:
+        """Bytes that a worker's buffers may take."""
+        if budget.limit is None:
+            return None
+        return max(0, budget.limit - budget.held) // (self._place.workers + 1)
 
     def _answer(
         self,

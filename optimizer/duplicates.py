@@ -175,9 +175,9 @@ class _Looked(Sample):
 def _codes(values: Values) -> Values:
     if values.dtype == object:
         return np.unique(values, return_inverse=True)[1].reshape(-1)
-    flat = np.ascontiguousarray(values.reshape(len(values), -1))
-    if not flat.size:
+    if not values.size:
         return np.zeros(len(values), np.int64)
+    flat = np.ascontiguousarray(values.reshape(len(values), -1))
     width = flat.dtype.itemsize * flat.shape[1]
     kind = f"u{width}" if width in (1, 2, 4, 8) else f"V{width}"
     return np.unique(flat.view(kind).reshape(-1), return_inverse=True)[1].reshape(-1)

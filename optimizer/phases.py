@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from scalops.optimizer.rewriter import Phase
+from scalops.optimizer.rules.associate_products import associate_products
 from scalops.optimizer.rules.cache_invariants import cache_invariants
 from scalops.optimizer.rules.cache_shared import cache_shared
 from scalops.optimizer.rules.collapse_duplicates import collapse_duplicates
 from scalops.optimizer.rules.contract_grams import contract_grams
 from scalops.optimizer.rules.contract_groups import contract_groups
+from scalops.optimizer.rules.contract_one_hots import contract_one_hots
 from scalops.optimizer.rules.contract_products import contract_products
+from scalops.optimizer.rules.contract_terms import contract_terms
 from scalops.optimizer.rules.fold_constants import fold_constants
 from scalops.optimizer.rules.fuse_map_reduce_update import fuse_map_reduce_update
 from scalops.optimizer.rules.hoist_invariants import hoist_invariants
@@ -52,7 +55,7 @@ PHASES = (
     Phase("duplicates", (collapse_duplicates,)),
     # Before hoisting: a scaled vector hoisted as a column would hide the product, and would
     # double the cache.
-    Phase("contractions", (contract_products, contract_grams)),
+    Phase("contractions", (associate_products, contract_products, contract_one_hots, contract_grams, contract_terms)),
     # After contractions: what is left of the loop's record expressions is what it computes.
     Phase("hoist", (hoist_invariants,)),
     # Hoisted columns stand above the table that a cache holds: merge them into one map.

@@ -11,6 +11,7 @@ from scalops.algebra import relations as rel
 from scalops.algebra.errors import ConfigError, user_location
 from scalops.algebra.explain import FORMAT_VERSION, Display, PlanPrinter, bytes_text
 from scalops.algebra.fingerprint import fingerprint
+from scalops.algebra.segment_folds import Segment
 from scalops.algebra.tree import Node, find, walk
 from scalops.algebra.validate import validate
 from scalops.engine import physical_display

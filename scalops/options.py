@@ -27,6 +27,7 @@ class Options:
     processes: how many worker processes call opaque functions; 0 means this process does, None
         one per usable core.
     task_timeout: seconds that one task of a worker process may take; None means any time.
+    folds: "auto", "threads" or "processes", what folds a cached table in a loop.
     """
 
     threads: int = 0
@@ -35,6 +36,7 @@ class Options:
     implicit_collect: bool = True
     processes: int | None = None
     task_timeout: float | None = None
+    folds: str = "auto"
 
 
 OPTIONS = tuple(field.name for field in fields(Options))
@@ -107,6 +109,12 @@ def _opaque(value: Any) -> str:
     return value
 
 
+def _folds(value: Any) -> str:
+    if not isinstance(value, str) or value not in ("auto", "threads", "processes"):
+        raise ValueError(value)
+    return value
+
+
 def _flag(value: Any) -> bool:
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
@@ -133,6 +141,7 @@ _READ: dict[str, tuple[Callable[[Any], Any], str]] = {
     "opaque": (_opaque, "'run' or 'error'"),
     "implicit_collect": (_flag, "true or false"),
     "processes": (_processes, f"{_COUNT}, or None for one per core"),
+    "folds": (_folds, "'auto', 'threads' or 'processes'"),
     "task_timeout": (_seconds, f"seconds, more than 0 and at most {_MOST_SECONDS}, or None"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +21,13 @@ from scalops.engine.loop_runner import LoopControl
 from scalops.engine.memory import MemoryBudget
 from scalops.engine.output_memory import is_own
 from scalops.engine.physical_plan import PhysicalPlan
+from scalops.engine.physical_work import fold_works
+from scalops.engine.process_folds import FoldPlace
 from scalops.engine.storage.arrow import blocks_to_table
 from scalops.engine.threads import ThreadPool
 from scalops.optimizer.lowering import lower
 from scalops.optimizer.phases import PHASES
+from scalops.optimizer.placement import Cores, Placement, placement
 from scalops.optimizer.replan import replan
 from scalops.optimizer.rewriter import Firing, rewrite
 
@@ -55,6 +59,25 @@ def _pool(threads: int) -> ThreadPool:
         if size not in _pools:
             _pools[size] = ThreadPool(size)
         return _pools[size]
+
+
+def place(
+    physical: PhysicalPlan, options: Options, runner: ProcessRunner | None
+) -> Placement | None:
+    """Which stages fold on processes; None where none may."""
+    cores = _cores(options, runner)
+    if cores.workers == 0 or options.folds == "threads":
+        return None
+    return placement(fold_works(physical), cores, options.folds)
+
+
+def _cores(options: Options, runner: ProcessRunner | None) -> Cores:
+    """This process and workers, together as many as there are threads."""
+    if runner is None:
+        return Cores(0)
+    threads = options.threads or len(os.sched_getaffinity(0))
+    least = 1 if options.folds == "processes" else 0
+    return Cores(max(least, min(threads - 1, runner.count)), len(runner.workers()))
 
 
 FREE_SHARE = 0.6
@@ -101,9 +124,16 @@ def execute(
     budget = _budget(options, kept or KeptTables(), caches)
     # Threads that only hand records over: enough of them for no worker to run out of records.
     waiting = None if runner is None else _pool(WAITING_THREADS * runner.count)
-    backend = EmbeddedBackend(_pool(options.threads), budget, runner, caches, waiting)
+    placed = place(physical, options, runner)
+    folds = (
+        None
+        if placed is None
+        else FoldPlace(_cores(options, runner).workers, placed.stages, options.folds == "processes")
+    )
+    backend = EmbeddedBackend(_pool(options.threads), budget, runner, caches, waiting, folds)
+    again = partial(replan, placement=placed)
     with single_threaded():
-        results = Driver(physical, backend, listener, replan, control).run()
+        results = Driver(physical, backend, listener, again, control).run()
     for i, node in enumerate(job.outputs):
         if isinstance(node, op.Operator) and not isinstance(node, op.Loop):
             results[i] = arrow_table(results[i], node.schema)

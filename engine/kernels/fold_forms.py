@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from scalops.algebra.folds import Fold
+from scalops.algebra.folds import Fold, terms
 from scalops.engine.columns import filtered
 from scalops.engine.kernels.grams import gram
 from scalops.engine.kernels.kernel import Vector
@@ -132,23 +132,32 @@ class Product(Form):
     def __init__(self, fold: Fold) -> None:
         super().__init__(fold)
         _, form = fold.kind.split("_")
-        self._product = {"scaled": _scaled, "outer": _outer_products, "gram": gram}[form](fold)
+        if form == "terms":
+            self._products = [(_PRODUCTS[f](fold), own) for f, own in terms(fold)]
+        else:
+            self._products = [(_PRODUCTS[form](fold), slice(None))]
 
     def block(self, vectors: Sequence[Vector], rows: int) -> Partial:
-        a, b = _both_known(vectors)
-        return self._product(a, b) if len(a) else None
+        columns = _all_known(vectors)
+        if len(columns[0]) == 0:
+            return None
+        (product, own), *others = self._products
+        total = product(*columns[own])
+        for product, own in others:
+            total = total + product(*columns[own])
+        return total
 
     def merge(self, left: Partial, right: Partial) -> Partial:
         return left + right
 
 
-def _both_known(vectors: Sequence[Vector]) -> tuple[Any, Any]:
-    (a, mask_a), (b, mask_b) = vectors
-    if mask_a is None and mask_b is None:
-        return a, b
-    mask = mask_a if mask_b is None else mask_b if mask_a is None else mask_a & mask_b
-    assert mask is not None
-    return filtered(a, mask), filtered(b, mask)
+def _all_known(vectors: Sequence[Vector]) -> list[Any]:
+    """Columns without the records that have a null in any of them."""
+    masks = [m for _, m in vectors if m is not None]
+    if not masks:
+        return [v for v, _ in vectors]
+    mask = np.logical_and.reduce(masks)
+    return [filtered(v, mask) for v, _ in vectors]
 
 
 def _scaled(fold: Fold) -> Callable[[Any, Any], Any]:
@@ -160,6 +169,19 @@ def _scaled(fold: Fold) -> Callable[[Any, Any], Any]:
 
 def _outer_products(fold: Fold) -> Callable[[Any, Any], Any]:
     return lambda u, v: np.matmul(u.T, v)
+
+
+def _same(fold: Fold) -> Callable[[Any], Any]:
+    """n·c, of a column that is c for every record."""
+    return lambda c: len(c) * c[0]
+
+
+_PRODUCTS: dict[str, Callable[[Fold], Callable[..., Any]]] = {
+    "scaled": _scaled,
+    "outer": _outer_products,
+    "gram": gram,
+    "same": _same,
+}
 
 
 class Mean(Form):

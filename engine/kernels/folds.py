@@ -37,6 +37,8 @@ _FORMS: dict[str, type[Form]] = {
     "add_scaled": fold_forms.Product,
     "sum_outer": fold_forms.Product,
     "add_outer": fold_forms.Product,
+    **dict.fromkeys(("sum_terms", "add_terms"), fold_forms.Product),
+    "mean_terms": fold_forms.Mean,
     "sum_gram": fold_forms.Product,
     "add_gram": fold_forms.Product,
     "mean_gram": fold_forms.Mean,
@@ -162,6 +164,16 @@ class FoldSet:
         """Fold a block into a leaf; `vectors` are the values of `arguments`."""
         for i, (kernel, (start, stop)) in enumerate(zip(self._kernels, self._spans, strict=True)):
             leaf[i] = kernel.extend(leaf[i], vectors[start:stop], rows, source)
+
+    @property
+    def computations(self) -> list[Fold]:
+        """One fold for each computation, as their arguments stand in `arguments`."""
+        return [k.fold for k in self._kernels]
+
+    def add(self, leaf: list[Partial], partials: Sequence[Partial]) -> None:
+        """Add the partials of the next block to a leaf."""
+        for i, (kernel, partial) in enumerate(zip(self._kernels, partials, strict=True)):
+            leaf[i] = kernel.merge(leaf[i], partial)
 
     def merge(self, left: list[Partial], right: list[Partial]) -> list[Partial]:
         """Two leaves as one, left's records before right's."""

@@ -222,8 +222,7 @@ class Segmented(Form):
         lacking = whole.known == 0
         if word == "mean":
             axes = tuple(range(1, whole.totals.ndim))
-            with np.errstate(invalid="ignore"):
-                made = whole.totals / np.expand_dims(whole.known, axes)
+            made = whole.totals / np.expand_dims(whole.known, axes)
             made[~present] = 0
             return made
         if (present & lacking).any():

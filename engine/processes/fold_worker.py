@@ -38,8 +38,7 @@ class _Plan:
         plan = pp.PhysicalPlan(told.stages, (), (("", None),) * told.slots, (), (), "")  # type: ignore[arg-type]
         self.runtime = Runtime(plan, MemoryBudget(told.buffer_bytes))
         self.reductions = {
-            s.number: Reduction(s, build(s.source, self.runtime), self.runtime)
-            for s in told.stages
+            s.number: Reduction(s, build(s.source, self.runtime), self.runtime) for s in told.stages
         }
         self.passes: dict[tuple[int, ...], Pass] = {}
 
@@ -94,7 +93,7 @@ class FoldWorker:
         if tokens is None:
             tokens = self._tokens[where] = TakenTokens.opened(*where)
         try:
-            plan, pass_ = self._told(header, buffers)
+            pass_ = self._told(header, buffers)
             pass_.begin()
             size = header["size"]
             while (chunk := tokens.take()) is not None:
@@ -104,7 +103,7 @@ class FoldWorker:
             tokens.drain()  # of what follows nothing is wanted
             raise
 
-    def _told(self, header: dict[str, Any], buffers: list[Array]) -> tuple[_Plan, Pass]:
+    def _told(self, header: dict[str, Any], buffers: list[Array]) -> Pass:
         key, stages = header["plan"], tuple(header["stages"])
         if "told" in header:  # from the driver, as all that comes here
             self._plans[key] = _Plan(pickle.loads(buffers[header["told"]].data))
@@ -116,4 +115,4 @@ class FoldWorker:
         if "active" in header:
             reductions = [plan.reductions[s] for s in stages]
             plan.passes[stages] = Pass(reductions, header["active"])
-        return plan, plan.passes[stages]
+        return plan.passes[stages]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import DataError, ScalopsError
-from scalops.algebra.folds import FOLDS, Fold, OpaqueAggregate, Transition
+from scalops.algebra.folds import FOLDS, Fold, OpaqueAggregate, Transition, terms
 from scalops.algebra.segment_folds import Segment
 from scalops.algebra.sparse import SparseVector
 from scalops.engine.opaque.aggregate_results import typed_part
@@ -176,15 +177,26 @@ def _contribution(fold: Fold, values: list[Any]) -> Any:
             return np.multiply.outer(values[0], values[1])
         case "sum_gram" | "add_gram" | "mean_gram":
             return values[0] * np.multiply.outer(values[1], values[1])
+        case "sum_terms" | "add_terms" | "mean_terms":
+            made = [_TERM[form](*values[own]) for form, own in terms(fold)]
+            return reduce(np.add, made)
         case "sum" | "mean" | "any" | "all":
             return np.asarray(values[0]).astype(fold.type.numpy)[()]
         case _:
             return values[0]
 
 
+_TERM: dict[str, Callable[..., Any]] = {
+    "scaled": np.multiply,
+    "outer": np.multiply.outer,
+    "gram": lambda s, x: s * np.multiply.outer(x, x),
+    "same": np.asarray,
+}
+
+
 def _result(fold: Fold, state: Any) -> Any:
     match fold.kind:
-        case "mean" | "mean_scaled" | "mean_outer" | "mean_gram":
+        case "mean" | "mean_scaled" | "mean_outer" | "mean_gram" | "mean_terms":
             return state[0] / state[1]
         case "reduce" | "first_record" | "last_record":
             return state[fold.output]
@@ -242,7 +254,7 @@ _OVER_ALL: dict[str, Callable[..., Any]] = {
 _COMBINE: dict[str, Callable[[Any, Any], Any]] = {
     "sum": np.add, "add": np.add, "multiply": np.multiply,
     "sum_scaled": np.add, "add_scaled": np.add, "sum_outer": np.add, "add_outer": np.add,
-    "sum_gram": np.add, "add_gram": np.add,
+    "sum_gram": np.add, "add_gram": np.add, "sum_terms": np.add, "add_terms": np.add,
     "minimum": lambda a, b: min(a, b) if isinstance(a, str) else np.minimum(a, b),
     "maximum": lambda a, b: max(a, b) if isinstance(a, str) else np.maximum(a, b),
     "any": np.logical_or, "all": np.logical_and, "logical_or": np.logical_or,
@@ -297,6 +309,7 @@ _OTHERS = {
     "mean_scaled",
     "mean_outer",
     "mean_gram",
+    "mean_terms",
     "first_record",
     "last_record",
 }

@@ -122,8 +122,17 @@ class _Job:
         if any(isinstance(e, ex.Opaque | ex.DriverCall | ex.Rows) for e in ex.within(roots)):
             return None
         columns = [c for c in ex.columns(roots) if c.record == 0]
-        by_column = self._paying(cache, readers, rows, columns)
-        by_value = self._paying(cache, readers, rows, self._computed(cache, readers))
+        largest = self._largest(cache, readers)
+        forms = [_named(cache, columns), _named(cache, largest)]
+        spared = sum(self._seconds(r, cache, forms) for r in readers)
+        plain = ex.columns_read(e for e in largest if isinstance(e, ex.Column))
+        values = [
+            e for e in largest if isinstance(e, ex.Column) or not ex.columns_read([e]) <= plain
+        ]
+        by_column = self._paying(cache, readers, rows, spared, columns)
+        by_value = None
+        if any(not isinstance(e, ex.Column) for e in values):
+            by_value = self._paying(cache, readers, rows, spared, values)
         if by_column is None or by_value is None:
             found = by_column or by_value
         else:
@@ -131,8 +140,8 @@ class _Job:
             found = by_value if fewer else by_column
         return None if found is None else found[0]
 
-    def _computed(self, cache: op.Cache, readers: list[_Reader]) -> list[ex.Expression]:
-        """The largest expressions that the loop leaves alone; empty where they are all columns."""
+    def _largest(self, cache: op.Cache, readers: list[_Reader]) -> list[ex.Expression]:
+        """The largest expressions over columns that the loop leaves alone, and such columns."""
         found: dict[ex.Expression, None] = {}
         own = self.free[cache]
         for reader in readers:
@@ -149,19 +158,20 @@ class _Job:
                     found[e] = None
                 else:
                     stack.extend(c for c in e.children if isinstance(c, ex.Expression))
-        plain = [e for e in found if isinstance(e, ex.Column)]
-        names = ex.columns_read(plain)
-        rest = [e for e in found if not ex.columns_read([e]) <= names]
-        return [*plain, *rest] if rest else []
+        return list(found)
 
     def _paying(
         self,
         cache: op.Cache,
         readers: list[_Reader],
         rows: float,
+        spared: float,
         read: Sequence[ex.Expression],
     ) -> tuple[_Keys, Distinct] | None:
-        """What distinct records hold, and how many there are, where that saves more than it costs."""
+        """What distinct records hold and how many there are, where they save what they cost.
+
+        `spared`: seconds that the iterations take for one record.
+        """
         if not read or not all(map(_may_be_key, read)):
             return None
         keys = _named(cache, read)
@@ -170,16 +180,20 @@ class _Job:
         found = distinct(cache, rows, list(keys.names))
         if found is None or found.most * cost.SAME_RECORDS.value > rows:
             return None
-        saved = 0.0
-        for reader in readers:
-            own = [made for e in _expressions(reader) if (made := keys.over(e)) is not None]
-            width = sum(c.type.bytes for c in ex.columns(own))
-            each = cost.compute_cost(*own) + cost.read_cost(width)
-            saved += self._iterations(reader, cache) * (rows - found.most) * each.seconds
         width = sum(k.type.bytes for k in keys.names)
         once = cost.compute_cost(*keys.names) + cost.read_cost(width)
         groups = cost.GROUP.value * sum(max(1, k.type.bytes // 8) for k in keys.names)
-        return (keys, found) if rows * (once.seconds + groups) < saved else None
+        pays = rows * (once.seconds + groups) < (rows - found.most) * spared
+        return (keys, found) if pays else None
+
+    def _seconds(self, reader: _Reader, cache: op.Cache, forms: Sequence[_Keys]) -> float:
+        """What a record costs in all iterations, read as columns or with what can be hoisted."""
+        each = []
+        for form in forms:
+            own = [form.read(e) for e in _expressions(reader)]
+            width = sum(c.type.bytes for c in ex.columns(own))
+            each.append((cost.compute_cost(*own) + cost.read_cost(width)).seconds)
+        return self._iterations(reader, cache) * min(each)
 
     def _iterations(self, reader: op.Operator, cache: op.Cache) -> float:
         """How often it is computed, of what the loops say that it varies with."""

@@ -7,7 +7,7 @@ from typing import TypeGuard
 
 from scalops.algebra import operators as op
 from scalops.algebra.definitions import as_column
-from scalops.algebra.expressions import Call, Expression, call
+from scalops.algebra.expressions import Call, Expression, call, columns
 from scalops.algebra.folds import Fold
 from scalops.algebra.functions import function
 from scalops.algebra.segment_folds import PREFIX, Segment
@@ -48,7 +48,7 @@ def _contracted(fold: Fold) -> Fold | None:
         return None
     one_hot, values = found
     (key,), size = one_hot.arguments, dict(one_hot.parameters)["size"]
-    if key.type.shape or not (values or form == ""):
+    if key.type.shape or not columns([key]):
         return None
     of = ("count", "sum", "sum_scaled")[len(values)]
     values = tuple(_float64(v) for v in values)
@@ -67,8 +67,7 @@ def _contracted(fold: Fold) -> Fold | None:
 def _parts(form: str, arguments: tuple[Expression, ...]) -> _Parts | None:
     """The one-hot vector of a fold's arguments, and the factors (), (s,), (x,) or (s, x)."""
     if form == "":
-        found = _scaled(arguments[0])
-        return found if found is not None and not found[1] else None
+        return _scaled(arguments[0])
     if form not in ("scaled", "outer"):
         return None
     first, second = arguments

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import scalops as so
 from scalops.algebra import operators as op
 from scalops.algebra.errors import ScalopsError
 from scalops.algebra.explain import Display, PlanPrinter
@@ -89,6 +90,14 @@ def same_answer(left: Answer, right: Answer) -> bool:
     if isinstance(left, dict) and isinstance(right, dict):
         return list(left) == list(right) and all(same_answer(left[n], right[n]) for n in left)
     return same_value(left, right)
+
+
+def collected(*values: Any) -> Answer:
+    """What the engine makes of values: one entry each, or the error's class."""
+    try:
+        return [v for (v,) in [so.collect([v]) for v in values]]
+    except ScalopsError as error:
+        return type(error)
 
 
 def assert_same_answer(before: op.Job, after: op.Job) -> None:

@@ -6,7 +6,7 @@ itself resolves, integers wrap around, and nothing is contracted or reassociated
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,13 @@ TYPES = ("float64", "float32", "int64", "int32", "bool")
 FLOATS = ("float64", "float32")
 # Of which a loop holds few: long bodies with many of them run out of registers.
 HEAVY = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "logaddexp")
-_POWERS = {0.5: "sqrt({0})", 1: "{0}", 2: "{0} * {0}", 3: "{0} * {0} * {0}", -1: "1.0 / {0}"}
-_INFINITY = "np.inf"
+_POWERS = {1: "{0}", 2: "{0} * {0}", 3: "{0} * {0} * {0}"}
+# pow(-inf, 0.5) is inf and pow(-0.0, 0.5) is 0.0, where a square root has NaN and -0.0.
+_POWERS_OF_FLOATS = {
+    **_POWERS,
+    -1: "np.{1}(1) / {0}",
+    0.5: "sqrt({0} + np.{1}(0)) if {0} != -np.inf else np.{1}(np.inf)",
+}
 
 
 class Refused(Exception):
@@ -56,8 +61,8 @@ _OF_FLOATS = {
     "square": "{0} * {0}",
     "divide": "{0} / {1}",
     "isnan": "{0} != {0}",
-    "isinf": f"abs({{0}}) == {_INFINITY}",
-    "isfinite": f"abs({{0}}) < {_INFINITY}",
+    "isinf": "abs({0}) == np.inf",
+    "isfinite": "abs({0}) < np.inf",
     # NaN among the two is the result; fmin and fmax pass it over.
     "minimum": "{0} if ({0} <= {1}) | ({0} != {0}) else {1}",
     "maximum": "{0} if ({0} >= {1}) | ({0} != {0}) else {1}",
@@ -161,12 +166,10 @@ def _power(call: ex.Call, base: str, loop: str) -> str:
     """A power whose exponent is a small number of the program."""
     exponent = call.arguments[1]
     value = exponent.value if isinstance(exponent, ex.Constant) else None
-    if np.ndim(value) == 0 and value is not None and value in _POWERS:
-        if loop in FLOATS:
-            return f"({_POWERS[value].format(base)})".replace("1.0", f"np.{loop}(1)")
-        if value in (1, 2, 3) and loop in ("int64", "int32"):
+    if isinstance(value, (int, float, np.number)):
+        if loop in FLOATS and value in _POWERS_OF_FLOATS:
+            return f"({_POWERS_OF_FLOATS[value].format(base, loop)})"
+        if loop in ("int64", "int32") and value in _POWERS:
             return f"np.{loop}({_POWERS[value].format(base)})"
     raise Refused("a power whose exponent is not 0.5, 1, 2, 3 or -1")
 
-
-Formula = Callable[[ex.Call, Sequence[str]], str]

@@ -1,0 +1,179 @@
+"""Squared distances as products of matrices, and how far rounding takes them.
+
+With a common centre m, y = x - m and e_k = c_k - m,
+
+    D_k = Σ_j a_kj (x_j - c_kj)²  =  Σ_j a_kj y_j²  -  2 Σ_j a_kj e_kj y_j  +  Σ_j a_kj e_kj²,
+
+so that the distances of many records are one product of [y², y, 1] with a matrix that c and a
+make once; without weights, of [y, 1, |y|²]. Where D is small beside its terms, they cancel.
+
+The bound. Let u be the unit roundoff, n the length of the inner products, g = γ_(n+16) with
+γ_i = i·u / (1 - i·u). Whatever the order of summation, an inner product's error is at most γ_n
+times the sum of its terms' absolute values (N. J. Higham, "Accuracy and Stability of Numerical
+Algorithms", 2nd edition, section 3.1). The rest of the 16 covers the rounding of m's differences,
+of the weights and of the factors. With weights that are not negative, |v|² = Σ_j a_kj v_j² and
+r_k = |e_k|, Minkowski's inequality gives
+
+    |computed - D_k|  <=  g (|y| + r_k)²  <=  g (√D_k + 2 r_k)²,
+
+for |y| <= √D_k + r_k. The second form needs no norm of y: what is at risk shows in the result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+# Version 1 of numeric constants. Relative errors that a distance may have from its expansion;
+# sums of float32 squares have so many digits in the direct form too.
+TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
+_MULTIPLE = 32.0  # of the bound, where that is more than the tolerance (very long float32 vectors)
+_CONSTANT = 16
+
+# How a weight enters: a·d², d²/a, (a·d)², (d/a)².
+WEIGHTS = ("times", "over", "times_squared", "over_squared")
+
+
+def gamma(terms: int, dtype: np.dtype[Any]) -> float:
+    """γ_(n+16) of a float type: the relative error of an expansion whose sums have n terms."""
+    u = float(np.finfo(dtype).eps) / 2
+    many = (terms + _CONSTANT) * u
+    return many / (1 - many) if many < 1 else float("inf")
+
+
+def direct(x: Any, c: Any, a: Any = None, weight: str = "times") -> Any:
+    """Σ_j a_kj (x_j - c_kj)², as it is written; the arguments broadcast, j is the last axis."""
+    apart = x - c
+    if weight == "times_squared" and a is not None:
+        apart = apart * a
+    elif weight == "over_squared" and a is not None:
+        apart = apart / a
+    squares = np.square(apart)
+    if a is not None and weight == "times":
+        squares = squares * a
+    elif a is not None and weight == "over":
+        squares = squares / a
+    return squares.sum(axis=-1)
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """What c [k, d] and weights make once.
+
+    `factors` [k, d + 1 or 2d + 1] meet [y, 1] or [y², y, 1]; `squares` says which. Without
+    weights, |y|² is left to whoever needs the distance itself. `radius` is the greatest r_k,
+    `least` [k] the distances from which on the tolerance holds.
+    """
+
+    centre: Array
+    factors: Array
+    squares: bool
+    gamma: float
+    radius: float
+    least: Array
+
+    def margins(self, norms: Array | None, best: Array) -> Array:
+        """By how much a score must exceed the best of its record to be no candidate.
+
+        Scores are D, or D - |y|² without weights, where `norms` holds |y|². Two scores s and t
+        with s - t above it have direct forms in the same order, whose own error is at most g·D:
+        the errors of both expansions and both direct forms are at most 4g (|y| + R)²; or, as
+        (√D + 2r)² <= 2D + 8r², at most 32g (D + R²) for the best D where others within the
+        margin are at most twice as large. Below the least normal numbers products lose digits:
+        what they may lose is added.
+        """
+        g, r = self.gamma, self.radius
+        if norms is None:
+            made = np.maximum(best, 0) + r * r
+            made *= 32 * g
+        else:
+            made = np.sqrt(norms)
+            made += r
+            np.square(made, out=made)
+            made *= 4 * g
+        made += _floor(self.factors.dtype, self.factors.shape[1])
+        return made
+
+
+def expand(c: Any, a: Any, weight: str, dtype: np.dtype[Any]) -> Expansion | None:
+    """The expansion for these c and weights.
+
+    None where there is none: what is not finite, negative weights, or more terms than digits.
+    """
+    with np.errstate(all="ignore"):
+        return _expanded(np.asarray(c, dtype), a, weight, dtype)
+
+
+def _expanded(c: Array, a: Any, weight: str, dtype: np.dtype[Any]) -> Expansion | None:
+    k, d = c.shape
+    if not k or not d:
+        return None
+    centre = c.mean(axis=0)
+    e = c - centre
+    if a is None:
+        squared = np.square(e).sum(axis=1)
+        factors: Array = np.empty((k, d + 1), dtype)
+        np.multiply(e, -2, out=factors[:, :d])
+    else:
+        weights = np.broadcast_to(_weights(np.asarray(a, dtype), weight), (k, d))
+        if not (weights >= 0).all():
+            return None
+        squared = (weights * np.square(e)).sum(axis=1)
+        factors = np.empty((k, 2 * d + 1), dtype)
+        factors[:, :d] = weights
+        np.multiply(weights, -2 * e, out=factors[:, d : 2 * d])
+    factors[:, -1] = squared
+    g = gamma(factors.shape[1] + 1, dtype)
+    largest = float(squared.max())
+    if not np.isfinite(factors).all() or not 64 * g < 1 or largest > np.finfo(dtype).max / 64:
+        return None
+    tolerance = max(TOLERANCE[dtype.name], _MULTIPLE * g)
+    # 1.01 for the rounding of these numbers themselves, and for 1 + tolerance.
+    share = 1.01 * 4 * (1 + tolerance) / (np.sqrt(tolerance / g) - 1) ** 2
+    least = share * squared + _floor(dtype, factors.shape[1]) / tolerance
+    radius = 1.01 * float(np.sqrt(largest))
+    return Expansion(centre, factors, a is not None, g, radius, least.astype(dtype))
+
+
+def _weights(a: Array, weight: str) -> Array:
+    match weight:
+        case "times":
+            return a
+        case "over":
+            return 1 / a
+        case "times_squared":
+            return np.square(a)
+    return 1 / np.square(a)
+
+
+def _floor(dtype: np.dtype[Any], terms: int) -> float:
+    """What products below the least normal number may lose in a sum of so many terms, and more."""
+    return 8 * terms * float(np.finfo(dtype).tiny)
+
+
+def at_risk(x: Array, c: Any, a: Any, weight: str, deciding: bool) -> float:
+    """The share of records (of distances, unless the nearest is asked for) of x [n, d] that the
+    expansion would leave to the direct form."""
+    dtype = np.result_type(x.dtype, np.asarray(c).dtype)
+    if a is not None:
+        dtype = np.result_type(dtype, np.asarray(a).dtype)
+    expansion = expand(c, a, weight, dtype)
+    if expansion is None or not len(x):
+        return 1.0 if expansion is None else 0.0
+    with np.errstate(all="ignore"):
+        y = x - expansion.centre
+        norms = None if expansion.squares else np.square(y).sum(axis=1)
+        one = np.ones((len(y), 1), dtype)
+        parts = (np.square(y), y, one) if expansion.squares else (y, one)
+        scores = np.concatenate(parts, axis=1) @ expansion.factors.T
+        if deciding:
+            best = scores.min(axis=1)
+            near = scores <= (best + expansion.margins(norms, best))[:, None]
+            return float((near.sum(axis=1) != 1).mean())
+        distances = scores if norms is None else scores + norms[:, None]
+        return float((~(distances >= expansion.least)).mean())

@@ -1,0 +1,200 @@
+"""What folding a cached table in a loop takes, as data: read off a physical plan.
+
+The facts that the choice between threads and processes rests on; the choice is the optimizer's.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from scalops.algebra import expressions as ex
+from scalops.algebra.expressions import columns_read, within
+from scalops.algebra.folds import Transition
+from scalops.engine import physical_plan as pp
+from scalops.engine.blocks import block_rows, partition_bounds
+from scalops.engine.reduction import leaf_count
+
+# Steps that need nothing but a block and values of the driver.
+_STEPS = (pp.Compute, pp.Select, pp.Gate, pp.Unnest, pp.Interleave)
+# Folds whose partials grow with the records: all of them would pass through a pipe.
+_KEEPING = frozenset(("quantile", "n_unique", "collect_list", "to_array"))
+_OF_A_BLOCK = 4  # calls that a block costs beyond its kernels': slices, iterators, checks
+_OF_A_FOLD = 2  # a block's partial, and adding it
+ASSUMED_ITERATIONS = 20  # of a loop that runs until its condition is false
+
+
+@dataclass(frozen=True)
+class FoldWork:
+    """A stage that folds the cached table `table`, which the stage `load` holds, in a loop.
+
+    `calls` of NumPy for each of `blocks`, that compute `expressions`; `passes` is how often it
+    runs, `known` or assumed. `refused` says why it cannot be on processes.
+    """
+
+    stage: int
+    table: int
+    load: int
+    rows: float
+    blocks: float
+    bytes: float
+    calls: int
+    expressions: tuple[ex.Expression, ...]
+    by_record: bool
+    partial_bytes: int
+    leaves: int
+    passes: float
+    known: bool
+    refused: str | None
+
+
+def fold_works(plan: pp.PhysicalPlan) -> list[FoldWork]:
+    """The stages that fold cached tables in loops, except where users' functions are called.
+
+    Only of tables that are cached once, outside of all loops, and whose records can be counted
+    or estimated; of others nothing is said.
+    """
+    stages = plan.stages
+    loads: dict[int, pp.Stage] = {}
+    made: dict[int, pp.Stage] = {}
+    for instruction in plan.program:
+        if isinstance(instruction, pp.RunStage):
+            stage = stages[instruction.stage]
+            if isinstance(stage.sink, pp.CacheTable):
+                loads[stage.sink.number] = stage
+            if isinstance(stage.sink, (pp.CacheTable, pp.StoreSink)):
+                made[stage.sink.number] = stage
+    found = []
+    for number, passes, known in _folding(plan.program, stages):
+        stage = stages[number]
+        table = pp.base(stage.source)
+        if not isinstance(table, pp.StoredTable) or table.number not in loads:
+            continue
+        load = loads[table.number]
+        source = _source(load.source, made)
+        if source is None or stage.calls_functions:
+            continue
+        found.append(_work(stage, table, load, source, passes, known))
+    return found
+
+
+def _work(
+    stage: pp.Stage,
+    table: pp.StoredTable,
+    load: pp.Stage,
+    source: pp.TableScan,
+    passes: float,
+    known: bool,
+) -> FoldWork:
+    sink = stage.sink
+    assert isinstance(sink, pp.TreeAggregate)
+    roots = tuple(_computed(stage))
+    rows = float(source.source.likely_rows)
+    partial = sum(f.type.bytes for f in sink.folds)
+    partitions = len(partition_bounds(int(rows), source.source.schema))
+    steps = sum(1 for _ in _chain(stage.source))
+    calls = sum(isinstance(n, ex.Call) and bool(columns_read([n])) for n in within(roots))
+    return FoldWork(
+        stage=stage.number,
+        table=table.number,
+        load=load.number,
+        rows=rows,
+        blocks=-(-rows // block_rows(table.schema)),
+        bytes=rows * table.schema.bytes_per_row,
+        calls=calls + _OF_A_FOLD * len(sink.folds) + _OF_A_BLOCK * (1 + steps),
+        expressions=roots,
+        by_record=any(isinstance(f, Transition) for f in sink.folds),
+        partial_bytes=partial,
+        leaves=leaf_count(partitions, int(source.source.bytes), partial),
+        passes=passes,
+        known=known,
+        refused=_refused(stage, table),
+    )
+
+
+def _refused(stage: pp.Stage, table: pp.StoredTable) -> str | None:
+    """Why a stage cannot fold on processes."""
+    if any(k.is_arrow or k.is_object for _, k in table.schema):
+        return "strings and lists are not in shared memory"
+    if not all(isinstance(s, _STEPS) for s in _chain(stage.source)):
+        return "it reads other tables or counts of records"
+    assert isinstance(stage.sink, pp.TreeAggregate)
+    for fold in stage.sink.folds:
+        if fold.kind in _KEEPING:
+            return f"{fold.word} keeps the records' values"
+        state = [e.type for e in fold.combine]
+        if fold.kind.startswith(("first", "last", "arg")):
+            state += [a.type for a in fold.arguments]
+        if any(k.is_arrow or k.is_sparse or k.is_object for k in (fold.type, *state)):
+            return f"{fold.word} gives no numbers"
+    return None
+
+
+def _folding(
+    program: Sequence[pp.Instruction], stages: Sequence[pp.Stage]
+) -> Iterator[tuple[int, float, bool]]:
+    """The stages in loops that fold, how often each runs, and whether that is known."""
+    for loop in _loops(program):
+        times, known = _times(loop)
+        own = (*loop.test, *loop.body)
+        for instruction in own:
+            if isinstance(instruction, pp.RunStage):
+                if isinstance(stages[instruction.stage].sink, pp.TreeAggregate):
+                    yield instruction.stage, times, known
+        for number, inner, sure in _folding(own, stages):
+            yield number, inner * times, known and sure
+
+
+def _loops(program: Sequence[pp.Instruction]) -> Iterator[pp.Iterate]:
+    for instruction in program:
+        if isinstance(instruction, pp.Iterate):
+            yield instruction
+        elif isinstance(instruction, pp.IterateTogether):
+            yield from instruction.loops
+
+
+def _times(loop: pp.Iterate) -> tuple[float, bool]:
+    if loop.range is not None and all(isinstance(b, ex.Constant) for b in loop.range.bounds):
+        start, stop, step = (int(b.value) for b in loop.range.bounds if isinstance(b, ex.Constant))
+        if step != 0:
+            return float(
+                min(len(range(start, stop, step)), loop.max_iterations or sys.maxsize)
+            ), True
+    most = ASSUMED_ITERATIONS if loop.max_iterations is None else loop.max_iterations
+    return float(min(ASSUMED_ITERATIONS, most)), False
+
+
+def _computed(stage: pp.Stage) -> Iterator[ex.Expression]:
+    """What is computed of each block."""
+    for step in _chain(stage.source):
+        match step:
+            case pp.Compute(outputs=outputs, map=mapped):
+                yield from (e for _, e in (*mapped, *outputs))
+            case pp.Select(predicate=predicate):
+                yield predicate
+            case pp.Interleave(records=records):
+                yield from (e for record in records for _, e in record)
+    sink = stage.sink
+    assert isinstance(sink, pp.TreeAggregate)
+    yield from (e for _, e in sink.map)
+    for fold in sink.folds:
+        yield from fold.arguments
+
+
+def _chain(table: pp.PhysicalTable) -> Iterator[pp.PhysicalTable]:
+    """The steps over the base."""
+    while isinstance(below := getattr(table, "source", None), pp.PhysicalTable):
+        yield table
+        table = below
+
+
+def _source(table: pp.PhysicalTable, made: Mapping[int, pp.Stage]) -> pp.TableScan | None:
+    """The one source whose records a table has, as far as that can be seen."""
+    found = pp.base(table)
+    while isinstance(found, pp.StoredTable):
+        stage = made.get(found.number)
+        if stage is None or not isinstance(stage.sink, (pp.CacheTable, pp.Exchange, pp.SortRows)):
+            return None
+        found = pp.base(stage.source)
+    return found if isinstance(found, pp.TableScan) else None

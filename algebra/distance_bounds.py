@@ -80,12 +80,13 @@ class Expansion:
     def margins(self, norms: Array | None, best: Array) -> Array:
         """By how much a score must exceed the best of its record to be no candidate.
 
-        Scores are D, or D - |y|² without weights, where `norms` holds |y|². Two scores s and t
-        with s - t above it have direct forms in the same order, whose own error is at most g·D:
-        the errors of both expansions and both direct forms are at most 4g (|y| + R)²; or, as
-        (√D + 2r)² <= 2D + 8r², at most 32g (D + R²) for the best D where others within the
-        margin are at most twice as large. Below the least normal numbers products lose digits:
-        what they may lose is added.
+        Scores are D, or D - |y|² without weights, where `norms` holds |y|². A score that exceeds
+        the best by more belongs to a distance whose direct form, with its own error of at most
+        g·D, exceeds that of the best too, and so does its root: both expansions and both direct
+        forms are wrong by 4g (|y| + R)² together. With weights, by 3g (D + D') + 16g R², since
+        (√D + 2r)² <= 2D + 8r²; D' = D + margin, so that 32g (D + R²) is enough where 64g < 1.
+        What products below the least normal number may lose is added. Beyond a 64th of the
+        greatest number sums may have overflowed: there is no limit then.
         """
         g, r = self.gamma, self.radius
         if norms is None:
@@ -97,6 +98,7 @@ class Expansion:
             np.square(made, out=made)
             made *= 4 * g
         made += _floor(self.factors.dtype, self.factors.shape[1])
+        made[best > np.finfo(self.factors.dtype).max / 64] = np.inf
         return made
 
 

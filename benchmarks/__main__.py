@@ -10,11 +10,14 @@ from benchmarks import (
     groups,
     logistic_regression,
     matching,
+    newton,
     opaque,
     overhead,
     pagerank,
     reading,
+    softmax,
 )
+from benchmarks.measure import summary
 
 
 def main() -> None:
@@ -24,6 +27,8 @@ def main() -> None:
     overhead.main([])
     logistic_regression.main(["--rows", rows])
     logistic_regression.main(["--rows", rows, "--float32"])
+    softmax.main([] if full else ["--rows", "100000"])
+    newton.main([] if full else ["--rows", "100000"])
     opaque.main(["--rows", rows])
     reading.main([] if full else ["--rows", "40000", "--lines", "400000"])
     matching.main([] if full else ["--rows", "500000"])
@@ -31,6 +36,7 @@ def main() -> None:
     groups.main([] if full else ["--rows", "500000"])
     pagerank.main([] if full else ["--edges", "500000", "--scale", "16", "--rounds", "2"])
     cumulative.main([] if full else ["--rows", "5000000", "--rounds", "3"])
+    print(f"\n{summary()}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,21 @@ Round = Callable[[], list[float]]  # runs once, gives the seconds of each iterat
 
 
 @dataclass(frozen=True)
+class Row:
+    """A line of the last table: our milliseconds, and ratios to a peer and to a physical limit."""
+
+    title: str
+    milliseconds: float
+    peer: str
+    ratio: float
+    limit: str | None
+    of_limit: float | None
+
+
+ROWS: list[Row] = []  # of all reports of this process
+
+
+@dataclass(frozen=True)
 class Timing:
     """Median seconds per iteration over all rounds, without each round's first."""
 
@@ -53,9 +68,28 @@ def report(
     by_name = {t.name: t.seconds for t in timings}
     ratio = by_name[ours] / by_name[peer]
     print(f"  ratio {ours} / {peer}: {ratio:.2f}")
+    of_limit = None
     if limit is not None:
-        print(f"  ratio {ours} / {limit}: {by_name[ours] / by_name[limit]:.2f}")
+        of_limit = by_name[ours] / by_name[limit]
+        print(f"  ratio {ours} / {limit}: {of_limit:.2f}")
+    ROWS.append(Row(title, by_name[ours] * 1e3, peer, ratio, limit, of_limit))
     return ratio
+
+
+def summary() -> str:
+    """One table of all that was reported."""
+    lines = [("", "ms", "ratio to", "", "ratio to", "")]
+    for r in ROWS:
+        own = f"{r.milliseconds:.3f}" if r.milliseconds < 10 else f"{r.milliseconds:.1f}"
+        limit = "" if r.of_limit is None else f"{r.of_limit:.2f}"
+        lines.append((r.title, own, r.peer, f"{r.ratio:.2f}", r.limit or "", limit))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    shown = [
+        f"{t:<{widths[0]}}  {m:>{widths[1]}}  {p:<{widths[2]}}  {x:>{widths[3]}}"
+        f"  {n:<{widths[4]}}  {y:>{widths[5]}}"
+        for t, m, p, x, n, y in lines
+    ]
+    return "\n".join(line.rstrip() for line in shown)
 
 
 def one_read(data: Any) -> list[float]:

@@ -105,6 +105,7 @@ def _stage(plan: pp.PhysicalPlan, stage: pp.Stage) -> Display:
             made.details = [("map", f"{n} = {text(e)}") for n, e in sink.map]
             made.details += [("fold", f"{f.name} = {fold_text(f)}") for f in sink.folds]
             made.details.append(("numeric", _reduction(stage, sink)))
+            made.details += [("numeric", why) for n, why in plan.compiling if n == stage.number]
         case pp.CacheTable(number=number, key=key):
             held = "kept by the session" if key else "computed once"
             made = Display(f"Stage {stage.number}: CacheTable t{number}, {held}")

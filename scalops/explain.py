@@ -16,6 +16,7 @@ from scalops.algebra.tree import Node, find, walk
 from scalops.algebra.validate import validate
 from scalops.engine import physical_display
 from scalops.loop import AnyLoop
+from scalops.just_in_time import just_in_time
 from scalops.not_yet import refuse
 from scalops.optimizer.cardinality import Estimates
 from scalops.optimizer.column_invariance import invariant_columns
@@ -97,7 +98,10 @@ def _node(leaf: Any) -> Node:
 
 def _display(name: str, job: op.Job, optimized: op.Job, firings: list[Firing]) -> Display:
     if name == "physical":
-        return physical_display.display(lower(optimized))
+        from scalops.session import current_session  # which imports tables
+
+        jit = current_session().options.jit
+        return physical_display.display(just_in_time(lower(optimized), jit))
     if name == "traced":
         return PlanPrinter(job).display(job)
     if name == "logical":

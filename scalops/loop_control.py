@@ -56,7 +56,10 @@ def control_of(
     )
     if into is None and out_of is None:
         return control
-    control.fingerprint = plan(op.Job((loop.loop_plan,))).fingerprint
+    from scalops.session import current_session  # which imports loops
+
+    jit = current_session().options.jit
+    control.fingerprint = plan(op.Job((loop.loop_plan,)), jit).fingerprint
     control.about = about(loop.loop_plan)
     resumed = None
     # The same folder for both is a program that may be started again and again: also at first.

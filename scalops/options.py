@@ -28,6 +28,7 @@ class Options:
         one per usable core.
     task_timeout: seconds that one task of a worker process may take; None means any time.
     folds: "auto", "threads" or "processes", what folds a cached table in a loop.
+    jit: whether folds are compiled just in time by numba; "auto" compiles those that are worth it.
     """
 
     threads: int = 0
@@ -37,6 +38,7 @@ class Options:
     processes: int | None = None
     task_timeout: float | None = None
     folds: str = "auto"
+    jit: str | bool = "auto"
 
 
 OPTIONS = tuple(field.name for field in fields(Options))
@@ -115,6 +117,10 @@ def _folds(value: Any) -> str:
     return value
 
 
+def _jit(value: Any) -> str | bool:
+    return "auto" if isinstance(value, str) and value.strip() == "auto" else _flag(value)
+
+
 def _flag(value: Any) -> bool:
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
@@ -142,6 +148,7 @@ _READ: dict[str, tuple[Callable[[Any], Any], str]] = {
     "implicit_collect": (_flag, "true or false"),
     "processes": (_processes, f"{_COUNT}, or None for one per core"),
     "folds": (_folds, "'auto', 'threads' or 'processes'"),
+    "jit": (_jit, "'auto', true or false"),
     "task_timeout": (_seconds, f"seconds, more than 0 and at most {_MOST_SECONDS}, or None"),
 }
 

@@ -25,6 +25,7 @@ from scalops.engine.physical_work import fold_works
 from scalops.engine.process_folds import FoldPlace
 from scalops.engine.storage.arrow import blocks_to_table
 from scalops.engine.threads import ThreadPool
+from scalops.just_in_time import just_in_time
 from scalops.optimizer.lowering import lower
 from scalops.optimizer.phases import PHASES
 from scalops.optimizer.placement import Cores, Placement, placement
@@ -48,9 +49,9 @@ def optimize(job: op.Job) -> tuple[op.Job, list[Firing]]:
     return rewrite(job, PHASES)
 
 
-def plan(job: op.Job) -> PhysicalPlan:
-    """The physical plan of a job."""
-    return lower(optimize(job)[0])
+def plan(job: op.Job, jit: str | bool = "auto") -> PhysicalPlan:
+    """The physical plan of a job; `jit` is the session's option."""
+    return just_in_time(lower(optimize(job)[0]), jit)
 
 
 def _pool(threads: int) -> ThreadPool:
@@ -119,7 +120,7 @@ def execute(
     is that of the one loop which the job gives. What the session keeps, `kept`, counts against
     the memory; of it the job reads and fills `tables`.
     """
-    physical = plan(job)
+    physical = plan(job, options.jit)
     caches = tables or {}
     budget = _budget(options, kept or KeptTables(), caches)
     # Threads that only hand records over: enough of them for no worker to run out of records.

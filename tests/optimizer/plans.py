@@ -95,7 +95,7 @@ def same_answer(left: Answer, right: Answer) -> bool:
 def collected(*values: Any) -> Answer:
     """What the engine makes of values: one entry each, or the error's class."""
     try:
-        return [v for (v,) in [so.collect([v]) for v in values]]
+        return so.collect(list(values))
     except ScalopsError as error:
         return type(error)
 

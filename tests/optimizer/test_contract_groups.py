@@ -48,8 +48,8 @@ def merged(*things: Any) -> op.Job:
     return apply(job_of(*things), merge_maps)[0]
 
 
-def clusters(over: so.Table, steps: int = 3) -> so.Loop:
-    @so.loop(START, range(steps))
+def clusters(over: so.Table) -> Any:
+    @so.loop(START, range(3))
     def centres(c: Any) -> Any:
         groups = over.group_by(near=lambda r: np.argmin(((c - r.x) ** 2).sum(axis=1)))
         return groups.agg(centre=so.mean("x")).to_array("centre", "near", 3, fill=c)

@@ -1,16 +1,18 @@
 """Several expressions of one form as one, over stacked values: a product of matrices instead of
 several of a matrix with a vector.
 
-k expressions have one form if they differ in slots and numbers alone, of equal types. A *stacked*
-expression stands for all of them: its value has an axis for the k members in front,
+k expressions have one form if they differ only in values that are the same for every record, of
+equal types. A *stacked* expression stands for all of them: its value has an axis for the k members
+in front,
 
     stacked(e_1, .., e_k)[i] = e_i   (up to rounding: products of matrices add in another order)
 
-Slots that differ become `stack(slot_1, .., slot_k)`, numbers an array; what depends on neither is
-computed once for all members. How a function is stacked is a rule of `batching_rules.py`, as in
-JAX's `vmap` (Frostig, Johnson, Leary: "Compiling machine learning programs via high-level
-tracing", 2018) but over few members of one record function, not over records: these have their
-axis from the engine's kernels. Where a function has no rule, nothing is stacked.
+What is the same for every record becomes `stack(e_1, .., e_k)` where members differ, so that their
+vectors are the rows of one matrix; what is the same for every member is computed once for all. How
+a function is stacked is a rule of `batching_rules.py`, as in JAX's `vmap` (Frostig, Johnson, Leary:
+"Compiling machine learning programs via high-level tracing", 2018), but over few members of one
+record function, not over records: these have their axis from the engine's kernels. Where a
+function has no rule, nothing is stacked.
 """
 
 from __future__ import annotations
@@ -21,28 +23,32 @@ from typing import Any
 
 import numpy as np
 
-from scalops.algebra.batching_rules import NoRule, Operand, rule_of
+from scalops.algebra.batching_rules import NoRule, Operand, reshaped, rule_of
 from scalops.algebra.definitions import over_source
 from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.errors import TraceError
 from scalops.algebra.expressions import (
     Call,
     Column,
     Constant,
     Expression,
+    Item,
+    Opaque,
     Slot,
     call,
     constant,
+    within,
 )
-from scalops.algebra.folds import Fold
+from scalops.algebra.folds import Fold, terms
 from scalops.algebra.functions import function
 from scalops.algebra.tree import Node
 
 # Functions whose nulls depend on values or on nulls: records have one mask for all members.
 _MINDS_NULLS = ("only_if", "list_item", "coalesce", "is_null")
-_BY_ELEMENT = frozenset(
-    ("sum", "add", "multiply", "minimum", "maximum", "any", "all", "logical_and", "logical_or")
-    + ("bitwise_and", "bitwise_or", "mean", "var", "std")
-)
+_BY_ELEMENT = {
+    "sum", "add", "multiply", "minimum", "maximum", "mean", "var", "std", "any", "all",
+    "logical_and", "logical_or", "bitwise_and", "bitwise_or",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -144,17 +150,15 @@ class _Stacking:
     def _inputs(self, members: tuple[Expression, ...]) -> list[tuple[Expression, ...]]:
         """What has to be stacked before, argument by argument."""
         first = members[0]
-        if not isinstance(first, Call) or _all_alike(members):
+        if _all_alike(members) or not any(map(self._reads_records, members)):
             return []
-        for other in members:
-            if not (
-                isinstance(other, Call)
-                and other.function is first.function
-                and other.parameters == first.parameters
-                and len(other.arguments) == len(first.arguments)
-            ):
-                raise NoRule
-        return list(zip(*(m.arguments for m in members if isinstance(m, Call)), strict=True))
+        calls = [m for m in members if isinstance(m, Call)]
+        if not isinstance(first, Call) or len(calls) < len(members):
+            raise NoRule
+        form = first.function, first.parameters, len(first.arguments)
+        if any((c.function, c.parameters, len(c.arguments)) != form for c in calls):
+            raise NoRule
+        return list(zip(*(c.arguments for c in calls), strict=True))
 
     def _made(self, members: tuple[Expression, ...], inputs: Sequence[Operand]) -> Operand:
         first, kind = members[0], members[0].any_type
@@ -164,27 +168,33 @@ class _Stacking:
             raise NoRule
         if any(m.any_type != kind for m in members):
             raise NoRule
-        if isinstance(first, Call):
-            return self._called(first, inputs)
-        if all(isinstance(m, Slot) for m in members):
-            made: Expression = call(function("stack"), *members, axis=0, location=first.location)
-        elif all(isinstance(m, Constant) for m in members):
-            made = constant(
-                np.stack([np.asarray(m.value, kind.numpy) for m in members])  # type: ignore[attr-defined]
-            )
-        else:
-            raise NoRule
-        return self._checked(made, kind, False)
+        if not inputs:
+            return self._checked(self._side_by_side(members, kind), kind, False)
+        assert isinstance(first, Call)
+        return self._called(first, inputs)
+
+    def _side_by_side(self, members: Sequence[Expression], kind: ArrayType) -> Expression:
+        """Values that are the same for every record, whatever they are computed of."""
+        if all(isinstance(m, Constant) for m in members):
+            values = [np.asarray(m.value, kind.numpy) for m in members if isinstance(m, Constant)]
+            return constant(np.stack(values))
+        for node in within(members):
+            fails = isinstance(node, Call) and node.function.can_fail
+            if fails or not isinstance(node, (Call, Item, Constant, Slot)):
+                raise NoRule
+        return call(function("stack"), *members, axis=0, location=members[0].location)
 
     def _called(self, node: Call, inputs: Sequence[Operand]) -> Operand:
         if node.function.name in _MINDS_NULLS:
             raise NoRule
         if _chooses_nulls(node, inputs):
             self.minds_nulls = True
-        made = rule_of(node)(node, inputs, self._count)
+        try:
+            made = rule_of(node)(node, inputs, self._count)
+        except TraceError:  # of a form that the function has not
+            raise NoRule from None
         self.products += made.products
-        per_record = any(i.per_record for i in inputs)
-        return self._checked(made.expression, node.type, per_record)
+        return self._checked(made.expression, node.type, True)
 
     def _checked(self, made: Expression, kind: ArrayType, per_record: bool) -> Operand:
         """The operand, if it has the members' type with their axis in front."""
@@ -206,7 +216,7 @@ class _Stacking:
                 continue
             if isinstance(node, Call) and node.function.name in _MINDS_NULLS:
                 self.makes_nulls = True
-            self._per_record[node] = isinstance(node, Column) or any(
+            self._per_record[node] = isinstance(node, (Column, Opaque)) or any(
                 self._per_record[c] for c in children
             )
         return self._per_record[root]
@@ -216,14 +226,14 @@ class _Stacking:
     def fold(self, members: tuple[Fold, ...]) -> tuple[Fold, Part]:
         """The members' folds as one, and where their results are in its. Raises NoRule."""
         first = members[0]
-        bare = [replace(m, name="", arguments=()) if not m.arguments else m for m in members]
-        if all(m.computation == first.computation and m.output == first.output for m in bare):
+        if all(m.computation == first.computation and m.output == first.output for m in members):
             for argument in first.arguments:
                 self._reads_records(argument)
             return first, Part()
         if any(type(m) is not Fold or m.combine or not _alike(m, first) for m in members):
             raise NoRule
-        operands = [self.expression(own) for own in zip(*(m.arguments for m in members))]
+        arguments = zip(*(m.arguments for m in members), strict=True)
+        operands = [self.expression(own) for own in arguments]
         return self._stacked_fold(first, operands)
 
     def _stacked_fold(self, fold: Fold, operands: Sequence[Operand]) -> tuple[Fold, Part]:
@@ -234,6 +244,8 @@ class _Stacking:
             made = replace(fold, arguments=(operands[0].expression,))
             return self._checked_fold(made, Part((count, *shape), 0), fold, (count, *shape))
         word, _, form = fold.kind.partition("_")
+        if form == "terms":
+            return self._stacked_terms(fold, operands)
         if form not in ("scaled", "outer") or all(o.batched for o in operands):
             raise NoRule
         (left, right) = operands
@@ -252,6 +264,31 @@ class _Stacking:
             own = Part((count, *(shape if form == "scaled" else (m, n))), 0)
             return self._checked_fold(made, own, fold, (count * m, n))
         return self._checked_fold(made, Part((m, count, n), 1), fold, (m, count * n))
+
+    def _stacked_terms(self, fold: Fold, operands: Sequence[Operand]) -> tuple[Fold, Part]:
+        """Σ (s_i·x + outer(u_i, v) + c_i), each of its terms with the members side by side."""
+        count, shape = self._count, fold.type.shape
+        forms: list[tuple[str, int]] = []
+        arguments: list[Expression] = []
+        for form, own in terms(fold):
+            given = operands[own]
+            if form == "same":
+                size = count * shape[0] if len(shape) > 1 else count
+                forms.append((form, 1))
+                arguments.append(reshaped(given[0].spread(count), size, *shape[1:] or shape))
+                continue
+            ranks = tuple(o.rank for o in given)
+            if ranks != {"scaled": (0, 1), "outer": (1, 1)}.get(form):
+                raise NoRule
+            if not given[0].batched or given[1].batched:
+                raise NoRule
+            forms.append(("outer", 2))
+            arguments += [given[0].flat(count), given[1].expression]
+            self.products += 1
+        parameters = (("forms", tuple(forms)),)
+        made = replace(fold, arguments=tuple(arguments), parameters=parameters)
+        flat = (count * shape[0], *shape[1:]) if len(shape) > 1 else (count, *shape)
+        return self._checked_fold(made, Part((count, *shape), 0), fold, flat)
 
     def _checked_fold(
         self, made: Fold, part: Part, fold: Fold, shape: tuple[int, ...]

@@ -1,9 +1,9 @@
 """How each function of the table is stacked: see `batching.py`.
 
-A rule takes a call of one member, its arguments stacked or the same for all members, and the
-number of members k; it gives an expression of the shape (k, *shape of the call). A function
-without one is not stacked: multi-output functions, those that may fail on some members' values
-alone, those of strings and lists, random numbers.
+A rule takes a call of one member that has a value for each record, its arguments stacked or the
+same for all members, and the number of members k; it gives an expression of the shape
+(k, *shape of the call). A function without one is not stacked: multi-output functions, those that
+may fail on some members' values alone, those of strings and lists, random numbers.
 """
 
 from __future__ import annotations
@@ -148,48 +148,37 @@ def _aligned(node: Call, operands: Sequence[Operand], count: int) -> Made:
 
 
 def _matmul(node: Call, operands: Sequence[Operand], count: int) -> Made:
-    """One product with all members' vectors or matrices, where they share the other operand.
+    """One product of a record's vector x with all members' vectors or matrices.
 
-    Where both differ there are k products: of what is the same for every record they cost
-    nothing, but per record they would be k·rows small ones instead of k large.
+        x[d] @ w_i[d] -> W[k,d] @ x,  A_i[m,d] @ x -> [A_1; ..; A_k] @ x,
+        x @ B_i[d,m] -> x @ [B_1, .., B_k]
+
+    Any other would be many small products, one for each record and member.
     """
     left, right = operands
-    both = left.batched and right.batched
-    if (both or max(left.rank, right.rank) > 2) and node_is_per_record(operands):
+    x, other = (left, right) if right.batched else (right, left)
+    if x.batched or other.per_record or x.rank != 1 or other.rank > 2:
         raise NoRule
-    new = int(left.per_record != right.per_record)
-    a, b = left.expression, right.expression
-    match left.rank, right.rank:
-        case 1, 1 if not both:
-            return Made(_call("matmul", a, b) if left.batched else _call("matmul", b, a), new)
-        case 2, 1 if left.batched and not both:
-            (m, d) = left.kind.shape
-            product = _call("matmul", reshaped(a, count * m, d), b)
-            return Made(reshaped(product, count, m), new)
-        case 2, 1 if not both:
-            return Made(_call("matmul", b, _call("transpose", a, axes=(1, 0))), new)
-        case 1, 2 if right.batched and not both:
-            (d, m) = right.kind.shape
-            beside = reshaped(_call("transpose", b, axes=(1, 0, 2)), d, count * m)
-            return Made(reshaped(_call("matmul", a, beside), count, m), new)
-        case 1, 2 if not both:
-            return Made(_call("matmul", a, b), new)
-    # Each member's product for itself, as NumPy multiplies stacks of matrices.
-    if left.rank == 1:
-        a = reshaped(left.spread(count), count, 1, *left.kind.shape)
-    if right.rank == 1:
-        b = reshaped(right.spread(count), count, *right.kind.shape, 1)
-    rank = max(left.rank, right.rank, 2)
-    if left.batched and 1 < left.rank < rank:
-        a = left.aligned(count, rank)
-    if right.batched and 1 < right.rank < rank:
-        b = right.aligned(count, rank)
-    return Made(reshaped(_call("matmul", a, b), count, *node.type.shape))
+    if other.rank == 1:
+        return Made(_call("matmul", other.expression, x.expression), 1)
+    if other is left:
+        (m, d) = other.kind.shape
+        product = _call("matmul", reshaped(left.expression, count * m, d), x.expression)
+    else:
+        (d, m) = other.kind.shape
+        beside = reshaped(_call("transpose", right.expression, axes=(1, 0, 2)), d, count * m)
+        product = _call("matmul", x.expression, beside)
+    return Made(reshaped(product, count, m), 1)
 
 
-def node_is_per_record(operands: Sequence[Operand]) -> bool:
-    """Whether any operand differs from record to record."""
-    return any(o.per_record for o in operands)
+def _squared_distances(node: Call, operands: Sequence[Operand], count: int) -> Made:
+    """Of a record's vector from the vectors of all members, one after the other."""
+    x, other = operands
+    if x.batched or other.per_record:
+        raise NoRule
+    flat = reshaped(other.expression, count * other.kind.size // x.kind.size, x.kind.size)
+    made = call(node.function, x.expression, flat, location=node.location, **dict(node.parameters))
+    return Made(reshaped(made, count, *node.type.shape), 1)
 
 
 def _outer(node: Call, operands: Sequence[Operand], count: int) -> Made:
@@ -290,6 +279,10 @@ def _unchanged(node: Call, operands: Sequence[Operand], count: int) -> Made:
     return _again(node, operands[0].expression, **dict(node.parameters))
 
 
+_FOLDS = (
+    "sum", "prod", "mean", "max", "min", "any", "all", "var", "std", "ptp", "count_nonzero",
+    "median", "nansum", "nanprod", "nanmean", "nanmin", "nanmax", "nanmedian", "logsumexp",
+)  # fmt: skip
 RULES: dict[str, Rule] = {
     "where": _where,
     "isclose": _aligned,
@@ -297,6 +290,7 @@ RULES: dict[str, Rule] = {
     "round": _unchanged,
     "nan_to_num": _unchanged,
     "matmul": _matmul,
+    "squared_distances": _squared_distances,
     "outer": _outer,
     "norm": _norm,
     "tril": _unchanged,
@@ -308,11 +302,7 @@ RULES: dict[str, Rule] = {
     "broadcast_to": _broadcast_to,
     "stack": _joined,
     "concatenate": _joined,
-    **dict.fromkeys(
-        ("sum", "prod", "mean", "max", "min", "any", "all", "var", "std", "ptp", "count_nonzero")
-        + ("median", "nansum", "nanprod", "nanmean", "nanmin", "nanmax", "nanmedian", "logsumexp"),
-        _along(),
-    ),
+    **dict.fromkeys(_FOLDS, _along()),
     **dict.fromkeys(("argmax", "argmin", "cumsum", "cumprod"), _along(several=False)),
     **dict.fromkeys(("sort", "argsort", "softmax"), _along(whole=-1)),
     "flip": _along(),

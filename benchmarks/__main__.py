@@ -15,6 +15,8 @@ from benchmarks import (
     overhead,
     pagerank,
     reading,
+    record_linkage,
+    segments,
     softmax,
 )
 from benchmarks.measure import summary
@@ -35,7 +37,9 @@ def main() -> None:
     example_formation.main([] if full else ["--rows", "300000"])
     groups.main([] if full else ["--rows", "500000"])
     pagerank.main([] if full else ["--edges", "500000", "--scale", "16", "--rounds", "2"])
+    segments.main([] if full else ["--rows", "200000", "--rounds", "2"])
     cumulative.main([] if full else ["--rows", "5000000", "--rounds", "3"])
+    record_linkage.main([] if full else ["--rows", "300000"])
     print(f"\n{summary()}")
 
 

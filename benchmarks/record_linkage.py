@@ -27,6 +27,7 @@ import numpy as np
 import scalops as so
 from benchmarks.measure import interleaved, report
 from scalops import planning
+from scalops.optimizer.phases import PHASES
 
 LEVELS = (2, 3, 4, 3, 2, 4, 3, 3)
 MOST = max(LEVELS)
@@ -116,7 +117,7 @@ def main(arguments: list[str] | None = None) -> float:
     del g
     results: dict[str, Estimate] = {}
     totals: dict[str, list[float]] = {}
-    without = tuple(p for p in planning.PHASES if p.name != RULE)
+    without = tuple(p for p in PHASES if p.name != RULE)
 
     def timed(name: str, call: Callable[[int], tuple[Estimate, list[float]]], times: int) -> Any:
         def one() -> list[float]:

@@ -105,6 +105,9 @@ class CachedTable(Stored):
     def held(self, partition: int) -> list[Block] | None:
         return self._held.get(partition)
 
+    def stays(self) -> bool:
+        return len(self._held) == self._count
+
     def whole(self, name: str) -> Vector | None:
         return self._pipeline.whole(name)  # as of a source in memory, whose arrays are held
 

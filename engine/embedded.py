@@ -34,6 +34,7 @@ from scalops.engine.process_folds import FoldPlace, ProcessFolds
 from scalops.engine.relations.base import Relation
 from scalops.engine.relations.compiled import RELATIONS, relation
 from scalops.engine.relations.state import state_table
+from scalops.engine.stacked import NullsFound, Stacks
 from scalops.engine.threads import Task, ThreadPool
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class EmbeddedBackend:
         self._stages: list[pp.Stage] = []
         self._pipelines: dict[int, Pipeline] = {}
         self._reductions: dict[int, Reduction] = {}
-        self._passes: dict[tuple[int, ...], tuple[Any, list[Pass]]] = {}
+        self._stacks: Stacks
+        self._passes: dict[tuple[tuple[int, ...], ...], tuple[Any, list[Pass]]] = {}
         self._inline: frozenset[int] = frozenset()
         self._relations: dict[int, Relation] = {}
         self._gathered: dict[int, list[list[Block] | None]] = {}
@@ -89,6 +91,7 @@ class EmbeddedBackend:
                 )
             elif type(stage.sink) in RELATIONS:
                 self._relations[stage.number] = relation(stage, pipeline, self._runtime)
+        self._stacks = Stacks(plan, self._reductions, self._runtime)
 
     def stop(self) -> None:
         if not hasattr(self, "_runtime"):
@@ -105,6 +108,7 @@ class EmbeddedBackend:
         self._passes.clear()
         self._gathered.clear()
         self._stages.clear()
+        del self._stacks
         del self._runtime  # with its frames' buffers
 
     def cancel(self) -> None:
@@ -173,8 +177,15 @@ class EmbeddedBackend:
         stages = [s for s in stages if not self._reductions[s].counted()]
         if not stages:
             return
+        try:
+            self._fold(stages, self._stacks.units(stages))
+        except NullsFound as found:
+            self._stacks.take_apart(found.reduction)
+            self._reduce(stages)
+
+    def _fold(self, stages: Sequence[int], units: Sequence[Reduction]) -> None:
         inline = self._inline.issuperset(stages)
-        for made in self._passes_of(tuple(stages)):
+        for made in self._passes_of(units):
             if inline:
                 made.in_order()
                 continue
@@ -187,15 +198,16 @@ class EmbeddedBackend:
                 lambda held=held: self._budget.release(held),  # type: ignore[misc]
             )
 
-    def _passes_of(self, stages: tuple[int, ...]) -> list[Pass]:
+    def _passes_of(self, units: Sequence[Reduction]) -> list[Pass]:
         """Their passes: those of the last time, where the partitions are the same."""
-        reductions = [self._reductions[s] for s in stages]
+        key = tuple(u.stages for u in units)
         lie = [
-            (p.active(), p.partitions(), p.source_bytes) for p in (r.pipeline for r in reductions)
+            (id(u), p.active(), p.partitions(), p.source_bytes)
+            for u, p in ((u, u.pipeline) for u in units)
         ]
-        known = self._passes.get(stages)
+        known = self._passes.get(key)
         if known is None or known[0] != lie:
-            known = self._passes[stages] = lie, passes(reductions)
+            known = self._passes[key] = lie, passes(units)
         return known[1]
 
     def _count_prefix(self, pipeline: Pipeline, sink: pp.CountPrefix) -> None:

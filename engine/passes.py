@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from scalops.algebra.definitions import over_source
 from scalops.algebra.errors import ScalopsError
-from scalops.algebra.expressions import columns_read
+from scalops.algebra.expressions import Column, columns_read
 from scalops.engine import physical_plan as pp
 from scalops.engine.backends import StageFailure
 from scalops.engine.blocks import Block, block_rows
@@ -22,7 +22,7 @@ from scalops.engine.kernels.folds import FoldSet, Partial
 from scalops.engine.kernels.kernel import Kernel
 from scalops.engine.physical_compiled import CompiledAggregate
 from scalops.engine.pipelines.base import Over, Pipeline, Runtime
-from scalops.engine.reduction import RunningTree, combine_tree, leaf_count, leaf_ranges
+from scalops.engine.reduction import RunningTree, combine_tree, leaf_bytes, leaf_count, leaf_ranges
 from scalops.engine.threads import Task
 
 if TYPE_CHECKING:
@@ -45,20 +45,25 @@ class Reduction:
         pipeline: Pipeline,
         runtime: Runtime,
         runner: ProcessRunner | None = None,
+        rows: int | None = None,
     ) -> None:
+        """`rows` is how many records come at once at most, if not a block's."""
         sink = stage.sink
         assert isinstance(sink, pp.TreeAggregate)
+        self.stages: tuple[int, ...] = (stage.number,)
         self.number, self.pipeline, self._runtime = stage.number, pipeline, runtime
         self._folds = FoldSet(sink.folds, runtime.slots, runner)
         arguments = over_source(sink.map, self._folds.arguments)
-        self._kernel = Kernel(arguments, block_rows(pipeline.schema), transient=True)
+        self._kernel = Kernel(arguments, rows or block_rows(pipeline.schema), transient=True)
         self._compiled: CompiledFolds | None = None
         if isinstance(sink, CompiledAggregate):
             from scalops.engine.kernels.jit.folds import CompiledFolds
 
             self._compiled = CompiledFolds(self._folds.computations, arguments)
         pipeline.read_only(columns_read(arguments))
+        self._columns = [isinstance(a, Column) for a in arguments]
         self.partial_bytes = sum(f.type.bytes for f in sink.folds)
+        self.leaf_bytes = leaf_bytes(sink.folds)
         self.results: tuple[Any, ...] = ()
         stored = isinstance(pp.base(stage.source), pp.StoredTable) and not stage.calls_functions
         counts = all(f.kind in ("count", "is_empty") and not f.arguments for f in sink.folds)
@@ -82,16 +87,23 @@ class Reduction:
     def begin(self) -> None:
         """Bind what the folds read."""
         self._folds.bind(self._runtime.slots, self._runtime.version)
+        if self._folds.may_wait:
+            stays = self.pipeline.stays()
+            self._folds.wait([stays and is_column for is_column in self._columns])
 
     def blank(self) -> Leaf:
         """A leaf over no records."""
         return self._folds.blank()
 
+    def pieces(self, block: Block) -> Iterator[Block]:
+        """The block as the kernel takes it."""
+        return self._kernel.pieces(block)
+
     def fold(self, blocks: Iterator[Block], worker: int, leaf: Leaf) -> Iterator[None]:
         """Fold blocks, in order, into a leaf; one at each step."""
         runtime = self._runtime
         for block in blocks:
-            for piece in self._kernel.pieces(block) if block.rows else ():
+            for piece in self.pieces(block) if block.rows else ():
                 if self._compiled is not None:
                     slots, version = runtime.slots, runtime.version
                     partials = self._compiled.partials(worker, piece, slots, version)
@@ -101,6 +113,10 @@ class Reduction:
                 vectors = self._kernel.run(runtime.frame(worker, self._kernel), piece)
                 self._folds.extend(leaf, vectors, piece.rows, piece.identity)
             yield
+
+    def seal(self, leaf: Leaf) -> None:
+        """Do what is left to do after a leaf's last block."""
+        self._folds.seal(leaf)
 
     def merge(self, a: Leaf, b: Leaf) -> Leaf:
         """Two leaves as one, a's records before b's."""
@@ -114,19 +130,23 @@ class Reduction:
 class Pass:
     """A pass for reductions whose tables have the same partitions, over the same base."""
 
-    def __init__(self, reductions: Sequence[Reduction], active: Sequence[int]) -> None:
+    def __init__(
+        self, reductions: Sequence[Reduction], active: Sequence[int], several: bool = False
+    ) -> None:
+        """With `several`, others were asked for too: an error says whose it is."""
         self._reductions, self._active = reductions, active
+        self._several = several or len(reductions) > 1
         first = reductions[0].pipeline
         self.bytes = first.source_bytes * len(active) // max(1, first.partitions())
-        self._leaves = [leaf_count(len(active), self.bytes, r.partial_bytes) for r in reductions]
+        self._leaves = [leaf_count(len(active), self.bytes, r.leaf_bytes) for r in reductions]
         self._ranges = [leaf_ranges(len(active), n) for n in self._leaves]
         self._tasks = min(self._leaves)
         self.partial_bytes = sum(
             n * r.partial_bytes for n, r in zip(self._leaves, reductions, strict=True)
         )
-        several = reductions if len(reductions) > 1 else ()
-        self._feeds = [_Feed(_base(r.pipeline)) for r in several]
-        self._fed = [_over(r.pipeline, f) for r, f in zip(several, self._feeds, strict=True)]
+        sharing = reductions if len(reductions) > 1 else ()
+        self._feeds = [_Feed(_base(r.pipeline)) for r in sharing]
+        self._fed = [_over(r.pipeline, f) for r, f in zip(sharing, self._feeds, strict=True)]
 
     def run(self, run: Run, reserve: Callable[[int], bool], release: Callable[[], None]) -> None:
         """Fold every partition; on threads where there is room for all partials."""
@@ -148,7 +168,12 @@ class Pass:
     @property
     def stages(self) -> tuple[int, ...]:
         """The stages whose reductions share it."""
-        return tuple(r.number for r in self._reductions)
+        return tuple(s for r in self._reductions for s in r.stages)
+
+    @property
+    def stacked(self) -> bool:
+        """Whether stages are folded as one."""
+        return any(len(r.stages) > 1 for r in self._reductions)
 
     @property
     def active(self) -> Sequence[int]:
@@ -196,7 +221,7 @@ class Pass:
 
     def _in_order(self) -> None:
         if len(self._reductions) == self._tasks == 1:
-            self._reductions[0].finish(self.task(0, 0)[0][0])
+            self._finish(self._reductions[0], lambda: self.task(0, 0)[0][0])
             return
         trees = [RunningTree(r.merge) for r in self._reductions]
         for index in range(self._tasks):
@@ -207,7 +232,7 @@ class Pass:
             self._finish(reduction, tree.result)
 
     def _finish(self, reduction: Reduction, combined: Callable[[], Leaf]) -> None:
-        with _of_stage(reduction, len(self._reductions)):
+        with _of_stage(reduction, self._several):
             reduction.finish(combined())
 
     def task(self, worker: int, index: int) -> list[list[Leaf]]:
@@ -216,6 +241,7 @@ class Pass:
             leaf = self._reductions[0].blank()
             for partition in self._active[slice(*self._ranges[0][index])]:
                 self._partition(worker, partition, [leaf])
+            self._reductions[0].seal(leaf)
             return [[leaf]]
         shares = [n // self._tasks for n in self._leaves]
         made = [
@@ -229,12 +255,15 @@ class Pass:
                     at[i] += 1
             leaves = [own[a - index * n] for own, a, n in zip(made, at, shares, strict=True)]
             self._partition(worker, self._active[position], leaves)
+        for reduction, own in zip(self._reductions, made, strict=True):
+            for leaf in own:
+                reduction.seal(leaf)
         return made
 
     def _partition(self, worker: int, partition: int, leaves: list[Leaf]) -> None:
         if len(leaves) == 1:
             (reduction,) = self._reductions
-            with in_partition(partition):
+            with _of_stage(reduction, self._several), in_partition(partition):
                 blocks = reduction.pipeline.blocks(partition, worker)
                 for _ in reduction.fold(blocks, worker, leaves[0]):
                     pass
@@ -253,7 +282,7 @@ class Pass:
 
     def _step(self, reduction: Reduction, step: Iterator[None], partition: int) -> bool:
         """Fold the next block; whether there was one."""
-        with _of_stage(reduction, len(self._reductions)), in_partition(partition):
+        with _of_stage(reduction, self._several), in_partition(partition):
             for _ in step:
                 return True
         return False
@@ -332,11 +361,12 @@ def _over(pipeline: Pipeline, base: Pipeline) -> Pipeline:
 def passes(reductions: Sequence[Reduction]) -> list[Pass]:
     """As few passes as the partitions allow that have records at present."""
     if len(reductions) == 1:
-        return [Pass(reductions, reductions[0].pipeline.active())]
+        (one,) = reductions
+        return [Pass(reductions, one.pipeline.active(), len(one.stages) > 1)]
     groups: dict[tuple[int, ...], list[Reduction]] = {}
     for reduction in reductions:
         groups.setdefault(tuple(reduction.pipeline.active()), []).append(reduction)
-    return [Pass(group, active) for active, group in groups.items()]
+    return [Pass(group, active, several=True) for active, group in groups.items()]
 
 
 class in_partition:
@@ -356,16 +386,16 @@ class in_partition:
 
 
 class _of_stage:
-    """In a pass of several, an error raised inside says whose it is."""
+    """Where several stages were asked for, an error raised inside says whose it is."""
 
-    __slots__ = ("_count", "_reduction")
+    __slots__ = ("_reduction", "_several")
 
-    def __init__(self, reduction: Reduction, count: int) -> None:
-        self._reduction, self._count = reduction, count
+    def __init__(self, reduction: Reduction, several: bool) -> None:
+        self._reduction, self._several = reduction, several
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, tb: object) -> None:
-        if self._count > 1 and isinstance(error, ScalopsError):
+        if self._several and isinstance(error, ScalopsError):
             raise StageFailure(self._reduction.number, error) from error

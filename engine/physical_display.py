@@ -13,8 +13,9 @@ from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import BLOCK_BYTES, block_rows
 from scalops.engine.display_relations import probe_title, relation_details
+from scalops.engine.display_sparse import sparse_details
 from scalops.engine.physical_running import Accumulate, SummarizeRuns
-from scalops.engine.reduction import LEAF_FACTOR, leaf_count
+from scalops.engine.reduction import LEAF_FACTOR, leaf_bytes, leaf_count
 
 
 def display(plan: pp.PhysicalPlan) -> Display:
@@ -58,7 +59,7 @@ def _instruction(plan: pp.PhysicalPlan, node: pp.Instruction) -> Display:
         case pp.Iterate():
             return _iterate(plan, node)
         case pp.IterateTogether(loops=loops):
-            return _together(plan, loops)
+            return _together(plan, loops, node.stacks)
     raise TypeError(type(node).__name__)
 
 
@@ -79,8 +80,10 @@ def _iterate(plan: pp.PhysicalPlan, node: pp.Iterate) -> Display:
     return made
 
 
-def _together(plan: pp.PhysicalPlan, loops: Sequence[pp.Iterate]) -> Display:
-    """Loops in lock-step, and what they read once for all of them."""
+def _together(
+    plan: pp.PhysicalPlan, loops: Sequence[pp.Iterate], stacks: Sequence[Sequence[int]]
+) -> Display:
+    """Loops in lock-step, what they read once for all of them, and what they fold as one."""
     numbers = [str(loop.index + 1) for loop in loops]
     named = f"{', '.join(numbers[:-1])} and {numbers[-1]}"
     made = Display(f"Iterate loops {named} together: in lock-step, one pass for all")
@@ -93,6 +96,10 @@ def _together(plan: pp.PhysicalPlan, loops: Sequence[pp.Iterate]) -> Display:
     for table, readers in bases.items():
         if len(readers) > 1:
             made.details.append(("shared", f"{_table(table).title}, by loops {', '.join(readers)}"))
+    for stages in stacks:
+        listed = f"{', '.join(map(str, stages[:-1]))} and {stages[-1]}"
+        shown = f"{len(stages)} of one form as one product: stages {listed}"
+        made.details.append(("stacked", shown))
     made.children = [_iterate(plan, loop) for loop in loops]
     return made
 
@@ -105,7 +112,9 @@ def _stage(plan: pp.PhysicalPlan, stage: pp.Stage) -> Display:
             made.details = [("map", f"{n} = {text(e)}") for n, e in sink.map]
             made.details += [("fold", f"{f.name} = {fold_text(f)}") for f in sink.folds]
             made.details.append(("numeric", _reduction(stage, sink)))
+            made.details += sparse_details(sink.folds)
             made.details += [("numeric", why) for n, why in plan.compiling if n == stage.number]
+            made.details += [("folds on", why) for n, why in plan.folding if n == stage.number]
         case pp.CacheTable(number=number, key=key):
             held = "kept by the session" if key else "computed once"
             made = Display(f"Stage {stage.number}: CacheTable t{number}, {held}")
@@ -166,7 +175,8 @@ def _reduction(stage: pp.Stage, sink: pp.TreeAggregate) -> str:
         part = bool(find((stage.source,), pp.TakeRange))
         follow = "partitions read" if part else "stored table"
         return f"partials of {bytes_text(partial)}; leaves follow from the {follow}"
-    leaves = leaf_count(len(scan.source.partitions()), scan.source.bytes, partial)
+    counted = leaf_bytes(sink.folds)
+    leaves = leaf_count(len(scan.source.partitions()), scan.source.bytes, counted)
     word = "leaf" if leaves == 1 else "leaves"
     return f"{_blocks(stage.source)}, {leaves} {word}, partials of {bytes_text(partial)}"
 

@@ -446,10 +446,11 @@ class IterateTogether(Instruction):
     """Loops that do not need each other, in lock-step.
 
     Whenever several of them fold tables that rest on the same one, it is read once for all;
-    a loop that has finished drops out.
+    a loop that has finished drops out. Stages of one of the `stacks` are folded as one.
     """
 
     loops: tuple[Iterate, ...]
+    stacks: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -471,6 +472,7 @@ class PhysicalPlan:
     loops: tuple[Iterate, ...]
     fingerprint: str
     compiling: tuple[tuple[int, str], ...] = ()  # of stages: why their folds are compiled, or not
+    folding: tuple[tuple[int, str], ...] = ()  # of stages: on threads or processes, and why
 
 
 # What passes between a running loop and the planner that may think again.

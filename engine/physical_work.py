@@ -14,7 +14,8 @@ from scalops.algebra.expressions import columns_read, within
 from scalops.algebra.folds import Transition
 from scalops.engine import physical_plan as pp
 from scalops.engine.blocks import block_rows, partition_bounds
-from scalops.engine.reduction import leaf_count
+from scalops.engine.physical_compiled import CompiledAggregate
+from scalops.engine.reduction import leaf_bytes, leaf_count
 
 # Steps that need nothing but a block and values of the driver.
 _STEPS = (pp.Compute, pp.Select, pp.Gate, pp.Unnest, pp.Interleave)
@@ -30,7 +31,8 @@ class FoldWork:
     """A stage that folds the cached table `table`, which the stage `load` holds, in a loop.
 
     `calls` of NumPy for each of `blocks`, that compute `expressions`; `passes` is how often it
-    runs, `known` or assumed. `refused` says why it cannot be on processes.
+    runs, `known` or assumed. `leaves` is 0 where nobody knows before how many records there are:
+    then `rows` are those of one block. `refused` says why it cannot be on processes.
     """
 
     stage: int
@@ -52,8 +54,7 @@ class FoldWork:
 def fold_works(plan: pp.PhysicalPlan) -> list[FoldWork]:
     """The stages that fold cached tables in loops, except where users' functions are called.
 
-    Only of tables that are cached once, outside of all loops, and whose records can be counted
-    or estimated; of others nothing is said.
+    Only of tables that are cached once, outside of all loops; of others nothing is said.
     """
     stages = plan.stages
     loads: dict[int, pp.Stage] = {}
@@ -73,7 +74,7 @@ def fold_works(plan: pp.PhysicalPlan) -> list[FoldWork]:
             continue
         load = loads[table.number]
         source = _source(load.source, made)
-        if source is None or stage.calls_functions:
+        if stage.calls_functions:
             continue
         found.append(_work(stage, table, load, source, passes, known))
     return found
@@ -83,16 +84,20 @@ def _work(
     stage: pp.Stage,
     table: pp.StoredTable,
     load: pp.Stage,
-    source: pp.TableScan,
+    source: pp.TableScan | None,
     passes: float,
     known: bool,
 ) -> FoldWork:
     sink = stage.sink
     assert isinstance(sink, pp.TreeAggregate)
     roots = tuple(_computed(stage))
-    rows = float(source.source.likely_rows)
+    size = block_rows(table.schema)
+    rows = float(size if source is None else source.source.likely_rows)
     partial = sum(f.type.bytes for f in sink.folds)
-    partitions = len(partition_bounds(int(rows), source.source.schema))
+    leaves = 0
+    if source is not None:
+        partitions = len(partition_bounds(int(rows), source.source.schema))
+        leaves = leaf_count(partitions, int(source.source.bytes), partial)
     steps = sum(1 for _ in _chain(stage.source))
     calls = sum(isinstance(n, ex.Call) and bool(columns_read([n])) for n in within(roots))
     return FoldWork(
@@ -100,13 +105,13 @@ def _work(
         table=table.number,
         load=load.number,
         rows=rows,
-        blocks=-(-rows // block_rows(table.schema)),
+        blocks=-(-rows // size),
         bytes=rows * table.schema.bytes_per_row,
         calls=calls + _OF_A_FOLD * len(sink.folds) + _OF_A_BLOCK * (1 + steps),
         expressions=roots,
         by_record=any(isinstance(f, Transition) for f in sink.folds),
         partial_bytes=partial,
-        leaves=leaf_count(partitions, int(source.source.bytes), partial),
+        leaves=leaf_count(partitions, int(source.source.bytes), leaf_bytes(sink.folds)),
         passes=passes,
         known=known,
         refused=_refused(stage, table),
@@ -120,6 +125,8 @@ def _refused(stage: pp.Stage, table: pp.StoredTable) -> str | None:
     if not all(isinstance(s, _STEPS) for s in _chain(stage.source)):
         return "it reads other tables or counts of records"
     assert isinstance(stage.sink, pp.TreeAggregate)
+    if isinstance(stage.sink, CompiledAggregate):
+        return "a compiled loop lets go of the interpreter's lock"
     for fold in stage.sink.folds:
         if fold.kind in _KEEPING:
             return f"{fold.word} keeps the records' values"
@@ -139,9 +146,10 @@ def _folding(
         times, known = _times(loop)
         own = (*loop.test, *loop.body)
         for instruction in own:
-            if isinstance(instruction, pp.RunStage):
-                if isinstance(stages[instruction.stage].sink, pp.TreeAggregate):
-                    yield instruction.stage, times, known
+            if isinstance(instruction, pp.RunStage) and isinstance(
+                stages[instruction.stage].sink, pp.TreeAggregate
+            ):
+                yield instruction.stage, times, known
         for number, inner, sure in _folding(own, stages):
             yield number, inner * times, known and sure
 

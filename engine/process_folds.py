@@ -114,7 +114,9 @@ class ProcessFolds:
 
     def run(self, made: Pass, budget: MemoryBudget, owner: str) -> bool:
         """Run a pass; False where it is to be run on threads."""
-        if not self._chosen.issuperset(made.stages) or made.tasks == 1 or self.trouble is not None:
+        if made.stacked or made.tasks == 1 or self.trouble is not None:
+            return False
+        if not self._chosen.issuperset(made.stages):
             return False
         if not all(_base(self._stages[s]) in self._tables for s in made.stages):
             return False

@@ -14,6 +14,8 @@ from scalops.algebra.tree import Node
 from scalops.engine.kernels.nulls import minds_nulls, of_none
 from scalops.engine.opaque.driver_calls import DriverFunction
 
+LARGE_BYTES = 1 << 16  # arrays that are not held, or made, without need
+
 
 def typed(value: Any, kind: ArrayType) -> Any:
     """A driver value in its type: weak numbers as Python's, the rest as NumPy's."""
@@ -54,6 +56,25 @@ class ValueProgram:
         self._nullable = any(minds_nulls(node) for *_, node in self._steps) or any(
             isinstance(node, ex.Held) and node.value is None for node in index
         )
+        self._reuse()
+        made = [r for r, _ in self._reads] + [target for _, _, target, _ in self._steps]
+        kinds = {r: node.any_type for node, r in index.items() if isinstance(node, ex.Expression)}
+        self._large = [r for r in made if _is_large(kinds[r])]
+
+    def _reuse(self) -> None:
+        """Let universal functions write where an operand lies that nobody else reads."""
+        readers: dict[int, int] = dict.fromkeys(self._roots, 2)
+        for _, arguments, _, _ in self._steps:
+            for a in {*arguments}:
+                readers[a] = readers.get(a, 0) + 1
+        fresh: dict[int, Any] = {}
+        for i, (apply, arguments, target, node) in enumerate(self._steps):
+            if not isinstance(apply, np.ufunc) or not _is_large(node.any_type):
+                continue
+            kind = fresh[target] = node.type
+            own = [p for p, a in enumerate(arguments) if readers[a] == 1 and fresh.get(a) == kind]
+            if own:
+                self._steps[i] = _into(apply, own[0], kind), arguments, target, node
 
     def _add(self, node: ex.Expression, register: int, index: dict[Node, int]) -> None:
         match node:
@@ -94,7 +115,10 @@ class ValueProgram:
                 raise
             except Exception as error:
                 raise _failed(node, error) from error
-        return [registers[r] for r in self._roots]
+        results = [registers[r] for r in self._roots]
+        for register in self._large:
+            registers[register] = None
+        return results
 
 
 def _failed(node: ex.Expression, error: Exception) -> ExecutionError:
@@ -103,6 +127,23 @@ def _failed(node: ex.Expression, error: Exception) -> ExecutionError:
     if isinstance(error, np.linalg.LinAlgError):
         hint = "the matrix has no such solution; a small multiple of the identity may help"
     return ExecutionError(f"{name} failed: {error}", location=node.location, hint=hint)
+
+
+def _is_large(kind: Any) -> bool:
+    return isinstance(kind, ArrayType) and not kind.is_sparse and kind.bytes >= LARGE_BYTES
+
+
+def _into(ufunc: np.ufunc, position: int, kind: ArrayType) -> Callable[..., Any]:
+    """The function with its result in place of the argument at this position."""
+
+    def apply(*arguments: Any) -> Any:
+        own = arguments[position]
+        lies = isinstance(own, np.ndarray) and own.shape == kind.shape and own.flags.writeable
+        if not lies or own.dtype != kind.numpy or np.result_type(*arguments) != kind.numpy:
+            return ufunc(*arguments)
+        return ufunc(*arguments, out=own)
+
+    return apply
 
 
 def _item(index: int) -> Callable[[Any], Any]:

@@ -105,27 +105,32 @@ def _is_sign(e: Expression, keys: Sequence[Expression]) -> bool:
 def _seen(scan: op.Scan, keys: Sequence[Expression]) -> Distinct | None:
     """What the metadata or some records of the source tell."""
     source = scan.source
-    if isinstance(source, SampledSource) and source.rows is not None:
-        first = _looked_at(_Looked(source, source.rows, _FIRST_ROWS), keys, source.rows)
-        if first is None or first.sampled >= source.rows:
-            return first
-        if first.most >= _ALL_DIFFER * source.rows:
+    if not isinstance(source, SampledSource):
+        most = distinct_in_range(scan, keys)
+        if most is not None and most < source.likely_rows:
+            return Distinct(most, most)
+        if not isinstance(source, RunSampledSource):
             return None
-        return _looked_at(_kept(source, source.rows), keys, source.rows)
-    most = distinct_in_range(scan, keys)
-    if most is not None and most < source.likely_rows:
-        return Distinct(most, most)
-    if isinstance(source, RunSampledSource):
-        return _looked_at(_kept(source, round(source.likely_rows)), keys, source.likely_rows)
-    return None
+    rows = source.likely_rows
+    first = _looked_at(_Looked(source, _FIRST_ROWS, 1), keys, rows)
+    if first is None or first.sampled >= rows:
+        return first
+    if first.most >= _ALL_DIFFER * rows:
+        return None
+    if source not in _samples:
+        _samples[source] = _Looked(source, SAMPLE_ROWS, _RUNS)
+    return _looked_at(_samples[source], keys, rows)
 
 
 class _Looked(Sample):
-    """Records of a source with their arrays; `runs` tells which of them lie side by side."""
+    """Records of a source with their arrays.
 
-    def __init__(self, source: Any, rows: int, size: int = SAMPLE_ROWS) -> None:
-        super().__init__(source, rows)
-        self._size = size
+    Of a file they lie in `count` runs; `runs`, int64[records], is the run of each, where they do.
+    """
+
+    def __init__(self, source: Any, size: int, count: int) -> None:
+        super().__init__(source, round(source.likely_rows))
+        self._size, self._count = size, count
         self.runs: Values | None = None
 
     def column(self, name: str) -> tuple[Values, Values | None]:
@@ -139,10 +144,11 @@ class _Looked(Sample):
         """Look at columns that were not looked at so far."""
         if not names:
             return
-        if isinstance(self.source, RunSampledSource):
-            made, self.runs = self.source.sample_runs(_RUNS, self._size // _RUNS, names)
-        else:
+        if isinstance(self.source, SampledSource):
             made = self.source.sample(self._size, names, arrays=True)
+        else:
+            made, runs = self.source.sample_runs(self._count, self._size // self._count, names)
+            self.runs = runs if self._count > 1 else None
         self.columns.update(made)
 
     def _own(self, e: Expression, done: Any) -> tuple[Values, Values | None]:
@@ -184,12 +190,6 @@ def _codes(values: Values) -> Values:
 
 
 _samples: WeakKeyDictionary[Any, _Looked] = WeakKeyDictionary()
-
-
-def _kept(source: Any, rows: int) -> _Looked:
-    if source not in _samples:
-        _samples[source] = _Looked(source, rows)
-    return _samples[source]
 
 
 def _looked_at(sample: _Looked, keys: Sequence[Expression], rows: float) -> Distinct | None:

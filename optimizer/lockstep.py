@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from scalops.algebra.expressions import Slot
 from scalops.algebra.tree import find
 from scalops.engine import physical_plan as pp
+from scalops.optimizer.stack_loops import stacks
 
 Program = Sequence[pp.Instruction]
 
@@ -15,7 +16,8 @@ def in_lockstep(program: Program, stages: Sequence[pp.Stage]) -> tuple[pp.Instru
     """[.. A .. B ..] -> [.. IterateTogether(A, B) ..] where A and B fold the same table.
 
     Sound because neither reads what the other leaves: what B needs is moved before A, and what
-    needs A stays behind both. Their own order of additions is untouched, and with it every bit.
+    needs A stays behind both. Their own order of additions is untouched, and with it every bit,
+    unless their folds are made as one: see `stack_loops.py`.
     """
     made: list[pp.Instruction] = []
     rest = list(program)
@@ -25,7 +27,7 @@ def in_lockstep(program: Program, stages: Sequence[pp.Stage]) -> tuple[pp.Instru
         before, together, rest = _group(rest[first:], stages)
         if len(together) > 1:
             made.extend(before)
-            made.append(pp.IterateTogether(tuple(together)))
+            made.append(pp.IterateTogether(tuple(together), stacks(together, stages)))
         else:
             made.extend(together)
             rest = [*before, *rest]

@@ -7,6 +7,7 @@ from scalops.optimizer.rules.associate_products import associate_products
 from scalops.optimizer.rules.cache_invariants import cache_invariants
 from scalops.optimizer.rules.cache_shared import cache_shared
 from scalops.optimizer.rules.collapse_duplicates import collapse_duplicates
+from scalops.optimizer.rules.contract_distances import contract_distances
 from scalops.optimizer.rules.contract_grams import contract_grams
 from scalops.optimizer.rules.contract_groups import contract_groups
 from scalops.optimizer.rules.contract_one_hots import contract_one_hots
@@ -53,9 +54,15 @@ PHASES = (
     # hoisting: a weight is one more factor of a product, and what is hoisted is computed for
     # distinct records alone.
     Phase("duplicates", (collapse_duplicates,)),
+    # After simplify, which shows what decides by a distance. Before contractions, whose products
+    # the distances of a record may be factors of.
+    Phase("distances", (contract_distances,)),
     # Before hoisting: a scaled vector hoisted as a column would hide the product, and would
     # double the cache.
-    Phase("contractions", (associate_products, contract_products, contract_one_hots, contract_grams, contract_terms)),
+    Phase(
+        "contractions",
+        (associate_products, contract_products, contract_one_hots, contract_grams, contract_terms),
+    ),
     # After contractions: what is left of the loop's record expressions is what it computes.
     Phase("hoist", (hoist_invariants,)),
     # Hoisted columns stand above the table that a cache holds: merge them into one map.

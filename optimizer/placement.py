@@ -11,14 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from scalops.algebra import expressions as ex
 from scalops.algebra.expressions import within
 from scalops.engine.physical_work import FoldWork
 from scalops.optimizer.cost import FLOPS, READ, Constant, flops
-
-How = Literal["auto", "threads", "processes"]
 
 LOCK = Constant("lock", 5e-6, "s that a call of NumPy on a block costs two threads more", "assumed")
 CALL = Constant("call", 1e-6, "s of Python around a call of NumPy", "assumed")
@@ -85,16 +82,13 @@ def placement(works: Sequence[FoldWork], cores: Cores, how: str = "auto") -> Pla
             notes[work.stage] = f"threads: {work.refused}"
             continue
         open_works[work.stage] = work, costs(work, cores)
-    if how == "processes":
-        chosen = frozenset(open_works)
-    else:
-        chosen = _worth_it(open_works, cores)
+    asked = how == "processes"
+    chosen = frozenset(open_works) if asked else _worth_it(open_works, cores)
     start = PROCESS_START.value if cores.running < cores.workers else 0.0
     later, once = {}, {}
     for stage, (work, cost) in open_works.items():
-        asked = how == "processes"
         notes[stage] = _note(work, cost, cores, asked) if stage in chosen else _stays(work, cost)
-        if stage not in chosen and cost.gain >= LEAST_GAIN and not work.known:
+        if stage not in chosen and cost.gain >= LEAST_GAIN and work.leaves and not work.known:
             later[stage], once[stage] = cost, start + work.bytes / SHARE.value
     return Placement(chosen, later, once, notes)
 
@@ -106,7 +100,7 @@ def costs(work: FoldWork, cores: Cores) -> Costs:
     if work.by_record:
         held += work.rows * RECORD.value
     contended = work.calls * work.blocks * LOCK.value * (cores.count - 1) / cores.count
-    chunks = min(64, work.leaves)
+    chunks = min(64, max(1, work.leaves))
     passed = chunks * work.partial_bytes / PIPE.value
     threads = max(held, (free + held) / cores.count) + contended
     return Costs(threads, (free + held) / cores.count + passed + PROCESS_PASS.value)
@@ -130,7 +124,7 @@ def _worth_it(works: dict[int, tuple[FoldWork, Costs]], cores: Cores) -> frozens
     saved: dict[int, float] = {}
     shared: dict[int, float] = {}
     for work, cost in works.values():
-        if cost.gain >= LEAST_GAIN:
+        if cost.gain >= LEAST_GAIN and work.leaves:
             saving = work.passes * (cost.threads - cost.processes)
             saved[work.table] = saved.get(work.table, 0.0) + saving
             shared[work.table] = work.bytes / SHARE.value
@@ -153,6 +147,8 @@ def _note(work: FoldWork, cost: Costs, cores: Cores, asked: bool) -> str:
 def _stays(work: FoldWork, cost: Costs) -> str:
     if cost.gain < LEAST_GAIN:
         return f"threads: {_calls(work)} are little beside its arithmetic (assumed)"
+    if not work.leaves:
+        return "threads: nobody knows before how many records there are"
     often = f"{work.passes:,.0f} passes" + ("" if work.known else " (assumed)")
     return f"threads: {often} save less than it takes to start processes and share the table"
 

@@ -46,6 +46,7 @@ if _TYPE_CHECKING:
         vector,
         where,
     )
+    from scalops.gradients import grad, value_and_grad
     from scalops.group_aggregates import (
         all,
         any,
@@ -142,6 +143,7 @@ __all__ = [
     "float32",
     "float64",
     "from_arrow",
+    "grad",
     "hash",
     "hashed_counts",
     "int32",
@@ -180,6 +182,7 @@ __all__ = [
     "table",
     "timestamp",
     "udf",
+    "value_and_grad",
     "var",
     "vector",
     "where",
@@ -222,6 +225,7 @@ _EXPORTS = {
         "vector",
         "where",
     ),
+    "scalops.gradients": ("grad", "value_and_grad"),
     "scalops.group_aggregates": (
         "all",
         "any",

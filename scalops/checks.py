@@ -28,7 +28,7 @@ from scalops.engine.opaque.records import Record, flat_values, nested_record, ta
 from scalops.engine.witness.interpreter import Interpreter, Starts, same_value
 from scalops.group_maps import GroupTrace
 from scalops.law_checks import TRIPLES, check_reduce
-from scalops.plain_values import MetNull, apart
+from scalops.plain_values import HasNoPlainForm, MetNull, apart, comparing
 from scalops.rows import RowFunction, Udf, sample_arguments
 from scalops.value import Value
 
@@ -111,7 +111,7 @@ def _compare(function: RowFunction, inputs: tuple[Operator, ...], interpreter: I
             continue  # the run itself says what is wrong
         try:
             names, values = _plain(plain, apart(arguments), function, interpreter)
-        except MetNull:
+        except (MetNull, HasNoPlainForm):
             continue
         except TraceError:
             if nulls:
@@ -183,7 +183,7 @@ def _plain(
     plain: Any, arguments: tuple[Any, ...], function: RowFunction, interpreter: Interpreter
 ) -> Any:
     try:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), comparing():
             names, values = take_all_apart(plain(*arguments))
         # so.lit("x") is lazy wherever it is called.
         return names, [

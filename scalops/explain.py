@@ -23,7 +23,7 @@ from scalops.optimizer.column_invariance import invariant_columns
 from scalops.optimizer.duplicates import DISTINCT_RECORDS, records_of
 from scalops.optimizer.lowering import lower
 from scalops.optimizer.rewriter import Firing
-from scalops.planning import optimize
+from scalops.planning import optimize, with_places
 from scalops.results import take_leaves
 from scalops.table import Table
 
@@ -100,8 +100,9 @@ def _display(name: str, job: op.Job, optimized: op.Job, firings: list[Firing]) -
     if name == "physical":
         from scalops.session import current_session  # which imports tables
 
-        jit = current_session().options.jit
-        return physical_display.display(just_in_time(lower(optimized), jit))
+        session = current_session()
+        made = just_in_time(lower(optimized), session.options.jit)
+        return physical_display.display(with_places(made, session.options, session.processes()))
     if name == "traced":
         return PlanPrinter(job).display(job)
     if name == "logical":

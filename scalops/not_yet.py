@@ -8,10 +8,7 @@ from scalops.algebra.errors import PlanError, user_location
 
 TABLE_METHODS: tuple[str, ...] = ()
 
-FUNCTIONS = (
-    "grad", "value_and_grad",
-    "whatif",
-)  # fmt: skip
+FUNCTIONS = ("whatif",)
 
 OTHER = (
     "`filesystem=` of readers",

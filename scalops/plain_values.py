@@ -6,12 +6,41 @@ that answer as traced ones do.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, SupportsIndex
 
 import numpy as np
 
 from scalops.engine.opaque.records import Record
 from scalops.engine.opaque.text import Items, Text, TextMethods
+
+
+class HasNoPlainForm(BaseException):
+    """A function of symbols alone, such as so.grad of a loss, was called with plain values."""
+
+
+class _Comparing(threading.local):
+    now = False
+
+
+_comparing = _Comparing()
+
+
+@contextmanager
+def comparing() -> Iterator[None]:
+    """Meanwhile a function is called plainly, to be compared with its trace."""
+    before, _comparing.now = _comparing.now, True
+    try:
+        yield
+    finally:
+        _comparing.now = before
+
+
+def is_comparing() -> bool:
+    """Whether this is such a call."""
+    return _comparing.now
 
 
 class MetNull(BaseException):

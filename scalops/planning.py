@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,14 @@ def place(
     if cores.workers == 0 or options.folds == "threads":
         return None
     return placement(fold_works(physical), cores, options.folds)
+
+
+def with_places(
+    physical: PhysicalPlan, options: Options, runner: ProcessRunner | None
+) -> PhysicalPlan:
+    """The plan with notes on what folds on threads and what on processes, for readers."""
+    placed = place(physical, options, runner)
+    return physical if placed is None else replace(physical, folding=tuple(placed.notes.items()))
 
 
 def _cores(options: Options, runner: ProcessRunner | None) -> Cores:

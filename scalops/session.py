@@ -144,7 +144,7 @@ class Session:
                 try:
                     with bad_records_reported(list(find((job,), Scan))):
                         results = execute(
-                            Job(rewritten), options, listen, self._processes(), _at_rest(control),
+                            Job(rewritten), options, listen, self.processes(), _at_rest(control),
                             self._tables, {c.key: self._tables.of(c) for c in _caches(job)},
                         )  # fmt: skip
                 finally:
@@ -159,8 +159,8 @@ class Session:
                 fresh = {}
             return [fresh[n] if n in fresh else self._results[n] for n in nodes]
 
-    def _processes(self) -> ProcessRunner | None:
-        """What calls opaque functions in other processes; they start when it is first asked."""
+    def processes(self) -> ProcessRunner | None:
+        """What asks worker processes; they start when it is first asked."""
         count = self.options.processes
         if count is None:
             count = len(os.sched_getaffinity(0))
@@ -283,8 +283,8 @@ def session(uri: str | None = None, **options: Any) -> Session:
     """A session with options, for a `with` statement.
 
     Options: threads, memory ("4GB"), opaque ("run" or "error"), implicit_collect, processes,
-    task_timeout, folds ("auto", "threads" or "processes"). Those not given are those given to the session around it, then those of
-    SCALOPS_* variables, of the nearest scalops.toml, the defaults.
+    task_timeout, folds ("auto", "threads" or "processes"). Those not given are those given to the
+    session around it, then those of SCALOPS_* variables, of the nearest scalops.toml, the defaults.
     """
     if uri is not None:
         refuse("a session on a cluster")

@@ -10,12 +10,14 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "algebra": ("scalops.algebra",),
     "engine": ("scalops.algebra", "scalops.engine"),
-    # The physical plan is data: stages and tables, sinks that relate records, running aggregates.
+    # The physical plan is data: stages and tables, sinks that relate records, running aggregates,
+    # what folds take.
     "optimizer": (
         "scalops.algebra",
         "scalops.engine.physical_plan",
         "scalops.engine.physical_relations",
         "scalops.engine.physical_running",
+        "scalops.engine.physical_work",
         "scalops.optimizer",
     ),
     "scalops": ("scalops",),

@@ -239,7 +239,8 @@ def _softmax(site: Site) -> Gradients:
 def _logsumexp(site: Site) -> Gradients:
     (a,) = site.arguments
     axis = site.given.get("axis")
-    yield a.e, spread(site.g, a.type, axis) * fn("softmax", a, axis=axis)
+    along = 0 if a.ndim == 1 else axis  # as so.softmax has it
+    yield a.e, spread(site.g, a.type, axis) * fn("softmax", a, axis=along)
 
 
 @rule("cumsum", "add_accumulate")
@@ -292,7 +293,7 @@ def unsorted(g: Term, order: Term, axis: int) -> Term:
     """The gradient by an array of one by its elements in the order `order`."""
     if g.ndim == 1:
         return fn("take", g, fn("argsort", order, axis=0), axis=0)
-    last = tuple(i for i in range(g.ndim) if i != axis) + (axis,)
+    last = (*(i for i in range(g.ndim) if i != axis), axis)
     back = tuple(int(i) for i in np.argsort(last))
     n = g.shape[axis]
     hot = fn("one_hot", order.transpose(*last), size=n).cast(g.type.name)

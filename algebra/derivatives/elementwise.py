@@ -255,9 +255,9 @@ def of_log(g: Term, e: Expression) -> Gradients:
         case "reciprocal", (b,):
             yield from of_log(-g, b.e)
         case "sum", (a,) if isinstance(a.e, Call) and a.e.function.name == "exp":
-            given = dict(e.parameters)
-            u = Term(a.e.arguments[0])
-            yield u.e, spread(g, u.type, given["axis"]) * fn("softmax", u, axis=given["axis"])
+            axis, u = dict(e.parameters).get("axis"), Term(a.e.arguments[0])
+            along = 0 if u.ndim == 1 else axis
+            yield u.e, spread(g, u.type, axis) * fn("softmax", u, axis=along)
         case ("softmax", (u,)) if g.shape or not u.shape:
             axis = dict(e.parameters)["axis"]
             yield u.e, g - Term(e) * _over(g, axis)

@@ -131,92 +131,59 @@ class FoldedTable:
 
         g is taken out of the sum where it is one number: it may depend on the sum.
         """
-        kind = self._fold.kind
-        if kind in ("var", "std"):
-            yield from self._of_variance(g)
-            return
-        if kind in _CHOSEN:
-            yield from self._of_extreme(g)
-            return
+        fold = self._fold
         outside = None if self._node.type.shape else g
         inside = full(g, self._node.type) if outside is None else Term(Constant(1.0))
-        for part in self.parts:
-            made = self._folded(part, lambda p: self._seed(p, inside))
-            if made is not None:
-                yield part, made if outside is None else outside * made
+        if fold.kind in ("var", "std"):
+            # Σ 2 (a - mean) da / (n - ddof); of the root, over twice the root.
+            ddof = dict(fold.parameters)["ddof"]
+            scale = 2.0 / (self._other("count") - ddof)
+            if fold.kind == "std":
+                scale = scale / (2.0 * Term(self._node))
+            mean = self._other("mean")
+            found = self._folded("sum", lambda p: (Term(p.argument) - mean) * inside * scale)
+        elif fold.kind == "to_array":  # each record has the gradient of its own place
+            found = self._folded("sum", lambda p: fn("take", inside, p.arguments[0], axis=0))
+        else:  # of an extreme that of the first record where it is
+            found = self._folded(_CHOSEN.get(fold.kind, fold.kind), lambda p: inside)
+        yield from ((v, made if outside is None else outside * made) for v, made in found)
 
-    def _seed(self, part: _Part, inside: Term) -> Term:
-        if self._fold.kind == "to_array":  # each record has the gradient of its own place
-            return fn("take", inside, part.arguments[0], axis=0)
-        return inside
-
-    def _of_variance(self, g: Term) -> Iterator[tuple[Expression, Term]]:
-        """Σ 2 (a - mean) da / (n - ddof); of the root, over twice the root."""
-        fold, source = self._fold, self._node.source.source
-        ddof = dict(fold.parameters)["ddof"]
-
-        def other(kind: str) -> Term:
-            made = replace(fold, name=kind, kind=kind, parameters=())
-            return Term(Subquery(op.Aggregate(source, (made,), location=fold.location), kind))
-
-        count = other("count") - ddof if ddof else other("count")
-        g = full(g, self._node.type) * 2.0 / count
-        if fold.kind == "std":
-            g = g / (2.0 * Term(self._node))
-        outside = None if self._node.type.shape else g
-        for part in self.parts:
-            made = self._folded(
-                part,
-                lambda p: (Term(p.argument) - other("mean")) * (1.0 if outside is not None else g),
-                kind="sum",
-            )
-            if made is not None:
-                yield part, made if outside is None else outside * made
-
-    def _of_extreme(self, g: Term) -> Iterator[tuple[Expression, Term]]:
-        """The gradient of the record where it is: the first of equal ones."""
-        chosen = _CHOSEN[self._fold.kind]
-        for part in self.parts:
-            made = self._folded(part, lambda p: Term(Constant(1.0)), chosen, by=True)
-            if made is not None:
-                yield part, g * made
+    def _other(self, kind: str) -> Term:
+        """Another fold of the same argument."""
+        other = replace(self._fold, name=kind, kind=kind, parameters=())
+        source, location = self._node.source.source, self._node.location
+        return Term(Subquery(op.Aggregate(source, (other,), location=location), kind))
 
     def _folded(
-        self,
-        variable: Expression,
-        seed: Callable[[_Part], Term],
-        kind: str | None = None,
-        by: bool = False,
-    ) -> Term | None:
-        """The fold of the records' gradients by one part; None where none has any."""
+        self, kind: str, seed: Callable[[_Part], Term]
+    ) -> Iterator[tuple[Expression, Term]]:
+        """The fold of the records' gradients by each part; none where no record has any."""
         from scalops.algebra.derivatives.reverse import pull_back  # which reads this module
 
-        kind = self._kind() if kind is None else kind
-        by = by or kind in ("argmin", "argmax")
-        found = [pull_back([(p.argument, seed(p))], self.parts).get(variable) for p in self._parts]
-        if all(v is None for v in found):
-            return None
+        found = [pull_back([(p.argument, seed(p))], self.parts) for p in self._parts]
+        for variable in self.parts:
+            if any(variable in f for f in found):
+                yield variable, self._fold_of([f.get(variable) for f in found], kind, variable)
+
+    def _fold_of(self, found: list[Term | None], kind: str, variable: Expression) -> Term:
+        by = kind in ("argmin", "argmax")
         shape = max((v.shape for v in found if v is not None), key=len)
-        scale: Term | None = None
         values = [_whole(v, shape, variable) for v in found]
+        scale: Term | None = None
         if len(values) == 1 and not columns([values[0].e]) and number_of(values[0].e) != 1:
             # The same for all records: they are counted, in the fold's way.
             scale, values = values[0], [Term(Constant(1.0))]
+        if len({v.type.strong() for v in values}) > 1:
+            values = [v.cast("float64") for v in values]
         tables = [self._projected(p, v, by) for p, v in zip(self._parts, values, strict=True)]
-        table: op.Operator = tables[0]
-        if len(tables) > 1:
-            table = op.Union(tuple(tables), location=self._node.location)
         location = self._node.location
-        value = Column(_VALUE, table.schema[_VALUE])
-        arguments: tuple[Expression, ...] = (value,)
-        if by:
-            arguments = (Column(_BY, table.schema[_BY]), value)
-        fold = Fold(kind, kind, arguments, location=location)
-        made = Term(Subquery(op.Aggregate(table, (fold,), location=location), kind))
+        table = tables[0] if len(tables) == 1 else op.Union(tuple(tables), location=location)
+        names = (_BY, _VALUE) if by else (_VALUE,)
+        arguments = tuple(Column(n, table.schema[n]) for n in names)
+        name = self._fold.name if kind == self._fold.kind else kind
+        fold = Fold(name, kind, arguments, location=location)
+        made = Term(Subquery(op.Aggregate(table, (fold,), location=location), name))
         return made if scale is None else scale * made
-
-    def _kind(self) -> str:
-        return "sum" if self._fold.kind == "to_array" else self._fold.kind
 
     def _projected(self, part: _Part, value: Term, by: bool) -> op.Operator:
         e = value.e if not self._may_miss(part, value.e) else _where_known(part.argument, value).e

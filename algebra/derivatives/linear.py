@@ -12,7 +12,6 @@ import numpy as np
 
 from scalops.algebra.derivatives.rules import (
     FLAT,
-    REFUSED,
     Gradients,
     Site,
     by_definition,
@@ -121,7 +120,8 @@ def _other_norm(site: Site, a: Term, order: Any, axes: tuple[int, ...]) -> Term:
             case _ if order == -np.inf:
                 return fn("min", size, axis=axes[0])
             case _ if order:
-                return (size ** float(order)).sum(axes[0]) ** (1.0 / order)
+                powers: Term = (size ** float(order)).sum(axes[0])
+                return powers ** (1.0 / order)
     elif a.ndim == 2:
         match order:
             case 1 | -1:
@@ -306,6 +306,22 @@ def _stored(x: Term, ufunc: str, constant: Any, side: int) -> Term:
     return fn(name, whole, constant) if side == 0 else fn(name, constant, whole)
 
 
+@by_definition("squared_distances")
+def _squared_distances(x: Term, c: Term, form: str = "") -> Term:
+    apart = x - c
+    return (apart * apart).sum(c.ndim - 1)
+
+
+@by_definition("weighted_squared_distances")
+def _weighted(x: Term, c: Term, a: Term, weight: str = "times", form: str = "") -> Term:
+    apart, by_weight = x - c, a
+    if weight.endswith("squared"):
+        by_weight = a * a
+    square = apart * apart
+    scaled = square * by_weight if weight.startswith("times") else square / by_weight
+    return scaled.sum(c.ndim - 1)
+
+
 @rule("sparse_vector")
 def _sparse_vector(site: Site) -> Gradients:
     indices, values = site.arguments
@@ -314,7 +330,9 @@ def _sparse_vector(site: Site) -> Gradients:
     yield values.e, fn("take", site.whole, indices, axis=0)
 
 
-FLAT |= {"matrix_rank": "constant between its steps"}
+FLAT |= dict.fromkeys(
+    ("matrix_rank", "nearest", "weighted_nearest"), "constant between its steps"
+)
 FLAT |= dict.fromkeys(
     ("hashed_counts", "list_length", "random_bits", "random_uniform", "random_normal",
      "random_integers", "random_integer_bits", "random_within"),
@@ -325,4 +343,3 @@ FLAT |= dict.fromkeys(
      "str_is_in", "str_replace", "str_concatenate"),
     "of texts",
 )  # fmt: skip
-REFUSED |= {}

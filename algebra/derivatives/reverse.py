@@ -6,7 +6,7 @@ of a table is one step among others: `algebra/derivatives/folds.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from scalops.algebra.derivatives import (  # noqa: F401 - they register their rules
@@ -22,6 +22,7 @@ from scalops.algebra.dtypes import ArrayType, TupleType
 from scalops.algebra.errors import PlanError
 from scalops.algebra.expressions import (
     Call,
+    Constant,
     DriverCall,
     Expression,
     Item,
@@ -221,9 +222,4 @@ def gradient(
     loss: Expression, variables: Sequence[Expression], origins: Origins | None = None
 ) -> Mapping[Expression, Term]:
     """The gradients of a number by variables; one that it does not depend on is not there."""
-    from scalops.algebra.expressions import Constant
-
     return pull_back([(loss, Term(Constant(1.0)))], variables, through=True, origins=origins)
-
-
-Depends = Callable[[Node], bool]

@@ -99,7 +99,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 Partial = Callable[..., Term]
 
 
-def elementwise(key: str | np.ufunc, *partials: Partial | None, sparse: bool = False) -> None:
+def elementwise(key: Any, *partials: Partial | None, sparse: bool = False) -> None:
     """Register ∂/∂aᵢ of a universal function: `partial(g, y, *arguments)`, None for 0.
 
     Sparse vectors are made dense unless the derivatives leave 0 at 0.

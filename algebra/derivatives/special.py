@@ -36,10 +36,6 @@ elementwise(special.log_expit, lambda g, y, a: g / (1 + fn("exp", a)))
 elementwise(special.gammaln, lambda g, y, a: g * _sf("psi", a))
 elementwise(special.loggamma, lambda g, y, a: g * _sf("psi", a))
 elementwise(special.gamma, lambda g, y, a: g * y * _sf("psi", a))
-elementwise(special.psi, lambda g, y, a: g * _sf("zeta", 2.0, a))
-elementwise(
-    special.zeta, None, lambda g, y, s, a: -g * s * _sf("zeta", s + 1, a)
-)  # of Hurwitz; by s there is no closed form
 elementwise(
     special.betaln,
     lambda g, y, a, b: g * (_sf("psi", a) - _sf("psi", a + b)),

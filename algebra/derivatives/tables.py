@@ -28,10 +28,11 @@ from scalops.algebra.tree import Node, substitute, walk
 Depends = Callable[[Node], bool]
 # What the new projection has as `origin`, given the operators that it stands for.
 Origins = Callable[[Sequence[op.Operator]], Any]
-_SAME_RECORDS = (
-    op.Filter, op.Limit, op.Slice, op.Sort, op.Distinct, op.Repartition, op.Cache,
+# Whose columns are their inputs', for fewer records or in another order.
+_SAME_VALUES = (
+    op.Filter, op.Limit, op.Slice, op.Sort, op.Distinct, op.Repartition, op.Cache, op.Union,
+    op.WithRowIndex,
 )  # fmt: skip
-_NULLS_AS_BEFORE = (op.Project, op.Union, op.WithRowIndex, *_SAME_RECORDS)
 
 
 @dataclass(frozen=True)
@@ -63,28 +64,16 @@ def varying(table: op.Operator, depends: Depends) -> frozenset[str]:
 def _varying(
     node: op.Operator, depends: Depends, found: dict[Node, frozenset[str]]
 ) -> frozenset[str]:
-    below = [found.get(i, frozenset()) for i in node.inputs]
-    match node:
-        case op.Project(outputs=outputs):
-            return frozenset(
-                n for n, e in outputs if depends_on(e, depends) or columns_read([e]) & below[0]
-            )
-        case Join():
-            own = frozenset().union(*below)
-            return frozenset(n for n in node.schema.names if n in own) or frozenset(
-                node.schema.names if own else ()
-            )
-        case _ if isinstance(node, _SAME_RECORDS) or isinstance(node, op.WithRowIndex | op.Union):
-            return frozenset().union(*below)
-    expressions = [c for c in node.children if isinstance(c, Expression)]
-    folds = [e for c in node.children for e in getattr(c, "arguments", ())]
-    if any(below) or any(depends_on(e, depends) for e in (*expressions, *folds)):
-        return frozenset(node.schema.names)
-    return frozenset()
-
-
-def depends_on(e: Expression, depends: Depends) -> bool:
-    return depends(e)
+    below = frozenset[str]().union(*(found.get(i, frozenset()) for i in node.inputs))
+    if isinstance(node, op.Project):
+        named = node.outputs
+        return frozenset(n for n, e in named if depends(e) or columns_read([e]) & below)
+    if isinstance(node, _SAME_VALUES):
+        return below
+    if isinstance(node, Join) and not below:
+        return below
+    own = [c for c in node.children if not isinstance(c, op.Operator)]
+    return frozenset(node.schema.names) if below or any(map(depends, own)) else below
 
 
 def rows_of(
@@ -155,9 +144,10 @@ def no_nulls(table: op.Operator) -> bool:
         if isinstance(node, op.Scan):
             if node.source.may_hold_null:
                 return False
-        elif not isinstance(node, _NULLS_AS_BEFORE) or (
-            isinstance(node, op.Project) and _may_make_nulls(node)
-        ):
+        elif isinstance(node, op.Project):
+            if _may_make_nulls(node):
+                return False
+        elif not isinstance(node, _SAME_VALUES):
             return False
     return True
 

@@ -1,8 +1,8 @@
 """Expressions written as formulas, and simplified as they are made.
 
 Simplified is what a derivative is full of: signs, factors of 1, the same summand twice. Exact in
-floating point but for the sign of a zero: -(a - b) is b - a, a + 0 is a. Products of numbers
-take the normal form of `algebra/products.py`, which is exact up to rounding.
+floating point but for the sign of a zero: a + 0 is a, -a + b is b - a. Products of numbers take
+the normal form of `algebra/products.py`, which is exact up to rounding.
 """
 
 from __future__ import annotations
@@ -194,10 +194,6 @@ def negative(e: Expression) -> Expression:
     stripped = _without_sign(e)
     if stripped is not None:
         return stripped
-    if isinstance(e, Call) and e.function.name == "subtract" and e.type.name in _FLOATS:
-        a, b = e.arguments
-        if a.type.name == b.type.name:
-            return _call("subtract", b, a)
     return _call("negative", e)
 
 

@@ -17,7 +17,7 @@ from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.expressions import Call, Column
 from scalops.algebra.functions import softmax
 from scalops.engine.blocks import Array
-from scalops.engine.kernels import arrangements, scatter
+from scalops.engine.kernels import arrangements, distances, scatter
 from scalops.engine.kernels.buffers import into
 from scalops.engine.kernels.sparse import sparse_step
 
@@ -390,4 +390,8 @@ _FORMS: dict[str, Callable[..., Step | None]] = {
     "matrix_rank": _stacked(np.linalg.matrix_rank),
     "matrix_power": arrangements.of_last_axes(np.linalg.matrix_power),
     "assemble": _assemble,
+    "squared_distances": distances.distances,
+    "weighted_squared_distances": distances.distances,
+    "nearest": distances.nearest,
+    "weighted_nearest": distances.nearest,
 }

@@ -19,7 +19,7 @@ from scalops.engine.kernels.fold_forms import Form, Partial
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.pairwise import Pairwise
 from scalops.engine.kernels.segment_folds import Segmented
-from scalops.engine.kernels.sparse_folds import SPARSE_FORMS
+from scalops.engine.kernels.sparse_folds import SPARSE_FORMS, Added
 from scalops.engine.value_program import typed
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class FoldKernel:
         self, fold: Fold, slots: Sequence[Any] = (), runner: ProcessRunner | None = None
     ) -> None:
         self.fold = fold
-        self._form = form_of(fold, runner)
+        self.form = self._form = form_of(fold, runner)
         self.block = self._form.block
         self.extend = self._form.extend
 
@@ -148,6 +148,23 @@ class FoldSet:
             start = len(self.arguments)
             self.arguments.extend(kernel.fold.arguments)
             self._spans.append((start, len(self.arguments)))
+        forms = [(i, kernel.form) for i, kernel in enumerate(self._kernels)]
+        self._added = [(i, form) for i, form in forms if isinstance(form, Added)]
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether there are folds that may add blocks up at the end of a leaf."""
+        return bool(self._added)
+
+    def wait(self, staying: Sequence[bool]) -> None:
+        """Say which of `arguments` are in memory anyway until a leaf ends."""
+        for i, form in self._added:
+            form.waits = staying[self._spans[i][0] + form.side]
+
+    def seal(self, leaf: list[Partial]) -> None:
+        """Add up what waits, after a leaf's last block."""
+        for i, form in self._added:
+            form.seal(leaf[i])
 
     def bind(self, slots: Sequence[Any], version: int) -> None:
         """Bind driver values."""

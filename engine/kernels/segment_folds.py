@@ -13,7 +13,6 @@ sorted records 59 ms; a product with dense one-hot vectors 68 ms; `np.add.at` 17
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,15 +30,10 @@ from scalops.engine.table_errors import Wrong, bad_index
 _NARROW = 1 << 15  # keys below it are sorted by NumPy's radix sort
 
 
-@dataclass
-class _Segments:
-    """A leaf: `totals`, [size, *item]; records with known and with null values, by key."""
-
-    totals: Array | None
-    known: Array
-    skipped: Array | None = None
-    null: bool = False  # a key was null
-    outside: int | None = None  # the first key that was outside
+# A leaf, as a list, which may have to travel: totals, [size, *item], or None for counts; records
+# with known values and, or None, with null ones, int64[size]; whether a key was null; the first
+# key that was outside, or None.
+_TOTALS, _KNOWN, _SKIPPED, _NULL, _OUTSIDE = range(5)
 
 
 class Segmented(Form):
@@ -59,13 +53,13 @@ class Segmented(Form):
         self._ones: dict[np.dtype[Any], Array] = {}
         self._starts: Array = np.zeros(0, np.int32)
 
-    def _blank(self) -> _Segments:
+    def _blank(self) -> list[Any]:
         totals: Array | None = None
         if self._extreme is not None:
             totals = np.full((self._size, *self._item), self._identity(), self._dtype)
         elif self._asked.of != "count":
             totals = np.zeros((self._size, *self._item), self._dtype)
-        return _Segments(totals, np.zeros(self._size, np.int64))
+        return [totals, np.zeros(self._size, np.int64), None, False, None]
 
     def _identity(self) -> Any:
         least = self._extreme is np.minimum
@@ -91,7 +85,7 @@ class Segmented(Form):
         places = self._places(keys if there is None else keys[there])
         if self._strict:
             partial = partial or self._blank()
-            partial.null = partial.null or len(places) < rows
+            partial[_NULL] = partial[_NULL] or len(places) < rows
             if self._first_outside(partial, keys, there, places):
                 return partial
         masks = [m for _, m in given if m is not None]
@@ -100,9 +94,9 @@ class Segmented(Form):
             known = np.logical_and.reduce(masks)
             among = known if there is None else known[there]
             if self._strict:
-                if partial.skipped is None:
-                    partial.skipped = np.zeros(self._size, np.int64)
-                self._counted(partial.skipped, places[~among])
+                if partial[_SKIPPED] is None:
+                    partial[_SKIPPED] = np.zeros(self._size, np.int64)
+                self._counted(partial[_SKIPPED], places[~among])
             places, there = places[among], known if there is None else known & there
         if there is not None:
             columns = [filtered(c, there) for c in columns]
@@ -110,9 +104,9 @@ class Segmented(Form):
             if len(places) == 0:
                 return partial
             partial = partial or self._blank()
-        self._counted(partial.known, places)
-        if partial.totals is not None and len(places):
-            self._folded(partial.totals, places, columns)
+        self._counted(partial[_KNOWN], places)
+        if partial[_TOTALS] is not None and len(places):
+            self._folded(partial[_TOTALS], places, columns)
         return partial
 
     def _places(self, keys: Array) -> Array:
@@ -129,13 +123,13 @@ class Segmented(Form):
         return wide.astype(np.int32)
 
     def _first_outside(
-        self, partial: _Segments, keys: Array, there: Array | None, places: Array
+        self, partial: list[Any], keys: Array, there: Array | None, places: Array
     ) -> bool:
         """Whether a key is outside; the first such key of the leaf is kept."""
-        if partial.outside is None and len(places) and int(places.min()) < 0:
+        if partial[_OUTSIDE] is None and len(places) and int(places.min()) < 0:
             own = keys if there is None else keys[there]
-            partial.outside = int(own[np.argmax(places < 0)])
-        return partial.outside is not None
+            partial[_OUTSIDE] = int(own[np.argmax(places < 0)])
+        return partial[_OUTSIDE] is not None
 
     def _counted(self, counts: Array, places: Array) -> None:
         if len(places):
@@ -184,51 +178,54 @@ class Segmented(Form):
     # Leaves.
 
     def merge(self, left: Partial, right: Partial) -> Partial:
-        totals = left.totals
+        """Into left's own arrays: a new one for each merge would be memory to touch first."""
+        totals, known, skipped, null, outside = left
         if totals is not None:
-            totals = (self._extreme or np.add)(totals, right.totals)
-        skipped = left.skipped if right.skipped is None else right.skipped
-        if left.skipped is not None and right.skipped is not None:
-            skipped = left.skipped + right.skipped
-        outside = right.outside if left.outside is None else left.outside
-        null = left.null or right.null
-        return _Segments(totals, left.known + right.known, skipped, null, outside)
+            (self._extreme or np.add)(totals, right[_TOTALS], out=totals)
+        known += right[_KNOWN]
+        if skipped is None:
+            skipped = right[_SKIPPED]
+        elif right[_SKIPPED] is not None:
+            skipped += right[_SKIPPED]
+        outside = right[_OUTSIDE] if outside is None else outside
+        return [totals, known, skipped, null or right[_NULL], outside]
 
     # Results.
 
     def whole(self, partial: Partial) -> Any:
-        if partial is not None and (partial.null or partial.outside is not None):
-            what: Wrong = "null" if partial.null else "outside"
+        if partial is not None and (partial[_NULL] or partial[_OUTSIDE] is not None):
+            what: Wrong = "null" if partial[_NULL] else "outside"
             raise bad_index(
-                self._asked.key, partial.outside, self._size, what, self._asked.location
+                self._asked.key, partial[_OUTSIDE], self._size, what, self._asked.location
             )
         return partial
 
     def part(self, whole: Any, fold: Fold) -> Any:
         assert isinstance(fold, Segment)
+        totals, known, skipped, _, _ = whole
         if fold.over:
-            made = whole.known if whole.totals is None else _with_zeros_met(whole.totals)
-            return made / whole.known.sum() if fold.over == "mean" else made
-        present = whole.known > 0
-        if whole.skipped is not None:
-            present |= whole.skipped > 0
+            made = known if totals is None else _with_zeros_met(totals)
+            return made / known.sum() if fold.over == "mean" else made
+        present = known > 0
+        if skipped is not None:
+            present |= skipped > 0
         if fold.output == 1:
             return present
-        if whole.totals is None:
-            return whole.known
+        if totals is None:
+            return known
         word = fold.of.partition("_")[0]
         if word == "sum":
-            return whole.totals
-        lacking = whole.known == 0
+            return totals
+        lacking = known == 0
         if word == "mean":
-            axes = tuple(range(1, whole.totals.ndim))
-            made = whole.totals / np.expand_dims(whole.known, axes)
+            axes = tuple(range(1, totals.ndim))
+            made = totals / np.expand_dims(known, axes)
             made[~present] = 0
             return made
         if (present & lacking).any():
             index = int(np.argmax(present & lacking))
             raise bad_index(fold.key, index, self._size, "value", fold.location)
-        made = whole.totals.copy()
+        made = totals.copy()
         made[lacking] = 0
         return made
 

@@ -7,6 +7,7 @@ but where the function's own result is one.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -21,6 +22,8 @@ from scalops.algebra.expressions import Call
 from scalops.algebra.functions import sparse as sparse_functions
 from scalops.algebra.sparse import SparseVector
 from scalops.engine.columns import Array, SparseColumn, arrow_type
+from scalops.engine.kernels.buffers import into
+from scalops.engine.kernels.sparse_products import rows_times
 
 Step = Callable[..., Any]
 Batched = Sequence[bool]
@@ -57,15 +60,6 @@ def compressed_matrix(column: SparseColumn) -> Any:
         known.indices, known.data = column.indices, column.values
         known.has_sorted_indices = known.has_canonical_format = True
         object.__setattr__(column, "_matrix", known)
-    return known
-
-
-def transposed_matrix(column: SparseColumn) -> Any:
-    """The transposed csc_array on the same memory; made once for a column."""
-    known = column.__dict__.get("_transposed")
-    if known is None:
-        known = compressed_matrix(column).T
-        object.__setattr__(column, "_transposed", known)
     return known
 
 
@@ -113,8 +107,12 @@ def dense_rows(column: SparseColumn) -> Array:
 
 
 def _row_sums(column: SparseColumn, values: Array) -> Array:
-    """The sum of each record's numbers, in order."""
-    return np.bincount(rows_of(column), values, minlength=len(column))
+    """The sum of each record's numbers, as NumPy adds them up; 0 where there are none."""
+    found: Array = np.zeros(len(column))
+    held = np.flatnonzero(column.lengths)
+    if len(held):
+        found[held] = np.add.reduceat(values, column.indptr[held], dtype=np.float64)
+    return found
 
 
 def _rows(arguments: Sequence[Any], flags: Batched) -> int:
@@ -217,7 +215,7 @@ def _of_values(function: Callable[[Array], Any]) -> Step:
 def _matmul(call: Call, flags: Batched, _: Any) -> Step | None:
     left, right = (a.type for a in call.arguments)
     if left.is_sparse and right.is_sparse:
-        return lambda a, b: _inner(a, b, flags)
+        return _inner(flags)
     side = 0 if left.is_sparse else 1
     rank = len((right if side == 0 else left).shape)
     if not flags[side]:
@@ -240,32 +238,51 @@ def _matmul(call: Call, flags: Batched, _: Any) -> Step | None:
 
         return of_pairs
 
-    known: tuple[Any, Any] = (None, None)  # one value serves all blocks of an iteration
+    def turned(w: Any) -> Array:
+        right = np.asarray(w, np.float64)
+        return np.ascontiguousarray(right if side == 0 else right.T)
 
-    def step(*pair: Any) -> Array:
-        nonlocal known
-        matrix, w = compressed_matrix(pair[side]), pair[1 - side]
-        given, right = known
-        if given is not w:
-            right = np.asarray(w, np.float64)
-            right = np.ascontiguousarray(right if side == 0 else right.T)
-            known = w, right
-        made: Array = matrix @ right
-        return made
+    right_of = _once(turned)
+
+    @into
+    def step(*pair: Any, out: Array | None = None) -> Array:
+        return rows_times(pair[side], right_of(pair[1 - side]), out)
 
     return step
 
 
-def _inner(a: Any, b: Any, flags: Batched) -> Array:
-    if isinstance(a, SparseVector):
-        a, b = b, a
-    if isinstance(b, SparseVector):
-        made: Array = compressed_matrix(a) @ b.toarray()
-        return made
-    if a is b:
-        return _row_sums(a, a.values * a.values)
-    both = _of_both(np.multiply, a, b, flags)
-    return _row_sums(both, both.values)
+def _once(make: Callable[[Any], Array]) -> Callable[[Any], Array]:
+    """Makes an array of the same value once: one serves all blocks of an iteration."""
+    known: tuple[Any, Any] = (None, None)
+    lock = threading.Lock()
+
+    def made(value: Any) -> Array:
+        nonlocal known
+        given, array = known
+        if given is value:
+            return array
+        with lock:  # threads begin together, and each would make it
+            if known[0] is not value:
+                known = value, make(value)
+            return known[1]
+
+    return made
+
+
+def _inner(flags: Batched) -> Step:
+    dense_of = _once(SparseVector.toarray)
+
+    def step(a: Any, b: Any) -> Array:
+        if isinstance(a, SparseVector):
+            a, b = b, a
+        if isinstance(b, SparseVector):
+            return rows_times(a, dense_of(b))
+        if a is b:
+            return _row_sums(a, a.values * a.values)
+        both = _of_both(np.multiply, a, b, flags)
+        return _row_sums(both, both.values)
+
+    return step
 
 
 def _outer(call: Call, flags: Batched, _: Any) -> Step:

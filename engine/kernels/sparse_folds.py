@@ -42,12 +42,12 @@ class Added(Form):
     def __init__(self, fold: Fold) -> None:
         super().__init__(fold)
         self._mean = fold.kind.startswith("mean")
-        self._side = next(i for i, a in enumerate(fold.arguments) if a.type.is_sparse)
-        others = [a.type.shape for i, a in enumerate(fold.arguments) if i != self._side]
+        self.side = next(i for i, a in enumerate(fold.arguments) if a.type.is_sparse)
+        others = [a.type.shape for i, a in enumerate(fold.arguments) if i != self.side]
         # The sum of outer(u, x), too, is held as [dimension, k], and turned at the end.
-        (dimension,) = fold.arguments[self._side].type.shape
+        (dimension,) = fold.arguments[self.side].type.shape
         self._shape = (dimension, *(others[0] if others else ()))
-        self._is_turned = self._side == 1 and len(self._shape) == 2
+        self._is_turned = self.side == 1 and len(self._shape) == 2
 
     def block(self, vectors: Sequence[Vector], rows: int) -> Partial:
         return self.extend(None, vectors, rows, None)
@@ -65,11 +65,11 @@ class Added(Form):
             return partial
         made: Total = Total() if partial is None else partial
         made.records += rows
-        x = columns[self._side]
+        x = columns[self.side]
         if len(columns) == 1:
             factors = np.ones(rows)
         else:
-            factors = np.asarray(columns[1 - self._side], np.float64)
+            factors = np.asarray(columns[1 - self.side], np.float64)
         if self.waits and not masks and len(columns) == 2:
             made.waiting.append((x, np.array(factors, order="C")))  # a buffer of the kernel's
             return made
@@ -158,8 +158,3 @@ SPARSE_FORMS: dict[str, Callable[[Fold], Form]] = {
     "add_outer": Added,
     "mean_outer": Added,
 }
-
-
-def is_scattered(fold: Fold) -> bool:
-    """Whether records are added to a few places of the partial each: a sum of sparse vectors."""
-    return fold.kind in SPARSE_FORMS and any(a.type.is_sparse for a in fold.arguments)

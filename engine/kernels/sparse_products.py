@@ -23,17 +23,24 @@ _turned_matvec: Any = _sparsetools.csc_matvec
 _turned_matvecs: Any = _sparsetools.csc_matvecs
 
 
-def rows_times(x: SparseColumn, right: Array) -> Array:
+def rows_times(x: SparseColumn, right: Array, out: Array | None = None) -> Array:
     """x @ right for each record: float64[rows] or float64[rows, k].
 
-    `right`: float64[dimension] or float64[dimension, k], contiguous.
+    `right`: float64[dimension] or float64[dimension, k], contiguous. `out` may lie in any way.
     """
-    made: Array = np.zeros((len(x), *right.shape[1:]))
+    if out is not None and out.flags.c_contiguous:
+        made = out
+        made.fill(0.0)
+    else:
+        made = np.zeros((len(x), *right.shape[1:]))
     if right.ndim == 1:
         _matvec(len(x), x.dimension, *_stored(x), right, made)
     else:
         _matvecs(len(x), x.dimension, made.shape[1], *_stored(x), _flat(right), _flat(made))
-    return made
+    if out is None or made is out:
+        return made
+    out[...] = made
+    return out
 
 
 def add_products(x: SparseColumn, factors: Array, total: Array) -> None:

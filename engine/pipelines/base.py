@@ -56,6 +56,13 @@ class Runtime:
         kernel.prepare(frame, self.slots, self.version)
         return frame
 
+    def forget(self, kernel: Kernel) -> None:
+        """Drop a kernel's frames, and give back what was reserved for their buffers."""
+        own = [key for key in self._frames if key[1] is kernel]
+        for key in own:
+            if self._frames.pop(key).buffered:
+                self.budget.release(BUFFERS, kernel.buffer_bytes)
+
     def check_cancelled(self) -> None:
         """Raise KeyboardInterrupt after a cancel; asked before each block."""
         if self.cancelled:
@@ -93,6 +100,10 @@ class Stored:
     def held(self, partition: int) -> list[Block] | None:
         """A partition's blocks if they are in memory."""
         return None
+
+    def stays(self) -> bool:
+        """Whether all blocks are in memory, so that to go on reading one costs none."""
+        return False
 
     def chosen(self, partition: int, worker: int, names: tuple[str, ...]) -> Iterator[Block]:
         """The blocks with at least these columns."""
@@ -164,6 +175,10 @@ class Pipeline:
         """A column in one piece with its mask, where there is one."""
         return None
 
+    def stays(self) -> bool:
+        """Whether its columns are in memory anyway, those of all blocks together."""
+        return False
+
     def read_only(self, names: Iterable[str]) -> None:
         """Say that blocks need have no other columns."""
 
@@ -194,6 +209,9 @@ class ScanPipeline(Pipeline):
     def whole(self, name: str) -> Vector | None:
         found = getattr(self._node.source, "whole", None)
         return None if found is None else found(name)
+
+    def stays(self) -> bool:
+        return bool(getattr(self._node.source, "in_memory", False))
 
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
         try:
@@ -249,6 +267,9 @@ class ComputePipeline(Over):
     def whole(self, name: str) -> Vector | None:
         made = self._made[name]
         return self.source.whole(made.name) if isinstance(made, Column) else None
+
+    def stays(self) -> bool:
+        return self._chosen is not None and self.source.stays()
 
     def rows(self, partition: int) -> int | None:
         return self.source.rows(partition)
@@ -351,6 +372,9 @@ class StoredPipeline(Pipeline):
     def whole(self, name: str) -> Vector | None:
         return self.table.whole(name)
 
+    def stays(self) -> bool:
+        return self.table.stays()
+
     @property
     def table(self) -> Stored:
         """What it reads now."""
@@ -413,6 +437,9 @@ class HeldTable(Stored):
 
     def held(self, partition: int) -> list[Block] | None:
         return self._partitions[partition]
+
+    def stays(self) -> bool:
+        return True
 
 
 def contiguous(block: Block) -> Block:

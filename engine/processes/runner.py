@@ -173,6 +173,8 @@ class _Desk:
         for thread in threads:
             if thread is not threading.current_thread():
                 thread.join()
+        for seat in self.seats:  # that was lent has no thread that would
+            _vacate(self, seat)
 
 
 class ProcessRunner:

@@ -14,6 +14,7 @@ from scalops.algebra.errors import DataError
 from scalops.algebra.segment_folds import PREFIX, Segment
 from scalops.engine.columns import SparseColumn, filtered
 from scalops.engine.kernels.folds import FoldKernel, FoldSet
+from scalops.engine.processes.partials import decode_partial, encode_partial
 from scalops.engine.reduction import combine_tree
 
 ROWS, SIZE = 600, 7
@@ -24,6 +25,13 @@ def fold(kind: str, *types: ArrayType, size: int = SIZE, output: int = 0, **more
     """A fold of columns of these types, the key's first."""
     arguments = tuple(ex.Column(f"c{i}", t) for i, t in enumerate(types))
     return Segment("f", PREFIX + kind, arguments, size=size, output=output, key="k", **more)
+
+
+def travelled(partial: Any) -> Any:
+    """The partial of a leaf, as a worker sends it."""
+    buffers: list[Any] = []
+    item = encode_partial(partial, buffers)
+    return decode_partial(item, [np.frombuffer(bytearray(b), np.uint8) for b in buffers])
 
 
 @np.errstate(all="ignore")  # as the engine runs its kernels
@@ -39,7 +47,7 @@ def folded(one: Segment, columns: list[Any], blocks: int = 3, leaves: int = 2) -
             there[own] = True
             given = [(filtered(v, there), None if m is None else m[there]) for v, m in columns]
             partial = kernel.extend(partial, given, len(own), None)
-        made.append(partial)
+        made.append(travelled(partial))
     return kernel.finish(combine_tree(made, kernel.merge))
 
 

@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 import scalops as so
 from scalops import planning
 from scalops.algebra import operators as op
+from scalops.algebra.dtypes import INT64
+from scalops.algebra.expressions import Column
 from scalops.algebra.relations import GroupAggregate
 from scalops.algebra.tree import find
 from scalops.optimizer import cost
@@ -28,6 +30,7 @@ from scalops.optimizer.phases import PHASES
 from scalops.optimizer.rewriter import rewrite
 from scalops.optimizer.rules.cache_invariants import cache_invariants
 from scalops.optimizer.rules.collapse_duplicates import collapse_duplicates
+from scalops.optimizer.rules.contract_groups import contract_groups
 from scalops.optimizer.rules.merge_aggregates import merge_aggregates
 from scalops.optimizer.rules.merge_groups import merge_groups
 from scalops.optimizer.rules.merge_maps import merge_maps
@@ -77,7 +80,7 @@ def loop(body: Callable[[Any], Any], start: Any = 1.0, times: int = 10) -> op.Jo
 
 
 def ready(*things: Any) -> op.Job:
-    rules = (cache_invariants, merge_maps, merge_aggregates, merge_groups)
+    rules = (cache_invariants, merge_maps, contract_groups, merge_aggregates, merge_groups)
     return apply(job_of(*things), *rules)[0]
 
 
@@ -109,7 +112,7 @@ def nested(table: so.Table = T) -> so.Loop:
 @pytest.mark.usefixtures("always")
 def test_fires(golden: Golden) -> None:
     cases = {
-        "sums, means and counts of two columns": loop(
+        "sums, means and counts": loop(
             lambda w: T.sum(lambda r: r.k * w) + T.mean(lambda r: r.k - w) / T.count()
         ),
         "a filter that varies, and a vector": loop(
@@ -159,7 +162,9 @@ def test_a_count_stays_weakly_typed() -> None:
     after, trace = apply(before, collapse_duplicates)
     assert firings(trace, collapse_duplicates) == 1
     assert_same_answer(before, after)
-    assert rewrite(before, PHASES)[0].outputs[0].types == before.outputs[0].types
+    (model,) = rewrite(before, PHASES)[0].outputs
+    assert isinstance(model, op.Loop)
+    assert str(model.types[0]) == "float32"
 
 
 # It stays.
@@ -282,7 +287,7 @@ def test_groups_cost_more_than_one_iteration_saves(times: int) -> None:
 def test_the_bound_holds_for_skewed_data() -> None:
     values = np.floor(RNG.pareto(0.7, 200_000)).astype(np.int64)
     table = so.table({"v": values})
-    found = distinct(table.plan, len(values), [table.select("v").plan.outputs[0][1]])
+    found = distinct(table.plan, len(values), [Column("v", INT64)])
     assert found is not None
     assert len(np.unique(values)) <= 1.1 * found.most
     assert found.likely <= found.most
@@ -305,7 +310,8 @@ def test_types_tell_where_no_source_does() -> None:
         return so.loop(1.0, range(10))(lambda w: pairs.mean(lambda r: np.exp(-(r.g0 + r.g1) * w)))
 
     assert "to at most 9 distinct (estimated from types and metadata)" in explained(model())
-    np.testing.assert_allclose(*both(model), rtol=1e-12)
+    with_rule, without = both(model)
+    np.testing.assert_allclose(with_rule, without, rtol=1e-12)
 
 
 def explained(model: Any) -> str:
@@ -351,7 +357,8 @@ def test_files(kind: str, tmp_path: Path) -> None:
     known = {"csv": "of them", "parquet": "of them", "ranges": "from types and metadata"}[kind]
     assert "by collapse_duplicates" in shown
     assert known in shown
-    np.testing.assert_allclose(*both(model), rtol=1e-12)
+    with_rule, without = both(model)
+    np.testing.assert_allclose(with_rule, without, rtol=1e-12)
 
 
 def test_a_sorted_file_is_no_reason_to_take_keys_for_few(tmp_path: Path) -> None:
@@ -389,12 +396,26 @@ FOLDS: dict[str, Callable[[so.Table, Any], Any]] = {
     "truths of a zero's sign": lambda t, w: t.sum(lambda r: np.arctan2(r.f, -1.0) * w),
     "by a vector": lambda t, w: t.sum(lambda r: np.arctan2(r.x, -w)[0]),
     "a text": lambda t, w: t.filter(lambda r: r.s != "a").sum(lambda r: r.g * w) * 1.0,
+    "arrays by key": lambda t, w: by_key(t, w),
     "groups": lambda t, w: (
         t.group_by(q=lambda r: r.g > w)
         .agg(m=so.mean("f"), n=so.count(), c=so.count("i"), z=so.max("f"), t=so.sum("k"))
         .sum(lambda r: so.coalesce(r.m, 0.5) * r.n + r.c + r.t)
     ),
 }  # fmt: skip
+
+
+def by_key(table: so.Table, w: Any) -> Any:
+    """Arrays by the keys of groups; key 1 has no record, and one may have nulls alone."""
+    groups = table.group_by(q=lambda r: 2 * so.cast(r.g > w, "int64")).agg(
+        n=so.count(), c=so.count("f"), m=so.mean("i"), s=so.sum("k"), x=so.mean("x"), z=so.max("g")
+    )
+    made = {n: groups.to_array(n, index="q", size=3, fill=-1.0) for n in "mx"}
+    whole = {n: groups.to_array(n, index="q", size=3) for n in "ncsz"}
+    return (
+        np.nansum(made["m"]) + np.nansum(made["x"] * np.arange(1.0, 10).reshape(3, 3))
+        + sum(np.sum(a * np.array([1, 10, 100])) for a in whole.values())
+    )  # fmt: skip
 
 
 def random_rows(random: Random) -> so.Table:
@@ -433,7 +454,7 @@ def random_rows(random: Random) -> so.Table:
 @pytest.mark.parametrize("name", FOLDS)
 def test_same_answer(name: str) -> None:
     fired = 0
-    for seed in range(8):
+    for seed in range(6):
         random = Random(f"{name} {seed}")
         table = random_rows(random)
         model = so.loop(1.0, range(2), allow_nonfinite=True)(lambda w, t=table: FOLDS[name](t, w))
@@ -446,7 +467,7 @@ def test_same_answer(name: str) -> None:
 
 @pytest.mark.usefixtures("always")
 @given(st.randoms(use_true_random=False))
-@settings(max_examples=8)
+@settings(max_examples=5)
 def test_whole_plans_in_the_engine(random: Random) -> None:
     table = random_rows(random)
     total = {"least", "greatest", "reduce of a small integer", "mean of vectors"}
@@ -545,3 +566,38 @@ def test_threads_and_memory_do_not_matter() -> None:
         given = {"threads": threads} if memory is None else {"threads": threads, "memory": memory}
         found.add(float(so.collect(model, **given)))
     assert len(found) == 1
+
+
+@pytest.mark.usefixtures("always")
+def test_loops_in_lockstep_share_distinct_records() -> None:
+    v = np.random.default_rng(4).integers(0, 9, 5000) / 8
+    table = so.table({"v": v})
+
+    def model(rate: float) -> so.Loop:
+        step = so.loop(0.1, range(5))
+        return step(lambda w: w - rate * table.mean(lambda r: np.tanh(r.v * w)))  # type: ignore[no-any-return]
+
+    loops = [model(0.5), model(2.0)]
+    after, _ = rewrite(ready(*loops), PHASES)
+    assert len(groups(after)) == 1
+    found = so.collect(*loops)
+    for rate, own in zip((0.5, 2.0), found, strict=True):
+        w = 0.1
+        for _ in range(5):
+            w -= rate * np.tanh(v * w).mean()
+        assert own == pytest.approx(w, rel=1e-12)
+
+
+def test_nothing_is_lost_where_the_sample_misleads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Almost all records differ, but those that are looked at are alike."""
+    v = np.arange(float(N))
+    table = so.table({"v": v})
+    source = table.plan.source  # type: ignore[attr-defined]
+    few = {"v": (np.repeat(np.arange(4.0), 250), None)}
+    monkeypatch.setattr(type(source), "sample", lambda *_, **__: few)
+    model = so.loop(1e-5, range(3))(lambda w: table.mean(lambda r: np.tanh(r.v * w)) * 1e-5)
+    assert "to about 4 distinct" in explained(model)
+    w = 1e-5
+    for _ in range(3):
+        w = np.tanh(v * w).mean() * 1e-5
+    assert model.collect() == pytest.approx(w, rel=1e-12)

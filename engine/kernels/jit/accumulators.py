@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from scalops.algebra import expressions as ex
 from scalops.algebra.folds import Fold
 from scalops.engine.kernels.jit.elementwise import FLOATS, TYPES, Refused, converted
 from scalops.engine.kernels.jit.products import MOST_OUTPUTS, by_tile
-from scalops.engine.kernels.jit.text import Lines
+from scalops.engine.kernels.jit.text import Lines, Place
 from scalops.engine.kernels.jit.vectors import GREATEST, LEAST, SUM, narrow
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _OPERATIONS = {
     "any": "a | b", "all": "a & b", "logical_or": "a | b", "logical_and": "a & b",
     "bitwise_or": "a | b", "bitwise_and": "a & b",
 }  # fmt: skip
+_FOLDS_IN_A_LOOP = 8
 _TRUTHS = ("any", "all", "logical_or", "logical_and")
 Result = tuple[str, int]  # type and number of elements
 
@@ -50,17 +52,18 @@ def folded(
     arguments: Sequence[ex.Expression],
     result: str,
     first: Lines,
-    last: Lines,
+    lanes: LaneFolds,
 ) -> Result:
-    """Add a fold's lines to the writer's tile; what comes before and after all tiles to others.
+    """Add a fold's lines to the writer's tile, and what comes before all tiles to `first`.
 
-    `result` is the parameter for what the block gives, zeros at first.
+    `result` is the parameter for what the block gives, zeros at first. What is folded by lane
+    is left to `lanes`.
     """
     kind = fold.type.name
     if fold.kind in COUNTS:
         return "int64", 1
     if fold.kind in _SCALED:
-        return _scaled(writer, fold, arguments, result, last)
+        return _scaled(writer, fold, arguments, result)
     if fold.kind in _OUTER:
         return _outer(writer, fold, arguments, result)
     (argument,) = arguments
@@ -70,7 +73,7 @@ def folded(
     if isinstance(argument, ex.Column) and argument.type.shape:
         _by_element(writer, fold, argument, operation, start, result, first)
     else:
-        _by_lane(writer, fold, argument, operation, start, result, first, last)
+        lanes.add(fold, argument, operation, start, result)
     return kind, fold.type.size
 
 
@@ -98,50 +101,74 @@ def _taken(text: str, given: str, fold: Fold) -> str:
     return converted(text, given, "bool" if fold.kind in _TRUTHS else fold.type.name)
 
 
-def _by_lane(
-    writer: Writer,
-    fold: Fold,
-    argument: ex.Expression,
-    operation: str,
-    start: str,
-    result: str,
-    first: Lines,
-    last: Lines,
-) -> None:
-    kind, size, tile = fold.type.name, argument.type.size, writer.tile
-    lanes = writer.lanes(argument)
-    room = writer.accumulators(kind, size)
-    with first.block(f"for i in range({size * tile})"):
-        first.add(f"{room.at('i')} = {start}")
-    index = f"c * {tile} + i" if size > 1 else "i"
+@dataclass(frozen=True)
+class _LaneFold:
+    room: Place
+    lanes: Place
+    value: str
+    size: int
+    result: str
 
-    def over(lines: Lines, head: str, *inner: str) -> None:
-        if size == 1:
-            with lines.block(head):
-                lines.add(*inner)
-            return
-        with lines.block(f"for c in range({size})"), lines.block(head):
-            lines.add(*inner)
 
-    over(
-        writer.body,
-        "for i in range(q)",
-        f"a = {room.at(index)}",
-        f"b = {_taken(lanes.at(index), lanes.kind, fold)}",
-        f"{room.at(index)} = {operation}",
-    )
-    half = tile // 2
-    while half:
-        over(
-            last,
-            f"for i in range({half})",
-            f"a = {room.at(index)}",
-            f"b = {room.at(f'{index} + {half}')}",
-            f"{room.at(index)} = {operation}",
-        )
-        half //= 2
-    with last.block(f"for c in range({size})"):
-        last.add(f"{result}[c] = {room.at(f'c * {tile}')}")
+class LaneFolds:
+    """Folds of what has been computed: an accumulator for each lane, folds of one kind together."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._groups: dict[tuple[str, str, str], list[_LaneFold]] = {}
+
+    def add(
+        self, fold: Fold, argument: ex.Expression, operation: str, start: str, result: str
+    ) -> None:
+        """A fold of an expression over lanes."""
+        kind, size, writer = fold.type.name, argument.type.size, self._writer
+        lanes = writer.lanes(argument)
+        index = f"c * {writer.tile} + i" if size > 1 else "i"
+        value = _taken(lanes.at(index), lanes.kind, fold)
+        made = _LaneFold(Place(kind, 0), lanes, value, size, result)
+        self._groups.setdefault((kind, operation, start), []).append(made)
+
+    def write(self, first: Lines, last: Lines) -> None:
+        """Their lines: before all tiles, in the tile, and after all tiles."""
+        body, tile = self._writer.body, self._writer.tile
+        for (kind, operation, start), several in self._groups.items():
+            rooms = [self._writer.accumulators(kind, f.size) for f in several]
+            total = sum(f.size for f in several)
+            whole = rooms[0]
+            with first.block(f"for i in range({total * tile})"):
+                first.add(f"{whole.at('i')} = {start}")
+            numbers = [(f, r) for f, r in zip(several, rooms, strict=True) if f.size == 1]
+            for at in range(0, len(numbers), _FOLDS_IN_A_LOOP):
+                with body.block("for i in range(q)"):
+                    for fold, room in numbers[at : at + _FOLDS_IN_A_LOOP]:
+                        _step(body, room.at("i"), fold.value, operation)
+            for fold, room in zip(several, rooms, strict=True):
+                if fold.size > 1:
+                    with (
+                        body.block(f"for c in range({fold.size})"),
+                        body.block("for i in range(q)"),
+                    ):
+                        _step(body, room.at(f"c * {tile} + i"), fold.value, operation)
+            with last.block(f"for c in range({total})"):
+                last.add(f"h = {tile // 2}")
+                with last.block("while h"):
+                    with last.block("for i in range(h)"):
+                        index = f"c * {tile} + i"
+                        _step(last, whole.at(index), whole.at(f"{index} + h"), operation)
+                    last.add("h //= 2")
+            for fold, room in zip(several, rooms, strict=True):
+                if fold.size == 1:
+                    last.add(f"{fold.result}[0] = {room.at('0')}")
+                    continue
+                with last.block(f"for c in range({fold.size})"):
+                    last.add(f"{fold.result}[c] = {room.at(f'c * {tile}')}")
+
+
+def _step(lines: Lines, target: str, value: str, operation: str) -> None:
+    if operation == SUM:
+        lines.add(f"{target} += {value}")
+    else:
+        lines.add(f"a = {target}", f"b = {value}", f"{target} = {operation}")
 
 
 def _by_element(
@@ -168,7 +195,7 @@ def _require_floats(fold: Fold, arguments: Sequence[ex.Expression]) -> None:
 
 
 def _scaled(
-    writer: Writer, fold: Fold, arguments: Sequence[ex.Expression], result: str, last: Lines
+    writer: Writer, fold: Fold, arguments: Sequence[ex.Expression], result: str
 ) -> Result:
     """Σ s·x: multiples of the rows of a column, four at a time, or products over lanes."""
     _require_floats(fold, arguments)

@@ -18,12 +18,7 @@ FLOATS = ("float64", "float32")
 # Of which a loop holds few: long bodies with many of them run out of registers.
 HEAVY = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "logaddexp")
 _POWERS = {1: "{0}", 2: "{0} * {0}", 3: "{0} * {0} * {0}"}
-# pow(-inf, 0.5) is inf and pow(-0.0, 0.5) is 0.0, where a square root has NaN and -0.0.
-_POWERS_OF_FLOATS = {
-    **_POWERS,
-    -1: "np.{1}(1) / {0}",
-    0.5: "sqrt({0} + np.{1}(0)) if {0} != -np.inf else np.{1}(np.inf)",
-}
+_POWERS_OF_FLOATS = {**_POWERS, -1: "np.{1}(1) / {0}", 0.5: "sqrt({0})"}
 
 
 class Refused(Exception):

@@ -34,6 +34,7 @@ LEAST_TILE, MOST_TILE = 16, 256
 MOST_STEPS = 400  # beyond, compiling takes too long
 MOST_ELEMENTS = 4096  # of a vector
 _HEAVY_IN_A_LOOP, _STEPS_IN_A_LOOP = 2, 48
+_LOADS_IN_A_LOOP = 4  # of more, the compiler does not prove that they are apart
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class Writer:
         if len(self._order) > MOST_STEPS:
             raise Refused(f"{len(self._order)} steps, which is more than {MOST_STEPS}")
         self.tile = self._tile()
-        self.body = Lines(2)
+        self._loads, self.body = Lines(2), Lines(2)
+        self._loading: list[str] = []
         self._sizes = dict.fromkeys(TYPES, 0)
         self._partials = dict.fromkeys(TYPES, 0)
         self._places: dict[ex.Expression, Place] = {}
@@ -190,8 +192,7 @@ class Writer:
         column, size = self.column(e), e.type.size
         place = self._places[e] = self.room(e.type.name, size)
         if not e.type.shape:
-            with self.body.block("for i in range(q)"):
-                self.body.add(f"{place.at('i')} = {column}[t + i]")
+            self._loading.append(f"{place.at('i')} = {column}[t + i]")
             return place
         with (
             self.body.block(f"for c in range({size})"),
@@ -228,9 +229,10 @@ class Writer:
             else:
                 self._fused(group)
         results = []
-        first, last = Lines(1), Lines(1)
+        first, last, lanes = Lines(1), Lines(1), accumulators.LaneFolds(self)
         for i, (fold, own) in enumerate(zip(self._folds, self._arguments, strict=True)):
-            results.append(accumulators.folded(self, fold, own, f"r{i}", first, last))
+            results.append(accumulators.folded(self, fold, own, f"r{i}", first, lanes))
+        lanes.write(first, last)
         return Written(self._text(first, last, len(results)), self.inputs, tuple(results))
 
     def _step(self, call: ex.Call) -> Place:
@@ -343,7 +345,10 @@ class Writer:
             lines.lines += [*self._constant.lines, *first.lines]
             with lines.block(f"for t in range(0, rows, {self.tile})"):
                 lines.add(f"q = min({self.tile}, rows - t)")
-            lines.lines += [*self.body.lines, *last.lines]
+            for at in range(0, len(self._loading), _LOADS_IN_A_LOOP):
+                with self._loads.block("for i in range(q)"):
+                    self._loads.add(*self._loading[at : at + _LOADS_IN_A_LOOP])
+            lines.lines += [*self._loads.lines, *self.body.lines, *last.lines]
             lines.add("return bad")
         return "\n".join(lines.lines) + "\n"
 

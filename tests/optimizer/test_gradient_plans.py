@@ -1,0 +1,132 @@
+"""A gradient by so.grad becomes the physical plan of the one that is written by hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+import scalops as so
+from tests.conftest import Golden
+
+_RNG = np.random.default_rng(3)
+X = _RNG.normal(size=(60, 4))
+XY = so.table({"x": X, "y": np.where(_RNG.normal(size=60) > 0, 1.0, -1.0)})
+SPARSE = so.table(
+    {"x": sparse.random(60, 4, 0.5, "csr", random_state=1), "y": np.where(X[:, 0] > 0, 1.0, -1.0)}
+)
+CLASSES = so.table({"x": X, "y": _RNG.integers(0, 3, 60)})
+
+Written = Callable[[so.Table, Any], Any]
+
+
+def descent(table: so.Table, start: Any, step: Callable[[so.Table, Any], tuple[Any, Any]]) -> Any:
+    """A loop that goes down a gradient and keeps the loss."""
+
+    def train(env: Any) -> Any:
+        value, g = step(table, env["w"])
+        return {"w": env["w"] - 0.01 * g, "loss": value}
+
+    return so.loop({"w": start, "loss": np.inf}, range(4), name="descent")(train)
+
+
+def logistic(r: Any, w: Any) -> Any:
+    return np.log1p(np.exp(-r.y * (r.x @ w)))
+
+
+def margin(r: Any, w: Any) -> Any:
+    return r.y * (r.x @ w)
+
+
+def squares(r: Any, w: Any) -> Any:
+    return (r.x @ w - r.y) ** 2
+
+
+def softmax_loss(r: Any, w: Any) -> Any:
+    z = w @ r.x
+    return so.logsumexp(z) - z[r.y]
+
+
+def by_hand(r: Any, w: Any) -> Any:
+    return -r.y * r.x / (1 + np.exp(margin(r, w)))
+
+
+def softmax_by_hand(r: Any, w: Any) -> Any:
+    return np.outer(so.softmax(w @ r.x) - so.one_hot(r.y, 3), r.x)
+
+
+def half_squares(r: Any, w: Any) -> Any:
+    e = r.y - r.x @ w
+    return 0.5 * e * e
+
+
+def hinge(r: Any, w: Any) -> Any:
+    return np.maximum(1 - margin(r, w), 0)
+
+
+# A loss, and its gradient as one writes it.
+PAIRS: dict[str, tuple[so.Table, Any, Any, Any]] = {
+    "logistic regression": (XY, np.zeros(4), logistic, by_hand),
+    "its loss of the margin": (
+        XY, np.zeros(4), lambda r, w: np.log1p(np.exp(-margin(r, w))), by_hand),
+    "its loss by logaddexp": (XY, np.zeros(4), lambda r, w: np.logaddexp(0, -margin(r, w)), by_hand),
+    "its loss by a logarithm": (
+        XY, np.zeros(4), lambda r, w: np.log(1 + np.exp(-margin(r, w))), by_hand),
+    "its loss by a sigmoid": (
+        XY, np.zeros(4), lambda r, w: -np.log(so.sigmoid(margin(r, w))), by_hand),
+    "sparse logistic regression": (SPARSE, np.zeros(4), logistic, by_hand),
+    "linear regression": (
+        XY, np.zeros(4), squares, lambda r, w: 2 * (r.x @ w - r.y) * r.x),
+    "half the squares": (
+        XY, np.zeros(4), half_squares, lambda r, w: -(r.y - r.x @ w) * r.x),
+    "softmax regression": (CLASSES, np.zeros((3, 4)), softmax_loss, softmax_by_hand),
+    "softmax regression by probabilities": (
+        CLASSES, np.zeros((3, 4)), lambda r, w: -np.log(so.softmax(w @ r.x)[r.y]), softmax_by_hand),
+    "a hinge loss": (
+        XY, np.zeros(4), hinge, lambda r, w: np.where(1 - margin(r, w) > 0, 1.0, 0.0) * -r.y * r.x),
+}  # fmt: skip
+
+
+_LOCATION = re.compile(r" +\(\S+:\d+\)")
+_FINGERPRINT = re.compile(r"\b[0-9a-f]{32}\b")
+
+
+def stages(thing: Any) -> str:
+    """The physical stages' text without lines of the program."""
+    return _LOCATION.sub("", _FINGERPRINT.sub("", thing.explain(stage="physical")))
+
+
+@pytest.mark.parametrize(
+    ("title", "fold"),
+    [*((t, "sum") for t in PAIRS), *((t, f) for t in list(PAIRS)[::5] for f in ("mean", "add"))],
+)
+def test_the_plan_is_that_of_the_hand_written_gradient(title: str, fold: str) -> None:
+    table, start, loss, gradient = PAIRS[title]
+
+    def total(made: so.Table) -> Any:
+        return made.reduce(lambda a, b: a + b) if fold == "add" else getattr(made, fold)()
+
+    auto = descent(
+        table, start, lambda t, w: so.value_and_grad(total(t.map(lambda r: loss(r, w))), w)
+    )
+    hand = descent(
+        table,
+        start,
+        lambda t, w: (total(t.map(lambda r: loss(r, w))), total(t.map(lambda r: gradient(r, w)))),
+    )
+    assert stages(auto) == stages(hand)
+    # The text does not show of what type a constant is.
+    prints = [_FINGERPRINT.findall(t.explain(stage="physical")) for t in (auto, hand)]
+    assert prints[0] == prints[1] or title == "a hinge loss"
+    assert f"{fold if fold == 'mean' else 'sum'}(" in stages(auto)
+
+
+def test_fires(golden: Golden) -> None:
+    table, start, loss, _ = PAIRS["logistic regression"]
+    w = so.lit(start)
+    made = so.grad(lambda w: table.map(lambda r: loss(r, w)).sum(), w)
+    golden("gradients/logistic_regression.txt", stages(made))

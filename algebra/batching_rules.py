@@ -244,9 +244,12 @@ def _index(node: Call, operands: Sequence[Operand], count: int) -> Made:
 
 
 def _take(node: Call, operands: Sequence[Operand], count: int) -> Made:
-    """An index that is outside fails for all members alike, if it is the same."""
+    """An index that is outside fails for all members alike, if it is the same.
+
+    One for each record is a search by members and records, for which there is no product.
+    """
     a, indices = operands
-    if indices.batched:
+    if indices.batched or indices.per_record:
         raise NoRule
     axis = dict(node.parameters).get("axis", 0)
     return _again(node, a.expression, indices.expression, axis=_shifted(axis))

@@ -6,13 +6,51 @@ from collections.abc import Callable, Iterator
 
 from scalops.engine.backends import TableInfo
 from scalops.engine.blocks import Block, identities, reblock
-from scalops.engine.kept_tables import KeptTable
+from scalops.engine.kept_tables import OWNER, KeptTable
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.memory import MemoryBudget
 from scalops.engine.passes import in_partition
 from scalops.engine.pipelines.base import Pipeline, Stored, contiguous, own_bytes
 from scalops.engine.processes.shared_memory import SharedTable, is_shareable
 from scalops.engine.threads import Task
+
+Run = Callable[[Task, int], None]
+
+
+def moved(
+    parts: list[list[Block]],
+    sizes: dict[int, int],
+    source_bytes: int,
+    budget: MemoryBudget,
+    owner: str,
+    run: Run,
+) -> SharedTable | None:
+    """Held partitions moved to memory that worker processes can map; `sizes` are kept up to date.
+
+    None where it cannot be done: strings and lists stay, and what shows a user's arrays took no
+    memory before and may find no room.
+    """
+    if not all(is_shareable(c) for part in parts for b in part for c in b.columns.values()):
+        return None
+    more = sum(b.bytes for part in parts for b in part) - sum(sizes.values())
+    if not budget.reserve(more, owner):
+        return None
+    try:
+        made = SharedTable(parts, source_bytes)
+        run(lambda _, partition: made.move(partition), len(parts))
+    except OSError:  # there is no such memory
+        budget.release(owner, more)
+        return None
+    sizes.update({p: sum(b.bytes for b in part) for p, part in enumerate(parts)})
+    return made
+
+
+def moved_kept(table: KeptTable, budget: MemoryBudget, run: Run) -> SharedTable | None:
+    """As `moved`, of a table that the session keeps, and goes on keeping there."""
+    if table.shared is None and table.is_complete:
+        parts = [table.parts[p] for p in range(len(table.parts))]
+        table.shared = moved(parts, table.sizes, table.source_bytes, budget, OWNER, run)
+    return table.shared
 
 
 class CachedTable(Stored):
@@ -48,31 +86,15 @@ class CachedTable(Stored):
         kept.sizes.update(self._sizes)
         kept.shared = self.shared
 
-    def share(self, run: Callable[[Task, int], None]) -> bool:
-        """Move all records to memory that worker processes can map, if it can be done.
+    def share(self, run: Run) -> SharedTable | None:
+        """Move all records to memory that worker processes can map, if all are held.
 
-        Not if some are not held, are strings or lists, or if there is no room: what shows a
-        user's arrays took none before.
+        None where it cannot be done.
         """
-        if self.shared is not None:
-            return True
-        parts = [self._held.get(p, []) for p in range(self._count)]
-        columns = (c for part in parts for b in part for c in b.columns.values())
-        if len(self._held) < self._count or not all(map(is_shareable, columns)):
-            return False
-        sizes = [sum(b.bytes for b in part) for part in parts]
-        more = sum(sizes) - sum(self._sizes.values())
-        if not self._budget.reserve(more, self._owner):
-            return False
-        try:
-            made = SharedTable(parts, self.bytes)
-            run(lambda _, partition: made.move(partition), self._count)
-        except OSError:  # where there is no such memory
-            self._budget.release(self._owner, more)
-            return False
-        self.shared = made
-        self._sizes.update(enumerate(sizes))
-        return True
+        if self.shared is None and len(self._held) == self._count:
+            parts = [self._held[p] for p in range(self._count)]
+            self.shared = moved(parts, self._sizes, self.bytes, self._budget, self._owner, run)
+        return self.shared
 
     def fill(self, worker: int, partition: int) -> None:
         """Hold a partition if the budget allows; where it does not, stop reading."""

@@ -17,10 +17,10 @@ def sparse_details(folds: Sequence[Fold]) -> list[tuple[str, str]]:
 
 
 def _text(fold: Fold) -> str:
-    dense = f"{fold.name}: one dense partial of {bytes_text(fold.type.bytes)} for each leaf"
-    counted = f"counted {SCATTERED_FACTOR} times for the number of leaves"
+    dense = f"{fold.name}: dense partials of {bytes_text(fold.type.bytes)}"
+    counted = f"counted {SCATTERED_FACTOR} times for leaves"
     if SPARSE_FORMS[fold.kind] is not Added or len(fold.arguments) == 1:
-        return f"{dense}, {counted}; records are added in place"
+        return f"{dense}, {counted}, added to in place"
     first = next(a for a in fold.arguments if not isinstance(a.any_type, SparseType))
     what = "vectors" if first.type.shape else "scalars"
-    return f"{dense}, {counted}; where the records stay in memory, a leaf's {what} before its sum"
+    return f"{dense}, {counted}; in memory: {what} of a leaf, then its sum"

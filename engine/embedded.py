@@ -9,7 +9,7 @@ from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine.backends import TableInfo
 from scalops.engine.blocks import Block
-from scalops.engine.cached_table import CachedTable
+from scalops.engine.cached_table import CachedTable, moved_kept
 from scalops.engine.columns import empty
 from scalops.engine.exchanges import (
     Parts,
@@ -92,6 +92,8 @@ class EmbeddedBackend:
             elif type(stage.sink) in RELATIONS:
                 self._relations[stage.number] = relation(stage, pipeline, self._runtime)
         self._stacks = Stacks(plan, self._reductions, self._runtime)
+        if self._folds is not None:
+            self._share_kept()
 
     def stop(self) -> None:
         if not hasattr(self, "_runtime"):
@@ -134,6 +136,7 @@ class EmbeddedBackend:
         self._inline = change.inline
         if self._folds is not None and change.processes:
             self._folds.choose(change.processes)
+            self._share_kept()
             for number, table in self._runtime.tables.items():
                 if isinstance(table, CachedTable):
                     self._share(number, table)
@@ -142,8 +145,14 @@ class EmbeddedBackend:
         """Put a table where workers can map it, if some are to fold it."""
         if self._folds is not None and self._folds.wants(number):
             self._folds.start()  # they import while the records are copied
-            shared = table.share(self._pool.run)
-            self._folds.hold(number, table.shared if shared else None)
+            self._folds.hold(number, table.share(self._pool.run))
+
+    def _share_kept(self) -> None:
+        """The same for tables that the session keeps, which plans scan."""
+        assert self._folds is not None
+        for number, source in self._folds.kept():
+            self._folds.start()
+            self._folds.hold(number, moved_kept(source.table, self._budget, self._pool.run))
 
     def bind(self, values: Mapping[int, Any]) -> None:
         slots = self._runtime.slots

@@ -102,7 +102,7 @@ class KeptSource:
 
     def __init__(self, table: KeptTable) -> None:
         self.schema, self.stamp = table.schema, table.key
-        self._parts = [table.parts[i] for i in range(len(table.parts))]
+        self.table, self._parts = table, [table.parts[i] for i in range(len(table.parts))]
         self.bytes = table.source_bytes
         self.rows = sum(b.rows for part in self._parts for b in part)
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from scalops.algebra import expressions as ex
 from scalops.algebra.expressions import columns_read, within
 from scalops.algebra.folds import Transition
+from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine.blocks import block_rows, partition_bounds
+from scalops.engine.kept_tables import KeptSource
 from scalops.engine.physical_compiled import CompiledAggregate
 from scalops.engine.reduction import leaf_bytes, leaf_count
 
@@ -28,19 +30,20 @@ ASSUMED_ITERATIONS = 20  # of a loop that runs until its condition is false
 
 @dataclass(frozen=True)
 class FoldWork:
-    """A stage that folds the cached table `table`, which the stage `load` holds, in a loop.
+    """A stage that folds the cached table `table` in a loop.
 
     `calls` of NumPy for each of `blocks`, that compute `expressions`; `passes` is how often it
     runs, `known` or assumed. `leaves` is 0 where nobody knows before how many records there are:
-    then `rows` are those of one block. `refused` says why it cannot be on processes.
+    then `rows` are those of one block. `moved_bytes` of the table have to be copied to
+    where processes can map it. `refused` says why it cannot be on processes.
     """
 
     stage: int
     table: int
-    load: int
     rows: float
     blocks: float
     bytes: float
+    moved_bytes: float
     calls: int
     expressions: tuple[ex.Expression, ...]
     by_record: bool
@@ -66,61 +69,77 @@ def fold_works(plan: pp.PhysicalPlan) -> list[FoldWork]:
                 loads[stage.sink.number] = stage
             if isinstance(stage.sink, (pp.CacheTable, pp.StoreSink)):
                 made[stage.sink.number] = stage
+    sources: list[KeptSource] = []
     found = []
-    for number, passes, known in _folding(plan.program, stages):
-        stage = stages[number]
+    for stage_number, passes, known in _folding(plan.program, stages):
+        stage = stages[stage_number]
         table = pp.base(stage.source)
-        if not isinstance(table, pp.StoredTable) or table.number not in loads:
-            continue
-        load = loads[table.number]
-        source = _source(load.source, made)
+        kept = kept_source(stage)
         if stage.calls_functions:
             continue
-        found.append(_work(stage, table, load, source, passes, known))
+        if kept is not None:
+            if kept not in sources:
+                sources.append(kept)
+            assert isinstance(table, pp.TableScan)
+            number = -1 - sources.index(kept)
+            shared = kept.table.shared is not None
+            found.append(_work(stage, number, table, shared, passes, known))
+        elif isinstance(table, pp.StoredTable) and table.number in loads:
+            source = _source(loads[table.number].source, made)
+            found.append(_work(stage, table.number, source, False, passes, known))
     return found
+
+
+def kept_source(stage: pp.Stage) -> KeptSource | None:
+    """The table on which a stage rests, if the session keeps it."""
+    table = pp.base(stage.source)
+    source = table.source if isinstance(table, pp.TableScan) else None
+    return source if isinstance(source, KeptSource) else None
 
 
 def _work(
     stage: pp.Stage,
-    table: pp.StoredTable,
-    load: pp.Stage,
+    number: int,
     source: pp.TableScan | None,
+    shared: bool,
     passes: float,
     known: bool,
 ) -> FoldWork:
     sink = stage.sink
     assert isinstance(sink, pp.TreeAggregate)
     roots = tuple(_computed(stage))
-    size = block_rows(table.schema)
+    schema = pp.base(stage.source).schema
+    size = block_rows(schema)
     rows = float(size if source is None else source.source.likely_rows)
     partial = sum(f.type.bytes for f in sink.folds)
     leaves = 0
     if source is not None:
         partitions = len(partition_bounds(int(rows), source.source.schema))
-        leaves = leaf_count(partitions, int(source.source.bytes), partial)
+        leaves = leaf_count(partitions, int(source.source.bytes), leaf_bytes(sink.folds))
+    size_in_bytes = rows * schema.bytes_per_row
     steps = sum(1 for _ in _chain(stage.source))
     calls = sum(isinstance(n, ex.Call) and bool(columns_read([n])) for n in within(roots))
     return FoldWork(
         stage=stage.number,
-        table=table.number,
-        load=load.number,
+        table=number,
         rows=rows,
         blocks=-(-rows // size),
-        bytes=rows * table.schema.bytes_per_row,
+        bytes=size_in_bytes,
+        moved_bytes=0.0 if shared else size_in_bytes,
         calls=calls + _OF_A_FOLD * len(sink.folds) + _OF_A_BLOCK * (1 + steps),
         expressions=roots,
         by_record=any(isinstance(f, Transition) for f in sink.folds),
         partial_bytes=partial,
-        leaves=leaf_count(partitions, int(source.source.bytes), leaf_bytes(sink.folds)),
+        leaves=leaves,
         passes=passes,
         known=known,
-        refused=_refused(stage, table),
+        refused=_refused(stage, schema),
     )
 
 
-def _refused(stage: pp.Stage, table: pp.StoredTable) -> str | None:
+def _refused(stage: pp.Stage, schema: Schema) -> str | None:
     """Why a stage cannot fold on processes."""
-    if any(k.is_arrow or k.is_object for _, k in table.schema):
+    if any(k.is_arrow or k.is_object for _, k in schema):
         return "strings and lists are not in shared memory"
     if not all(isinstance(s, _STEPS) for s in _chain(stage.source)):
         return "it reads other tables or counts of records"

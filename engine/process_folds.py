@@ -20,10 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scalops.algebra.errors import ExecutionError
+from scalops.algebra.tree import substitute
 from scalops.engine import physical_plan as pp
 from scalops.engine.columns import Array
+from scalops.engine.kept_tables import KeptSource
 from scalops.engine.memory import MemoryBudget
 from scalops.engine.passes import Leaf, Pass
+from scalops.engine.physical_work import kept_source
 from scalops.engine.pipelines.base import Runtime
 from scalops.engine.processes.fold_worker import Told
 from scalops.engine.processes.messages import Message, add
@@ -82,6 +85,7 @@ class ProcessFolds:
         self._chosen = place.stages
         self._key = f"{os.getpid()}:{next(_plans)}"
         self._tables: dict[int, SharedTable] = {}
+        self._sources: list[KeptSource] = []
         self._lanes: list[Lane] | None = None
         self._deaths = 0
         self._tokens: Tokens | None = None
@@ -98,7 +102,31 @@ class ProcessFolds:
 
     def wants(self, table: int) -> bool:
         """Whether a stage that was chosen folds this cached table."""
-        return table in {_base(self._stages[s]) for s in self._chosen}
+        return table in {self._base(self._stages[s]) for s in self._chosen}
+
+    def kept(self) -> list[tuple[int, KeptSource]]:
+        """The session's tables that are folded by chosen stages, and numbers for them."""
+        chosen = (kept_source(self._stages[s]) for s in sorted(self._chosen))
+        for source in chosen:
+            if source is not None and source not in self._sources:
+                self._sources.append(source)
+        return [(-1 - i, source) for i, source in enumerate(self._sources)]
+
+    def _base(self, stage: pp.Stage) -> int | None:
+        """The number of the table on which a stage rests."""
+        table = pp.base(stage.source)
+        if isinstance(table, pp.StoredTable):
+            return table.number
+        source = kept_source(stage)
+        return -1 - self._sources.index(source) if source in self._sources else None
+
+    def _told(self, stage: pp.Stage) -> pp.Stage:
+        """A stage as a worker is told of it: a kept table is one that it holds."""
+        source, number = kept_source(stage), self._base(stage)
+        if source is None or number is None:
+            return stage
+        scan = pp.base(stage.source)
+        return substitute(stage, {scan: pp.StoredTable(number, scan.schema)})
 
     def hold(self, number: int, table: SharedTable | None) -> None:
         """A cached table is in shared memory now; None: it is not."""
@@ -118,7 +146,7 @@ class ProcessFolds:
             return False
         if not self._chosen.issuperset(made.stages):
             return False
-        if not all(_base(self._stages[s]) in self._tables for s in made.stages):
+        if not all(self._base(self._stages[s]) in self._tables for s in made.stages):
             return False
         workers = self._workers(_START_SECONDS if self._place.wait else 0.0)
         if not workers or not budget.reserve(made.partial_bytes, owner):
@@ -220,10 +248,10 @@ class ProcessFolds:
         known = worker.told.get(self._key)
         if known is None:
             known = worker.told[self._key] = _Known()
-            own = [s for s in self._stages.values() if s.number in self._chosen]
+            own = [self._told(s) for s in self._stages.values() if s.number in self._chosen]
             told = Told(tuple(own), len(self._runtime.slots), self._free(budget))
             header["told"] = _pickled(told, buffers)
-        tables = {n: self._tables[n] for n in map(_base, stages) if n is not None}
+        tables = {n: self._tables[n] for n in map(self._base, stages) if n is not None}
         new = {n: t for n, t in tables.items() if known.tables.get(n) is not t}
         if new:
             header["tables"] = _pickled({n: t.place for n, t in new.items()}, buffers)
@@ -284,12 +312,6 @@ class ProcessFolds:
         self._lanes = None
         self._tables.clear()
         self._tokens = None
-
-
-def _base(stage: pp.Stage) -> int | None:
-    """The number of the stored table that a stage rests on."""
-    table = pp.base(stage.source)
-    return table.number if isinstance(table, pp.StoredTable) else None
 
 
 def _pickled(value: Any, buffers: list[Array]) -> int:

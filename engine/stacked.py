@@ -23,10 +23,10 @@ from scalops.engine.blocks import Block, block_rows
 from scalops.engine.passes import Leaf, Reduction
 from scalops.engine.pipelines.base import Runtime
 
-# Version 1 of two numeric constants. A product of a block with 32 vectors reads the block, and
-# lets BLAS arrange it, once for all of them; with more, what is made for each record of a block
-# leaves the cache. Records are taken so many at a time that it stays there.
-MOST_STACKED = 32
+# Version 1 of numeric constants. BLAS arranges a block for a product with a matrix, which costs as
+# much as reading it for three vectors. With 32 that is little; with more, what is made for each
+# record leaves the cache. Records are taken so many at a time that it stays there.
+LEAST_STACKED, MOST_STACKED = 4, 32
 STACKED_BYTES = 512 * 1024
 _MOST_COMPILED = 4  # of one stack: sets of loops come back where inner loops differ in length
 
@@ -161,7 +161,7 @@ class _Stack:
         return made
 
     def _together(self, chunk: tuple[int, ...]) -> list[Reduction]:
-        stacked = self._reduction(chunk) if len(chunk) > 1 else None
+        stacked = self._reduction(chunk) if len(chunk) >= LEAST_STACKED else None
         return [self._reductions[s] for s in chunk] if stacked is None else [stacked]
 
     def _reduction(self, chunk: tuple[int, ...]) -> StackedReduction | None:

@@ -89,7 +89,7 @@ def placement(works: Sequence[FoldWork], cores: Cores, how: str = "auto") -> Pla
     for stage, (work, cost) in open_works.items():
         notes[stage] = _note(work, cost, cores, asked) if stage in chosen else _stays(work, cost)
         if stage not in chosen and cost.gain >= LEAST_GAIN and work.leaves and not work.known:
-            later[stage], once[stage] = cost, start + work.bytes / SHARE.value
+            later[stage], once[stage] = cost, start + work.moved_bytes / SHARE.value
     return Placement(chosen, later, once, notes)
 
 
@@ -127,7 +127,7 @@ def _worth_it(works: dict[int, tuple[FoldWork, Costs]], cores: Cores) -> frozens
         if cost.gain >= LEAST_GAIN and work.leaves:
             saving = work.passes * (cost.threads - cost.processes)
             saved[work.table] = saved.get(work.table, 0.0) + saving
-            shared[work.table] = work.bytes / SHARE.value
+            shared[work.table] = work.moved_bytes / SHARE.value
     tables = {t for t, s in saved.items() if s > shared[t]}
     start = PROCESS_START.value if cores.running < cores.workers else 0.0
     if sum(saved[t] - shared[t] for t in tables) <= start:

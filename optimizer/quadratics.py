@@ -13,6 +13,7 @@ from scalops.algebra.functions import function
 from scalops.optimizer.invariance import is_uniform
 
 _FULL = ("slice", None, None, None)
+_OUTSIDE = ("sqrt", "negative", "multiply", "divide")  # what may stand around the sum
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def _other_norm(site: Site, a: Term, order: Any, axes: tuple[int, ...]) -> Term:
                 return fn("min", size, axis=axes[0])
             case _ if order:
                 powers: Term = (size ** float(order)).sum(axes[0])
-                return powers ** (1.0 / order)
+                return powers ** (1.0 / float(order))
     elif a.ndim == 2:
         match order:
             case 1 | -1:
@@ -330,9 +330,7 @@ def _sparse_vector(site: Site) -> Gradients:
     yield values.e, fn("take", site.whole, indices, axis=0)
 
 
-FLAT |= dict.fromkeys(
-    ("matrix_rank", "nearest", "weighted_nearest"), "constant between its steps"
-)
+FLAT |= dict.fromkeys(("matrix_rank", "nearest", "weighted_nearest"), "constant between its steps")
 FLAT |= dict.fromkeys(
     ("hashed_counts", "list_length", "random_bits", "random_uniform", "random_normal",
      "random_integers", "random_integer_bits", "random_within"),

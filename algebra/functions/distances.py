@@ -55,7 +55,9 @@ def _checked(name: str, evaluate: Any) -> Any:
             raise ValueError(f"{name} knows no weight {parameters['weight']!r}")
         if a and np.broadcast_shapes(a[0].shape, c.shape) != c.shape:
             raise ValueError(f"{name} cannot weigh {c} by {a[0]}")
-        return by_example(x, c, *a, **parameters)
+        made = by_example(x, c, *a, **parameters)
+        assert isinstance(made, ArrayType)
+        return made
 
     return infer
 

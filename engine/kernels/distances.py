@@ -52,8 +52,8 @@ def _made(
     if parameters["form"] != EXPANDED or not made.expands:
         return made.direct
 
-    def step(*arrays: Array, out: Array | None = None) -> Array:
-        return made.step(*arrays, out=out)
+    def step(x: Array, c: Array, a: Array | None = None, out: Array | None = None) -> Array:
+        return made.step(x, c, a, out)
 
     return into(step)
 
@@ -87,7 +87,8 @@ class _Blocks:
         self._k = 1 if self._vector else kinds[1].shape[0]
         self._result = call.type.numpy
         # As NumPy adds up squares: narrow integers in wide ones.
-        self._sums = direct(*(np.ones(1, k.numpy) for k in kinds), weight=self._weight).dtype
+        ones = [np.ones(1, k.numpy) for k in kinds]
+        self._sums = direct(*ones[:2], *(ones[2:] or (None,)), self._weight).dtype
         self._own = _Own()
         # A difference in a narrower type than its weight has larger errors than the bound.
         same = self._dtype == np.result_type(*(k.numpy for k in kinds[:2]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 from scalops.algebra.expressions import Call, Expression, call, columns
 from scalops.algebra.functions import function
 from scalops.algebra.tree import Node
@@ -91,11 +93,11 @@ def _product(a: Expression, b: Expression) -> Call:
     return call(function("matmul"), a, b)
 
 
-def _is_product(e: Expression) -> bool:
+def _is_product(e: Expression) -> TypeGuard[Call]:
     return isinstance(e, Call) and e.function.name == "matmul" and _is_float(e)
 
 
-def _is_outer(e: Expression) -> bool:
+def _is_outer(e: Expression) -> TypeGuard[Call]:
     if not isinstance(e, Call) or e.function.name != "outer":
         return False
     return all(len(a.type.shape) == 1 and _is_float(a) for a in e.arguments)

@@ -48,12 +48,12 @@ def _contracted(node: op.Aggregate, fold: Fold) -> Fold | None:
         if term.type != argument.type:
             return None
         if not columns([term]):
-            form, given = "same", (term,)
+            form, given = "same", [term]
         else:
             made = _product(node, replace(fold, arguments=(term,)))
             if made is None:
                 return None
-            form, given = made.kind.split("_")[1], made.arguments
+            form, given = made.kind.split("_")[1], list(made.arguments)
         forms.append((form, len(given)))
         arguments.extend(given)
     if all(form == "same" for form, _ in forms):

@@ -776,7 +776,6 @@ def collect_of_an_environment() -> Any:
 
 
 NOT_BUILT: dict[str, Callable[[], Any]] = {
-    "so.grad": lambda: so.grad(step, "w"),
     "a session on workers or with an objective": lambda: so.session(workers=2),
     "so.whatif": lambda: so.whatif(BARE),
     "explain(analyze=True)": lambda: T.sum("k").explain(analyze=True),

@@ -1,5 +1,6 @@
 """associate_products: products of matrices in the order that costs least for one record."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ A = np.array([[1.0, 2.0, -1.0], [0.5, 3.0, 2.0]])
 B = np.array([[2.0, 1.0], [1.0, 0.0], [0.0, -3.0]])
 w, v = np.array([1.0, -2.0]), np.array([3.0, 0.5, 1.0])
 
-CASES = {
+CASES: dict[str, Callable[[Any], Any]] = {
     "a vector before a matrix": lambda r: v @ (B @ r.x),
     "a narrow matrix after a wide one": lambda r: (r.x @ A) @ B,
     "an outer product and a vector": lambda r: np.outer(r.x, r.z) @ r.x,

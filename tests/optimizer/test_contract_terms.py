@@ -1,5 +1,6 @@
 """contract_terms: a sum of sums of products is a sum of products of matrices."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,7 +25,7 @@ def products(*things: Any) -> op.Job:
     return apply(merged(*things), contract_products, contract_grams)[0]
 
 
-TERMS = {
+TERMS: dict[str, Callable[[Any], Any]] = {
     "two scaled vectors": lambda r: r.y * r.x - r.z / (1 + r.y),
     "a regulariser written into the record's loss": lambda r: -r.y * r.x + 0.1 * W,
     "outer products and a matrix": lambda r: r.y * np.outer(r.x, r.x) - np.outer(r.x, r.z) + M,

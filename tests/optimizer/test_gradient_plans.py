@@ -73,7 +73,8 @@ PAIRS: dict[str, tuple[so.Table, Any, Any, Any]] = {
     "logistic regression": (XY, np.zeros(4), logistic, by_hand),
     "its loss of the margin": (
         XY, np.zeros(4), lambda r, w: np.log1p(np.exp(-margin(r, w))), by_hand),
-    "its loss by logaddexp": (XY, np.zeros(4), lambda r, w: np.logaddexp(0, -margin(r, w)), by_hand),
+    "its loss by logaddexp": (
+        XY, np.zeros(4), lambda r, w: np.logaddexp(0, -margin(r, w)), by_hand),
     "its loss by a logarithm": (
         XY, np.zeros(4), lambda r, w: np.log(1 + np.exp(-margin(r, w))), by_hand),
     "its loss by a sigmoid": (

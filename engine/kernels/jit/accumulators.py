@@ -12,7 +12,7 @@ from scalops.algebra import expressions as ex
 from scalops.algebra.folds import Fold
 from scalops.engine.kernels.jit.elementwise import FLOATS, TYPES, Refused, converted
 from scalops.engine.kernels.jit.products import MOST_OUTPUTS, by_tile
-from scalops.engine.kernels.jit.text import Lines, Place
+from scalops.engine.kernels.jit.text import Lines, Place, zero
 from scalops.engine.kernels.jit.vectors import GREATEST, LEAST, SUM, narrow
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _OPERATIONS = {
     "any": "a | b", "all": "a & b", "logical_or": "a | b", "logical_and": "a & b",
     "bitwise_or": "a | b", "bitwise_and": "a & b",
 }  # fmt: skip
-_FOLDS_IN_A_LOOP = 8
+_FOLDS_IN_A_LOOP, _ROWS_AT_ONCE = 8, 4
 _TRUTHS = ("any", "all", "logical_or", "logical_and")
 Result = tuple[str, int]  # type and number of elements
 
@@ -211,7 +211,7 @@ def _scaled(
             with body.block(f"for j in range({x.type.size})"):
                 body.add(f"{result}[j] = {_added(f'{result}[j]', column, many)}")
 
-        by_tile(body, records)
+        by_tile(body, records, _ROWS_AT_ONCE)
     else:
         lanes = writer.lanes(x)
         index = f"c * {writer.tile} + i"
@@ -228,7 +228,7 @@ def _added(total: str, column: str, many: int) -> str:
 
 def _dot(writer: Writer, target: str, left: str, right: str, kind: str) -> None:
     body = writer.body
-    body.add(f"a = np.{kind}(0)")
+    body.add(f"a = {zero(kind)}")
     with body.block("for i in range(q)"):
         body.add(f"a = multiply_add(a, {left}, {right})")
     body.add(f"{target} += a")
@@ -256,7 +256,7 @@ def _outer(
                     element = f"{result}[c * {size} + j]"
                     body.add(f"{element} = {_added(element, column, many)}")
 
-        by_tile(body, records)
+        by_tile(body, records, _ROWS_AT_ONCE)
     else:
         other = writer.lanes(x)
         with body.block(f"for c in range({count})"), body.block(f"for d in range({size})"):

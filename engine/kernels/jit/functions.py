@@ -249,6 +249,7 @@ remainder = _inlined(_remainder)
 # What the text of a compiled loop may name.
 NAMES: dict[str, Any] = {
     "np": np,
+    "single_zero": np.float32(0),
     "multiply_add": multiply_add,
     "floor": floor,
     "ceil": ceil,

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from scalops.algebra import expressions as ex
 from scalops.engine.kernels.jit.elementwise import FLOATS, Refused
-from scalops.engine.kernels.jit.text import Lines, Place
+from scalops.engine.kernels.jit.text import ROOMS, Lines, Place, zero
 
 if TYPE_CHECKING:
     from scalops.engine.kernels.jit.source import Writer
 
 MOST_OUTPUTS = 32  # of more, BLAS's product of matrices is the better one
-_ROWS_AT_ONCE, _OUTPUTS_AT_ONCE = 4, 5
+_ROWS_AT_ONCE, _OUTPUTS_AT_ONCE = 2, 5
 
 
 def _require_same(call: ex.Call) -> None:
@@ -45,7 +45,7 @@ def of_two(writer: Writer, left: ex.Expression, right: ex.Expression) -> Place:
     if isinstance(left, ex.Column) and isinstance(right, ex.Column):
         x, y = writer.column(left), writer.column(right)
         with body.block("for i in range(q)"):
-            body.add(f"a = np.{kind}(0)")
+            body.add(f"a = {zero(kind)}")
             with body.block(f"for j in range({size})"):
                 body.add(f"a = multiply_add(a, {x}[t + i, j], {y}[t + i, j])")
             body.add(f"{place.at('i')} = a")
@@ -76,7 +76,7 @@ def _by_vector(writer: Writer, x: ex.Expression, w: ex.Expression) -> Place:
         return place
     column = writer.column(x)
     with body.block("for i in range(q)"):
-        body.add(f"a = np.{kind}(0)")
+        body.add(f"a = {zero(kind)}")
         with body.block(f"for j in range({size})"):
             body.add(f"a = multiply_add(a, {column}[t + i, j], {array}[j])")
         body.add(f"{place.at('i')} = a")
@@ -84,7 +84,7 @@ def _by_vector(writer: Writer, x: ex.Expression, w: ex.Expression) -> Place:
 
 
 def _by_matrix(writer: Writer, x: ex.Expression, m: ex.Expression, transposed: bool) -> Place:
-    """The products with the rows of a matrix: 4 records and 5 rows at a time share what is read."""
+    """The products with the rows of a matrix: 2 records and 5 rows at a time share what is read."""
     kind, size = x.type.name, x.type.size
     count = m.type.shape[1 if transposed else 0]
     if count > MOST_OUTPUTS:
@@ -99,6 +99,10 @@ def _by_matrix(writer: Writer, x: ex.Expression, m: ex.Expression, transposed: b
     column = writer.column(x)
 
     def records(many: int) -> None:
+        if many == 1:
+            with body.block(f"for c in range({count})"):
+                several(1, 1)
+            return
         whole = count - count % _OUTPUTS_AT_ONCE
         if whole:
             with body.block(f"for c in range(0, {whole}, {_OUTPUTS_AT_ONCE})"):
@@ -109,25 +113,24 @@ def _by_matrix(writer: Writer, x: ex.Expression, m: ex.Expression, transposed: b
 
     def several(many: int, outputs: int) -> None:
         pairs = [(r, o) for r in range(many) for o in range(outputs)]
-        body.add(*(f"a{r}_{o} = np.{kind}(0)" for r, o in pairs))
+        body.add(*(f"a{r}_{o} = {zero(kind)}" for r, o in pairs))
         with body.block(f"for j in range({size})"):
             body.add(*(f"x{r} = {column}[t + i + {r}, j]" for r in range(many)))
             body.add(*(f"w{o} = {array}[c + {o}, j]" for o in range(outputs)))
             body.add(*(f"a{r}_{o} = multiply_add(a{r}_{o}, x{r}, w{o})" for r, o in pairs))
-        body.add(
-            *(f"{place.at(f'(c + {o}) * {tile} + i + {r}')} = a{r}_{o}" for r, o in pairs)
-        )
+        body.add(f"p = {place.offset} + c * {tile} + i")
+        body.add(*(f"{ROOMS[kind]}[p + {o * tile + r}] = a{r}_{o}" for r, o in pairs))
 
-    by_tile(body, records)
+    by_tile(body, records, _ROWS_AT_ONCE)
     return place
 
 
-def by_tile(body: Lines, records: Callable[[int], None]) -> None:
-    """A tile's records, four at a time and the rest one by one; `i` is the first of them."""
+def by_tile(body: Lines, records: Callable[[int], None], at_once: int) -> None:
+    """A tile's records, some at a time and the rest one by one; `i` is the first of them."""
     body.add("i = 0")
-    with body.block(f"while i + {_ROWS_AT_ONCE} <= q"):
-        records(_ROWS_AT_ONCE)
-        body.add(f"i += {_ROWS_AT_ONCE}")
+    with body.block(f"while i + {at_once} <= q"):
+        records(at_once)
+        body.add(f"i += {at_once}")
     with body.block("while i < q"):
         records(1)
         body.add("i += 1")

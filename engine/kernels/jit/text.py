@@ -13,6 +13,11 @@ from scalops.algebra.dtypes import ArrayType
 ROOMS = {"float64": "f8", "float32": "f4", "int64": "i8", "int32": "i4", "bool": "b1"}
 
 
+def zero(kind: str) -> str:
+    """A float of a type: short, since the compiler's time goes by what the text says."""
+    return "0.0" if kind == "float64" else "single_zero"
+
+
 @dataclass(frozen=True)
 class Place:
     """Where the values of a tile's records lie: those of element c from `offset` + c·tile on.
@@ -26,7 +31,8 @@ class Place:
 
     def at(self, index: str) -> str:
         """The element at a position of the tile."""
-        return f"{'a' if self.partials else ''}{ROOMS[self.kind]}[{self.offset} + {index}]"
+        whole = f"{self.offset} + {index}" if self.offset else index
+        return f"{'a' if self.partials else ''}{ROOMS[self.kind]}[{whole}]"
 
 
 @dataclass

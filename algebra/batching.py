@@ -43,6 +43,10 @@ from scalops.algebra.folds import Fold, terms
 from scalops.algebra.functions import function
 from scalops.algebra.tree import Node
 
+# Version 1 of a numeric constant: for a product with a matrix BLAS arranges the records anew, which
+# takes as long as products with three vectors, where these have many elements.
+LEAST_STACKED = 4
+
 # Functions whose nulls depend on values or on nulls: records have one mask for all members.
 _MINDS_NULLS = ("only_if", "list_item", "coalesce", "is_null")
 _BY_ELEMENT = {
@@ -65,8 +69,9 @@ class Part:
         """A member's result."""
         if self.axis is None:
             return value
-        own = np.take(np.reshape(value, self.shape), member, axis=self.axis)
-        return own[()]  # its own memory: the others may be gone before it
+        own = np.moveaxis(np.reshape(value, self.shape), self.axis, 0)[member]
+        # With memory of its own: it may be kept for longer than the others' results.
+        return own.copy() if isinstance(own, np.ndarray) else own
 
 
 @dataclass(frozen=True)

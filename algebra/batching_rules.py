@@ -195,7 +195,7 @@ def _norm(node: Call, operands: Sequence[Operand], count: int) -> Made:
     (a,), parameters = operands, dict(node.parameters)
     axis = parameters.pop("axis", None)
     if axis is not None:
-        return _again(node, a.expression, axis=_shifted(axis), **parameters)
+        return _again(node, a.expression, axis=_shifted(axis, a.rank), **parameters)
     if parameters.get("keepdims"):
         raise NoRule
     if a.rank == 1 or parameters.get("ord") is None:
@@ -207,11 +207,11 @@ def _norm(node: Call, operands: Sequence[Operand], count: int) -> Made:
 # Axes.
 
 
-def _shifted(axis: Any) -> Any:
-    """An axis, or several, of one member as those of all."""
+def _shifted(axis: Any, rank: int) -> Any:
+    """An axis of one member's array of this rank, or several, as those of all members'."""
     if isinstance(axis, tuple):
-        return tuple(_shifted(a) for a in axis)
-    return axis + 1 if axis >= 0 else axis
+        return tuple(_shifted(a, rank) for a in axis)
+    return axis % rank + 1
 
 
 def _along(several: bool = True, whole: Any = None) -> Rule:
@@ -226,7 +226,7 @@ def _along(several: bool = True, whole: Any = None) -> Rule:
         if a.rank == 0:
             raise NoRule
         if axis is not None:
-            return _again(node, a.expression, axis=_shifted(axis), **parameters)
+            return _again(node, a.expression, axis=_shifted(axis, a.rank), **parameters)
         if several:
             axes = tuple(range(1, a.rank + 1))
             return _again(node, a.expression, axis=axes, **parameters)
@@ -252,7 +252,7 @@ def _take(node: Call, operands: Sequence[Operand], count: int) -> Made:
     if indices.batched or indices.per_record:
         raise NoRule
     axis = dict(node.parameters).get("axis", 0)
-    return _again(node, a.expression, indices.expression, axis=_shifted(axis))
+    return _again(node, a.expression, indices.expression, axis=_shifted(axis, a.rank))
 
 
 def _reshape(node: Call, operands: Sequence[Operand], count: int) -> Made:
@@ -274,7 +274,8 @@ def _joined(node: Call, operands: Sequence[Operand], count: int) -> Made:
     if any(o.batched and o.kind.weak for o in operands):
         raise NoRule
     axis = dict(node.parameters).get("axis", 0)
-    return _again(node, *(o.spread(count) for o in operands), axis=_shifted(axis))
+    made = (o.spread(count) for o in operands)
+    return _again(node, *made, axis=_shifted(axis, len(node.type.shape)))
 
 
 def _unchanged(node: Call, operands: Sequence[Operand], count: int) -> Made:

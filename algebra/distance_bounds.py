@@ -66,11 +66,11 @@ class Expansion:
     """What c [k, d] and weights make once.
 
     `factors` [k, d + 1 or 2d + 1] meet [y, 1] or [y², y, 1]; `squares` says which. Without
-    weights, |y|² is left to whoever needs the distance itself. `radius` is the greatest r_k,
-    `least` [k] the distances from which on the tolerance holds.
+    weights, |y|² is left to whoever needs the distance itself. `centre` is None where 0 is as
+    good. `radius` is the greatest r_k, `least` [k] the distances from which on the tolerance holds.
     """
 
-    centre: Array
+    centre: Array | None
     factors: Array
     squares: bool
     gamma: float
@@ -83,22 +83,21 @@ class Expansion:
         Scores are D, or D - |y|² without weights, where `norms` holds |y|². A score that exceeds
         the best by more belongs to a distance whose direct form, with its own error of at most
         g·D, exceeds that of the best too, and so does its root: both expansions and both direct
-        forms are wrong by 4g (|y| + R)² together. With weights, by 3g (D + D') + 16g R², since
-        (√D + 2r)² <= 2D + 8r²; D' = D + margin, so that 32g (D + R²) is enough where 64g < 1.
-        What products below the least normal number may lose is added. Beyond a 64th of the
-        greatest number sums may have overflowed: there is no limit then.
+        forms are wrong by 4g (|y| + R)² <= 8g (|y|² + R²) together. With weights, by
+        3g (D + D') + 16g R², since (√D + 2r)² <= 2D + 8r²; D' = D + margin, so that 32g (D + R²)
+        is enough where 64g < 1. What products below the least normal number may lose is added.
+        Sums of terms beyond a 64th of the greatest number may have overflowed: these margins
+        overflow as well.
         """
-        g, r = self.gamma, self.radius
-        if norms is None:
-            made = np.maximum(best, 0) + r * r
-            made *= 32 * g
-        else:
-            made = np.sqrt(norms)
-            made += r
-            np.square(made, out=made)
-            made *= 4 * g
-        made += _floor(self.factors.dtype, self.factors.shape[1])
-        made[best > np.finfo(self.factors.dtype).max / 64] = np.inf
+        g, floor = self.gamma, _floor(self.factors.dtype, self.factors.shape[1])
+        if norms is not None:
+            made = norms + (self.radius**2 + floor / (8 * g))
+            made *= 8 * g
+            return made
+        made = np.maximum(best, 0)
+        made *= 64
+        made += 64 * (self.radius**2 + floor / (32 * g))
+        made *= g / 2
         return made
 
 
@@ -115,17 +114,21 @@ def _expanded(c: Array, a: Any, weight: str, dtype: np.dtype[Any]) -> Expansion 
     k, d = c.shape
     if not k or not d:
         return None
-    centre = c.mean(axis=0)
-    e = c - centre
-    if a is None:
-        squared = np.square(e).sum(axis=1)
-        factors: Array = np.empty((k, d + 1), dtype)
-        np.multiply(e, -2, out=factors[:, :d])
-    else:
+    weights: Array | None = None
+    if a is not None:
         weights = np.broadcast_to(_weights(np.asarray(a, dtype), weight), (k, d))
         if not (weights >= 0).all():
             return None
-        squared = (weights * np.square(e)).sum(axis=1)
+    centre: Array | None = c.mean(axis=0)
+    e = c - centre
+    squared, as_they_are = _norms(e, weights), _norms(c, weights)
+    # Where 0 is as good a centre, but for two bits of the error, nothing is subtracted.
+    if as_they_are.max() <= 4 * squared.max():
+        centre, e, squared = None, c, as_they_are
+    if weights is None:
+        factors: Array = np.empty((k, d + 1), dtype)
+        np.multiply(e, -2, out=factors[:, :d])
+    else:
         factors = np.empty((k, 2 * d + 1), dtype)
         factors[:, :d] = weights
         np.multiply(weights, -2 * e, out=factors[:, d : 2 * d])
@@ -140,6 +143,12 @@ def _expanded(c: Array, a: Any, weight: str, dtype: np.dtype[Any]) -> Expansion 
     least = share * squared + _floor(dtype, factors.shape[1]) / tolerance
     radius = 1.01 * float(np.sqrt(largest))
     return Expansion(centre, factors, a is not None, g, radius, least.astype(dtype))
+
+
+def _norms(e: Array, weights: Array | None) -> Array:
+    squares = np.square(e)
+    made: Array = (squares if weights is None else weights * squares).sum(axis=1)
+    return made
 
 
 def _weights(a: Array, weight: str) -> Array:
@@ -168,7 +177,7 @@ def at_risk(x: Array, c: Any, a: Any, weight: str, deciding: bool) -> float:
     if expansion is None or not len(x):
         return 1.0 if expansion is None else 0.0
     with np.errstate(all="ignore"):
-        y = x - expansion.centre
+        y = x if expansion.centre is None else x - expansion.centre
         norms = None if expansion.squares else np.square(y).sum(axis=1)
         one = np.ones((len(y), 1), dtype)
         parts = (np.square(y), y, one) if expansion.squares else (y, one)

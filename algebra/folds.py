@@ -103,6 +103,10 @@ def _gram(weight: ArrayType, kind: ArrayType) -> ArrayType:
     return ArrayType(promoted(weight, kind), (*kind.shape, *kind.shape))
 
 
+def _apart(weights: ArrayType, kind: ArrayType, centres: ArrayType) -> ArrayType:
+    return ArrayType(promoted(weights, kind, centres), (*weights.shape, *kind.shape))
+
+
 def _products(left: ArrayType, right: ArrayType) -> ArrayType:
     return ArrayType(promoted(left, right), (*left.shape, *right.shape))
 
@@ -187,6 +191,10 @@ FOLDS = {
         FoldKind("sum_gram", _gram, 0),
         FoldKind("add_gram", _gram),
         FoldKind("mean_gram", _gram, float("nan")),
+        # (r, x, c): Σ r[:, None] * (x - c)², c being the same for all records.
+        FoldKind("sum_squares", _apart, 0),
+        FoldKind("add_squares", _apart),
+        FoldKind("mean_squares", _apart, float("nan")),
         # Σ of several products: `forms` names each and says how many of the arguments are its own.
         FoldKind("sum_terms", _added, 0),
         FoldKind("add_terms", _added),

@@ -92,6 +92,10 @@ def fold_text(fold: Fold, names: Names | None = None) -> str:
             word = "mean" if fold.kind == "mean_gram" else "sum"
             scale = _factor(arguments[0])
             return f"{word}({scale} * outer({arguments[1]}, {arguments[1]})) as X.T @ diag(s) @ X"
+        case "sum_squares" | "add_squares" | "mean_squares":
+            word = "mean" if fold.kind == "mean_squares" else "sum"
+            shares, x, c = (_factor(a) for a in arguments)
+            return f"{word}({shares}[:, None] * ({x} - {c}) ** 2) as products R.T @ Y"
         case "sum_terms" | "add_terms" | "mean_terms":
             word = "mean" if fold.kind == "mean_terms" else "sum"
             parts = [_TERMS[form](*arguments[own]) for form, own in terms(fold)]

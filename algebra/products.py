@@ -11,6 +11,7 @@ import numpy as np
 from scalops.algebra.expressions import Call, Constant, Expression, call, constant, within
 from scalops.algebra.functions import function
 
+_FACTORS = 8
 _LEAST, _MOST = 1e-30, 1e30  # of a constant that may meet others: their product stays a float32
 
 
@@ -41,12 +42,18 @@ class Product:
         return replace(self, coefficient=-self.coefficient)
 
     @property
-    def expression(self) -> Expression:
-        """±n₁·n₂ / (d₁·d₂) or c·n₁·n₂ / (d₁·d₂), factors in an order of their own.
+    def in_order(self) -> Product:
+        """The same product with its factors in an order that the way of writing does not decide.
 
-        The small ones come first, equally large ones by their text: no order that a process, a
-        loop's number or the way of writing decides.
+        The small ones come first, equally large ones by their text, in which are no numbers of
+        loops, nor anything else of this process.
         """
+        top, below = (tuple(sorted(f, key=_order)) for f in (self.numerators, self.denominators))
+        return replace(self, numerators=top, denominators=below)
+
+    @property
+    def expression(self) -> Expression:
+        """±n₁·n₂ / (d₁·d₂) or c·n₁·n₂ / (d₁·d₂)."""
         top = _times(self.numerators)
         c = self.coefficient
         if top is None:
@@ -69,25 +76,51 @@ def factors(e: Expression, dtype: str) -> Product:
 
     Products, quotients and signs are taken apart as far as they are of that type: what narrower
     numbers make among themselves, where it may overflow, stays one factor. Constants meet in
-    the coefficient, but for 0, infinity, NaN, and such as are almost one of these.
+    the coefficient, but for 0, infinity, NaN, and such as are almost one of these. A product of
+    more than 8 factors stays whole: others may share it.
     """
+    made = Product()
+    waiting = [(e, False)]
+    while waiting:
+        part, below = waiting.pop()
+        inner = _apart(part, dtype)
+        if inner is not None:
+            coefficient, parts = inner
+            made = replace(made, coefficient=made.coefficient * coefficient)
+            waiting.extend((p, below != inverse) for p, inverse in reversed(parts))
+        else:
+            own = _factor(part, dtype)
+            made = made / own if below else made * own
+        if len(made.numerators) + len(made.denominators) + len(waiting) > _FACTORS:
+            return _factor(e, dtype)
+    return made
+
+
+_Parts = list[tuple[Expression, bool]]  # with whether it divides
+
+
+def _apart(e: Expression, dtype: str) -> tuple[float, _Parts] | None:
+    """A product's coefficient and parts; None where it is no product of that type."""
+    if not isinstance(e, Call) or e.type.name != dtype or any(a.type.shape for a in e.arguments):
+        return None
+    match e.function.name, e.arguments:
+        case "multiply", (a, b):
+            return 1.0, [(a, False), (b, False)]
+        case "divide", (a, b):
+            return 1.0, [(a, False), (b, True)]
+        case "reciprocal", (a,):
+            return 1.0, [(a, True)]
+        case "negative", (a,) if a.type.name == dtype:
+            return -1.0, [(a, False)]
+    return None
+
+
+def _factor(e: Expression, dtype: str) -> Product:
     if isinstance(e, Constant):
         value = float(np.asarray(e.value))
         if _LEAST < abs(value) < _MOST:
             return Product(value)
-    if e.type.name != dtype:
-        return Product(numerators=(in_type(e, dtype),))
-    if isinstance(e, Call) and all(not a.type.shape for a in e.arguments):
-        match e.function.name, e.arguments:
-            case "multiply", (a, b):
-                return factors(a, dtype) * factors(b, dtype)
-            case "divide", (a, b):
-                return factors(a, dtype) / factors(b, dtype)
-            case "reciprocal", (a,):
-                return Product() / factors(a, dtype)
-            case "negative", (a,) if a.type.name == dtype:
-                return -factors(a, dtype)
-    return Product(numerators=(e,))
+    return Product(numerators=(in_type(e, dtype),))
 
 
 def in_type(e: Expression, dtype: str) -> Expression:
@@ -103,7 +136,7 @@ def _times(parts: Sequence[Expression]) -> Expression | None:
     if not parts:
         return None
     multiply = function("multiply")
-    return reduce(lambda a, b: call(multiply, a, b), sorted(parts, key=_order))
+    return reduce(lambda a, b: call(multiply, a, b), parts)
 
 
 def _order(e: Expression) -> tuple[int, str]:

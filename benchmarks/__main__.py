@@ -14,10 +14,12 @@ from benchmarks import (
     opaque,
     overhead,
     pagerank,
+    processes,
     reading,
     record_linkage,
     segments,
     softmax,
+    sparse_logistic,
 )
 from benchmarks.measure import summary
 
@@ -31,6 +33,8 @@ def main() -> None:
     logistic_regression.main(["--rows", rows, "--float32"])
     softmax.main([] if full else ["--rows", "100000"])
     newton.main([] if full else ["--rows", "100000"])
+    sparse_logistic.main([] if full else ["--rows", "20000", "--dimension", "100000"])
+    processes.main([] if full else ["--rows", "500000", "--rounds", "2"])
     opaque.main(["--rows", rows])
     reading.main([] if full else ["--rows", "40000", "--lines", "400000"])
     matching.main([] if full else ["--rows", "500000"])

@@ -15,6 +15,7 @@ import argparse
 import multiprocessing
 import os
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from time import perf_counter
 from typing import Any
 
@@ -91,7 +92,7 @@ def main(arguments: list[str] | None = None) -> float:
     step = block_rows(so.table(columns).schema)
     cores = len(os.sched_getaffinity(0))
     ends = [i * rows // cores for i in range(cores + 1)]
-    parts = list(zip(ends, ends[1:], strict=False))
+    parts = list(pairwise(ends))
     results: dict[str, float] = {}
 
     def ours(folds: str, session: so.Session) -> list[float]:
@@ -105,7 +106,7 @@ def main(arguments: list[str] | None = None) -> float:
         with ThreadPoolExecutor(cores) as pool:
             for _ in range(iterations):
                 begin = perf_counter()
-                sums = pool.map(lambda p: partial(columns, *p, step, w), parts)  # noqa: B023
+                sums = pool.map(lambda p: partial(columns, p[0], p[1], step, w), parts)  # noqa: B023
                 w -= STEP * sum(sums) / rows
                 seconds.append(perf_counter() - begin)
         results["threads by hand"] = w

@@ -128,12 +128,11 @@ def compared(title: str, x: Any, y: Any, loop: Any, by_hand: Any, rounds: int) -
         with so.session(threads=threads):
             outcome = model.run()
         results["scalops"] = outcome.env.w
-        # What is laid out once, in the second iteration, is no cost of an iteration either.
-        return [float(s) for s in outcome.history["seconds"].to_pylist()][1:]
+        return [float(s) for s in outcome.history["seconds"].to_pylist()]
 
     def scipy_loop(turned: Any) -> list[float]:
         results["SciPy"], seconds = by_hand(x, turned, y)
-        return seconds[1:]
+        return list(seconds)
 
     timings = interleaved(
         {

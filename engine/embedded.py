@@ -34,7 +34,7 @@ from scalops.engine.process_folds import FoldPlace, ProcessFolds
 from scalops.engine.relations.base import Relation
 from scalops.engine.relations.compiled import RELATIONS, relation
 from scalops.engine.relations.state import state_table
-from scalops.engine.stacked import NullsFound, Stacks
+from scalops.engine.stacked import NullsFound, Stacks, stacks_of
 from scalops.engine.threads import Task, ThreadPool
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class EmbeddedBackend:
         if self._runner is not None:
             self._waits = frozenset(s.number for s in plan.stages if s.calls_functions)
             if self._place is not None:
-                self._folds = ProcessFolds(plan.stages, self._runtime, self._runner, self._place)
+                self._folds = ProcessFolds(plan, self._runtime, self._runner, self._place)
         for stage in plan.stages:
             pipeline = build(stage.source, self._runtime)
             self._pipelines[stage.number] = pipeline
@@ -91,7 +91,7 @@ class EmbeddedBackend:
                 )
             elif type(stage.sink) in RELATIONS:
                 self._relations[stage.number] = relation(stage, pipeline, self._runtime)
-        self._stacks = Stacks(plan, self._reductions, self._runtime)
+        self._stacks = Stacks(stacks_of(plan), plan.stages, self._reductions, self._runtime)
         if self._folds is not None:
             self._share_kept()
 

@@ -171,9 +171,9 @@ class Pass:
         return tuple(s for r in self._reductions for s in r.stages)
 
     @property
-    def stacked(self) -> bool:
-        """Whether stages are folded as one."""
-        return any(len(r.stages) > 1 for r in self._reductions)
+    def units(self) -> tuple[tuple[int, ...], ...]:
+        """The stages of each reduction: several where they are folded as one."""
+        return tuple(r.stages for r in self._reductions)
 
     @property
     def active(self) -> Sequence[int]:

@@ -25,7 +25,8 @@ class CompileWork:
     `passes` is how often the stage runs, `known` or assumed. NumPy's kernels would take
     `elements` of elementwise steps, `heavy` of them exp, log and the like, and `multiplied`
     elements of vectors in products, for each of `rows` records, in `calls` for each of `blocks`.
-    `refused` names the first step that has no compiled form.
+    The compiled loop's text has so many `lines`; where there is none, `refused` names the first
+    step that has no compiled form.
     """
 
     stage: int
@@ -37,6 +38,7 @@ class CompileWork:
     elements: float
     heavy: float
     multiplied: float
+    lines: int
     refused: str | None
 
 

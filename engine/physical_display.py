@@ -97,6 +97,8 @@ def _together(
         if len(readers) > 1:
             made.details.append(("shared", f"{_table(table).title}, by loops {', '.join(readers)}"))
     for stages in stacks:
+        if any(type(plan.stages[s].sink) is not pp.TreeAggregate for s in stages):
+            continue  # compiled, each for itself
         listed = f"{', '.join(map(str, stages[:-1]))} and {stages[-1]}"
         shown = f"{len(stages)} of one form as one product: stages {listed}"
         made.details.append(("stacked", shown))

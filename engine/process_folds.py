@@ -32,6 +32,7 @@ from scalops.engine.processes.fold_worker import Told
 from scalops.engine.processes.messages import Message, add
 from scalops.engine.processes.partials import decode_partial
 from scalops.engine.processes.shared_memory import SharedTable, Tokens
+from scalops.engine.stacked import stacks_of
 
 if TYPE_CHECKING:
     from scalops.engine.processes.handle import WorkerHandle
@@ -68,7 +69,7 @@ class _Known:
 
     tables: dict[int, SharedTable] = field(default_factory=dict)
     slots: dict[int, int] = field(default_factory=dict)  # the version that it was told last
-    active: dict[tuple[int, ...], list[int]] = field(default_factory=dict)
+    active: dict[tuple[tuple[int, ...], ...], list[int]] = field(default_factory=dict)
 
 
 _plans = itertools.count()
@@ -78,9 +79,10 @@ class ProcessFolds:
     """The stages of one plan that may fold on processes; one thread uses it."""
 
     def __init__(
-        self, stages: Sequence[pp.Stage], runtime: Runtime, runner: ProcessRunner, place: FoldPlace
+        self, plan: pp.PhysicalPlan, runtime: Runtime, runner: ProcessRunner, place: FoldPlace
     ) -> None:
-        self._stages = {s.number: s for s in stages}
+        self._stages = {s.number: s for s in plan.stages}
+        self._stacks = stacks_of(plan)
         self._runtime, self._runner, self._place = runtime, runner, place
         self._chosen = place.stages
         self._key = f"{os.getpid()}:{next(_plans)}"
@@ -142,9 +144,7 @@ class ProcessFolds:
 
     def run(self, made: Pass, budget: MemoryBudget, owner: str) -> bool:
         """Run a pass; False where it is to be run on threads."""
-        if made.stacked or made.tasks == 1 or self.trouble is not None:
-            return False
-        if not self._chosen.issuperset(made.stages):
+        if not self._chosen.issuperset(made.stages) or made.tasks == 1 or self.trouble is not None:
             return False
         if not all(self._base(self._stages[s]) in self._tables for s in made.stages):
             return False
@@ -175,8 +175,8 @@ class ProcessFolds:
             done[chunk] = made.chunk(0, chunk * size, (chunk + 1) * size)
 
         begin = perf_counter()
-        tokens.put(count)
         try:
+            tokens.put(count)
             for lane, worker in workers:
                 lane.lend(True)
                 asked.append((lane, worker))
@@ -243,13 +243,14 @@ class ProcessFolds:
         assert self._tokens is not None
         buffers: list[Array] = []
         header: dict[str, Any] = {"task": "partials", "plan": self._key, "size": size}
-        header |= {"stages": made.stages, "tokens": self._tokens.where}
+        header |= {"units": made.units, "tokens": self._tokens.where}
         stages = [self._stages[s] for s in made.stages]
         known = worker.told.get(self._key)
         if known is None:
             known = worker.told[self._key] = _Known()
             own = [self._told(s) for s in self._stages.values() if s.number in self._chosen]
-            told = Told(tuple(own), len(self._runtime.slots), self._free(budget))
+            stacks = tuple(s for s in self._stacks if self._chosen.issuperset(s))
+            told = Told(tuple(own), stacks, len(self._runtime.slots), self._free(budget))
             header["told"] = _pickled(told, buffers)
         tables = {n: self._tables[n] for n in map(self._base, stages) if n is not None}
         new = {n: t for n, t in tables.items() if known.tables.get(n) is not t}
@@ -264,8 +265,8 @@ class ProcessFolds:
             header["slots"] = _pickled(values, buffers)
             known.slots.update(changed)
         active = list(made.active)
-        if known.active.get(made.stages) != active:
-            header["active"] = known.active[made.stages] = active
+        if known.active.get(made.units) != active:
+            header["active"] = known.active[made.units] = active
         return Message(header, buffers)
 
     def _free(self, budget: MemoryBudget) -> int | None:

@@ -8,13 +8,13 @@ left alone runs its own. A numeric decision: it follows from the program and its
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from scalops.algebra.batching import StackedFolds, folds_over_source, stack_folds
+from scalops.algebra.batching import LEAST_STACKED, StackedFolds, folds_over_source, stack_folds
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.expressions import Column, Expression, Slot, columns_read, within
 from scalops.algebra.tree import find
@@ -23,10 +23,10 @@ from scalops.engine.blocks import Block, block_rows
 from scalops.engine.passes import Leaf, Reduction
 from scalops.engine.pipelines.base import Runtime
 
-# Version 1 of numeric constants. BLAS arranges a block for a product with a matrix, which costs as
-# much as reading it for three vectors. With 32 that is little; with more, what is made for each
-# record leaves the cache. Records are taken so many at a time that it stays there.
-LEAST_STACKED, MOST_STACKED = 4, 32
+# Version 1 of two numeric constants. With 32 members what BLAS does to arrange a block is little;
+# with more, what is made for each record leaves the cache. Records are taken so many at a time
+# that it stays there.
+MOST_STACKED = 32
 STACKED_BYTES = 512 * 1024
 _MOST_COMPILED = 4  # of one stack: sets of loops come back where inner loops differ in length
 
@@ -93,20 +93,34 @@ def _power_below(rows: int) -> int:
     return 1 << (max(64, rows).bit_length() - 1)
 
 
+def stacks_of(plan: pp.PhysicalPlan) -> tuple[tuple[int, ...], ...]:
+    """The stages that a plan lets be folded as one."""
+    together = find(plan.program, pp.IterateTogether)
+    return tuple(own for node in together for own in node.stacks)
+
+
 class Stacks:
     """The stacks of a plan: which reductions fold the stages that are asked for."""
 
     def __init__(
-        self, plan: pp.PhysicalPlan, reductions: Mapping[int, Reduction], runtime: Runtime
+        self,
+        stacks: Iterable[Sequence[int]],
+        stages: Sequence[pp.Stage],
+        reductions: Mapping[int, Reduction],
+        runtime: Runtime,
     ) -> None:
         self._reductions = reductions
-        together = find(plan.program, pp.IterateTogether)
-        found = [
-            _Stack([plan.stages[s] for s in own], reductions, runtime)
-            for node in together
-            for own in node.stacks
-        ]
+        known = {s.number: s for s in stages}
+        found = [_Stack([known[s] for s in own], reductions, runtime) for own in stacks]
         self._of = {s: stack for stack in found for s in stack.stages}
+
+    def unit(self, stages: tuple[int, ...]) -> Reduction:
+        """What folds a stage, or several that are to be folded as one."""
+        if len(stages) == 1:
+            return self._reductions[stages[0]]
+        made = self._of[stages[0]].reduction(stages)
+        assert made is not None
+        return made
 
     def units(self, stages: Sequence[int]) -> list[Reduction]:
         """A reduction for each stage, or one for several, in the order of their first."""
@@ -161,10 +175,10 @@ class _Stack:
         return made
 
     def _together(self, chunk: tuple[int, ...]) -> list[Reduction]:
-        stacked = self._reduction(chunk) if len(chunk) >= LEAST_STACKED else None
+        stacked = self.reduction(chunk) if len(chunk) >= LEAST_STACKED else None
         return [self._reductions[s] for s in chunk] if stacked is None else [stacked]
 
-    def _reduction(self, chunk: tuple[int, ...]) -> StackedReduction | None:
+    def reduction(self, chunk: tuple[int, ...]) -> StackedReduction | None:
         """Compiled when first asked for; those used last are kept."""
         if chunk in self._compiled:
             self._compiled[chunk] = made = self._compiled.pop(chunk)

@@ -34,6 +34,7 @@ BROADCAST_BYTES = Constant("broadcast", 16e6, "bytes of a join's side sent whole
 ITERATIONS = Constant("iterations", 10.0, "of a loop that does not say how many", "assumed")
 GROUP = Constant("group", 1.0e-8, "s to tell the group of a record by one more key", "assumed")
 SAME_RECORDS = Constant("same_records", 8.0, "records for each distinct one, at least", "assumed")
+COLLAPSED_BYTES = Constant("collapsed_bytes", 64e6, "bytes of distinct records, at most", "assumed")
 COLLAPSED_ROWS = Constant("collapsed_rows", 2e4, "records of a table, at least", "assumed")
 SPARSE_ITEMS = 85.0  # stored elements of a sparse vector, assumed
 

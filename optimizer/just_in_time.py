@@ -15,13 +15,13 @@ from scalops.engine.physical_compiled import CompileWork
 from scalops.optimizer.cost import Constant
 
 # Version 1. Seconds that a compiled loop saves, of a pass on two threads.
-STEP = Constant("step", 5e-6, "s saved for a step on a block", "assumed")
+STEP = Constant("step", 1e-6, "s saved for a step on a block", "assumed")
 ELEMENT = Constant("element", 1.5e-10, "s saved for an element of a step", "assumed")
-HEAVY = Constant("heavy", 3e-10, "s saved besides for one of exp, log and the like", "assumed")
+HEAVY = Constant("heavy", 1e-10, "s saved besides for one of exp, log and the like", "assumed")
 PRODUCT = Constant("product", 5e-11, "s saved for an element of a vector in a product", "assumed")
-START = Constant("compiler", 1.5, "s to load the compiler", "assumed")
-COMPILE = Constant("compile", 0.6, "s to compile a loop", "assumed")
-COMPILE_STEP = Constant("compile_step", 0.02, "s more for each of its steps", "assumed")
+START = Constant("compiler", 1.2, "s to load the compiler", "assumed")
+COMPILE = Constant("compile", 0.3, "s to compile a loop", "assumed")
+COMPILE_LINE = Constant("compile_line", 0.01, "s more for each line of its text", "assumed")
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,14 @@ def choose(works: Sequence[CompileWork], always: bool = False) -> Compiling:
 def saved(work: CompileWork) -> float:
     """Seconds that a compiled loop saves in all passes."""
     of_rows = (
-        work.elements * ELEMENT.value
-        + work.heavy * HEAVY.value
-        + work.multiplied * PRODUCT.value
+        work.elements * ELEMENT.value + work.heavy * HEAVY.value + work.multiplied * PRODUCT.value
     )
     return work.passes * (work.rows * of_rows + work.blocks * work.calls * STEP.value)
 
 
 def compile_seconds(work: CompileWork) -> float:
     """Seconds to compile a fold's loop."""
-    return COMPILE.value + work.calls * COMPILE_STEP.value
+    return COMPILE.value + work.lines * COMPILE_LINE.value
 
 
 def _note(work: CompileWork, asked: bool) -> str:

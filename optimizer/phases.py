@@ -12,6 +12,7 @@ from scalops.optimizer.rules.contract_grams import contract_grams
 from scalops.optimizer.rules.contract_groups import contract_groups
 from scalops.optimizer.rules.contract_one_hots import contract_one_hots
 from scalops.optimizer.rules.contract_products import contract_products
+from scalops.optimizer.rules.contract_squares import contract_squares
 from scalops.optimizer.rules.contract_terms import contract_terms
 from scalops.optimizer.rules.fold_constants import fold_constants
 from scalops.optimizer.rules.fuse_map_reduce_update import fuse_map_reduce_update
@@ -56,7 +57,7 @@ PHASES = (
     Phase("duplicates", (collapse_duplicates,)),
     # After simplify, which shows what decides by a distance. Before contractions, whose products
     # the distances of a record may be factors of.
-    Phase("distances", (contract_distances,)),
+    Phase("distances", (contract_distances, contract_squares)),
     # Before hoisting: a scaled vector hoisted as a column would hide the product, and would
     # double the cache.
     Phase(

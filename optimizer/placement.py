@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from scalops.algebra import expressions as ex
 from scalops.algebra.expressions import within
 from scalops.engine.physical_work import FoldWork
-from scalops.optimizer.cost import FLOPS, READ, Constant, flops
+from scalops.optimizer.cost import READ, Constant, flops
 
 LOCK = Constant("lock", 5e-6, "s that a call of NumPy on a block costs two threads more", "assumed")
 CALL = Constant("call", 1e-6, "s of Python around a call of NumPy", "assumed")
+ELEMENT = Constant("element", 3e9, "elementwise flops/s per thread on cached blocks", "assumed")
 RECORD = Constant("record", 1e-6, "s of Python for a record of a traced aggregate", "assumed")
 PROCESS_START = Constant("process_start", 0.5, "s until a worker process is ready", "assumed")
 PROCESS_PASS = Constant("process_pass", 2e-4, "s to ask a worker and to hear of it", "assumed")
@@ -116,7 +117,7 @@ def _seconds_per_row(work: FoldWork) -> float:
     of_products = sum(flops(n) - flops(*n.arguments) for n in products)
     elementwise = max(0.0, flops(*work.expressions) - of_products)
     read = work.bytes / max(1.0, work.rows) / READ.value
-    return max(read, of_products / PRODUCT_FLOPS.value) + elementwise / FLOPS.value
+    return max(read, of_products / PRODUCT_FLOPS.value) + elementwise / ELEMENT.value
 
 
 def _worth_it(works: dict[int, tuple[FoldWork, Costs]], cores: Cores) -> frozenset[int]:

@@ -12,7 +12,7 @@ from scalops.algebra.expressions import Call, Constant, Expression, call, column
 from scalops.algebra.functions import function
 from scalops.optimizer.invariance import is_uniform
 
-_FULL = ("slice", None, None, None)
+FULL = ("slice", None, None, None)
 _OUTSIDE = ("sqrt", "negative", "multiply", "divide")  # what may stand around the sum
 
 
@@ -171,7 +171,7 @@ def _summed(e: Call) -> Quadratic | None:
     parameters = dict(e.parameters)
     match e.function.name, e.arguments:
         case "sum" | "mean", (a,) if _last_axis(a, parameters):
-            found = _squares(a)
+            found = squares(a)
             if found is not None and e.function.name == "mean":
                 width = Constant(float(a.type.shape[-1]))
                 found = replace(found, factors=(*found.factors, (width, "divide")))
@@ -186,7 +186,7 @@ def _summed(e: Call) -> Quadratic | None:
                 return _difference(a)
             for one, other in ((a, b), (b, a)):
                 if is_uniform(other) and len(other.type.shape) == 1:
-                    found = _squares(one)
+                    found = squares(one)
                     if found is not None:
                         return replace(found, weights=(*found.weights, (other, "times")))
     return None
@@ -199,7 +199,7 @@ def _last_axis(a: Expression, parameters: dict[str, Any]) -> bool:
     return axis in (rank - 1, (rank - 1,)) or (axis is None and rank == 1)
 
 
-def _squares(e: Expression) -> Quadratic | None:
+def squares(e: Expression) -> Quadratic | None:
     """w · (x - c)², in which the factors that are the same for all elements stand apart."""
     if not isinstance(e, Call):
         return None
@@ -209,17 +209,17 @@ def _squares(e: Expression) -> Quadratic | None:
         case "power", (a, Constant(value=value)) if np.ndim(value) == 0 and value == 2:
             return _difference(a)
         case "negative", (a,):
-            found = _squares(a)
+            found = squares(a)
             return None if found is None else replace(found, negative=not found.negative)
         case "multiply", (a, b):
             if a == b:
                 return _difference(a)
             for one, other in ((a, b), (b, a)):
-                found = _squares(one)
+                found = squares(one)
                 if found is not None:
                     return _weighed(found, other, "multiply")
         case "divide", (a, b):
-            found = _squares(a)
+            found = squares(a)
             return None if found is None else _weighed(found, b, "divide")
     return None
 
@@ -291,4 +291,4 @@ def _without_axis(e: Expression) -> Expression:
 
 
 def _adds_axis(key: Sequence[Any]) -> bool:
-    return len(key) > 0 and key[0] is None and all(k == _FULL for k in key[1:])
+    return len(key) > 0 and key[0] is None and all(k == FULL for k in key[1:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from scalops.algebra.batching import folds_over_source, stack_folds
+from scalops.algebra.batching import LEAST_STACKED, folds_over_source, stack_folds
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.expressions import Call, Column, Constant, Expression, Item, Opaque, Slot
 from scalops.algebra.folds import Fold
@@ -19,10 +19,10 @@ def stacks(loops: Sequence[pp.Iterate], stages: Sequence[pp.Stage]) -> tuple[tup
     Σ s_1·x, .., Σ s_k·x  ->  S.T @ X, with S = f(X @ W.T), where each loop has f(X @ w_i)
 
     The stages fold one table through the same steps, and differ only in what is the same for
-    every record. Only where a product with a vector becomes one with a matrix is there anything
-    to gain: others stay as they are, with the bits that they have alone. Results agree to
-    rounding. Refuses what `stack_folds` has no rule for; a table whose steps differ by more than
-    the values of slots, which the engine compares whenever they run; user's functions.
+    every record. Only where several products with vectors become one with a matrix is there
+    anything to gain: others stay as they are, with the bits that they have alone. Results agree to
+    rounding. Refuses fewer than `LEAST_STACKED`; what `stack_folds` has no rule for; tables whose
+    steps differ by more than the values of slots, which the engine compares whenever they run.
     """
     groups: dict[tuple[bytes, ...], list[int]] = {}
     owners: dict[int, int] = {}
@@ -37,7 +37,7 @@ def stacks(loops: Sequence[pp.Iterate], stages: Sequence[pp.Stage]) -> tuple[tup
     return tuple(
         tuple(own)
         for own in groups.values()
-        if len({owners[s] for s in own}) > 1 and _worth_it([stages[s] for s in own])
+        if len({owners[s] for s in own}) >= LEAST_STACKED and _worth_it([stages[s] for s in own])
     )
 
 

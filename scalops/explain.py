@@ -101,8 +101,8 @@ def _display(name: str, job: op.Job, optimized: op.Job, firings: list[Firing]) -
         from scalops.session import current_session  # which imports tables
 
         session = current_session()
-        made = just_in_time(lower(optimized), session.options.jit)
-        return physical_display.display(with_places(made, session.options, session.processes()))
+        planned = just_in_time(lower(optimized), session.options.jit)
+        return physical_display.display(with_places(planned, session.options, session.processes()))
     if name == "traced":
         return PlanPrinter(job).display(job)
     if name == "logical":

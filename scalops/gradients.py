@@ -32,11 +32,15 @@ def grad(f: Any, wrt: Any) -> Any:
     a function also numbers and arrays. What a loss has of `wrt` only in comparisons, filters and
     keys has no gradient.
     """
-    return value_and_grad(f, wrt, "so.grad")[1]
+    return _value_and_grad(f, wrt, "so.grad")[1]
 
 
-def value_and_grad(f: Any, wrt: Any, what: str = "so.value_and_grad") -> tuple[Value, Any]:
-    """The loss and its gradient by `wrt`: (value, gradient), of one pass."""
+def value_and_grad(f: Any, wrt: Any) -> tuple[Value, Any]:
+    """The loss and its gradient by `wrt`, as so.grad gives it: (value, gradient), of one pass."""
+    return _value_and_grad(f, wrt, "so.value_and_grad")
+
+
+def _value_and_grad(f: Any, wrt: Any, what: str) -> tuple[Value, Any]:
     leaves: list[Expression] = []
     if not callable(f) or isinstance(f, Value):
         if is_comparing() and not holds_value([f]) and not isinstance(f, (StructuredValue, Table)):

@@ -1,4 +1,4 @@
-"""Which folds of a plan are compiled: the option `jit`, the compiler, and the optimizer's choice."""
+"""Which folds of a plan are compiled: what the option says, and whether there is a compiler."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from functools import cache
 from importlib import import_module
 
 from scalops.algebra.errors import ConfigError, user_location
+from scalops.algebra.tree import find
 from scalops.engine.physical_compiled import with_compiled
-from scalops.engine.physical_plan import PhysicalPlan, TreeAggregate
+from scalops.engine.physical_plan import IterateTogether, PhysicalPlan, TreeAggregate
 from scalops.optimizer.just_in_time import choose
 
 log = logging.getLogger("scalops")
@@ -19,7 +20,8 @@ def just_in_time(plan: PhysicalPlan, jit: str | bool) -> PhysicalPlan:
     """The plan with the folds compiled that the option asks for; with "auto", that are worth it.
 
     Raises ConfigError where `jit` is True and there is no numba. It is imported only where a
-    fold is to be compiled.
+    fold is to be compiled. Folds of several loops that are one product of matrices stay so: a
+    compiled loop multiplies by vectors.
     """
     if jit is True and (why := numba_missing()) is not None:
         raise ConfigError(
@@ -31,7 +33,11 @@ def just_in_time(plan: PhysicalPlan, jit: str | bool) -> PhysicalPlan:
         return plan
     from scalops.engine.kernels.jit.candidates import compile_works
 
-    made = choose(compile_works(plan), always=jit is True)
+    stacked = {
+        s for node in find(plan.program, IterateTogether) for own in node.stacks for s in own
+    }
+    works = [w for w in compile_works(plan) if jit is True or w.stage not in stacked]
+    made = choose(works, always=jit is True)
     if made.stages and (why := numba_missing()) is not None:
         notes = {
             s: f"NumPy's kernels: numba cannot be imported ({INSTALL})" if s in made.stages else n

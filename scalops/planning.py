@@ -141,7 +141,7 @@ def execute(
         else FoldPlace(_cores(options, runner).workers, placed.stages, options.folds == "processes")
     )
     backend = EmbeddedBackend(_pool(options.threads), budget, runner, caches, waiting, folds)
-    again = partial(replan, placement=placed)
+    again = replan if placed is None else partial(replan, placement=placed)
     with single_threaded():
         results = Driver(physical, backend, listener, again, control).run()
     for i, node in enumerate(job.outputs):

@@ -14,6 +14,7 @@ MAY_IMPORT = {
     # what folds take.
     "optimizer": (
         "scalops.algebra",
+        "scalops.engine.physical_compiled",
         "scalops.engine.physical_plan",
         "scalops.engine.physical_relations",
         "scalops.engine.physical_running",

@@ -228,9 +228,12 @@ def _complement(e: Expression) -> Term | None:
     return None
 
 
-def of_log(g: Term, e: Expression) -> Gradients:
-    """The gradients of log(e), passing by what e is made of where that is 0 or infinite."""
-    if not isinstance(e, Call):
+def of_log(g: Term, e: Expression, depth: int = 4) -> Gradients:
+    """The gradients of log(e), passing by what e is made of where that is 0 or infinite.
+
+    Of a product by its factors, if they are few.
+    """
+    if not isinstance(e, Call) or depth == 0:
         yield e, g / Term(e)
         return
     shape = e.type.shape
@@ -247,13 +250,13 @@ def of_log(g: Term, e: Expression) -> Gradients:
             u = Term(b.e.arguments[0])  # type: ignore[attr-defined]
             yield u.e, -summed_to(g, shape, u.shape) / one_plus_exp(-u)
         case "multiply", (a, b):
-            yield from of_log(summed_to(g, shape, a.shape), a.e)
-            yield from of_log(summed_to(g, shape, b.shape), b.e)
+            yield from of_log(summed_to(g, shape, a.shape), a.e, depth - 1)
+            yield from of_log(summed_to(g, shape, b.shape), b.e, depth - 1)
         case "divide", (a, b):
-            yield from of_log(summed_to(g, shape, a.shape), a.e)
-            yield from of_log(summed_to(-g, shape, b.shape), b.e)
+            yield from of_log(summed_to(g, shape, a.shape), a.e, depth - 1)
+            yield from of_log(summed_to(-g, shape, b.shape), b.e, depth - 1)
         case "reciprocal", (b,):
-            yield from of_log(-g, b.e)
+            yield from of_log(-g, b.e, depth - 1)
         case "sum", (a,) if isinstance(a.e, Call) and a.e.function.name == "exp":
             axis, u = dict(e.parameters).get("axis"), Term(a.e.arguments[0])
             along = 0 if u.ndim == 1 else axis
@@ -265,7 +268,7 @@ def of_log(g: Term, e: Expression) -> Gradients:
             # The elements' logarithms are elements of the logarithms.
             from scalops.algebra.derivatives.arrays import scattered
 
-            yield from of_log(scattered(g, e), p.e)
+            yield from of_log(scattered(g, e), p.e, depth - 1)
         case _:
             yield e, g / dense(Term(e))
 

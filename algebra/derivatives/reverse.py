@@ -57,9 +57,10 @@ class _Reverse:
     def __init__(
         self, variables: tuple[Expression, ...], through: bool, origins: Origins | None
     ) -> None:
-        self._variables = frozenset(variables)
+        self._variables = dict.fromkeys(variables)  # in their order: sums are written in it
         self._through, self._origins = through, origins
-        self._depends: dict[Node, bool] = {}
+        # What a variable is made of is looked at only where the gradient goes through it.
+        self._depends: dict[Node, bool] = {} if through else dict.fromkeys(variables, True)
         self._tables: dict[Expression, FoldedTable] = {}
         self._gradients: dict[Expression, list[Term]] = {}
         self._of_items: dict[Expression, dict[int, list[Term]]] = {}
@@ -80,10 +81,9 @@ class _Reverse:
     # What depends on a variable.
 
     def _mark(self, root: Expression) -> None:
-        for node in walk(root):
-            if node not in self._depends:
-                below = any(self._depends[c] for c in node.children)
-                self._depends[node] = below or node in self._variables
+        for node in walk(root, enter=lambda n: n not in self._depends):
+            below = any(self._depends[c] for c in node.children)
+            self._depends[node] = below or node in self._variables
 
     def depends(self, node: Node) -> bool:
         """Whether a variable is read anywhere below."""
@@ -129,7 +129,9 @@ class _Reverse:
         from scalops.algebra.derivatives.folds import FoldedTable  # which reads this module
 
         if node not in self._tables:
-            self._tables[node] = FoldedTable(node, self.depends, self._variables, self._origins)
+            self._tables[node] = FoldedTable(
+                node, self.depends, frozenset(self._variables), self._origins
+            )
         return self._tables[node]
 
     # The gradients.

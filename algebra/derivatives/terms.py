@@ -194,18 +194,24 @@ def negative(e: Expression) -> Expression:
     stripped = _without_sign(e)
     if stripped is not None:
         return stripped
+    scale, vector = _scale_of(e)
+    if scale is not None:  # the sign of one number, not of each element
+        return _call("multiply", negative(scale), vector)
     return _call("negative", e)
 
 
-def _without_sign(e: Expression) -> Expression | None:
-    """-e where that is e without a sign; an integer's is not to be touched: it may wrap around."""
-    if not isinstance(e, Call) or e.type.name not in _FLOATS:
+def _without_sign(e: Expression, depth: int = 4) -> Expression | None:
+    """-e where that is e without a sign; an integer's is not to be touched: it may wrap around.
+
+    Not of long products: each may be a part of the next one twice.
+    """
+    if not isinstance(e, Call) or e.type.name not in _FLOATS or depth == 0:
         return None
     match e.function.name, e.arguments:
         case "negative", (a,):
             return a if a.type.name in _FLOATS else None
         case "multiply" | "divide" as name, (a, b):
-            left, right = _without_sign(a), _without_sign(b)
+            left, right = _without_sign(a, depth - 1), _without_sign(b, depth - 1)
             if left is not None:
                 return _call(name, left, b)
             if right is not None:
@@ -261,6 +267,7 @@ def multiply(a: Expression, b: Expression) -> Expression:
             together = _product(a, scale)
             if together is not None:
                 return multiply(together, vector)
+        return _call("multiply", a, b)
     for left, right in ((_without_sign(a), b), (a, _without_sign(b))):
         if left is not None and right is not None:
             return negative(multiply(left, right))

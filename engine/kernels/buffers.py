@@ -1,10 +1,11 @@
 """Where the steps of a kernel put what they make: buffers that are used again, and their layout.
 
 A small last axis lies *by columns*: the k scores of each record as k columns next to each other,
-those of several models (one vector, seen as rows) likewise. Their maximum, sum and softmax are then vectorised over records, where NumPy reduces short
-rows one at a time (ten scores of 2,048 records: 3 us instead of 70). Arrays that mix both
-layouts are slower than either, so a layout begins where scores are made and ends where an array
-of the other one comes in. A numeric decision, made from the types alone.
+those of several models (one vector, seen as rows) likewise. Their maximum, sum and softmax are then
+vectorised over records, where NumPy reduces short rows one at a time (ten scores of 2,048 records:
+3 us instead of 70). Arrays that mix both layouts are slower than either, so a layout begins where
+scores are made and ends where an array of the other one comes in. A numeric decision, made from the
+types alone.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ def _by_columns(steps: Sequence[Step]) -> frozenset[int]:
         if not isinstance(node, ex.Call) or not takes_out(step.apply):
             continue
         shape = node.any_type.shape if isinstance(node.any_type, ArrayType) else ()
-        few = len(shape) in (1, 2) and shape[-1] <= MOST_COLUMNS and shape != (1,)
+        few = len(shape) in (1, 2) and 2 <= shape[-1] <= MOST_COLUMNS
         if not (few or step.target in seen_as_rows):
             continue
         whole = [
@@ -174,7 +175,8 @@ def _by_columns(steps: Sequence[Step]) -> frozenset[int]:
 
 def _shows_rows(step: Step) -> bool:
     """Whether it takes a long vector as several short rows: scores of several models."""
-    node, shape = step.node, getattr(step.node.any_type, "shape", ())
-    if not isinstance(node, ex.Call) or node.function.name != "reshape" or len(shape) != 2:
+    node = step.node
+    if not isinstance(node, ex.Call) or node.function.name != "reshape":
         return False
-    return len(node.arguments[0].type.shape) == 1 and 2 <= shape[-1] <= MOST_COLUMNS
+    ranks = len(node.arguments[0].type.shape), len(node.type.shape)
+    return ranks == (1, 2) and 2 <= node.type.shape[-1] <= MOST_COLUMNS

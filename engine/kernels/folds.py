@@ -20,6 +20,7 @@ from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.pairwise import Pairwise
 from scalops.engine.kernels.segment_folds import Segmented
 from scalops.engine.kernels.sparse_folds import SPARSE_FORMS, Added
+from scalops.engine.kernels.squares import WeightedSquares
 from scalops.engine.value_program import typed
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ _FORMS: dict[str, type[Form]] = {
     "sum_gram": fold_forms.Product,
     "add_gram": fold_forms.Product,
     "mean_gram": fold_forms.Mean,
+    **dict.fromkeys(("sum_squares", "add_squares", "mean_squares"), WeightedSquares),
     "var": fold_forms.Moments,
     "std": fold_forms.Moments,
     "first": order_folds.End,

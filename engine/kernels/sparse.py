@@ -253,7 +253,7 @@ def _matmul(call: Call, flags: Batched, _: Any) -> Step | None:
 
 def _once(make: Callable[[Any], Array]) -> Callable[[Any], Array]:
     """Makes an array of the same value once: one serves all blocks of an iteration."""
-    known: tuple[Any, Any] = (None, None)
+    known: tuple[Any, Array] = (None, np.empty(0))
     lock = threading.Lock()
 
     def made(value: Any) -> Array:

@@ -13,8 +13,7 @@ The order of additions is the same, so that it is a neutral decision.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -24,14 +23,10 @@ from scalops.engine.kernels.fold_forms import Form, Partial
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.sparse_products import add_products
 
-
-@dataclass(slots=True)
-class Total:
-    """A leaf's sum so far, how many records it has, and blocks that are not yet added to it."""
-
-    sum: Array | None = None
-    records: int = 0
-    waiting: list[tuple[SparseColumn, Array]] = field(default_factory=list)
+# A leaf's sum so far, how many records it has, and blocks that are not yet added to it, with what
+# they are multiplied by: float64[dimension, ...] or None, int, [(x, factors), ...].
+Total: TypeAlias = "list[Any]"
+_SUM, _RECORDS, _WAITING = range(3)
 
 
 class Added(Form):
@@ -63,15 +58,15 @@ class Added(Form):
             rows = int(np.count_nonzero(mask))
         if rows == 0:
             return partial
-        made: Total = Total() if partial is None else partial
-        made.records += rows
+        made: Total = [None, 0, []] if partial is None else partial
+        made[_RECORDS] += rows
         x = columns[self.side]
         if len(columns) == 1:
             factors = np.ones(rows)
         else:
             factors = np.asarray(columns[1 - self.side], np.float64)
         if self.waits and not masks and len(columns) == 2:
-            made.waiting.append((x, np.array(factors, order="C")))  # a buffer of the kernel's
+            made[_WAITING].append((x, np.array(factors, order="C")))  # a buffer of the kernel's
             return made
         self.seal(made)
         add_products(x, np.ascontiguousarray(factors), self._sum_of(made))
@@ -79,31 +74,33 @@ class Added(Form):
 
     def seal(self, partial: Partial) -> None:
         """Add what waits."""
-        if partial is None or not partial.waiting:
+        if partial is None or not partial[_WAITING]:
             return
         into = self._sum_of(partial)
-        for x, factors in partial.waiting:
+        for x, factors in partial[_WAITING]:
             add_products(x, factors, into)
-        partial.waiting.clear()
+        partial[_WAITING].clear()
 
     def _sum_of(self, partial: Total) -> Array:
-        if partial.sum is None:
-            partial.sum = np.zeros(self._shape)
-        return partial.sum
+        if partial[_SUM] is None:
+            partial[_SUM] = np.zeros(self._shape)
+        found: Array = partial[_SUM]
+        return found
 
     def merge(self, left: Partial, right: Partial) -> Partial:
         """Adds to the left one, in place."""
         self.seal(left)
         self.seal(right)
-        np.add(left.sum, right.sum, out=left.sum)
-        left.records += right.records
+        np.add(left[_SUM], right[_SUM], out=left[_SUM])
+        left[_RECORDS] += right[_RECORDS]
         return left
 
     def whole(self, partial: Partial) -> Any:
         if partial is None:
             return None
         self.seal(partial)
-        found = partial.sum / partial.records if self._mean else partial.sum
+        total, records, _ = partial
+        found = total / records if self._mean else total
         return np.ascontiguousarray(found.T) if self._is_turned else found
 
 

@@ -20,6 +20,7 @@ from scalops.engine.pipelines.compiled import build
 from scalops.engine.processes.messages import Message
 from scalops.engine.processes.partials import encode_partial
 from scalops.engine.processes.shared_memory import TablePlace, TakenTokens
+from scalops.engine.stacked import Stacks
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Told:
     """What a worker is told of a plan: its stages, once; tables as they come to be shared."""
 
     stages: tuple[pp.Stage, ...]
+    stacks: tuple[tuple[int, ...], ...]
     slots: int
     buffer_bytes: int | None
 
@@ -40,7 +42,8 @@ class _Plan:
         self.reductions = {
             s.number: Reduction(s, build(s.source, self.runtime), self.runtime) for s in told.stages
         }
-        self.passes: dict[tuple[int, ...], Pass] = {}
+        self.stacks = Stacks(told.stacks, told.stages, self.reductions, self.runtime)
+        self.passes: dict[tuple[tuple[int, ...], ...], Pass] = {}
 
     def bind(self, values: Mapping[int, Any]) -> None:
         runtime = self.runtime
@@ -104,7 +107,7 @@ class FoldWorker:
             raise
 
     def _told(self, header: dict[str, Any], buffers: list[Array]) -> Pass:
-        key, stages = header["plan"], tuple(header["stages"])
+        key, units = header["plan"], tuple(map(tuple, header["units"]))
         if "told" in header:  # from the driver, as all that comes here
             self._plans[key] = _Plan(pickle.loads(buffers[header["told"]].data))
         plan = self._plans[key]
@@ -113,6 +116,6 @@ class FoldWorker:
         if "slots" in header:
             plan.bind(pickle.loads(buffers[header["slots"]].data))
         if "active" in header:
-            reductions = [plan.reductions[s] for s in stages]
-            plan.passes[stages] = Pass(reductions, header["active"])
-        return plan.passes[stages]
+            reductions = [plan.stacks.unit(unit) for unit in units]
+            plan.passes[units] = Pass(reductions, header["active"])
+        return plan.passes[units]

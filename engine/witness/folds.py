@@ -177,6 +177,8 @@ def _contribution(fold: Fold, values: list[Any]) -> Any:
             return np.multiply.outer(values[0], values[1])
         case "sum_gram" | "add_gram" | "mean_gram":
             return values[0] * np.multiply.outer(values[1], values[1])
+        case "sum_squares" | "add_squares" | "mean_squares":
+            return values[0][:, None] * np.square(values[1] - values[2])
         case "sum_terms" | "add_terms" | "mean_terms":
             made = [_TERM[form](*values[own]) for form, own in terms(fold)]
             return reduce(np.add, made)
@@ -196,7 +198,7 @@ _TERM: dict[str, Callable[..., Any]] = {
 
 def _result(fold: Fold, state: Any) -> Any:
     match fold.kind:
-        case "mean" | "mean_scaled" | "mean_outer" | "mean_gram" | "mean_terms":
+        case "mean" | "mean_scaled" | "mean_outer" | "mean_gram" | "mean_terms" | "mean_squares":
             return state[0] / state[1]
         case "reduce" | "first_record" | "last_record":
             return state[fold.output]
@@ -254,6 +256,7 @@ _OVER_ALL: dict[str, Callable[..., Any]] = {
 _COMBINE: dict[str, Callable[[Any, Any], Any]] = {
     "sum": np.add, "add": np.add, "multiply": np.multiply,
     "sum_scaled": np.add, "add_scaled": np.add, "sum_outer": np.add, "add_outer": np.add,
+    "sum_squares": np.add, "add_squares": np.add,
     "sum_gram": np.add, "add_gram": np.add, "sum_terms": np.add, "add_terms": np.add,
     "minimum": lambda a, b: min(a, b) if isinstance(a, str) else np.minimum(a, b),
     "maximum": lambda a, b: max(a, b) if isinstance(a, str) else np.maximum(a, b),
@@ -310,6 +313,7 @@ _OTHERS = {
     "mean_outer",
     "mean_gram",
     "mean_terms",
+    "mean_squares",
     "first_record",
     "last_record",
 }

@@ -43,16 +43,33 @@ def collapse_duplicates(node: Node) -> Node | None:
     `last`, the record of an `argmin`, quantiles, variances, products, lists, arrays by index,
     aggregates and reduces of the user's; nor of float16. Not where an opaque function, a list or a
     sparse vector is read. Not where D may have more than an eighth of T's records, as of continuous
-    numbers, where nothing tells how many it has, where T is small, or where finding the groups once
-    costs more than the iterations save.
+    numbers, or more than groups may take of the memory; where nothing tells how many it has, where
+    T is small, or where finding the groups once costs more than the iterations save.
+
+    Each loop decides for its own folds, so that it gives the same bits alone and in company.
     """
     if not isinstance(node, op.Job):
         return None
-    job = _Job(node)
-    for cache in job.readers:
-        made = job.collapsed(cache)
-        if made is not None:
-            return made
+    mapping = _Job(node).collapsed()
+    if not mapping:
+        return None
+    made = substitute(node, mapping)
+    while (narrower := _without_idle_cache(made)) is not None:
+        made = narrower
+    return made
+
+
+def _without_idle_cache(job: op.Job) -> op.Job | None:
+    """The job where a table of which only distinct records are read is not held itself."""
+    readers: dict[op.Cache, list[Node]] = {}
+    for node in walk(job):
+        for child in dict.fromkeys(node.children):
+            if isinstance(child, op.Cache) and not child.key:
+                readers.setdefault(child, []).append(node)
+    for cache, found in readers.items():
+        match found:
+            case [GroupAggregate(label=label) as groups] if label == DISTINCT_RECORDS:
+                return substitute(job, {groups: replace(groups, source=cache.source)})
     return None
 
 
@@ -76,45 +93,64 @@ class _Keys:
 
 
 class _Job:
-    """A job whose folds are looked at."""
+    """A job whose loops are looked at, each by itself: it gives the same alone and in company."""
 
     def __init__(self, job: op.Job) -> None:
-        self.job = job
-        self.loops = {loop.token: loop for loop in find((job,), op.Loop)}
-        self.readers: dict[op.Cache, list[_Reader]] = {}
-        if self.loops:
-            for node in walk(job):
-                if isinstance(node, _Reader) and (cache := _cache_of(node)) is not None:
-                    self.readers.setdefault(cache, []).append(node)
+        self._job = job
+        self._loops = {loop.token: loop for loop in find((job,), op.Loop)}
+        self.free: dict[Node, Tokens] = free_tokens(job) if self._loops else {}
 
     @cached_property
-    def free(self) -> dict[Node, Tokens]:
-        return free_tokens(self.job)
+    def _estimates(self) -> Estimates:
+        return Estimates(self._job)
 
-    @cached_property
-    def estimates(self) -> Estimates:
-        return Estimates(self.job)
+    def collapsed(self) -> dict[Node, Node]:
+        """The outermost loops that read distinct records from now on, as they are then."""
+        mapping: dict[Node, Node] = {}
+        for loop in self._loops.values():
+            if not self.free[loop]:
+                made = self._of(loop)
+                if made != loop:
+                    mapping[loop] = made
+        return mapping
 
-    def collapsed(self, cache: op.Cache) -> op.Job | None:
-        """The job with distinct records of this table where its folds pay for them."""
-        rows = self.estimates.of(cache).rows
+    def _is_inside(self, node: Node) -> bool:
+        """Whether it is part of the loop around; a loop that no other one changes is not."""
+        return not isinstance(node, op.Loop) or bool(self.free[node])
+
+    def _of(self, loop: op.Loop) -> op.Loop:
+        """The loop with distinct records of the tables whose folds pay for them."""
+        readers: dict[op.Cache, list[_Reader]] = {}
+        parts = [p for p in (loop.body, loop.condition) if p is not None]
+        for node in walk(*parts, enter=self._is_inside):
+            if isinstance(node, _Reader) and (cache := _cache_of(node)) is not None:
+                readers.setdefault(cache, []).append(node)
+        for cache, found in readers.items():
+            keys = self._chosen(cache, found)
+            if keys is not None:
+                made = _Rewriting(cache, keys)
+                condition = loop.condition
+                if condition is not None:
+                    condition = transform(condition, made, self._is_still_inside)
+                body = transform(loop.body, made, self._is_still_inside)
+                loop = replace(loop, body=body, condition=condition)
+        return loop
+
+    def _is_still_inside(self, node: Node) -> bool:
+        return node not in self.free or self._is_inside(node)
+
+    def _chosen(self, cache: op.Cache, readers: list[_Reader]) -> _Keys | None:
+        """What distinct records of the table hold for the folds of a loop that pay for them."""
+        rows = self._estimates.of(cache).rows
         if rows < cost.COLLAPSED_ROWS.value:
             return None
-        paying: list[tuple[_Reader, _Keys]] = []
-        for reader in self.readers[cache]:
-            if self._varies(reader, cache):
-                keys = self._keys(cache, [reader], rows)
-                if keys is not None:
-                    paying.append((reader, keys))
-        if not paying:
-            return None
-        chosen = paying[0][1]
-        if len(paying) > 1:  # one table for all of them, where that pays too
-            chosen = self._keys(cache, [r for r, _ in paying], rows) or chosen
-        return _Rewriting(self.job, cache, chosen).job()
-
-    def _varies(self, reader: op.Operator, cache: op.Cache) -> bool:
-        return bool(self.free[reader] - self.free[cache])
+        varying = [r for r in readers if self.free[r] - self.free[cache]]
+        alone = [(r, self._keys(cache, [r], rows)) for r in varying]
+        paying = [(r, keys) for r, keys in alone if keys is not None]
+        if len(paying) < 2:
+            return paying[0][1] if paying else None
+        # One table for all of them, where that pays too.
+        return self._keys(cache, [r for r, _ in paying], rows) or paying[0][1]
 
     def _keys(self, cache: op.Cache, readers: list[_Reader], rows: float) -> _Keys | None:
         """What distinct records have to hold for all of these readers, if that pays."""
@@ -181,6 +217,8 @@ class _Job:
         if found is None or found.most * cost.SAME_RECORDS.value > rows:
             return None
         width = sum(k.type.bytes for k in keys.names)
+        if found.most * (width + INT64.bytes) > cost.COLLAPSED_BYTES.value:
+            return None
         once = cost.compute_cost(*keys.names) + cost.read_cost(width)
         groups = cost.GROUP.value * sum(max(1, k.type.bytes // 8) for k in keys.names)
         pays = rows * (once.seconds + groups) < (rows - found.most) * spared
@@ -199,7 +237,7 @@ class _Job:
         """How often it is computed, of what the loops say that it varies with."""
         most = 1.0
         for token in self.free[reader] - self.free[cache]:
-            loop = self.loops[token]
+            loop = self._loops[token]
             known = None if loop.range is None else loop.range.known
             times = cost.ITERATIONS.value if known is None else float(len(known))
             if loop.max_iterations is not None:
@@ -293,10 +331,10 @@ def _over_distinct(reader: _Reader, table: op.Operator, keys: _Keys, weight: str
 
 
 class _Rewriting:
-    """A job being rewritten: all folds of a cached table that can read its distinct records do."""
+    """All folds of a cached table that can read its distinct records do."""
 
-    def __init__(self, job: op.Job, cache: op.Cache, keys: _Keys) -> None:
-        self._job, self._cache, self._keys = job, cache, keys
+    def __init__(self, cache: op.Cache, keys: _Keys) -> None:
+        self._cache, self._keys = cache, keys
         taken = {*keys.names.values(), *cache.schema.names}
         self._weight = fresh_name("weight", taken) if "weight" in taken else "weight"
         self._known: dict[_Reader, _Made | None] = {}
@@ -304,33 +342,14 @@ class _Rewriting:
         for e in keys.names:
             if e.type.is_plain and e.type.numpy.kind == "f":  # where -0.0 is no 0.0
                 by.append((fresh_name("sign", taken), ex.call(function("signbit"), e)))
-        below: op.Operator = cache.source if self._only_reader() and not cache.key else cache
         count = Fold(self._weight, "count", (), location=cache.location)
         groups = GroupAggregate(
-            below, tuple(by), (count,), label=DISTINCT_RECORDS, location=cache.location
+            cache, tuple(by), (count,), label=DISTINCT_RECORDS, location=cache.location
         )
         self._table = op.Cache(groups, location=cache.location)
 
-    def job(self) -> op.Job:
-        """The job with distinct records."""
-        return transform(self._job, self._changed)
-
-    def _only_reader(self) -> bool:
-        """Whether nothing reads the cached table itself any more."""
-        readers: dict[Node, list[Node]] = {}
-        for node in walk(self._job):
-            for child in dict.fromkeys(node.children):
-                readers.setdefault(child, []).append(node)
-        stack: list[Node] = [self._cache]
-        while stack:
-            for reader in readers.get(stack.pop(), ()):
-                if isinstance(reader, op.Filter):
-                    stack.append(reader)
-                elif not isinstance(reader, _Reader) or not _is_weighable(reader, self._keys):
-                    return False
-        return True
-
-    def _changed(self, node: Node) -> Node:
+    def __call__(self, node: Node) -> Node:
+        """The node over distinct records, its children being so already."""
         if isinstance(node, ex.Subquery):
             made = self._made(node.source)
             if made is None:

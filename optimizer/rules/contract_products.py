@@ -52,7 +52,7 @@ def _contracted(fold: Fold) -> Fold | None:
         return None
     dtype = argument.type.name
     scalars, vector = _factor(argument, dtype)
-    scale = None if scalars == Product() else in_type(scalars.expression, dtype)
+    scale = None if scalars == Product() else in_type(scalars.in_order.expression, dtype)
     if isinstance(vector, Call) and vector.function.name == "dense":
         (vector,) = vector.arguments
     if scale is None and vector is not None and vector.type.is_sparse and vector != argument:

@@ -20,7 +20,7 @@ from scalops.algebra.derivatives.terms import Term, fn
 from scalops.algebra.derivatives.variables import variable
 from scalops.algebra.dtypes import TupleType
 from scalops.algebra.errors import PlanError
-from scalops.algebra.expressions import Constant, Expression, Item, constant
+from scalops.algebra.expressions import Constant, Expression, Item, constant, within
 from scalops.algebra.functions import FUNCTIONS, arrangements, function, ufunc_function
 from scalops.engine.witness.interpreter import Interpreter
 
@@ -448,3 +448,25 @@ def test_at_a_kink_one_side_is_taken() -> None:
     np.testing.assert_array_equal(at_zero(fn("absolute", x)), [0.0, 0.0])
     np.testing.assert_array_equal(at_zero(fn("max", x, axis=None, keepdims=False)), [0.5, 0.5])
     np.testing.assert_array_equal(at_zero(fn("sqrt", x)), [np.inf, np.inf])
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda w: chained(w, lambda x: x * x),
+        lambda w: fn("log", chained(w, lambda x: x * x)),
+        lambda w: chained(w, lambda x: x / (x + 2.0)),
+        lambda w: chained(w, lambda x: -x * fn("tanh", x)),
+    ],
+)
+def test_what_is_shared_stays_shared(loss: Callable[[Term], Term]) -> None:
+    """Each step reads the one before twice: written out it would be 2⁴⁰ steps."""
+    w = variable(constant(np.float64(1.0)))
+    found = pull_back([(loss(Term(w)).e, Term(Constant(1.0)))], [w])[w]
+    assert len(within([found.e])) < 40 * 40
+
+
+def chained(x: Term, step: Callable[[Term], Term]) -> Term:
+    for _ in range(40):
+        x = step(x)
+    return x

@@ -188,13 +188,13 @@ def test_what_is_shared_may_change() -> None:
 
 def test_the_bound_holds() -> None:
     rng = np.random.default_rng(7)
-    for d in (1, 2, 30, 300):
-        x, c = rng.standard_normal((200, d)), rng.standard_normal((6, d)) + 3
+    for d, offset in ((1, 0), (2, 30), (30, 0), (300, 30)):
+        x, c = rng.standard_normal((200, d)), rng.standard_normal((6, d)) + offset
         made = expand(c, None, "times", np.dtype("float64"))
         assert made is not None
-        y = x - made.centre
+        y = x if made.centre is None else x - made.centre
         norms = np.square(y).sum(axis=1)
-        scores = np.concatenate((y, np.ones((200, 1))), axis=1) @ made.factors.T + norms[:, None]
+        scores = y @ made.factors[:, :-1].T + made.factors[:, -1] + norms[:, None]
         bound = made.gamma * (np.sqrt(norms) + made.radius) ** 2
         assert (np.abs(scores - exact(x, c)) <= bound[:, None]).all()
 
@@ -205,7 +205,9 @@ def test_what_is_at_risk() -> None:
     assert at_risk(x + 1e8, x[:5] + 1e8, None, "times", deciding=True) == 0
     near = np.concatenate((x[:3], x[:1] + 1e9))  # one centre far away: the bound is large
     assert at_risk(x, near, None, "times", deciding=True) == 1
-    assert at_risk(x, near, None, "times", deciding=False) == 0.75
+    # The three records that are centres, but no others.
+    assert at_risk(x, near, None, "times", deciding=False) == 3 / 256
+    assert at_risk(x + 1e8, near + 1e8, None, "times", deciding=False) == 0.75
     assert at_risk(x, np.full((2, 4), np.nan), None, "times", deciding=True) == 1
 
 

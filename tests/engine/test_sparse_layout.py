@@ -15,8 +15,10 @@ from scalops.algebra.dtypes import FLOAT64, sparse
 from scalops.algebra.folds import Fold
 from scalops.engine.columns import SparseColumn
 from scalops.engine.kernels.folds import FoldKernel, FoldSet
+from scalops.engine.kernels.sparse import dense_rows
 from scalops.engine.kernels.sparse_folds import Added
 from scalops.engine.kernels.sparse_products import add_products, rows_times
+from scalops.engine.processes.partials import decode_partial, encode_partial
 from scalops.engine.reduction import leaf_bytes
 
 D, K = 50, 3
@@ -92,8 +94,7 @@ def test_two_steps_give_the_bits_of_one(title: str) -> None:
 @pytest.mark.parametrize("title", FOLDS)
 def test_folds_agree_with_scipy(title: str) -> None:
     given, fold = blocks(5), FOLDS[title]
-    x = sp.vstack([sp.csr_array((b["x"].values, b["x"].indices, b["x"].indptr), (len(b["s"]), D))
-                   for b in given]).tocsr()  # fmt: skip
+    x: Any = sp.csr_array(np.concatenate([dense_rows(b["x"]) for b in given]))
     s, u = (np.concatenate([b[n] for b in given]) for n in ("s", "u"))
     expected: Any = {
         "scaled": lambda: x.T @ s, "mean scaled": lambda: x.T @ s / len(s),
@@ -167,12 +168,12 @@ def test_only_what_stays_waits() -> None:
     leaf = folds.blank()
     block = blocks()[0]
     folds.extend(leaf, [(block["x"], None), (block["s"], None), (block["x"], None)], 40)
-    assert not leaf[1].waiting
+    assert not leaf[1][2]
     folds.wait([False, False, True])
     folds.extend(leaf, [(block["x"], None), (block["s"], None), (block["x"], None)], 40)
-    assert len(leaf[1].waiting) == 1
+    assert len(leaf[1][2]) == 1
     folds.seal(leaf)
-    assert not leaf[1].waiting
+    assert not leaf[1][2]
 
 
 def test_sparse_partials_count_twice() -> None:
@@ -296,3 +297,14 @@ def test_driver_values_are_written_over_only_where_nobody_reads_them() -> None:
     np.testing.assert_array_equal(found["sum"], 2 * once)
     np.testing.assert_array_equal(found["w"], 2 * once - (once + g))
     np.testing.assert_array_equal(w, np.arange(20_000.0))
+
+
+@pytest.mark.parametrize("title", FOLDS)
+def test_partials_travel_between_processes(title: str) -> None:
+    kernel, block = FoldKernel(FOLDS[title]), blocks()[0]
+    vectors = [(block[a.name], None) for a in FOLDS[title].arguments]  # type: ignore[attr-defined]
+    made = [kernel.extend(None, vectors, 40, None) for _ in range(2)]
+    buffers: list[Any] = []
+    sent = [encode_partial(p, buffers) for p in made]
+    taken = [decode_partial(item, buffers) for item in sent]
+    assert np.array_equal(kernel.finish(kernel.merge(*taken)), kernel.finish(kernel.merge(*made)))

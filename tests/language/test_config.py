@@ -27,6 +27,7 @@ VALUES: dict[str, tuple[Any, str, str, Any]] = {
     "implicit_collect": (False, "no", "false", False),
     "processes": (2, "2", "2", 2),
     "task_timeout": (1.5, "1.5", "1.5", 1.5),
+    "folds": ("processes", "processes", '"processes"', "processes"),
 }
 
 
@@ -96,7 +97,7 @@ def test_a_call_gives_its_run_the_memory() -> None:
         assert so.collect(table).num_rows == 100
 
 
-@pytest.mark.parametrize("name", ["opaque", "implicit_collect", "processes", "task_timeout"])
+@pytest.mark.parametrize("name", ["opaque", "implicit_collect", "processes", "task_timeout", "folds"])
 def test_a_call_cannot_be_told_what_is_the_sessions(name: str, total: Any) -> None:
     with pytest.raises(so.ConfigError, match=rf"so\.session\({name}=\.\.\.\) takes it"):
         so.collect(total, **{name: VALUES[name][0]})
@@ -160,6 +161,7 @@ def test_config_prints_a_table(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         ["implicit_collect", "True", "default"],
         ["processes", str(found["processes"]), "default"],
         ["task_timeout", "None", "default"],
+        ["folds", "auto", "default"],
     ]
     assert str(found) == repr(found)
     assert list(found) == list(OPTIONS)

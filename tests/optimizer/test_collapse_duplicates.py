@@ -284,6 +284,13 @@ def test_groups_cost_more_than_one_iteration_saves(times: int) -> None:
     assert decided(few, times, lambda r, w: r.v * w) == (times > 1)
 
 
+def test_stays_where_distinct_records_take_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = RNG.integers(0, 100, N)
+    assert decided(few)
+    monkeypatch.setattr(cost, "COLLAPSED_BYTES", replace(cost.COLLAPSED_BYTES, value=1000.0))
+    assert not decided(few)
+
+
 def test_the_bound_holds_for_skewed_data() -> None:
     values = np.floor(RNG.pareto(0.7, 200_000)).astype(np.int64)
     table = so.table({"v": values})
@@ -601,3 +608,18 @@ def test_nothing_is_lost_where_the_sample_misleads(monkeypatch: pytest.MonkeyPat
     for _ in range(3):
         w = np.tanh(v * w).mean() * 1e-5
     assert model.collect() == pytest.approx(w, rel=1e-12)
+
+
+def test_a_loop_gives_the_same_bits_alone_and_in_company() -> None:
+    """Neither another loop's columns nor its iterations decide about a loop's distinct records."""
+    rng = np.random.default_rng(6)
+    table = so.table({"a": rng.integers(0, 9, N) / 7, "b": rng.integers(0, 9, N) / 7})
+
+    def model(times: int, *columns: str) -> so.Loop:
+        step = so.loop(0.1, range(times))
+        return step(lambda w: table.mean(lambda r: w * sum(r[c] for c in columns)))  # type: ignore[no-any-return]
+
+    given: list[tuple[int, list[str]]] = [(1, ["a"]), (30, ["a"]), (30, ["a", "b"])]
+    assert [collapses(ready(model(n, *c))) for n, c in given] == [False, True, True]
+    alone = [model(n, *c).collect() for n, c in given]
+    assert so.collect(*(model(n, *c) for n, c in given)) == tuple(alone)

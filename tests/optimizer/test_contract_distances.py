@@ -1,4 +1,4 @@
-"""contract_distances: distances from shared vectors are products of matrices, where digits allow."""
+"""contract_distances: distances from shared vectors are products, where digits allow."""
 
 from random import Random
 from typing import Any

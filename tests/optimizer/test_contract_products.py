@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 import scalops as so
 from scalops.algebra import operators as op
+from scalops.algebra.expressions import within
+from scalops.algebra.printing import text
 from scalops.algebra.tree import find
 from scalops.optimizer.rules.contract_products import contract_products
 from scalops.optimizer.rules.merge_maps import merge_maps
@@ -64,6 +66,37 @@ def test_fires(golden: Golden) -> None:
         "rules/contract_products.txt",
         before_and_after(*((t, j, apply(j, contract_products)[0]) for t, j in jobs.items())),
     )
+
+
+def test_one_product_however_it_is_written() -> None:
+    """Signs, numbers, order and divisions are those of the normal form."""
+    ways: list[Any] = [
+        lambda r: -3.0 * r.y * r.x / (2 * (1 + r.f)),
+        lambda r: -(r.x * (1.5 * r.y) / (1 + r.f)),
+        lambda r: (r.y / (1 + r.f)) * (-r.x) * 1.5,
+        lambda r: -1.5 * (r.y * (np.reciprocal(1 + r.f) * r.x)),
+        lambda r: r.x / ((1 + r.f) / -r.y) * 1.5,
+    ]
+    table = T.with_columns(f=lambda r: r.y * 2.0)
+    folds = [find((apply(merged(table.sum(f)), contract_products)[0],), op.Aggregate) for f in ways]
+    assert all(f == folds[0] for f in folds)
+    (argument, _) = folds[0][0].folds[0].arguments
+    assert text(argument) == "-1.5 * y / (1 + y * 2)"
+
+
+def test_a_product_of_many_factors_stays_whole() -> None:
+    """Each squares the one before: written out it would be 2⁴⁰ factors."""
+
+    def f(r: Any) -> Any:
+        s = r.y
+        for _ in range(40):
+            s = s * s
+        return s * r.x
+
+    after, _ = apply(merged(T.sum(f)), contract_products)
+    (aggregate,) = find((after,), op.Aggregate)
+    assert aggregate.folds[0].kind == "sum_scaled"
+    assert len(within(aggregate.folds[0].arguments)) < 50
 
 
 @pytest.mark.parametrize(

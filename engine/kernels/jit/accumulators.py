@@ -142,6 +142,7 @@ class LaneFolds:
                 with body.block("for i in range(q)"):
                     for fold, room in numbers[at : at + _FOLDS_IN_A_LOOP]:
                         _step(body, room.at("i"), fold.value, operation)
+                body.settle()
             for fold, room in zip(several, rooms, strict=True):
                 if fold.size > 1:
                     with (
@@ -149,6 +150,7 @@ class LaneFolds:
                         body.block("for i in range(q)"),
                     ):
                         _step(body, room.at(f"c * {tile} + i"), fold.value, operation)
+                    body.settle()
             with last.block(f"for c in range({total})"):
                 last.add(f"h = {tile // 2}")
                 with last.block("while h"):
@@ -162,6 +164,7 @@ class LaneFolds:
                     continue
                 with last.block(f"for c in range({fold.size})"):
                     last.add(f"{fold.result}[c] = {room.at(f'c * {tile}')}")
+                last.settle()
 
 
 def _step(lines: Lines, target: str, value: str, operation: str) -> None:
@@ -194,9 +197,7 @@ def _require_floats(fold: Fold, arguments: Sequence[ex.Expression]) -> None:
         raise Refused(f"a sum of products of {' and '.join(str(a.type) for a in arguments)}")
 
 
-def _scaled(
-    writer: Writer, fold: Fold, arguments: Sequence[ex.Expression], result: str
-) -> Result:
+def _scaled(writer: Writer, fold: Fold, arguments: Sequence[ex.Expression], result: str) -> Result:
     """Σ s·x: multiples of the rows of a column, four at a time, or products over lanes."""
     _require_floats(fold, arguments)
     weight, x = arguments
@@ -234,9 +235,7 @@ def _dot(writer: Writer, target: str, left: str, right: str, kind: str) -> None:
     body.add(f"{target} += a")
 
 
-def _outer(
-    writer: Writer, fold: Fold, arguments: Sequence[ex.Expression], result: str
-) -> Result:
+def _outer(writer: Writer, fold: Fold, arguments: Sequence[ex.Expression], result: str) -> Result:
     """Σ outer(u, x): for each element of u, multiples of the rows of x."""
     _require_floats(fold, arguments)
     u, x = arguments
@@ -263,4 +262,3 @@ def _outer(
             left, right = lanes.at(f"c * {tile} + i"), other.at(f"d * {tile} + i")
             _dot(writer, f"{result}[c * {size} + d]", left, right, fold.type.name)
     return fold.type.name, count * size
-

@@ -23,13 +23,15 @@ ASSUMED_SHARE = 0.5  # that a filter keeps
 
 def compile_works(plan: pp.PhysicalPlan) -> list[CompileWork]:
     """The folds of a plan, but for those that only count."""
-    stages = {s.sink.number: s for s in plan.stages if isinstance(s.sink, (pp.CacheTable, pp.StoreSink))}
+    stages = {
+        s.sink.number: s for s in plan.stages if isinstance(s.sink, (pp.CacheTable, pp.StoreSink))
+    }
     found = []
     for number, passes, known in _runs(plan.program):
         stage = plan.stages[number]
-        if isinstance(stage.sink, pp.TreeAggregate):
-            if not all(f.kind in COUNTS for f in stage.sink.folds):
-                found.append(_work(stage, _rows(stage.source, stages), passes, known))
+        folds = stage.sink.folds if isinstance(stage.sink, pp.TreeAggregate) else ()
+        if not all(f.kind in COUNTS for f in folds):
+            found.append(_work(stage, _rows(stage.source, stages), passes, known))
     return found
 
 
@@ -38,9 +40,9 @@ def _work(stage: pp.Stage, rows: float, passes: float, known: bool) -> CompileWo
     assert isinstance(sink, pp.TreeAggregate)
     folds = list(dict.fromkeys(f.computation for f in sink.folds))
     arguments = over_source(sink.map, [a for f in folds for a in f.arguments])
+    lines, refused = 0, None
     try:
-        written(folds, arguments)
-        refused = None
+        lines = written(folds, arguments).text.count("\n")
     except Refused as reason:
         refused = str(reason)
     steps = [n for n in within(arguments) if isinstance(n, ex.Call) and columns_read([n])]
@@ -60,6 +62,7 @@ def _work(stage: pp.Stage, rows: float, passes: float, known: bool) -> CompileWo
             sum(max(_size(a) for a in n.arguments) for n in products)
             + sum(f.type.size for f in weighted)
         ),
+        lines=lines,
         refused=refused,
     )
 

@@ -17,8 +17,8 @@ TYPES = ("float64", "float32", "int64", "int32", "bool")
 FLOATS = ("float64", "float32")
 # Of which a loop holds few: long bodies with many of them run out of registers.
 HEAVY = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "logaddexp")
-_POWERS = {1: "{0}", 2: "{0} * {0}", 3: "{0} * {0} * {0}"}
-_POWERS_OF_FLOATS = {**_POWERS, -1: "np.{1}(1) / {0}", 0.5: "sqrt({0})"}
+_POWERS: dict[Any, str] = {1: "{0}", 2: "{0} * {0}", 3: "{0} * {0} * {0}"}
+_POWERS_OF_FLOATS: dict[Any, str] = {**_POWERS, -1: "np.{1}(1) / {0}", 0.5: "sqrt({0})"}
 
 
 class Refused(Exception):
@@ -167,4 +167,3 @@ def _power(call: ex.Call, base: str, loop: str) -> str:
         if loop in ("int64", "int32") and value in _POWERS:
             return f"np.{loop}({_POWERS[value].format(base)})"
     raise Refused("a power whose exponent is not 0.5, 1, 2, 3 or -1")
-

@@ -228,10 +228,12 @@ class Writer:
                 self._places[group[0]] = self._step(group[0])
             else:
                 self._fused(group)
+            self.body.settle()
         results = []
         first, last, lanes = Lines(1), Lines(1), accumulators.LaneFolds(self)
         for i, (fold, own) in enumerate(zip(self._folds, self._arguments, strict=True)):
             results.append(accumulators.folded(self, fold, own, f"r{i}", first, lanes))
+            self.body.settle()
         lanes.write(first, last)
         return Written(self._text(first, last, len(results)), self.inputs, tuple(results))
 
@@ -272,12 +274,8 @@ class Writer:
         """One loop of elementwise steps."""
         shape = group[0].type.shape
         inside = set(group)
-        outside = {
-            a for n in self._order if n not in inside for a in n.children
-        } | set(self._roots)
-        before = {
-            a for n in group for a in n.arguments if self._varies[a] and a not in inside
-        }
+        outside = {a for n in self._order if n not in inside for a in n.children} | set(self._roots)
+        before = {a for n in group for a in n.arguments if self._varies[a] and a not in inside}
         for a in sorted(before, key=self._order.index):
             if a.type.shape not in ((), shape):
                 raise Refused(f"{group[0].function.name} of {a.type}")
@@ -348,7 +346,7 @@ class Writer:
             for at in range(0, len(self._loading), _LOADS_IN_A_LOOP):
                 with self._loads.block("for i in range(q)"):
                     self._loads.add(*self._loading[at : at + _LOADS_IN_A_LOOP])
+                self._loads.settle()
             lines.lines += [*self._loads.lines, *self.body.lines, *last.lines]
             lines.add("return bad")
         return "\n".join(lines.lines) + "\n"
-

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 
 from scalops.algebra import expressions as ex
 from scalops.algebra.dtypes import ArrayType
 
+# Names that lines set and read themselves.
+_LOCAL = re.compile(r"\b(?:[abcdhijkp]|[swx]\d+|a\d+_\d+)\b")
 # The arrays in which a tile's values lie, by type.
 ROOMS = {"float64": "f8", "float32": "f4", "int64": "i8", "int32": "i4", "bool": "b1"}
 
@@ -53,7 +57,18 @@ class Lines:
 
     def __init__(self, depth: int = 0) -> None:
         self.lines: list[str] = []
-        self._depth = depth
+        self._depth, self._settled = depth, 0
+        self._numbers = count()
+
+    def settle(self) -> None:
+        """Give what has been added names of its own.
+
+        The compiler goes through the whole text for each name that is set in several places.
+        """
+        number = next(self._numbers)
+        made = self.lines[self._settled :]
+        self.lines[self._settled :] = [_LOCAL.sub(rf"\g<0>_{number}", line) for line in made]
+        self._settled = len(self.lines)
 
     def add(self, *lines: str) -> None:
         """Lines at the present depth."""

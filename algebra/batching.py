@@ -231,11 +231,13 @@ class _Stacking:
     def fold(self, members: tuple[Fold, ...]) -> tuple[Fold, Part]:
         """The members' folds as one, and where their results are in its. Raises NoRule."""
         first = members[0]
+        if any(type(m) is not Fold or m.combine for m in members):
+            raise NoRule
         if all(m.computation == first.computation and m.output == first.output for m in members):
             for argument in first.arguments:
                 self._reads_records(argument)
             return first, Part()
-        if any(type(m) is not Fold or m.combine or not _alike(m, first) for m in members):
+        if not all(_alike(m, first) for m in members):
             raise NoRule
         arguments = zip(*(m.arguments for m in members), strict=True)
         operands = [self.expression(own) for own in arguments]

@@ -8,8 +8,11 @@ from benchmarks import (
     cumulative,
     example_formation,
     groups,
+    jit,
+    kmeans,
     logistic_regression,
     matching,
+    mixture,
     newton,
     opaque,
     overhead,
@@ -20,6 +23,7 @@ from benchmarks import (
     segments,
     softmax,
     sparse_logistic,
+    strengths,
 )
 from benchmarks.measure import summary
 
@@ -32,7 +36,11 @@ def main() -> None:
     logistic_regression.main(["--rows", rows])
     logistic_regression.main(["--rows", rows, "--float32"])
     softmax.main([] if full else ["--rows", "100000"])
+    jit.main([] if full else ["--rows", "200000", "--rounds", "2"])
     newton.main([] if full else ["--rows", "100000"])
+    kmeans.main([] if full else ["--rows", "100000", "--rounds", "2"])
+    mixture.main([] if full else ["--rows", "100000", "--rounds", "2"])
+    strengths.main([] if full else ["--rows", "100000", "--iterations", "5", "--rounds", "2"])
     sparse_logistic.main([] if full else ["--rows", "20000", "--dimension", "100000"])
     processes.main([] if full else ["--rows", "500000", "--rounds", "2"])
     opaque.main(["--rows", rows])

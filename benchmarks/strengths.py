@@ -19,25 +19,35 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import scalops as so
-from benchmarks.logistic_regression import Model, data
+from benchmarks.logistic_regression import data
 from benchmarks.measure import interleaved, report
 
 STEP = 0.1
 BLOCK = 2_048  # rows, as many as the engine's blocks have at 100 columns
 
 
-def program(xy: so.Table, columns: int, rows: int, strength: float, iterations: Any) -> Any:
-    """One loop, as a user writes it: one record at a time."""
-    start = Model(w=np.zeros(columns), loss=np.inf)
+class Model(so.Environment):
+    """A loop's state."""
 
-    @so.loop(start, iterations, max_iterations=None if isinstance(iterations, range) else 100)
+    w: np.ndarray
+    loss: float
+    delta: float
+
+
+def program(xy: so.Table, columns: int, rows: int, strength: float, condition: Any) -> Any:
+    """One loop, as a user writes it: one record at a time."""
+    start = Model(w=np.zeros(columns), loss=np.inf, delta=np.inf)
+
+    @so.loop(start, condition)
     def model(env: Any) -> Any:
         def margin(r: Any) -> Any:
             return r.y * (r.x @ env.w)
 
         gradient = xy.map(lambda r: -r.y * r.x / (1 + np.exp(margin(r)))).reduce(lambda a, b: a + b)
-        env.loss = xy.map(lambda r: np.log1p(np.exp(-margin(r)))).reduce(lambda a, b: a + b)
+        loss = xy.map(lambda r: np.log1p(np.exp(-margin(r)))).reduce(lambda a, b: a + b)
         env.w -= STEP * (gradient / rows + strength * env.w)
+        env.delta = abs(env.loss - loss) / rows
+        env.loss = loss
         return env
 
     return model
@@ -102,15 +112,16 @@ def main(arguments: list[str] | None = None) -> float:
     strengths = np.logspace(-4, 0, given.strengths)
     results: dict[str, Any] = {}
 
-    def loops(count: int, threads: int) -> list[float]:
+    def loops(count: int, condition: Any, **options: Any) -> list[Any]:
+        """The outcomes of so many strengths in one job."""
         xy = so.table({"x": x, "y": y})
-        made = [
-            program(xy, given.columns, given.rows, s, range(given.iterations))
-            for s in strengths[:count]
-        ]
-        with so.session(threads=threads):
+        made = [program(xy, given.columns, given.rows, s, condition) for s in strengths[:count]]
+        with so.session(**options):
             so.collect(*made)
-            outcomes = [loop.run() for loop in made]  # what was collected is kept
+            return [loop.run() for loop in made]  # which the session has kept
+
+    def timed(count: int, **options: Any) -> list[float]:
+        outcomes = loops(count, range(given.iterations), **options)
         results[f"{count}"] = np.stack([o.env.w for o in outcomes], axis=1)
         seconds = [o.history["seconds"].to_pylist() for o in outcomes]
         return [float(max(s)) for s in zip(*seconds, strict=True)]
@@ -119,23 +130,13 @@ def main(arguments: list[str] | None = None) -> float:
         results[name], seconds = form(x, y, strengths, given.iterations)
         return list(seconds)
 
-    def dropping() -> tuple[list[float], list[int]]:
-        """Each loop until its loss hardly falls any more."""
-        xy = so.table({"x": x, "y": y})
-        last = np.inf
-        made = []
-        for s in strengths:
-            loop = program(xy, given.columns, given.rows, s, lambda env: env.loss > last)
-            made.append(loop)
-        return [], [len(made)]
-
     together = f"{given.strengths} strengths"
     timings = interleaved(
         {
-            together: lambda: loops(given.strengths, 0),
-            "one strength": lambda: loops(1, 0),
-            f"{together}, 1 thread": lambda: loops(given.strengths, 1),
-            "one strength, 1 thread": lambda: loops(1, 1),
+            together: lambda: timed(given.strengths),
+            "one strength": lambda: timed(1),
+            f"{together}, 1 thread": lambda: timed(given.strengths, threads=1),
+            "one strength, 1 thread": lambda: timed(1, threads=1),
             "NumPy, whole arrays": lambda: numpy_loop("whole", whole),
             "NumPy, by blocks": lambda: numpy_loop("blocked", blocked),
         },
@@ -144,7 +145,15 @@ def main(arguments: list[str] | None = None) -> float:
     for name in ("whole", "blocked"):
         np.testing.assert_allclose(results[str(given.strengths)], results[name], rtol=1e-9)
     title = f"{together} of regularisation, {given.rows:,} x {given.columns}, per iteration"
-    return report(title, timings, together, "one strength", limit="NumPy, by blocks")
+    ratio = report(title, timings, together, "one strength", limit="NumPy, by blocks")
+    begin = perf_counter()
+    outcomes = loops(given.strengths, lambda env: env.delta > 4e-3)
+    counts = [o.iterations for o in outcomes]
+    print(
+        f"  until each has converged: {perf_counter() - begin:.2f} s for {sum(counts)} iterations"
+    )
+    print(f"    {max(counts)} rounds; by strength {', '.join(map(str, counts))}")
+    return ratio
 
 
 if __name__ == "__main__":

@@ -58,7 +58,8 @@ class Backend(Protocol):
     def run_stages(self, stages: Sequence[int]) -> None:
         """Run TreeAggregate stages whose sources have one base (`pp.base`), reading it once.
 
-        Each gives the bits that it gives alone. Raises StageFailure for an error of one of them.
+        Each gives the bits that it gives alone, but for those of one of the plan's stacks: they
+        are folded as one, and agree to rounding. Raises StageFailure for an error of one of them.
         """
 
     def combine(self, stage: int) -> tuple[Any, ...]:

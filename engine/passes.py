@@ -1,8 +1,9 @@
 """One pass over a table: for one reduction, or for several that rest on it.
 
 Each reduction has its own kernel, leaves and tree, the same as when it runs alone, so that
-sharing a pass changes no bit. Where some have fewer leaves than others, a task is as long as the
-longest leaf; the bounds of shorter ones lie inside, since their numbers are powers of two.
+sharing a pass changes no bit (one may stand for several stages: see `stacked.py`). Where some have
+fewer leaves than others, a task is as long as the longest leaf; the bounds of shorter ones lie
+inside, since their numbers are powers of two.
 """
 
 from __future__ import annotations

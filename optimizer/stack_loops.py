@@ -9,7 +9,7 @@ from scalops.algebra.batching import LEAST_STACKED, folds_over_source, stack_fol
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.expressions import Call, Column, Constant, Expression, Item, Opaque, Slot
 from scalops.algebra.folds import Fold
-from scalops.algebra.tree import Node, find, substitute, transform, walk
+from scalops.algebra.tree import Node, find, substitute, walk
 from scalops.engine import physical_plan as pp
 
 
@@ -53,13 +53,13 @@ def _folds(stage: pp.Stage) -> tuple[Fold, ...]:
 
 def _form(stage: pp.Stage, sink: pp.TreeAggregate) -> tuple[bytes, ...]:
     """What stages have in common that may be stacked: all but the values of slots and numbers."""
-    table = transform(stage.source, _unnamed)
+    # By which slots are the same one, so that the engine can compare values slot by slot.
+    numbered: dict[Node, Node] = {
+        slot: replace(slot, name="", number=i) for i, slot in enumerate(find((stage.source,), Slot))
+    }
+    table = substitute(stage.source, numbered)
     folds = [_bare(f) for f in folds_over_source(sink.map, sink.folds)]
     return (table.digest, *(f.digest for f in folds))
-
-
-def _unnamed(node: Node) -> Node:
-    return replace(node, name="", number=0) if isinstance(node, Slot) else node
 
 
 def _bare(fold: Fold) -> Node:

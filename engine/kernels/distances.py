@@ -87,8 +87,8 @@ class _Blocks:
         self._k = 1 if self._vector else kinds[1].shape[0]
         self._result = call.type.numpy
         # As NumPy adds up squares: narrow integers in wide ones.
-        ones = [np.ones(1, k.numpy) for k in kinds]
-        self._sums = direct(*ones[:2], *(ones[2:] or (None,)), self._weight).dtype
+        x, c, *a = (np.ones(1, k.numpy) for k in kinds)
+        self._sums = direct(x, c, a[0] if a else None, self._weight).dtype
         self._own = _Own()
         # A difference in a narrower type than its weight has larger errors than the bound.
         same = self._dtype == np.result_type(*(k.numpy for k in kinds[:2]))

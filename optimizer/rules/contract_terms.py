@@ -44,9 +44,11 @@ def _contracted(node: op.Aggregate, fold: Fold) -> Fold | None:
         return None
     forms: list[tuple[str, int]] = []
     arguments: list[Expression] = []
-    for term in terms:
-        if term.type != argument.type:
+    for term, negative in terms:
+        if term.type != argument.type:  # bools among them, which have no sign
             return None
+        if negative:
+            term = call(function("negative"), term)
         if not columns([term]):
             form, given = "same", [term]
         else:
@@ -74,8 +76,8 @@ def _product(node: op.Aggregate, fold: Fold) -> Fold | None:
     return made
 
 
-def _terms(e: Expression, negative: bool = False) -> list[Expression]:
-    """What is added up, with its signs."""
+def _terms(e: Expression, negative: bool = False) -> list[tuple[Expression, bool]]:
+    """What is added up, with whether it is subtracted."""
     if isinstance(e, Call) and e.type.shape:
         match e.function.name, e.arguments:
             case "add", (a, b):
@@ -84,4 +86,4 @@ def _terms(e: Expression, negative: bool = False) -> list[Expression]:
                 return _terms(a, negative) + _terms(b, not negative)
             case "negative", (a,):
                 return _terms(a, not negative)
-    return [call(function("negative"), e) if negative else e]
+    return [(e, negative)]

@@ -16,6 +16,8 @@ from scalops.engine import stacked
 from scalops.engine.blas import single_threaded
 from scalops.engine.driver import Driver
 from scalops.engine.outcome import SECONDS, LoopOutcome
+from scalops.engine.passes import Pass
+from scalops.engine.process_folds import ProcessFolds
 from scalops.engine.stacked import StackedReduction
 from scalops.explain import explain
 from scalops.planning import plan
@@ -100,9 +102,10 @@ def as_alone(*loops: Any) -> list[LoopOutcome]:
     return found
 
 
-def executed(made: pp.PhysicalPlan, *how: Any, inline: bool = False) -> list[Any]:
+def executed(
+    made: pp.PhysicalPlan, threads: int = 1, memory: int | None = None, inline: bool = False
+) -> list[Any]:
     """What a plan gives with so many threads and so much memory."""
-    threads, memory = how or (1, None)
     with single_threaded():
         return Driver(made, Backend(threads, memory, inline)).run()
 
@@ -352,6 +355,28 @@ def test_a_choice_by_loop_over_nulls_takes_the_stack_apart(sizes: list[int]) -> 
     assert bits(together) == [b for loop in loops for b in bits(run([loop]))]
     assert sizes == [5]
     assert bits(run(loops, 2)) == bits(together)
+
+
+# Processes.
+
+
+def test_processes_fold_the_same_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    units: list[Any] = []
+    ask = ProcessFolds.run
+
+    def watched(self: ProcessFolds, made: Pass, *rest: Any) -> bool:
+        done = ask(self, made, *rest)
+        units.extend(made.units if done else ())
+        return done
+
+    monkeypatch.setattr(ProcessFolds, "run", watched)
+    table = so.table({"x": np.tile(X, (4, 1)), "y": np.tile(Y, 4)})
+    loops = [logistic(table, s, range(1 + i)) for i, s in enumerate(STRENGTHS)]
+    found = run(loops)
+    with so.session(folds="processes", threads=2, processes=1, jit=False):
+        for env, outcome in zip(so.collect(*loops), found, strict=True):
+            assert env["w"].tobytes() == outcome.state["w"].tobytes()
+    assert {len(u) for u in units} == {5, 4, 1}
 
 
 # Errors.

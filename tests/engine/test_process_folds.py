@@ -331,24 +331,6 @@ def test_a_worker_that_dies_in_a_pass_costs_time_alone(
     assert worker_of(session) != before
 
 
-def test_a_worker_that_dies_between_two_passes_is_replaced(session: Session) -> None:
-    t = dense()
-    model = so.loop(np.zeros(WIDTH), range(4))(
-        lambda w: w + t.map(lambda r: np.tanh(r.x - w)).mean()
-    )
-    expected = on_threads(lambda: model.run().env)
-    seen: list[int] = []
-
-    def kill_first(iteration: int, env: Any) -> None:
-        if iteration != 2:  # in which it is missed
-            seen.append(worker_of(session))
-        if iteration == 1:
-            os.kill(seen[-1], signal.SIGKILL)
-
-    assert outcome(model.run(on_iteration=kill_first).env) == expected
-    assert len(set(seen)) == 2
-
-
 def test_a_stopped_worker_is_not_waited_for(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ VALUES: dict[str, tuple[Any, str, str, Any]] = {
     "processes": (2, "2", "2", 2),
     "task_timeout": (1.5, "1.5", "1.5", 1.5),
     "folds": ("processes", "processes", '"processes"', "processes"),
+    "jit": (False, "no", "false", False),
 }
 
 
@@ -162,6 +163,7 @@ def test_config_prints_a_table(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         ["processes", str(found["processes"]), "default"],
         ["task_timeout", "None", "default"],
         ["folds", "auto", "default"],
+        ["jit", "auto", "default"],
     ]
     assert str(found) == repr(found)
     assert list(found) == list(OPTIONS)

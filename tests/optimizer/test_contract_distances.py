@@ -21,7 +21,7 @@ RNG = np.random.default_rng(2)
 X = RNG.standard_normal((60, 3))
 C = RNG.standard_normal((4, 3))
 A = RNG.uniform(0.5, 2, (4, 3))
-ARRAYS = {"x": X, "z": X + 1, "h": X.astype(np.float32), "y": X[:, 0]}
+ARRAYS: dict[str, Any] = {"x": X, "z": X + 1, "h": X.astype(np.float32), "y": X[:, 0]}
 T = so.table({**ARRAYS, "far": X + 1e8, "n": (10 * X).astype(np.int64)})
 
 

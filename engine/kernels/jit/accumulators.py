@@ -12,7 +12,7 @@ from scalops.algebra import expressions as ex
 from scalops.algebra.folds import Fold
 from scalops.engine.kernels.jit.elementwise import FLOATS, TYPES, Refused, converted
 from scalops.engine.kernels.jit.products import MOST_OUTPUTS, by_tile
-from scalops.engine.kernels.jit.text import Lines, Place, zero
+from scalops.engine.kernels.jit.text import ROOMS, Lines, Place, zero
 from scalops.engine.kernels.jit.vectors import GREATEST, LEAST, SUM, narrow
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _OPERATIONS = {
     "any": "a | b", "all": "a & b", "logical_or": "a | b", "logical_and": "a & b",
     "bitwise_or": "a | b", "bitwise_and": "a & b",
 }  # fmt: skip
-_FOLDS_IN_A_LOOP, _ROWS_AT_ONCE = 8, 4
+_FOLDS_IN_A_LOOP, _ROWS_AT_ONCE, _OUTPUTS_AT_ONCE = 8, 4, 2
 _TRUTHS = ("any", "all", "logical_or", "logical_and")
 Result = tuple[str, int]  # type and number of elements
 
@@ -236,7 +236,7 @@ def _dot(writer: Writer, target: str, left: str, right: str, kind: str) -> None:
 
 
 def _outer(writer: Writer, fold: Fold, arguments: Sequence[ex.Expression], result: str) -> Result:
-    """Σ outer(u, x): for each element of u, multiples of the rows of x."""
+    """Σ outer(u, x): for two elements of u at a time, multiples of the rows of x."""
     _require_floats(fold, arguments)
     u, x = arguments
     if len(u.type.shape) != 1 or len(x.type.shape) != 1:
@@ -249,11 +249,26 @@ def _outer(writer: Writer, fold: Fold, arguments: Sequence[ex.Expression], resul
         column = writer.column(x)
 
         def records(many: int) -> None:
-            with body.block(f"for c in range({count})"):
-                body.add(*(f"s{r} = {lanes.at(f'c * {tile} + i + {r}')}" for r in range(many)))
-                with body.block(f"for j in range({size})"):
-                    element = f"{result}[c * {size} + j]"
-                    body.add(f"{element} = {_added(element, column, many)}")
+            whole = count - count % _OUTPUTS_AT_ONCE
+            if whole:
+                with body.block(f"for c in range(0, {whole}, {_OUTPUTS_AT_ONCE})"):
+                    several(many, _OUTPUTS_AT_ONCE)
+            if count > whole:
+                body.add(f"c = {whole}")
+                several(many, count - whole)
+
+        def several(many: int, outputs: int) -> None:
+            body.add(f"k = {lanes.offset} + c * {tile} + i", f"p = c * {size}")
+            for o in range(outputs):
+                room = ROOMS[lanes.kind]
+                body.add(*(f"s{o}{r} = {room}[k + {o * tile + r}]" for r in range(many)))
+            with body.block(f"for j in range({size})"):
+                body.add(*(f"x{r} = {column}[t + i + {r}, j]" for r in range(many)))
+                for o in range(outputs):
+                    total = element = f"{result}[p + {o * size} + j]"
+                    for r in range(many):
+                        total = f"multiply_add({total}, s{o}{r}, x{r})"
+                    body.add(f"{element} = {total}")
 
         by_tile(body, records, _ROWS_AT_ONCE)
     else:

@@ -84,6 +84,8 @@ class Writer:
         self._sizes = dict.fromkeys(TYPES, 0)
         self._partials = dict.fromkeys(TYPES, 0)
         self._places: dict[ex.Expression, Place] = {}
+        # Of a vector: its greatest element, exp(x - greatest), their sum.
+        self.exponentials: dict[ex.Expression, tuple[Place, Place, Place]] = {}
         self._constant = Lines(1)
         self._numbers: dict[ex.Expression, str] = {}
         self._arrays: dict[tuple[ex.Expression, bool], str] = {}

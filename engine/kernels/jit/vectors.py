@@ -88,48 +88,50 @@ def _log(text: str, kind: str) -> str:
     return f"log({text})" if kind == "float64" else f"np.float32(log(np.float64({text})))"
 
 
-def _exponentials(
-    writer: Writer, a: ex.Expression, kind: str, shift: str
-) -> tuple[Place, Place, Place]:
-    """For each record the shift, exp(x - shift) of each element, and their sum."""
-    body, tile, size = writer.body, writer.tile, a.type.size
+def _exponentials(writer: Writer, a: ex.Expression) -> tuple[Place, Place, Place]:
+    """For each record the greatest element, exp(x - greatest) of each, and their sum."""
+    if a in writer.exponentials:
+        return writer.exponentials[a]
+    body, tile, size, kind = writer.body, writer.tile, a.type.size, a.type.name
     lanes = writer.lanes(a)
     greatest, total, made = writer.room(kind), writer.room(kind), writer.room(kind, size)
     _over_elements(writer, lanes, greatest, size, kind, GREATEST)
     with body.block(f"for i in range({tile})"):
-        body.add(f"a = {greatest.at('i')}", f"{greatest.at('i')} = {shift}")
         body.add(f"{total.at('i')} = 0.0")
     index = f"c * {tile} + i"
     with body.block(f"for c in range({size})"), body.block(f"for i in range({tile})"):
         body.add(f"a = {lanes.at(index)} - {greatest.at('i')}", f"a = {_exp('a', kind)}")
         body.add(f"{made.at(index)} = a", f"{total.at('i')} += a")
+    writer.exponentials[a] = greatest, made, total
     return greatest, made, total
 
 
 def _softmax(writer: Writer, call: ex.Call) -> Place:
-    a, kind = _floats_along(call, whole=False)
-    _, made, total = _exponentials(writer, a, kind, "a")
-    body, tile = writer.body, writer.tile
-    with body.block(f"for c in range({a.type.size})"), body.block(f"for i in range({tile})"):
-        body.add(f"{made.at(f'c * {tile} + i')} /= {total.at('i')}")
-    return made
-
-
-def _logsumexp(writer: Writer, call: ex.Call) -> Place:
-    a, kind = _floats_along(call, whole=True)
-    shift = f"a if abs(a) < np.inf else np.{kind}(0)"
-    greatest, _, total = _exponentials(writer, a, kind, shift)
-    place, body = writer.room(kind), writer.body
-    with body.block(f"for i in range({writer.tile})"):
-        body.add(f"{place.at('i')} = {_log(total.at('i'), kind)} + {greatest.at('i')}")
+    a = _floats_along(call, whole=False)
+    kind, size = a.type.name, a.type.size
+    _, exponentials, total = _exponentials(writer, a)
+    place, body, index = writer.room(kind, size), writer.body, f"c * {writer.tile} + i"
+    with body.block(f"for c in range({size})"), body.block(f"for i in range({writer.tile})"):
+        body.add(f"{place.at(index)} = {exponentials.at(index)} / {total.at('i')}")
     return place
 
 
-def _floats_along(call: ex.Call, whole: bool) -> tuple[ex.Expression, str]:
+def _logsumexp(writer: Writer, call: ex.Call) -> Place:
+    """The greatest itself where it is no finite number: so are the others, or they are less."""
+    a = _floats_along(call, whole=True)
+    greatest, _, total = _exponentials(writer, a)
+    place, body = writer.room(a.type.name), writer.body
+    with body.block(f"for i in range({writer.tile})"):
+        body.add(f"a = {greatest.at('i')}", f"b = {_log(total.at('i'), a.type.name)} + a")
+        body.add(f"{place.at('i')} = b if abs(a) < np.inf else a")
+    return place
+
+
+def _floats_along(call: ex.Call, whole: bool) -> ex.Expression:
     a = _along_it(call, whole)
     if a.type.name not in FLOATS:
         raise Refused(f"{call.function.name} of {a.type}")
-    return a, a.type.name
+    return a
 
 
 def _index(writer: Writer, call: ex.Call) -> Place:

@@ -81,15 +81,17 @@ def _parts(form: str, arguments: tuple[Expression, ...]) -> _Parts | None:
 
 
 def _scaled(e: Expression) -> _Parts | None:
-    """(one_hot, ()) of one_hot, (one_hot, (s,)) of s·one_hot."""
+    """(one_hot, ()) of one_hot, (one_hot, (s,)) of s·one_hot, however s is made up."""
     if _is_one_hot(e):
         return e, ()
-    match e:
-        case Call(function=f, arguments=(a, b)) if f.name == "multiply":
-            if _is_one_hot(b) and not a.type.shape:
-                return b, (a,)
-            if _is_one_hot(a) and not b.type.shape:
-                return a, (b,)
+    if not isinstance(e, Call) or e.function.name != "multiply":
+        return None
+    for scale, rest in (e.arguments, e.arguments[::-1]):
+        found = None if scale.type.shape else _scaled(rest)
+        if found is not None:
+            one_hot, factors = found
+            own = [_float64(f) for f in (*factors, scale)]  # where they met the vector
+            return one_hot, (call(e.function, *own) if factors else scale,)
     return None
 
 

@@ -13,6 +13,7 @@ from scalops.engine.physical_plan import IterateTogether, PhysicalPlan, TreeAggr
 from scalops.optimizer.just_in_time import choose
 
 log = logging.getLogger("scalops")
+LEAST_RECORDS = 100_000.0  # in all passes: of fewer, no fold is worth compiling
 INSTALL = 'pip install "scalops[jit]"'
 
 
@@ -52,7 +53,7 @@ def just_in_time(plan: PhysicalPlan, jit: str | bool) -> PhysicalPlan:
 def numba_missing() -> str | None:
     """Why numba cannot be imported; None where it can."""
     try:
-        import_module("numba")
+        numba = import_module("numba")
     except Exception as error:  # also one that does not know this NumPy
         return str(error) or type(error).__name__
-    return None
+    return "NUMBA_DISABLE_JIT is set" if numba.config.DISABLE_JIT else None

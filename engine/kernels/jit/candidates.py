@@ -21,8 +21,8 @@ ASSUMED_ROWS = 1000.0  # of a table in a loop's environment
 ASSUMED_SHARE = 0.5  # that a filter keeps
 
 
-def compile_works(plan: pp.PhysicalPlan) -> list[CompileWork]:
-    """The folds of a plan, but for those that only count."""
+def compile_works(plan: pp.PhysicalPlan, least_records: float = 0.0) -> list[CompileWork]:
+    """The folds of a plan, but for those that only count, or see fewer records in all passes."""
     stages = {
         s.sink.number: s for s in plan.stages if isinstance(s.sink, (pp.CacheTable, pp.StoreSink))
     }
@@ -30,8 +30,11 @@ def compile_works(plan: pp.PhysicalPlan) -> list[CompileWork]:
     for number, passes, known in _runs(plan.program):
         stage = plan.stages[number]
         folds = stage.sink.folds if isinstance(stage.sink, pp.TreeAggregate) else ()
-        if not all(f.kind in COUNTS for f in folds):
-            found.append(_work(stage, _rows(stage.source, stages), passes, known))
+        if all(f.kind in COUNTS for f in folds):
+            continue
+        rows = _rows(stage.source, stages)
+        if rows * passes >= least_records:
+            found.append(_work(stage, rows, passes, known))
     return found
 
 
@@ -107,7 +110,7 @@ def _rows(table: pp.PhysicalTable, stages: dict[int, pp.Stage]) -> float:
     """Records, as far as the sources tell; each stage of `stages` is looked through once."""
     match table:
         case pp.TableScan(source=source):
-            return float(source.likely_rows)
+            return float(getattr(source, "likely_rows", ASSUMED_ROWS))
         case pp.StoredTable(number=number):
             if number not in stages:
                 return ASSUMED_ROWS

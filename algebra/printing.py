@@ -312,6 +312,8 @@ class _Printer:
                 return f"{self._at(arguments[0], _ATOM)}.T", _ATOM
             case "cast":
                 return f"{parameters['dtype']}({given[0]})", _ATOM
+            case "square":
+                return f"{self._at(arguments[0], _PRECEDENCE['**'] + 1)} ** 2", _PRECEDENCE["**"]
             case "absolute":
                 return f"abs({given[0]})", _ATOM
         if len(given) > 6:

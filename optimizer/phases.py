@@ -14,6 +14,7 @@ from scalops.optimizer.rules.contract_one_hots import contract_one_hots
 from scalops.optimizer.rules.contract_products import contract_products
 from scalops.optimizer.rules.contract_squares import contract_squares
 from scalops.optimizer.rules.contract_terms import contract_terms
+from scalops.optimizer.rules.expand_powers import expand_powers
 from scalops.optimizer.rules.fold_constants import fold_constants
 from scalops.optimizer.rules.fuse_map_reduce_update import fuse_map_reduce_update
 from scalops.optimizer.rules.hoist_invariants import hoist_invariants
@@ -33,6 +34,7 @@ from scalops.optimizer.rules.weigh_cumulative_sums import weigh_cumulative_sums
 # Filters and limits before maps: one that moved down leaves two maps side by side.
 _SIMPLIFY = (
     fold_constants,
+    expand_powers,
     merge_filters,
     push_filter_down,
     push_limit_down,

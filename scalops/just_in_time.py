@@ -37,8 +37,10 @@ def just_in_time(plan: PhysicalPlan, jit: str | bool) -> PhysicalPlan:
     stacked = {
         s for node in find(plan.program, IterateTogether) for own in node.stacks for s in own
     }
-    works = [w for w in compile_works(plan) if jit is True or w.stage not in stacked]
-    made = choose(works, always=jit is True)
+    always = jit is True
+    found = compile_works(plan, 0.0 if always else LEAST_RECORDS)
+    works = [w for w in found if always or w.stage not in stacked]
+    made = choose(works, always)
     if made.stages and (why := numba_missing()) is not None:
         notes = {
             s: f"NumPy's kernels: numba cannot be imported ({INSTALL})" if s in made.stages else n

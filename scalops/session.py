@@ -283,8 +283,9 @@ def session(uri: str | None = None, **options: Any) -> Session:
     """A session with options, for a `with` statement.
 
     Options: threads, memory ("4GB"), opaque ("run" or "error"), implicit_collect, processes,
-    task_timeout, folds ("auto", "threads" or "processes"), jit ("auto" or a bool). Those not given are those given to the
-    session around it, then those of SCALOPS_* variables, of the nearest scalops.toml, the defaults.
+    task_timeout, folds ("auto", "threads" or "processes"), jit ("auto" or a bool). Those not given
+    are those given to the session around it, then those of SCALOPS_* variables, of the nearest
+    scalops.toml, the defaults.
     """
     if uri is not None:
         refuse("a session on a cluster")

@@ -15,8 +15,8 @@ from scalops.algebra.segment_folds import Segment
 from scalops.algebra.tree import Node, find, walk
 from scalops.algebra.validate import validate
 from scalops.engine import physical_display
-from scalops.loop import AnyLoop
 from scalops.just_in_time import just_in_time
+from scalops.loop import AnyLoop
 from scalops.not_yet import refuse
 from scalops.optimizer.cardinality import Estimates
 from scalops.optimizer.column_invariance import invariant_columns

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from scalops.algebra import operators as op
 from scalops.algebra.derivatives.tables import Origins, Rows, no_nulls, rows_of, varying
-from scalops.algebra.derivatives.terms import Term, fn, full, number_of
+from scalops.algebra.derivatives.terms import Term, fn, full, minds_nulls, number_of, only_if_known
 from scalops.algebra.errors import PlanError
 from scalops.algebra.expressions import (
     Call,
@@ -44,8 +44,6 @@ _INSTEAD = {
     "aggregate": "write it with sum, mean, min or max",
     "collect_list": "differentiate a sum or a mean of the records",
 }
-_MIND_NULLS = ("coalesce", "is_null", "only_if", "list_item", "where", "bitwise_and", "bitwise_or",
-               "logical_and", "logical_or")  # fmt: skip
 _VALUE, _BY = "value", HIDDEN + "by"
 
 
@@ -160,7 +158,14 @@ class FoldedTable:
         """The fold of the records' gradients by each part; none where no record has any."""
         from scalops.algebra.derivatives.reverse import pull_back  # which reads this module
 
-        found = [pull_back([(p.argument, seed(p))], self.parts) for p in self._parts]
+        found = [
+            pull_back(
+                [(p.argument, seed(p))],
+                self.parts,
+                nulls=_has_nulls(p) and minds_nulls(p.argument),
+            )
+            for p in self._parts
+        ]
         for variable in self.parts:
             if any(variable in f for f in found):
                 yield variable, self._fold_of([f.get(variable) for f in found], kind, variable)
@@ -175,7 +180,11 @@ class FoldedTable:
             scale, values = values[0], [Term(Constant(1.0))]
         if len({v.type.strong() for v in values}) > 1:
             values = [v.cast("float64") for v in values]
-        tables = [self._projected(p, v, by) for p, v in zip(self._parts, values, strict=True)]
+        pairs = list(zip(self._parts, values, strict=True))
+        if kind == "mean" and any(v.type.is_sparse and self._may_miss(p, v.e) for p, v in pairs):
+            # Means of dense vectors count those that are 0; of sparse ones the sum needs none.
+            return self._fold_of(found, "sum", variable) / self._other("count")
+        tables = [self._projected(p, v, kind) for p, v in pairs]
         location = self._node.location
         table = tables[0] if len(tables) == 1 else op.Union(tuple(tables), location=location)
         names = (_BY, _VALUE) if by else (_VALUE,)
@@ -185,9 +194,11 @@ class FoldedTable:
         made = Term(Subquery(op.Aggregate(table, (fold,), location=location), name))
         return made if scale is None else scale * made
 
-    def _projected(self, part: _Part, value: Term, by: bool) -> op.Operator:
-        e = value.e if not self._may_miss(part, value.e) else _where_known(part.argument, value).e
-        outputs: tuple[op.Named, ...] = ((_VALUE, e),)
+    def _projected(self, part: _Part, value: Term, kind: str) -> op.Operator:
+        if self._may_miss(part, value.e):
+            value = only_if_known(part.argument, value, kind in ("sum", "add"))
+        by = kind in ("argmin", "argmax")
+        outputs: tuple[op.Named, ...] = ((_VALUE, value.e),)
         if by:
             outputs = ((_BY, part.arguments[0]), *outputs)
         return op.Project(
@@ -201,26 +212,20 @@ class FoldedTable:
 
     def _may_miss(self, part: _Part, value: Expression) -> bool:
         """Whether the fold may skip a null argument whose gradient is no null, or the reverse."""
-        if no_nulls(part.rows.source) and not _makes_nulls(part.argument):
+        if not _has_nulls(part):
             return False
         same = columns_read([value]) == columns_read([part.argument])
-        return not same or any(
-            isinstance(n, Call) and n.function.name in _MIND_NULLS
-            for n in within([part.argument, value])
-        )
+        return not same or minds_nulls(part.argument, value)
 
 
-def _where_known(argument: Expression, value: Term) -> Term:
-    """The gradient where the argument is no null, 0 where the gradient itself is one."""
-    filler = value.type.strong().numpy.type(0)
-    known = fn("logical_not", fn("is_null", argument))
-    shaped = fn("broadcast_to", filler, shape=value.shape) if value.shape else filler
-    return fn("only_if", known, fn("coalesce", value, shaped))
+def _has_nulls(part: _Part) -> bool:
+    return not no_nulls(part.rows.source) or _makes_nulls(part.argument)
 
 
 def _makes_nulls(e: Expression) -> bool:
     return any(
-        isinstance(n, Opaque) or (isinstance(n, Call) and n.function.name in _MIND_NULLS[2:4])
+        isinstance(n, Opaque)
+        or (isinstance(n, Call) and n.function.name in ("only_if", "list_item"))
         for n in within([e])
     )
 

@@ -17,7 +17,13 @@ from scalops.algebra.derivatives import (  # noqa: F401 - they register their ru
     special,
 )
 from scalops.algebra.derivatives.rules import REFUSED, Site, is_flat, rule_of
-from scalops.algebra.derivatives.terms import Term, written_at
+from scalops.algebra.derivatives.terms import (
+    Term,
+    minds_nulls,
+    only_if_known,
+    written_at,
+    zero_if_null,
+)
 from scalops.algebra.dtypes import ArrayType, TupleType
 from scalops.algebra.errors import PlanError
 from scalops.algebra.expressions import (
@@ -29,6 +35,7 @@ from scalops.algebra.expressions import (
     LoopOutput,
     Opaque,
     Subquery,
+    columns_read,
 )
 from scalops.algebra.tree import Node, walk
 
@@ -43,20 +50,28 @@ def pull_back(
     variables: Sequence[Expression],
     through: bool = False,
     origins: Origins | None = None,
+    nulls: bool = False,
 ) -> dict[Expression, Term]:
     """The gradients by the variables, given those by the roots; none where nothing flows.
 
     A variable is a leaf, or an expression that is found by its structure and stands for a value
     of its own: what it is made of is not looked at, unless another variable lies in it and the
     gradient goes `through`. `origins` tells what a table's operators came from (see `folds`).
+    With `nulls` columns may hold some: of several ways to an expression one may be null, which the
+    loss did not choose, and adds nothing then.
     """
-    return _Reverse(tuple(variables), through, origins).run(roots)
+    return _Reverse(tuple(variables), through, origins, nulls).run(roots)
 
 
 class _Reverse:
     def __init__(
-        self, variables: tuple[Expression, ...], through: bool, origins: Origins | None
+        self,
+        variables: tuple[Expression, ...],
+        through: bool,
+        origins: Origins | None,
+        nulls: bool = False,
     ) -> None:
+        self._nulls = nulls
         self._variables = dict.fromkeys(variables)  # in their order: sums are written in it
         self._through, self._origins = through, origins
         # What a variable is made of is looked at only where the gradient goes through it.
@@ -76,7 +91,7 @@ class _Reverse:
                 continue
             with written_at(node.location):
                 self._visit(node)
-        return {v: _sum(self._gradients[v]) for v in self._variables if v in self._gradients}
+        return {v: self._sum(self._gradients[v]) for v in self._variables if v in self._gradients}
 
     # What depends on a variable.
 
@@ -139,19 +154,27 @@ class _Reverse:
     def _add(self, e: Expression, g: Term) -> None:
         self._gradients.setdefault(e, []).append(g)
 
+    def _sum(self, terms: Sequence[Term]) -> Term:
+        if self._nulls and len(terms) > 1:
+            terms = [zero_if_null(t) for t in terms]
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total
+
     def _visit(self, node: Expression) -> None:
         if isinstance(node, Call) and isinstance(node.any_type, TupleType):
             of_items = self._of_items.get(node)
             if of_items:
                 count = len(node.any_type.items)
                 self._call(
-                    node, [_sum(of_items[i]) if i in of_items else None for i in range(count)]
+                    node, [self._sum(of_items[i]) if i in of_items else None for i in range(count)]
                 )
             return
         found = self._gradients.get(node)
         if not found:
             return
-        g = _sum(found)
+        g = self._sum(found)
         self._gradients[node] = [g]
         if not self._parts(node):
             _require_derivative(node, node in self._variables)
@@ -173,13 +196,6 @@ class _Reverse:
         for part, g in rule(Site(node, gradients, self.flows)):
             if self.flows(part):
                 self._add(part, g)
-
-
-def _sum(terms: Sequence[Term]) -> Term:
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
 
 
 def _is_float(e: Expression) -> bool:
@@ -224,4 +240,7 @@ def gradient(
     loss: Expression, variables: Sequence[Expression], origins: Origins | None = None
 ) -> Mapping[Expression, Term]:
     """The gradients of a number by variables; one that it does not depend on is not there."""
-    return pull_back([(loss, Term(Constant(1.0)))], variables, through=True, origins=origins)
+    nulls = bool(columns_read([loss])) and minds_nulls(loss)
+    seed = Term(Constant(1.0))
+    found = pull_back([(loss, seed)], variables, through=True, origins=origins, nulls=nulls)
+    return {v: only_if_known(loss, g) for v, g in found.items()} if nulls else found

@@ -16,7 +16,15 @@ import numpy as np
 
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import Location
-from scalops.algebra.expressions import Call, Constant, Expression, call, constant
+from scalops.algebra.expressions import (
+    Call,
+    Constant,
+    Expression,
+    call,
+    columns_read,
+    constant,
+    within,
+)
 from scalops.algebra.functions import function
 from scalops.algebra.products import factors
 
@@ -176,6 +184,34 @@ def zeros(kind: ArrayType) -> Expression:
 def dense(term: Term) -> Term:
     """Every element stored."""
     return fn("dense", term) if term.type.is_sparse else term
+
+
+_MIND_NULLS = ("coalesce", "is_null", "only_if", "list_item", "where", "bitwise_and", "bitwise_or",
+               "logical_and", "logical_or")  # fmt: skip
+
+
+def minds_nulls(*roots: Expression) -> bool:
+    """Whether a null below need not make the whole null, or the reverse."""
+    return any(isinstance(n, Call) and n.function.name in _MIND_NULLS for n in within(list(roots)))
+
+
+def zero_if_null(term: Term) -> Term:
+    """A record's gradient, 0 where it is null: the loss did not choose what has no value."""
+    if not columns_read([term.e]):
+        return term
+    term = dense(term)
+    filler = term.type.strong().numpy.type(0)
+    shaped = fn("broadcast_to", filler, shape=term.shape) if term.shape else filler
+    return fn("coalesce", term, shaped)
+
+
+def only_if_known(loss: Expression, term: Term, summed: bool = False) -> Term:
+    """A record's gradient where its loss is no null, 0 where the gradient itself is one.
+
+    Of what is `summed` a null adds nothing: sparse vectors stay sparse.
+    """
+    known = fn("logical_not", fn("is_null", loss))
+    return fn("only_if", known, term if summed and term.type.is_sparse else zero_if_null(term))
 
 
 def full(term: Term, kind: ArrayType) -> Term:

@@ -57,5 +57,5 @@ def test_extremes_are_numpys() -> None:
     table = so.table({"x": x})
     with np.errstate(all="ignore"):
         for power in (2, 3, 4, -1, 1):
-            found = table.map(lambda r, p=power: r.x**p).collect()  # type: ignore[misc]
+            found = table.map(lambda r, p=power: r.x**p).collect()
             np.testing.assert_allclose(found.column(0).to_numpy(), x**power, rtol=1e-15)

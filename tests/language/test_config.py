@@ -98,7 +98,9 @@ def test_a_call_gives_its_run_the_memory() -> None:
         assert so.collect(table).num_rows == 100
 
 
-@pytest.mark.parametrize("name", ["opaque", "implicit_collect", "processes", "task_timeout", "folds"])
+@pytest.mark.parametrize(
+    "name", ["opaque", "implicit_collect", "processes", "task_timeout", "folds"]
+)
 def test_a_call_cannot_be_told_what_is_the_sessions(name: str, total: Any) -> None:
     with pytest.raises(so.ConfigError, match=rf"so\.session\({name}=\.\.\.\) takes it"):
         so.collect(total, **{name: VALUES[name][0]})

@@ -128,7 +128,8 @@ def in_type(e: Expression, dtype: str) -> Expression:
     if e.type.name == dtype:
         return e
     if isinstance(e, Constant):
-        return constant(np.asarray(e.value).astype(dtype)[()])
+        with np.errstate(over="ignore"):  # infinity, as where the plan runs
+            return constant(np.asarray(e.value).astype(dtype)[()])
     return call(function("cast"), e, dtype=dtype)
 
 

@@ -172,7 +172,8 @@ def where(condition: Any, left: Any, right: Any) -> Term:
 
 def _as_type(e: Expression, dtype: str) -> Expression:
     if isinstance(e, Constant):
-        return constant(np.asarray(e.value).astype(dtype)[()])
+        with np.errstate(over="ignore"):  # infinity, as where the plan runs
+            return constant(np.asarray(e.value).astype(dtype)[()])
     return _call("cast", e, dtype=dtype)
 
 

@@ -180,6 +180,7 @@ def test_arithmetic_has_numpys_bits() -> None:
         call("sign", l), call("power", i, 3), call("power", a, 2), call("power", f, 0.5),
         call("add", p, q), call("multiply", p, q), call("invert", i), call("invert", p),
         call("bitwise_xor", k, l), call("logical_and", a, i), call("less", f, i),
+        call("sign", call("subtract", j, k)), call("sign", call("negative", i)),
         call("divide", i, j), call("add", f, 0.1), call("multiply", f, a), call("sign", a),
         call("maximum", a, b), call("minimum", f, g), call("fmax", a, b), call("sqrt", a),
         call("floor", a), call("rint", f), call("where", p, k, i), call("where", a, f, 2),
@@ -430,6 +431,7 @@ def test_without_numba_true_is_an_error_and_auto_is_numpy(monkeypatch: pytest.Mo
     _, model, _, _ = _logistic()
     with so.session(jit=True), pytest.raises(so.ConfigError, match=r'pip install "scalops\[jit\]"'):
         model.run()
+    monkeypatch.setattr(option, "LEAST_RECORDS", 0.0)
     monkeypatch.setattr(option, "choose", lambda works, always: choose(works, True))
     with so.session(jit="auto"):
         assert "NumPy's kernels: numba cannot be imported" in model.explain("physical")

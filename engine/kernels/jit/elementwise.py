@@ -17,8 +17,9 @@ TYPES = ("float64", "float32", "int64", "int32", "bool")
 FLOATS = ("float64", "float32")
 # Of which a loop holds few: long bodies with many of them run out of registers.
 HEAVY = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "logaddexp")
-_POWERS: dict[Any, str] = {1: "{0}", 2: "{0} * {0}", 3: "{0} * {0} * {0}"}
-_POWERS_OF_FLOATS: dict[Any, str] = {**_POWERS, -1: "np.{1}(1) / {0}", 0.5: "sqrt({0})"}
+_POWERS: dict[Any, str] = {
+    1: "{0}", 2: "{0} * {0}", 3: "{0} * {0} * {0}", -1: "np.{1}(1) / {0}", 0.5: "sqrt({0})",
+}  # fmt: skip
 
 
 class Refused(Exception):
@@ -64,12 +65,14 @@ _OF_FLOATS = {
     "fmin": "{0} if ({0} <= {1}) | ({1} != {1}) else {1}",
     "fmax": "{0} if ({0} >= {1}) | ({1} != {1}) else {1}",
 }
+# numba takes it that signed numbers never overflow; these wrap around.
+_WRAPPING = {"add": "wrapped_add", "subtract": "wrapped_subtract", "multiply": "wrapped_multiply"}
 _OF_INTEGERS = {
-    "negative": "-{0}",
+    "negative": "wrapped_subtract(np.int64(0), np.int64({0}))",
     "positive": "{0}",
-    "absolute": "{0} if {0} >= 0 else -{0}",
+    "absolute": "{0} if {0} >= 0 else wrapped_subtract(np.int64(0), np.int64({0}))",
     "sign": "(1 if {0} > 0 else 0) - (1 if {0} < 0 else 0)",
-    "square": "{0} * {0}",
+    "square": "wrapped_multiply(np.int64({0}), np.int64({0}))",
     "minimum": "{0} if {0} <= {1} else {1}",
     "maximum": "{0} if {0} >= {1} else {1}",
     "fmin": "{0} if {0} <= {1} else {1}",
@@ -140,9 +143,9 @@ def _of_type(name: str, loop: str, given: Sequence[str]) -> str | None:
         if name in _BITWISE:
             form = f"{{0}} {'!=' if name == 'bitwise_xor' else _BITWISE[name]} {{1}}"
         return None if form is None else form.format(*given)
-    if name in _ARITHMETIC:
-        return f"{given[0]} {_ARITHMETIC[name]} {given[1]}"
     if loop in FLOATS:
+        if name in _ARITHMETIC:
+            return f"{given[0]} {_ARITHMETIC[name]} {given[1]}"
         if name == "sign":
             one, none = f"np.{loop}(1)", f"np.{loop}(0)"
             a = given[0]
@@ -151,6 +154,8 @@ def _of_type(name: str, loop: str, given: Sequence[str]) -> str | None:
             return f"np.{loop}(1) / {given[0]}"
         form = _OF_FLOATS.get(name)
         return None if form is None else form.format(*given)
+    if name in _WRAPPING:
+        return f"{_WRAPPING[name]}(np.int64({given[0]}), np.int64({given[1]}))"
     if name in _BITWISE:
         return f"{given[0]} {_BITWISE[name]} {given[1]}"
     form = _OF_INTEGERS.get(name)
@@ -162,8 +167,11 @@ def _power(call: ex.Call, base: str, loop: str) -> str:
     exponent = call.arguments[1]
     value = exponent.value if isinstance(exponent, ex.Constant) else None
     if isinstance(value, (int, float, np.number)):
-        if loop in FLOATS and value in _POWERS_OF_FLOATS:
-            return f"({_POWERS_OF_FLOATS[value].format(base, loop)})"
-        if loop in ("int64", "int32") and value in _POWERS:
-            return f"np.{loop}({_POWERS[value].format(base)})"
+        if loop in FLOATS and value in _POWERS:
+            return f"({_POWERS[value].format(base, loop)})"
+        if loop in ("int64", "int32") and value in (1, 2, 3):
+            made = wide = f"np.int64({base})"
+            for _ in range(1, int(value)):
+                made = f"wrapped_multiply({made}, {wide})"
+            return f"np.{loop}({made})"
     raise Refused("a power whose exponent is not 0.5, 1, 2, 3 or -1")

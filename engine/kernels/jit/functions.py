@@ -74,6 +74,24 @@ def _multiply_add(context: Any, total: Any, left: Any, right: Any) -> Any:
     return total(total, left, right), make
 
 
+def _wrapped(operation: str) -> Callable[[Any, Any, Any], Any]:
+    """An operation on int64 modulo 2^64; numba's own takes it that nothing overflows."""
+
+    def typing(context: Any, left: Any, right: Any) -> Any:
+        if not left == right == types.int64:
+            return None
+
+        def make(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+            return getattr(builder, operation)(*arguments)
+
+        return types.int64(left, right), make
+
+    return typing
+
+
+wrapped_add: Any = intrinsic(_wrapped("add"))
+wrapped_subtract: Any = intrinsic(_wrapped("sub"))
+wrapped_multiply: Any = intrinsic(_wrapped("mul"))
 _bits: Any = intrinsic(_bits_of)
 _float: Any = intrinsic(_float_of)
 multiply_add: Any = intrinsic(_multiply_add)
@@ -231,7 +249,7 @@ def _floor_divide(a: Any, b: Any) -> Any:
     safe = np.int64(1) if (b == 0) | (b == -1) else b
     quotient = a // safe
     quotient = np.int64(0) if b == 0 else quotient
-    return -a if b == -1 else quotient
+    return wrapped_subtract(np.int64(0), a) if b == -1 else quotient
 
 
 floor_divide = _inlined(_floor_divide)
@@ -250,6 +268,9 @@ NAMES: dict[str, Any] = {
     "np": np,
     "single_zero": np.float32(0),
     "multiply_add": multiply_add,
+    "wrapped_add": wrapped_add,
+    "wrapped_subtract": wrapped_subtract,
+    "wrapped_multiply": wrapped_multiply,
     "floor": floor,
     "ceil": ceil,
     "trunc": trunc,

@@ -59,7 +59,9 @@ def _over_elements(
 
 
 def narrow(operation: str, kind: str) -> str:
-    """An operation on two numbers a and b of a type, in that type."""
+    """An operation on two numbers a and b of a type, in that type; sums wrap around."""
+    if operation == SUM and kind == "int64":
+        return "wrapped_add(a, b)"
     return f"np.int32({operation})" if kind == "int32" else operation
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
@@ -145,8 +146,9 @@ def _called(e: Call, given: list[tuple[Values, Values | None]]) -> tuple[Values,
     known = [m for m in valid if m is not None]
     both: Values | None = np.logical_and.reduce(known) if known else None
     if name in ("bitwise_or", "logical_or") and both is not None and e.type.name == "bool":
-        sure = [v if m is None else v & m for v, m in given]
-        return np.logical_or.reduce(sure), both | np.logical_or.reduce(sure)
+        # One of them may be a number that is the same for all records.
+        sure = reduce(np.logical_or, [v if m is None else v & m for v, m in given])
+        return sure, both | sure
     if name == "cast" and values[0].dtype != object and not e.type.is_arrow:
         return values[0].astype(e.type.numpy), both
     if e.function.ufunc is None or any(a.type.shape for a in e.arguments):

@@ -255,7 +255,8 @@ def _where(call: Call, flags: Batched, _: Any) -> Step:
         if out is None:
             return np.where(condition, left, right)
         np.copyto(out, right, casting="unsafe")
-        np.copyto(out, left, casting="unsafe", where=condition.astype(bool, copy=False))
+        # Of all records it may be a plain bool.
+        np.copyto(out, left, casting="unsafe", where=np.asarray(condition, bool))
         return out
 
     return into(elementwise(choice, call, flags))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,6 @@ class CompiledFolds:
     """Folds of a block in one loop; `folds` are one for each computation."""
 
     def __init__(self, folds: Sequence[Fold], arguments: Sequence[Expression]) -> None:
-        self._folds = list(folds)
         self._written = written(folds, arguments)
         inputs = self._written.inputs
         self._columns = [name for name, _ in inputs.columns]
@@ -42,6 +41,8 @@ class CompiledFolds:
             [(e.type.name, len(e.type.shape)) for e, _ in inputs.arrays],
             [kind for kind, _ in self._written.results],
         )
+        self._results = [(size, np.dtype(kind)) for kind, size in self._written.results]
+        self._partials = [_partial_of(fold) for fold in folds]
         self._bound: dict[int, _Bound] = {}
 
     def partials(
@@ -63,12 +64,12 @@ class CompiledFolds:
         if bound.given is None:
             return None
         columns = [_plain(block.columns[name]) for name in self._columns]
-        results = [np.zeros(size, kind) for kind, size in self._written.results]
+        results = [np.zeros(size, dtype) for size, dtype in self._results]
         numbers, integers, *arrays = bound.given
         if self._call(block.rows, numbers, integers, *columns, *arrays, *results):
             return None
-        pairs = zip(self._folds, results, strict=True)
-        return [_partial(fold, result, block.rows) for fold, result in pairs]
+        rows = block.rows
+        return [made(r, rows) for made, r in zip(self._partials, results, strict=True)]
 
     def _values(self, values: Sequence[Any]) -> tuple[Array, ...] | None:
         if any(v is None for v in values):
@@ -92,8 +93,13 @@ def _plain(column: Array) -> Array:
     return np.require(column, requirements=["C", "A"])
 
 
-def _partial(fold: Fold, result: Array, rows: int) -> Partial:
+def _partial_of(fold: Fold) -> Callable[[Array, int], Partial]:
+    """What a fold's kernel makes of a block, from the loop's result and the number of records."""
+    shape = fold.type.shape
     if fold.kind in COUNTS:
-        return rows
-    total = result.reshape(fold.type.shape) if fold.type.shape else result[0]
-    return (total, rows) if fold.kind.startswith("mean") else total
+        return lambda result, rows: rows
+    if fold.kind.startswith("mean"):
+        return lambda result, rows: (result.reshape(shape)[()], rows)
+    if len(shape) == 1:
+        return lambda result, rows: result
+    return lambda result, rows: result.reshape(shape)[()]

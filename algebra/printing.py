@@ -237,7 +237,7 @@ class _Printer:
             if entered:
                 made, precedence = self._node(node)
                 if len(made) > _LONGEST:
-                    made, precedence = f"{made[: _LONGEST - 1]}…", _ATOM
+                    made = f"{made[: _LONGEST - 1]}…"
                 self._done[node] = made, precedence
             else:
                 stack.append((node, True))

@@ -167,6 +167,8 @@ class _Looked(Sample):
         self.read(tuple(sorted(columns_read(keys) - self.columns.keys())))
         for key in keys:
             values, valid = self._evaluate(key)
+            if not values.ndim:
+                continue  # the same for all
             own = _codes(values)
             if valid is not None:
                 own = np.where(valid, own + 1, 0)

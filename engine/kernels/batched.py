@@ -135,8 +135,19 @@ def _outer(call: Call, flags: Batched, _: Any) -> Step:
 
 
 def _solve(call: Call, flags: Batched, _: Any) -> Step | None:
-    if len(call.arguments[0].type.shape) != 2 or len(call.arguments[1].type.shape) != 1:
+    left, right = (a.type.shape for a in call.arguments)
+    if not flags[0] and len(left) == len(right) and left[:-2] == right[:-2]:
+        # The matrices of all records are factored once: a record's right sides are columns.
+        def together(a: Any, b: Any) -> Any:
+            sides = np.moveaxis(b, 0, -2)
+            made = np.linalg.solve(a, sides.reshape(*right[:-1], len(b) * right[-1]))
+            return np.moveaxis(made.reshape(*right[:-1], len(b), right[-1]), -2, 0)
+
+        return together
+    if len(left) != 2 or len(right) != 1:
         return None
+    if not flags[0]:
+        return lambda a, b: np.linalg.solve(a, b.T).T
     return lambda a, b: np.linalg.solve(a, b[..., None])[..., 0]
 
 
@@ -254,9 +265,9 @@ def _where(call: Call, flags: Batched, _: Any) -> Step:
     def choice(condition: Any, left: Any, right: Any, out: Array | None = None) -> Any:
         if out is None:
             return np.where(condition, left, right)
-        np.copyto(out, right, casting="unsafe")
-        # Of all records it may be a plain bool.
-        np.copyto(out, left, casting="unsafe", where=np.asarray(condition, bool))
+        # What is the same for all records may be a plain bool, or an integer that wraps around.
+        np.copyto(out, np.asarray(right), casting="unsafe")
+        np.copyto(out, np.asarray(left), casting="unsafe", where=np.asarray(condition, bool))
         return out
 
     return into(elementwise(choice, call, flags))

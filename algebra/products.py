@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -71,19 +71,19 @@ class Product:
         return top if below is None else call(function("divide"), top, below)
 
 
-def factors(e: Expression, dtype: str) -> Product:
+def factors(e: Expression, dtype: str, whole: Collection[Expression] = ()) -> Product:
     """A scalar as a product of factors of the float type `dtype`.
 
     Products, quotients and signs are taken apart as far as they are of that type: what narrower
     numbers make among themselves, where it may overflow, stays one factor. Constants meet in
     the coefficient, but for 0, infinity, NaN, and such as are almost one of these. A product of
-    more than 8 factors stays whole: others may share it.
+    more than 8 factors stays whole: others may share it. So do those that are to stay `whole`.
     """
     made = Product()
     waiting = [(e, False)]
     while waiting:
         part, below = waiting.pop()
-        inner = _apart(part, dtype)
+        inner = None if part in whole else _apart(part, dtype)
         if inner is not None:
             coefficient, parts = inner
             made = replace(made, coefficient=made.coefficient * coefficient)

@@ -95,8 +95,8 @@ class LoopRunner:
         self._infinite: dict[str, frozenset[str]] = {}  # columns of the state that hold infinities
         # In a nested loop both iterations are named.
         named = iterate.name and iterate.name != "<lambda>"
-        name = f" {iterate.name!r}" if named else ""
-        self._of_which = f" of the inner loop{name}" if iterate.nested else ""
+        self._named = f" {iterate.name!r}" if named else ""
+        self._of_which = f" of the inner loop{self._named}" if iterate.nested else ""
         self.seconds: Seconds = {"load": 0.0, "map": 0.0, "update": 0.0}
 
     def run(self) -> Generator[Fold, None, None]:
@@ -249,7 +249,8 @@ class LoopRunner:
         if self._plan.warn and not self._warned:
             self._warned = True
             log.warning(
-                "the loop stopped after max_iterations=%s without converging (%s)",
+                "the loop%s stopped after max_iterations=%s without converging (%s)",
+                self._named,
                 self._plan.max_iterations,
                 self._plan.location,
             )

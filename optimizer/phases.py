@@ -27,7 +27,9 @@ from scalops.optimizer.rules.push_columns_into_scan import push_columns_into_sca
 from scalops.optimizer.rules.push_filter_down import push_filter_down
 from scalops.optimizer.rules.push_filter_into_joins import push_filter_into_joins
 from scalops.optimizer.rules.push_limit_down import push_limit_down
+from scalops.optimizer.rules.recognize_outers import recognize_outers
 from scalops.optimizer.rules.share_common_expressions import share_common_expressions
+from scalops.optimizer.rules.split_distances import split_distances
 from scalops.optimizer.rules.turn_suffix_sums import turn_suffix_sums
 from scalops.optimizer.rules.weigh_cumulative_sums import weigh_cumulative_sums
 
@@ -59,12 +61,19 @@ PHASES = (
     Phase("duplicates", (collapse_duplicates,)),
     # After simplify, which shows what decides by a distance. Before contractions, whose products
     # the distances of a record may be factors of.
-    Phase("distances", (contract_distances, contract_squares)),
+    Phase("distances", (split_distances, contract_distances, contract_squares)),
     # Before hoisting: a scaled vector hoisted as a column would hide the product, and would
     # double the cache.
     Phase(
         "contractions",
-        (associate_products, contract_products, contract_one_hots, contract_grams, contract_terms),
+        (
+            recognize_outers,
+            associate_products,
+            contract_products,
+            contract_one_hots,
+            contract_grams,
+            contract_terms,
+        ),
     ),
     # After contractions: what is left of the loop's record expressions is what it computes.
     Phase("hoist", (hoist_invariants,)),

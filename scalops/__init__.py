@@ -30,6 +30,7 @@ if _TYPE_CHECKING:
     from scalops.cogrouping import cogroup
     from scalops.driver_call import call
     from scalops.environment import Environment
+    from scalops.explain import explain
     from scalops.functions import (
         assume_associative,
         bool_,
@@ -139,6 +140,7 @@ __all__ = [
     "cumsumprod",
     "dense",
     "empty",
+    "explain",
     "first",
     "float32",
     "float64",
@@ -209,6 +211,7 @@ _EXPORTS = {
     "scalops.cogrouping": ("cogroup",),
     "scalops.driver_call": ("call",),
     "scalops.environment": ("Environment",),
+    "scalops.explain": ("explain",),
     "scalops.functions": (
         "assume_associative",
         "bool_",
@@ -305,7 +308,7 @@ if not _TYPE_CHECKING:
             not_yet = _import_module("scalops.not_yet")
             if name in not_yet.FUNCTIONS:
                 not_yet.refuse(f"so.{name}")
-            raise not_yet.no_such(name)
+            raise not_yet.no_such(name, __all__)
         raise AttributeError(f"module 'scalops' has no attribute {name!r}")
 
     def __dir__() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
@@ -24,8 +24,8 @@ from scalops.value import Value, lift
 BARE = "value"
 
 
-class NoField(LoopError, AttributeError):
-    """A field that an environment has not: `hasattr` is to say so too."""
+class NoField(LoopError, AttributeError, KeyError):
+    """A field that an environment has not, read as an attribute (`hasattr` says so) or a key."""
 
 
 class Environment:
@@ -61,12 +61,14 @@ class Environment:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in field_names(type(self)):
+            near = get_close_matches(name, field_names(type(self)), 1)
             raise LoopError(
                 f"{type(self).__name__} has no field {name!r};"
                 f" its fields are {field_names(type(self))}",
                 location=user_location(),
                 hint=_annotate_hint(type(self), [name], {})
-                or "annotate it in the class and give it a start value",
+                or (f"did you mean {near[0]!r}? Else " if near else "")
+                + "annotate it in the class and give it a start value",
             )
         object.__setattr__(self, name, value)
 
@@ -74,13 +76,23 @@ class Environment:
         """Only for what is no field: fields are set when it is made."""
         if name.startswith("__"):
             raise AttributeError(name)
+        raise no_field(type(self).__name__, name, field_names(type(self)))
+
+    def __getitem__(self, name: str) -> Any:
+        """A field by its name, as of a dict: env["w"] is env.w."""
         names = field_names(type(self))
-        near = get_close_matches(name, names, 1)
-        raise NoField(
-            f"{type(self).__name__} has no field {name!r}; its fields are {names}",
-            location=user_location(),
-            hint=f"did you mean {near[0]!r}?" if near else None,
-        )
+        if name not in names:
+            raise no_field(type(self).__name__, name, names)
+        return getattr(self, name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        names = field_names(type(self))
+        if not isinstance(name, str):
+            raise no_field(type(self).__name__, name, names)
+        setattr(self, name, value)
+
+    # With __getitem__ alone Python would take it for a sequence: env[0], env[1], ...
+    __iter__ = None
 
     def __delattr__(self, name: str) -> NoReturn:
         raise LoopError(
@@ -98,6 +110,36 @@ class Environment:
         return all(_equal(getattr(self, n), getattr(other, n)) for n in names)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+class NamedFields(dict[str, Any]):
+    """The symbols of an environment that is a dict, as its body and condition get them."""
+
+    def __missing__(self, name: Any) -> NoReturn:
+        raise no_field("the environment", name, list(self))
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Only for what dicts have not."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        error = no_field("the environment", name, list(self))
+        if name in self:
+            error = NoField(
+                f"the environment is a dict, which has no attribute {name!r}",
+                location=user_location(),
+                hint=f"its field is env[{name!r}]",
+            )
+        raise error
+
+
+def no_field(what: str, name: Any, names: Sequence[str]) -> NoField:
+    """The error of reading a field that is not there."""
+    near = get_close_matches(name, names, 1) if isinstance(name, str) else []
+    return NoField(
+        f"{what} has no field {name!r}; its fields are {list(names)}",
+        location=user_location(),
+        hint=f"did you mean {near[0]!r}?" if near else None,
+    )
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -290,4 +332,5 @@ def symbols(
     """A fresh environment of symbols, for one call of the body."""
     fields: dict[str, Any] = {n: Value(State(n, k, token)) for n, k in kinds.items()}
     fields |= {n: Table(StateTable(n, schema, token)) for n, schema in tables.items()}
-    return structure.rebuild({n: fields[n] for n in structure.names})
+    made = structure.rebuild({n: fields[n] for n in structure.names})
+    return NamedFields(made) if structure.kind == "dict" else made

@@ -34,13 +34,13 @@ _COUNTED = (op.Filter, op.Distinct, rel.Join, rel.GroupAggregate)  # of which ro
 
 
 def explain(
-    thing: Any,
+    *things: Any,
     stage: str = "optimized",
     format: str = "text",
     trace: bool = False,
     analyze: bool = False,
 ) -> str:
-    """The plan of a table, value, loop or nesting of them.
+    """The plan that `so.collect(*things)` would run: of tables, values, loops, nestings of them.
 
     `stage`: traced (as written, with the user's lines), logical (as the optimizer gets it),
     optimized, physical, or all. `format`: text (at most 100 columns) or json. `trace` adds what
@@ -52,11 +52,12 @@ def explain(
         refuse(f"explain's format {format!r}")
     _require("stage", stage, (*STAGES, "all"))
     _require("format", format, FORMATS)
-    job = op.Job(tuple(_node(leaf) for leaf in take_leaves(thing)))
+    wanted = things[0] if len(things) == 1 else things
+    job = op.Job(tuple(_node(leaf) for leaf in take_leaves(wanted, "explain")))
     validate(job)
     optimized, firings = optimize(job)
-    wanted = STAGES if stage == "all" else (stage,)
-    displays = {name: _display(name, job, optimized, firings) for name in wanted}
+    stages = STAGES if stage == "all" else (stage,)
+    displays = {name: _display(name, job, optimized, firings) for name in stages}
     if format == "json":
         made: dict[str, Any] = {
             "version": FORMAT_VERSION,

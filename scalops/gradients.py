@@ -16,6 +16,7 @@ from scalops.algebra.operators import Operator
 from scalops.algebra.printing import text
 from scalops.algebra.tree import Node, substitute, walk
 from scalops.branches import KeyFunction
+from scalops.differentiating import differentiating
 from scalops.environment import Environment, field_names
 from scalops.plain_values import HasNoPlainForm, is_comparing
 from scalops.rows import RowFunction
@@ -56,7 +57,10 @@ def _value_and_grad(f: Any, wrt: Any, what: str) -> tuple[Value, Any]:
             leaves.append(variable(own[-1]))
             return Value(leaves[-1])
 
-        loss = _loss(f(_mapped(wrt, stand_in, what)), what)
+        given = _mapped(wrt, stand_in, what)
+        with differentiating(what, leaves):
+            made_of = f(given)
+        loss = _loss(made_of, what)
         found = _gradients(loss, leaves, what)
         back: dict[Node, Node] = dict(zip(leaves, own, strict=True))
         loss, found = substitute(loss, back), [substitute(g, back) for g in found]
@@ -104,9 +108,7 @@ def _variable(value: Any, name: str, what: str, of_function: bool = False) -> Ex
         raise TraceError(
             f"{what} by {shown}, which is {e.type}: only floats have derivatives",
             location=location,
-            hint="give the fields that are floats: {'w': env.w}"
-            if name
-            else "start it as a float, or cast it",
+            hint=_instead_of_integers(e, name, of_function),
         )
     if e.type.is_sparse:
         raise TraceError(
@@ -123,6 +125,16 @@ def _variable(value: Any, name: str, what: str, of_function: bool = False) -> Ex
             )
         return constant(e.type.numpy.type(e.value)) if e.type.weak else e
     return e
+
+
+def _instead_of_integers(e: Expression, name: str, of_function: bool) -> str:
+    start = "start it as a float, or cast it"
+    if not name:
+        return start
+    if of_function and isinstance(e, Constant) and e.type.is_numeric:
+        start = f"start {name} as {float(e.value)}" if not e.type.shape else start
+        return f"{start}; or give the fields that are floats: {{'w': env.w}}"
+    return "give the fields that are floats: {'w': env.w}"
 
 
 def _mapped(wrt: Any, change: Callable[[Any, str], Any], what: str, name: str = "") -> Any:

@@ -32,7 +32,7 @@ class Lazy:
         """
         from scalops.explain import explain
 
-        return explain(self, stage, format, trace, analyze)
+        return explain(self, stage=stage, format=format, trace=trace, analyze=analyze)
 
 
 name_methods("", Lazy)

@@ -12,23 +12,30 @@ from typing import Any, NoReturn
 import pyarrow as pa
 
 from scalops.algebra import operators as op
-from scalops.algebra.errors import Location, LoopError, PlanError, user_location
+from scalops.algebra.errors import ConfigError, Location, LoopError, PlanError, user_location
 from scalops.algebra.expressions import CONVERGED, ITERATIONS, LoopOutput
 from scalops.algebra.relations import LoopTable
 from scalops.capture import function_location
 from scalops.computed_columns import computed_columns
-from scalops.environment import BARE, NoField, Structure, describe, start_field
+from scalops.environment import BARE, NoField, Structure, describe, no_field, start_field
 from scalops.lazy import Lazy, name_methods
 from scalops.loop_control import control_of
 from scalops.loop_range import ValueRange, elements_of
 from scalops.loop_tracing import Body, Fields, trace_body, trace_condition
+from scalops.options import refuse_unknown
 from scalops.running import require_ordered_states
 from scalops.table import Table
 from scalops.tracing import in_group, refuse_to_run, row_depth
 from scalops.value import Value
 
 _tokens = itertools.count(1)
+_LOOP_OPTIONS = ("max_iterations", "allow_nonfinite", "warn", "name")
 _RUN_OPTIONS = ("on_iteration", "checkpoint", "every", "resume")
+# What others give as a number, and how the condition says it here.
+_CONDITIONS = {
+    **dict.fromkeys(("tol", "tolerance", "eps", "atol", "rtol"), "lambda env: env.change > 1e-6"),
+    **dict.fromkeys(("n", "n_iter", "epochs", "n_epochs", "steps", "n_steps"), "range(100)"),
+}
 
 
 @dataclass(frozen=True)
@@ -126,10 +133,7 @@ class Loop(AnyLoop, Lazy):
         if isinstance(name, int) and -len(names) <= name < len(names):
             name = names[name]
         if not isinstance(name, str) or name not in names:
-            raise NoField(
-                f"the environment has no field {name!r}; its fields are {list(names)}",
-                location=user_location(),
-            )
+            raise no_field("the environment", name, names)
         if name in dict(self.plan.tables):
             return Table(LoopTable(self.plan, name, location=user_location()))
         return Value(LoopOutput(self.plan, name, location=user_location()))
@@ -219,7 +223,13 @@ def loop(
     location = user_location()
     for option in later:
         if option not in _RUN_OPTIONS:
-            raise TypeError(f"loop() got an unexpected keyword argument {option!r}")
+            if option in _CONDITIONS:
+                raise ConfigError(
+                    f"loop() has no option {option!r}",
+                    location=location,
+                    hint=f"its condition says so: {_CONDITIONS[option]}",
+                )
+            refuse_unknown([option], "loop()", _LOOP_OPTIONS)
         raise PlanError(
             f"{option}= is an option of a run, not of the loop",
             location=location,

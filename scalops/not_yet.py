@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import NoReturn
 
 from scalops.algebra.errors import PlanError, user_location
@@ -36,10 +38,16 @@ _OTHER_WORDS = {
 }
 
 
-def no_such(name: str) -> AttributeError:
-    """What there is not in the package, with what does the same."""
-    instead = f"; use {_OTHER_WORDS[name]}" if name in _OTHER_WORDS else ""
-    return AttributeError(f"module 'scalops' has no attribute {name!r}{instead}")
+def no_such(name: str, names: Sequence[str] = ()) -> AttributeError:
+    """What there is not in the package, with what does the same, or the nearest of its `names`."""
+    near = get_close_matches(name, names, 1)
+    instead = f"; did you mean 'so.{near[0]}'?" if near else ""
+    if name in _OTHER_WORDS:
+        instead = f"; use {_OTHER_WORDS[name]}"
+    # With a name and an object of its own, Python adds no second suggestion in a traceback.
+    return AttributeError(
+        f"module 'scalops' has no attribute {name!r}{instead}", name=name, obj=None
+    )
 
 
 def refuse(what: str) -> NoReturn:

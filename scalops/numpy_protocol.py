@@ -115,7 +115,10 @@ def positive_axis(axis: Any, ndim: int) -> Any:
 
 
 def index(value: Value, key: Any) -> Value:
-    """NumPy's basic indexing, and one integer Value or array as an index of the first axis."""
+    """NumPy's basic indexing; of the first axis also by an integer Value or array.
+
+    Beside a Value of one integer others may follow it.
+    """
     keys = key if isinstance(key, tuple) else (key,)
     if value.type.is_list:
         return _list_item(value, key)
@@ -133,6 +136,8 @@ def index(value: Value, key: Any) -> Value:
             _unsupported("a boolean mask, whose result has no fixed shape")
         taken = call(arrays.TAKE, value.expression, indices, axis=0, location=user_location())
         return Value(taken)
+    if keys and _is_integer(keys[0]) and value.ndim and not any(map(_is_lookup, keys[1:])):
+        return index(index(value, keys[0]), keys[1:])  # P[u, 0] is P[u][0]
     plain: list[Any] = []
     for k in keys:
         if isinstance(k, slice):
@@ -149,6 +154,14 @@ def index(value: Value, key: Any) -> Value:
         else:
             _unsupported(f"an index of type {type(k).__name__}")
     return apply(arrays.INDEX, value, key=_without_ellipsis(tuple(plain), value.ndim))
+
+
+def _is_integer(key: Any) -> bool:
+    return isinstance(key, Value) and not key.shape and key.dtype.kind in "iu"
+
+
+def _is_lookup(key: Any) -> bool:
+    return isinstance(key, (Value, np.ndarray, list))
 
 
 def _list_item(value: Value, key: Any) -> Value:

@@ -45,6 +45,7 @@ OPTIONS = tuple(field.name for field in fields(Options))
 # Those that a single run may be given: the others shape plans, or what a session holds.
 OF_ONE_RUN = ("threads", "memory")
 NOT_BUILT = ("workers", "key", "objective")
+_OF_EXPLAIN = ("stage", "format", "trace")
 
 _MOST_AT_ONCE = 4096
 _MOST_SECONDS = 10**6
@@ -190,8 +191,12 @@ def refuse_unknown(
 def _unknown(unknown: list[str], what: str, known: tuple[str, ...]) -> NoReturn:
     near = get_close_matches(unknown[0], known, 1)
     hint = f"did you mean {near[0]!r}?" if near else None
-    if not near and unknown[0] in OPTIONS:
-        hint = f"so.session({unknown[0]}=...) takes it"
+    others = get_close_matches(unknown[0], OPTIONS, 1)
+    if unknown[0] in _OF_EXPLAIN and not near:
+        hint = f"so.explain(..., {unknown[0]}=...) takes it"
+    elif others and (unknown[0] in OPTIONS or not near):
+        taken = f"so.session({others[0]}=...) takes it"
+        hint = taken if unknown[0] in OPTIONS else f"did you mean {others[0]!r}? {taken}"
     raise ConfigError(
         f"{what} has no option {unknown}; its options are {list(known)}",
         location=user_location(),

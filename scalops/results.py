@@ -18,23 +18,36 @@ from scalops.table import Table
 from scalops.value import Value
 
 
-def take_leaves(wanted: Any) -> list[Any]:
-    """The tables, values and loops of a nesting, in order."""
+def take_leaves(wanted: Any, what: str = "collect") -> list[Any]:
+    """The tables, values and loops of a nesting, in order; `what` is called with it."""
+    try:
+        return _leaves(wanted, what)
+    except RecursionError:
+        raise PlanError(
+            f"{what} takes no nesting that holds itself, or is nested so deeply",
+            location=user_location(),
+        ) from None
+
+
+def _leaves(wanted: Any, what: str) -> list[Any]:
     if isinstance(wanted, (Table, Value, Loop)):
         return [wanted]
     if isinstance(wanted, StructuredValue):
-        return take_leaves(wanted.parts)
+        return _leaves(wanted.parts, what)
     if isinstance(wanted, dict):
-        return [leaf for item in wanted.values() for leaf in take_leaves(item)]
+        return [leaf for item in wanted.values() for leaf in _leaves(item, what)]
     if isinstance(wanted, (list, tuple)):
-        return [leaf for item in wanted for leaf in take_leaves(item)]
+        return [leaf for item in wanted for leaf in _leaves(item, what)]
+    hint = None
+    if isinstance(wanted, (Iterator, MappingView, Set)):
+        hint = f"pass a list of them: {what}(list(...))"
+    elif isinstance(wanted, str) and what == "explain":
+        hint = f"a stage is a keyword here: so.explain(..., stage={wanted!r})"
     raise PlanError(
-        f"collect takes tables, values, loops, and dicts, lists and tuples of them;"
+        f"{what} takes tables, values, loops, and dicts, lists and tuples of them;"
         f" it got a {type(wanted).__name__}",
         location=user_location(),
-        hint="pass a list of them: collect(list(...))"
-        if isinstance(wanted, (Iterator, MappingView, Set))
-        else None,
+        hint=hint,
     )
 
 

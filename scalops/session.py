@@ -26,6 +26,7 @@ from scalops.algebra.tree import Node, find, substitute
 from scalops.algebra.validate import validate
 from scalops.checks import check_traces
 from scalops.configuration import Config, configure, given_options
+from scalops.differentiating import refuse_number
 from scalops.engine.kept_tables import KeptSource, KeptTable, KeptTables
 from scalops.engine.loop_runner import LoopControl
 from scalops.engine.outcome import LoopOutcome, StateRows
@@ -316,25 +317,21 @@ def collect(*things: Any, listen: Any = None, **options: Any) -> Any:
     refuse_to_run("a collected result", "use the tables, values and loops themselves")
     call = _of_one_run(options)
     wanted = things[0] if len(things) == 1 else things
-    try:
-        leaves = take_leaves(wanted)
-    except RecursionError:
-        raise PlanError(
-            "collect takes no nesting that holds itself, or is nested so deeply",
-            location=user_location(),
-        ) from None
+    leaves = take_leaves(wanted)
     for leaf in leaves:
         if isinstance(leaf, Value) and is_record_symbol(leaf):
             raise PlanError(
                 "a record's symbol is used outside its row function", location=user_location()
             )
     nodes = tuple(_node(leaf) for leaf in leaves)
+    refuse_number(nodes, "a collected result")
     results = current_session().run(nodes, listen, call)
     return rebuild(wanted, iter(zip(leaves, results, strict=True)))
 
 
 def run_loop(loop: AnyLoop, listen: Any = None, control: LoopControl | None = None) -> LoopResult:
     """Run one loop; its environment, iterations, history and profile."""
+    refuse_number([loop.loop_plan], "a collected result")
     (outcome,) = current_session().run((loop.loop_plan,), listen, control=control)
     return loop_result(loop, outcome)
 

@@ -7,6 +7,7 @@ from inspect import signature
 from os import PathLike
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from scalops.algebra.dtypes import ArrayType
@@ -59,7 +60,9 @@ def table(data: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Table:
     raise SchemaError(
         f"so.table takes a dict of arrays or a list of records, not a {type(data).__name__}",
         location=user_location(),
-        hint="so.from_arrow takes Arrow, Polars and pandas tables",
+        hint='name its column: so.table({"x": X})'
+        if isinstance(data, np.ndarray)
+        else "so.from_arrow takes Arrow, Polars and pandas tables",
     )
 
 

@@ -189,6 +189,8 @@ class TableFolds:
                 raise SchemaError(
                     f"{what}() needs a column or a function; the table has {self.columns}",
                     location=location,
+                    hint=f"{what}({'q, ' if what == 'quantile' else ''}f) takes what map(f) does:"
+                    " a function that returns a tuple or dict gives one Value per part",
                 )
             return self.plan, [Column(n, k) for n, k in self.schema], None
         if isinstance(f, str):

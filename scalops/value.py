@@ -16,6 +16,7 @@ from scalops.algebra.expressions import Call, Expression, Item, call, columns, c
 from scalops.algebra.functions import arrays, function, linear, strings, ufunc_function
 from scalops.algebra.sparse import SparseVector
 from scalops.algebra.sparse_calls import elementwise_call
+from scalops.differentiating import is_differentiated, refuse_number
 from scalops.lazy import Lazy
 from scalops.tracing import current, refuse
 
@@ -142,6 +143,7 @@ class Value(Lazy):
 
     def _implicit(self, what: str) -> Any:
         refuse(what, _HINTS[what])
+        refuse_number([self.expression], what)
         from scalops.session import current_session
 
         where = user_location()
@@ -180,8 +182,7 @@ class Value(Lazy):
         return bool(np.any(self._implicit("membership (in)") == item))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        trace = current()
-        if trace is not None and not self.shape:
+        if not self.shape and (current() is not None or is_differentiated(self.expression)):
             # np.array([r.a, r.b]) becomes an array of symbols, which `lift` takes for np.stack.
             symbols = np.empty((), dtype=object)
             symbols[()] = self

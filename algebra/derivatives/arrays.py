@@ -90,7 +90,8 @@ def scattered(g: Term, made: Call) -> Term:
     """The gradient by an array of one by elements of it: g where they were, else 0.
 
     Elements that were taken twice get both. Of one element along the first axis this is
-    g · one_hot(i), the form in which a classifier's gradient is written.
+    g · one_hot(i), the form in which a classifier's gradient is written; of one row of a matrix
+    outer(one_hot(i), g), whose sum over records is one by segments.
     """
     source = made.arguments[0].type.dense()
     given = dict(made.parameters)
@@ -103,6 +104,9 @@ def scattered(g: Term, made: Call) -> Term:
         hot = hot.cast(source.name)
     if not indices.shape and len(source.shape) == 1:
         return g * hot
+    if not indices.shape and axis == 0 and prod(source.shape):
+        picked = full(g, made.type)
+        return fn("outer", hot, picked.reshape(picked.type.size)).reshape(*source.shape)
     before, after = prod(source.shape[:axis]), prod(source.shape[axis + 1 :])
     picked = full(g, made.type).reshape(before, m, after)
     return (hot.reshape(m, count).transpose() @ picked).reshape(*source.shape)

@@ -21,6 +21,8 @@ from scalops.algebra.derivatives.terms import (
     Term,
     minds_nulls,
     only_if_known,
+    share,
+    sharing,
     written_at,
     zero_if_null,
 )
@@ -187,6 +189,8 @@ class _Reverse:
                 for part, more in self._table(node).gradients(g):
                     self._add(part, more)
             case Call():
+                if len({a for a in node.arguments if self.flows(a)}) > 1:
+                    share(g)
                 self._call(node, [g])
 
     def _call(self, node: Call, gradients: list[Term | None]) -> None:
@@ -242,5 +246,6 @@ def gradient(
     """The gradients of a number by variables; one that it does not depend on is not there."""
     nulls = bool(columns_read([loss])) and minds_nulls(loss)
     seed = Term(Constant(1.0))
-    found = pull_back([(loss, seed)], variables, through=True, origins=origins, nulls=nulls)
+    with sharing():
+        found = pull_back([(loss, seed)], variables, through=True, origins=origins, nulls=nulls)
     return {v: only_if_known(loss, g) for v, g in found.items()} if nulls else found

@@ -33,6 +33,7 @@ _FLOATS = ("float32", "float64")
 
 class _Place(threading.local):
     location: Location | None = None
+    shared: set[Expression] | None = None  # factors of several gradients, while one is made
 
 
 _place = _Place()
@@ -46,6 +47,23 @@ def written_at(location: Location | None) -> Iterator[None]:
         yield
     finally:
         _place.location = before
+
+
+@contextmanager
+def sharing() -> Iterator[None]:
+    """What is marked by `share` meanwhile is a factor that products do not take apart."""
+    before, _place.shared = _place.shared, set()
+    try:
+        yield
+    finally:
+        _place.shared = before
+
+
+def share(term: Term) -> None:
+    """Keep a number whole that several gradients have as a factor: it is computed once for all."""
+    e = term.e
+    if _place.shared is not None and isinstance(e, Call) and not e.type.shape:
+        _place.shared.add(e)
 
 
 class Term:
@@ -244,6 +262,8 @@ def _without_sign(e: Expression, depth: int = 4) -> Expression | None:
     """
     if not isinstance(e, Call) or e.type.name not in _FLOATS or depth == 0:
         return None
+    if e in (_place.shared or ()) and e.function.name != "negative":
+        return None
     match e.function.name, e.arguments:
         case "negative", (a,):
             return a if a.type.name in _FLOATS else None
@@ -339,7 +359,7 @@ def _product(a: Expression, b: Expression, inverse: bool = False) -> Expression 
         return None
     if any(e.type.name != kind.name and number_of(e) is None for e in (a, b)):
         return None
-    left, right = factors(a, kind.name), factors(b, kind.name)
+    left, right = (factors(e, kind.name, _place.shared or ()) for e in (a, b))
     return (left / right if inverse else left * right).expression
 
 

@@ -13,6 +13,7 @@ sorted records 59 ms; a product with dense one-hot vectors 68 ms; `np.add.at` 17
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,10 @@ class Segmented(Form):
     """Counts, sums and extremes by key; a mean is a sum and a count."""
 
     def __init__(self, fold: Fold) -> None:
-        super().__init__(fold)
         assert isinstance(fold, Segment)
+        # What is computed is the array, also where only the keys that there are are asked for.
+        fold = replace(fold, output=0)
+        super().__init__(fold)
         self._size, self._strict = fold.size, not fold.over
         self._asked: Segment = fold
         self._item = fold.type.shape[1:]
@@ -161,6 +164,8 @@ class Segmented(Form):
         if len(starts) <= rows:
             starts = self._starts = np.arange(rows + 1, dtype=np.int32)
         starts = starts[: rows + 1]
+        # SciPy's loops do not check what they write to.
+        assert flat.size * rows == self._size * x.size
         if x.ndim == 1:
             _sparsetools.csc_matvec(self._size, rows, starts, places, s, x, flat)
         elif x.size:

@@ -59,6 +59,12 @@ class Row:
     def __delattr__(self, name: str) -> None:
         raise unchangeable(name)
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise unchangeable(key, f"r[{key!r}] = ...")
+
+    def __delitem__(self, key: Any) -> None:
+        raise unchangeable(key, f"del r[{key!r}]")
+
     def __iter__(self) -> Iterator[Any]:
         return iter([getattr(self, m) for m in self._members])
 
@@ -94,10 +100,10 @@ def no_position(position: int, count: int) -> SchemaError:
     )
 
 
-def unchangeable(name: str) -> SchemaError:
-    """The error of assigning to a record."""
+def unchangeable(name: Any, written: str | None = None) -> SchemaError:
+    """The error of assigning to a record; `written` is how, where it is not as an attribute."""
     return SchemaError(
-        f"a record cannot be changed: r.{name} = ...",
+        f"a record cannot be changed: {written or f'r.{name} = ...'}",
         location=user_location(),
         hint="return the new columns, or use with_columns",
     )

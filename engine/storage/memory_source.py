@@ -265,7 +265,9 @@ def _names(records: Sequence[Mapping[str, Any]]) -> list[str]:
         if not isinstance(record, Mapping):
             raise SchemaError(
                 f"record {row} is a {type(record).__name__}, not a dict of columns",
-                hint='pass records such as {"id": 1}',
+                hint='name the column: so.table({"x": numbers})'
+                if isinstance(record, (int, float, np.number, np.ndarray, list, tuple))
+                else 'pass records such as {"id": 1}',
             )
         names.update(dict.fromkeys(map(column_name, record)))
     if not names:

@@ -124,9 +124,9 @@ def test_strengths_of_regularisation_are_one_product(table: so.Table, sizes: lis
 
 
 def test_explain_says_so(table: so.Table) -> None:
-    text = explain([logistic(table, s) for s in STRENGTHS], "physical")
+    text = explain([logistic(table, s) for s in STRENGTHS], stage="physical")
     assert "5 of one form as one product: stages 1, 2, 3, 4 and 5" in text
-    assert "stacked" not in explain([logistic(table, s) for s in STRENGTHS[:3]], "physical")
+    assert "stacked" not in explain([logistic(table, s) for s in STRENGTHS[:3]], stage="physical")
 
 
 def test_stacking_is_part_of_the_fingerprint(table: so.Table, monkeypatch: Any) -> None:

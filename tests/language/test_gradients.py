@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -108,6 +109,14 @@ LOSSES: dict[str, Callable[[Any], Any]] = {
     "of a constant of the record": lambda w: T.sum(lambda r: np.where(r.y > 0, w[0], w[1] * r.y)),
     "comparisons choose": lambda w: T.sum(lambda r: np.maximum(0.3 - r.y * (r.x @ w), 0.0)),
     "a take by the record": lambda w: T.sum(lambda r: np.exp(w)[r.k % D] * r.y),
+    "an array of elements": lambda w: np.sum(np.array([w[0], w[1] * w[0]]) ** 2) * w[2],
+    "elements by the record": lambda w: T.sum(
+        lambda r: np.exp(np.outer(w, w))[r.k % D, 1] * np.sum(np.outer(w, w)[r.k % D, 1:])
+    ),
+    "arrays of matrices by the record": lambda w: T.sum(
+        lambda r: np.sum(np.sin(so.lit(np.ones((D, 2, 1))) * w)[r.k % D] * r.y)
+    ),
+    "what does not depend on it is collected": lambda w: np.sum(w**2) * float(T.mean("y")),
     "a Value's element": lambda w: T.sum(lambda r: r.x[0] * w[2]) * w[0],
 }  # fmt: skip
 
@@ -491,3 +500,67 @@ def test_functions_of_numbers() -> None:
     assert value.collect() == pytest.approx(2 * np.exp(0.5))
     assert g["a"].collect() == pytest.approx(2 * np.exp(0.5))
     assert g["b"].dtype == np.float32
+
+
+# What would become a constant.
+
+
+def _hidden(w: Any) -> Any:
+    try:
+        return w * math.exp(w)
+    except so.TraceError:
+        return w
+
+
+CONSTANTS: dict[str, tuple[Callable[[Any], Any], Any, tuple[str, ...]]] = {
+    "math.exp": (lambda w: w * math.exp(w), 1.0, ("a float", "np.exp, not math.exp")),
+    "math.sqrt of a product": (lambda w: math.sqrt(w @ w) * w[0], W, ("a float",)),
+    "float": (lambda w: w * float(w), 1.0, ("a float",)),
+    "int": (lambda w: w * int(w), 1.0, ("an int",)),
+    "a complex number": (lambda w: w * complex(w).real, 1.0, ("a complex number",)),
+    "a truth value": (lambda w: w if w > 0 else -w, 1.0, ("a truth value", "np.where")),
+    "an array": (lambda w: w @ np.asarray(w), W, ("a NumPy array",)),
+    "an array of arrays": (lambda w: np.sum([w, w]), W, ("a NumPy array", "np.stack")),
+    "an array of floats": (lambda w: np.asarray(w, float) * w, 1.0, ("a float",)),
+    "a function of an array": (lambda w: np.exp(np.array([w, w]))[0], 1.0, ("np.stack",)),
+    "an index": (lambda w: W[np.argmax(w)] * w[0], W, ("an index", "so.lit(array)[i]")),
+    "text": (lambda w: w * len(f"{w:.3f}"), 1.0, ("a formatted number",)),
+    "a result": (lambda w: w * w.collect(), 1.0, ("a collected result",)),
+    "a collected structure": (lambda w: w * so.collect({"a": w})["a"], 1.0, ("a collected",)),
+    "a collected table": (
+        lambda w: w * T.filter(lambda r: r.y > w).collect().num_rows, 0.1, ("a collected",)),
+    "a fold": (lambda w: w * float(T.sum(lambda r: r.y * w)), 1.0, ("a float",)),
+    "what an outer function is differentiated by": (
+        lambda w: so.grad(lambda v: math.exp(w) * v * v, 3.0), 1.0, ("a float",)),
+    "hidden by an except": (_hidden, 1.0, ("a float",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("title", CONSTANTS)
+def test_what_depends_on_the_argument_is_not_made_a_constant(title: str) -> None:
+    f, at, said = CONSTANTS[title]
+    with pytest.raises(so.TraceError) as caught:
+        so.grad(f, at)
+    text = str(caught.value)
+    for part in ("the function given to so.grad", *said):
+        assert part in text, text
+    assert caught.value.location is not None
+    assert caught.value.location.file == __file__
+
+
+def test_lists_of_its_numbers_stay_symbols() -> None:
+    g = so.grad(lambda w: np.sum([w[0], w[1] * w[0]]) ** 2, np.array([2.0, 3.0]))
+    np.testing.assert_allclose(g.collect(), [2 * 8 * 4, 2 * 8 * 2])
+
+
+def test_after_the_function_its_argument_is_a_value_again() -> None:
+    kept: list[Any] = []
+    so.grad(lambda w: kept.append(w) or w * w, 3.0)  # type: ignore[func-returns-value]
+    assert float(kept[0]) == 3.0
+
+
+def test_integers_are_named_with_what_to_write() -> None:
+    with pytest.raises(so.TraceError, match=r"by b, which is int64.*start b as 0\.0"):
+        so.grad(lambda p: p["w"] * p["b"], {"w": 1.0, "b": 0})
+    with pytest.raises(so.TraceError, match=r"by \[0\], which is int64.*start \[0\] as 0\.0"):
+        so.grad(lambda p: p[0] * p[1], [0, 0])

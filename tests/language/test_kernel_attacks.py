@@ -34,8 +34,33 @@ odd = n.join(
     so.table({"i": np.arange(0, ROWS, 2), "s": csr_array(SPARSE[::2])}), on="i", how="left"
 )
 
+many = so.table({"k": np.arange(20_001) % 3})
+
 Z = X @ W
 Made = Callable[[], Any]
+
+POINTS = np.column_stack([rng.integers(0, 3, (20_001, 2)), np.ones((20_001, 6))]).astype(float)
+points = so.table({"x": POINTS})
+CENTRES = np.vstack([POINTS[:3] + rng.normal(size=(3, 8)), np.full((1, 8), 99.0)])
+
+
+def centres() -> Any:
+    """Points of few distinct values; one centre stays alone."""
+
+    def step(c: Any) -> Any:
+        near = points.group_by(near=lambda r: np.argmin(((c - r.x) ** 2).sum(axis=1)))
+        return near.agg(m=so.mean("x")).to_array("m", index="near", size=4, fill=c)
+
+    return so.loop(CENTRES, range(20))(step)
+
+
+def moved(c: Any) -> Any:
+    """Those of NumPy."""
+    for _ in range(20):
+        near = np.argmin(np.stack([((POINTS - one) ** 2).sum(axis=1) for one in c]), axis=0)
+        c = np.array([POINTS[near == i].mean(axis=0) if i in near else c[i] for i in range(len(c))])
+    return c
+
 
 VALUES: dict[str, tuple[Made, Any]] = {
     "a vector of bools is a term of a sum": (
@@ -56,6 +81,13 @@ VALUES: dict[str, tuple[Made, Any]] = {
         ),
         2 * A[KNOWN & (B > 0)].sum(),
     ),
+    "a constant column of records that are collapsed": (
+        lambda: so.loop(0.0, range(50))(
+            lambda s: s + many.with_columns(c=2.0).sum(lambda r: np.exp(r.c * r.k + 0 * s))
+        ),
+        50 * np.exp(2.0 * np.arange(20_001) % 6).sum(),
+    ),
+    "vectors by key that are collapsed": (centres, moved(CENTRES)),
     "a constant that is infinite as a float32": (
         lambda: t.sum(lambda r: (r.f * 1e39)[0] * 0 + r.a),
         np.nan,

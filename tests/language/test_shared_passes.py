@@ -41,7 +41,7 @@ def together(*loops: Any) -> bool:
     """Whether the physical plan runs them in lock-step."""
     from scalops.explain import explain
 
-    return "together: in lock-step" in explain(loops, "physical")
+    return "together: in lock-step" in explain(loops, stage="physical")
 
 
 def same_as_alone(*loops: Any) -> None:
@@ -215,13 +215,13 @@ def test_loops_over_different_tables_stay_apart(table: so.Table) -> None:
 def test_explain_says_which_loops_share_what(table: so.Table) -> None:
     from scalops.explain import explain
 
-    text = explain([ridge(table, 0.1), ridge(table, 0.2)], "physical")
+    text = explain([ridge(table, 0.1), ridge(table, 0.2)], stage="physical")
     assert "Iterate loops 1 and 2 together: in lock-step, one pass for all" in text
     assert "StoredTable t1 (cached), by loops 1, 2" in " ".join(text.split())
     assert text.count("CacheTable t1") == 1
     assert "Iterate loop 1: " in text
     assert "Iterate loop 2: " in text
-    three = explain([ridge(table, eta) for eta in (0.1, 0.2, 0.3)], "physical")
+    three = explain([ridge(table, eta) for eta in (0.1, 0.2, 0.3)], stage="physical")
     assert "Iterate loops 1, 2 and 3 together" in three
 
 

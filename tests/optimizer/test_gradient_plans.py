@@ -131,3 +131,46 @@ def test_fires(golden: Golden) -> None:
     w = so.lit(start)
     made = so.grad(lambda w: table.map(lambda r: loss(r, w)).sum(), w)
     golden("gradients/logistic_regression.txt", stages(made))
+
+
+@pytest.mark.parametrize("fold", ["sum", "mean"])
+def test_rows_of_matrices_are_summed_by_segments(fold: str) -> None:
+    """Matrix factorisation: each record changes one row of either matrix."""
+    rng = np.random.default_rng(5)
+    u, i, v = rng.integers(0, 7, 90), rng.integers(0, 5, 90), rng.normal(size=90)
+    ratings = so.table({"u": u, "i": i, "v": v})
+    at = {"P": rng.normal(size=(7, 3)), "Q": rng.normal(size=(5, 3))}
+
+    def loss(p: Any) -> Any:
+        errors = ratings.map(lambda r: (p["P"][r.u] @ p["Q"][r.i] - r.v) ** 2)
+        return getattr(errors, fold)()
+
+    g = so.grad(loss, at)
+    text = re.sub(r"\s+", " ", stages(g["P"]) + stages(g["Q"]))
+    assert "as segment sums [7, 3]" in text
+    assert "as segment sums [5, 3]" in text
+    assert "reshape" not in text
+    e = 2 * ((at["P"][u] * at["Q"][i]).sum(1) - v) / (90 if fold == "mean" else 1)
+    expected = np.zeros((7, 3)), np.zeros((5, 3))
+    np.add.at(expected[0], u, e[:, None] * at["Q"][i])
+    np.add.at(expected[1], i, e[:, None] * at["P"][u])
+    np.testing.assert_allclose(so.collect(g)["P"], expected[0], rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(so.collect(g)["Q"], expected[1], rtol=1e-12, atol=1e-14)
+
+
+def test_a_factor_of_several_terms_is_computed_once() -> None:
+    def loss(w: Any) -> Any:
+        def of(r: Any) -> Any:
+            z = sum(np.tanh(r.x[j] * w[j]) * w[j] for j in range(4))
+            return np.log1p((z - r.y) ** 2)
+
+        return XY.sum(of)
+
+    at = np.array([0.3, -0.2, 0.7, 1.1])
+    g = so.grad(loss, at)
+    assert stages(g).count("/ (1 + ") == 1
+    x, y = X, np.asarray(XY.collect()["y"])
+    t = np.tanh(x * at)
+    z = t @ at - y
+    expected = ((2 * z / (1 + z * z))[:, None] * (t + at * x * (1 - t * t))).sum(0)
+    np.testing.assert_allclose(g.collect(), expected, rtol=1e-10)

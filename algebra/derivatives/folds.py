@@ -172,6 +172,11 @@ class FoldedTable:
 
     def _fold_of(self, found: list[Term | None], kind: str, variable: Expression) -> Term:
         by = kind in ("argmin", "argmax")
+        match found:
+            case [Term(e=Call(arguments=(Call() as outer,)) as e)] if not by:
+                # Parts that were taken from an array: folded as rows of a matrix.
+                if (e.function.name, outer.function.name) == ("reshape", "outer"):
+                    return self._fold_of([Term(outer)], kind, variable).reshape(*e.type.shape)
         shape = max((v.shape for v in found if v is not None), key=len)
         values = [_whole(v, shape, variable) for v in found]
         scale: Term | None = None

@@ -57,7 +57,7 @@ class Row:
         raise unchangeable(name)
 
     def __delattr__(self, name: str) -> None:
-        raise unchangeable(name)
+        raise unchangeable(name, f"del r.{name}")
 
     def __setitem__(self, key: Any, value: Any) -> None:
         raise unchangeable(key, f"r[{key!r}] = ...")

@@ -276,9 +276,9 @@ def test_each_loop_warns_for_itself(table: so.Table, caplog: pytest.LogCaptureFi
     ]
     with caplog.at_level(logging.WARNING, "scalops"):
         so.collect(*loops)
-    assert [m[:44] for m in caplog.messages] == [
-        "the loop stopped after max_iterations=2 with",
-        "the loop stopped after max_iterations=3 with",
+    assert [m[:52] for m in caplog.messages] == [
+        "the loop 'model' stopped after max_iterations=2 with",
+        "the loop 'model' stopped after max_iterations=3 with",
     ]
 
 

@@ -158,6 +158,18 @@ def test_rows_of_matrices_are_summed_by_segments(fold: str) -> None:
     np.testing.assert_allclose(so.collect(g)["Q"], expected[1], rtol=1e-12, atol=1e-14)
 
 
+def test_matrices_of_an_array_are_summed_by_segments() -> None:
+    rng = np.random.default_rng(6)
+    u, y = rng.integers(0, 7, 60), np.asarray(XY.collect()["y"])
+    table = so.table({"u": u, "y": y})
+    at = rng.normal(size=(7, 2, 3))
+    g = so.grad(lambda c: table.sum(lambda r: np.sum(np.sin(c[r.u])) * r.y), at)
+    assert "as segment sums [7, 6]" in " ".join(stages(g).split())
+    expected = np.zeros_like(at)
+    np.add.at(expected, u, np.cos(at[u]) * y[:, None, None])
+    np.testing.assert_allclose(g.collect(), expected, rtol=1e-12, atol=1e-14)
+
+
 def test_a_factor_of_several_terms_is_computed_once() -> None:
     def loss(w: Any) -> Any:
         def of(r: Any) -> Any:

@@ -203,6 +203,7 @@ class FileSource:
                 if found == rows:
                     break
             from_run.extend([run] * found)
+        self.forget_bad_records()  # the run that follows counts its own
         together = concatenate(blocks, Schema(tuple((n, chosen[n]) for n in names)))
         made = {n: _as_arrays(together.columns[n], together.valid.get(n)) for n in names}
         return made, np.array(from_run, np.int64)

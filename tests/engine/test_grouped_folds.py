@@ -103,7 +103,9 @@ def test_every_kind_of_fold_is_among_those_tested() -> None:
     table = source(3)
     tested = {f.kind for part in PARTS.values() for f in part(table)}
     # Made by the optimizer for whole tables alone.
-    whole = {f"{word}_{form}" for word in ("sum", "add", "mean") for form in ("gram", "terms")}
+    whole = {
+        f"{word}_{form}" for word in ("sum", "add", "mean") for form in ("gram", "terms", "squares")
+    }
     assert tested | whole | {"to_array"} == {*FOLDS, "reduce"}
 
 

@@ -112,7 +112,10 @@ def _stage(plan: pp.PhysicalPlan, stage: pp.Stage) -> Display:
         case pp.TreeAggregate():
             made = Display(f"Stage {stage.number}: TreeAggregate")
             made.details = [("map", f"{n} = {text(e)}") for n, e in sink.map]
-            made.details += [("fold", f"{f.name} = {fold_text(f)}") for f in sink.folds]
+            made.details += [
+                ("fold", f"{plan.slots[slot][0]} = {fold_text(f)}")
+                for f, slot in zip(sink.folds, sink.slots, strict=True)
+            ]
             made.details.append(("numeric", _reduction(stage, sink)))
             made.details += sparse_details(sink.folds)
             made.details += [("numeric", why) for n, why in plan.compiling if n == stage.number]

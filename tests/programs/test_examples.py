@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.conftest import Invoke
 
-EXAMPLES = ("elastic_net", "minibatch_sgd", "topics")
+EXAMPLES = ("elastic_net", "minibatch_sgd", "mixture", "softmax", "topics")
 FOLDER = Path(__file__).parents[2] / "examples"
 
 

@@ -184,7 +184,8 @@ class Held:
         relations = [
             o
             for o in gc.get_objects()
-            if isinstance(o, indexed._Indexed | indexed_groups.IndexGroup)
+            # Their types alone: some library's dead weak reference may be among all objects.
+            if issubclass(type(o), indexed._Indexed | indexed_groups.IndexGroup)
         ]
         self.found.append(sum(o._index.found is not None for o in relations))
         self.kept.append(

@@ -312,6 +312,21 @@ def within(roots: Iterable[Expression]) -> list[Expression]:
     return list(seen)
 
 
+def arguments_first(root: Expression) -> list[Expression]:
+    """What calls make the root of, each once, its arguments before it."""
+    seen: dict[Expression, None] = {}
+    stack = [root]
+    while stack:
+        e = stack[-1]
+        waiting = [a for a in e.arguments if a not in seen] if isinstance(e, Call) else []
+        if waiting:
+            stack.extend(waiting)
+            continue
+        stack.pop()
+        seen[e] = None
+    return list(seen)
+
+
 def in_record(node: Node) -> bool:
     """Traversal stays among the expressions of one record: it does not enter operators."""
     return isinstance(node, Expression)

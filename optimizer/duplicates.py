@@ -30,6 +30,7 @@ from scalops.algebra.expressions import (
     LoopOutput,
     State,
     Subquery,
+    arguments_first,
     columns_read,
 )
 from scalops.algebra.relations import GroupAggregate
@@ -237,14 +238,7 @@ def _possible(table: op.Operator, keys: Sequence[Expression]) -> float:
 
 def _values(root: Expression, known: dict[Expression, float]) -> float:
     """At most how many values an expression has, null among them."""
-    stack = [root]
-    while stack:
-        e = stack[-1]
-        waiting = [a for a in getattr(e, "arguments", ()) if a not in known]
-        if isinstance(e, Call) and waiting:
-            stack.extend(waiting)
-            continue
-        stack.pop()
+    for e in arguments_first(root):
         if e not in known:
             known[e] = min(_by_type(e), _by_arguments(e, known))
     return known[root]

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from scalops.algebra import operators as op
-from scalops.algebra.expressions import Call, Column, Constant, Expression, columns_read
+from scalops.algebra.expressions import (
+    Call,
+    Column,
+    Constant,
+    Expression,
+    arguments_first,
+    columns_read,
+)
 from scalops.optimizer.samples import SampledSource, Values
 
 
@@ -37,14 +44,7 @@ def sampled_arrays(scan: op.Scan, e: Expression, rows: int) -> Values | None:
 def _of_record(root: Expression, record: Mapping[str, Any]) -> Any:
     """The value for one record; None where there is none to be had."""
     done: dict[Expression, Any] = {}
-    stack = [root]
-    while stack:
-        e = stack[-1]
-        waiting = [a for a in getattr(e, "arguments", ()) if a not in done]
-        if isinstance(e, Call) and waiting:
-            stack.extend(waiting)
-            continue
-        stack.pop()
+    for e in arguments_first(root):
         match e:
             case Column(name=name, record=0):
                 done[e] = record[name]

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scalops.algebra import operators as op
-from scalops.algebra.expressions import Call, Column, Constant, Expression
+from scalops.algebra.expressions import Call, Column, Constant, Expression, arguments_first
 
 SAMPLE_ROWS = 1000
 Values = npt.NDArray[Any]
@@ -109,17 +109,9 @@ class Sample:
 
     def _evaluate(self, root: Expression) -> tuple[Values, Values | None]:
         done: dict[Expression, tuple[Values, Values | None]] = {}
-        stack = [root]
         with np.errstate(all="ignore"):
-            while stack:
-                e = stack[-1]
-                waiting = [a for a in getattr(e, "arguments", ()) if a not in done]
-                if isinstance(e, Call) and waiting:
-                    stack.extend(waiting)
-                    continue
-                stack.pop()
-                if e not in done:
-                    done[e] = self._own(e, done)
+            for e in arguments_first(root):
+                done[e] = self._own(e, done)
         return done[root]
 
     def _own(

@@ -9,6 +9,7 @@ from scalops.algebra.expressions import Call, Expression, call
 from scalops.algebra.folds import Fold
 from scalops.algebra.functions import function
 from scalops.algebra.tree import Node
+from scalops.optimizer.each_fold import each_fold
 
 _FORMS = {"sum_outer": "sum_gram", "add_outer": "add_gram", "mean_outer": "mean_gram"}
 
@@ -22,10 +23,7 @@ def contract_grams(node: Node) -> Node | None:
     """
     if not isinstance(node, op.Aggregate):
         return None
-    folds = tuple(_contracted(f) or f for f in node.folds)
-    if all(a is b for a, b in zip(folds, node.folds, strict=True)):
-        return None
-    return replace(node, folds=folds)
+    return each_fold(node, _contracted)
 
 
 def _contracted(fold: Fold) -> Fold | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TypeGuard
 
 from scalops.algebra import operators as op
@@ -12,6 +11,7 @@ from scalops.algebra.folds import Fold
 from scalops.algebra.functions import function
 from scalops.algebra.segment_folds import PREFIX, Segment
 from scalops.algebra.tree import Node
+from scalops.optimizer.each_fold import each_fold
 from scalops.optimizer.rules.contract_groups import fits
 
 _OVER = ("sum", "add", "mean")
@@ -33,10 +33,7 @@ def contract_one_hots(node: Node) -> Node | None:
     """
     if not isinstance(node, op.Aggregate):
         return None
-    folds = tuple(_contracted(f) or f for f in node.folds)
-    if all(a is b for a, b in zip(folds, node.folds, strict=True)):
-        return None
-    return replace(node, folds=folds)
+    return each_fold(node, _contracted)
 
 
 def _contracted(fold: Fold) -> Fold | None:

@@ -11,6 +11,7 @@ from scalops.algebra.functions import function
 from scalops.algebra.products import Product, factors, in_type
 from scalops.algebra.relations import GroupAggregate
 from scalops.algebra.tree import Node
+from scalops.optimizer.each_fold import each_fold
 
 _FLOATS = ("float32", "float64")
 _FORMS = {
@@ -38,10 +39,7 @@ def contract_products(node: Node) -> Node | None:
     """
     if not isinstance(node, op.Aggregate | GroupAggregate):
         return None
-    folds = tuple(_contracted(f) or f for f in node.folds)
-    if all(a is b for a, b in zip(folds, node.folds, strict=True)):
-        return None
-    return replace(node, folds=folds)
+    return each_fold(node, _contracted)
 
 
 def _contracted(fold: Fold) -> Fold | None:

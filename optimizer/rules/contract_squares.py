@@ -8,6 +8,7 @@ from scalops.algebra import operators as op
 from scalops.algebra.expressions import Call, Expression, columns
 from scalops.algebra.folds import Fold
 from scalops.algebra.tree import Node
+from scalops.optimizer.each_fold import each_fold
 from scalops.optimizer.quadratics import FULL, Quadratic, squares
 
 _FORMS = {"sum": "sum_squares", "add": "add_squares", "mean": "mean_squares"}
@@ -24,10 +25,7 @@ def contract_squares(node: Node) -> Node | None:
     """
     if not isinstance(node, op.Aggregate):
         return None
-    folds = tuple(_contracted(f) or f for f in node.folds)
-    if all(a is b for a, b in zip(folds, node.folds, strict=True)):
-        return None
-    return replace(node, folds=folds)
+    return each_fold(node, _contracted)
 
 
 def _contracted(fold: Fold) -> Fold | None:

@@ -9,6 +9,7 @@ from scalops.algebra.expressions import Call, Expression, call, columns
 from scalops.algebra.folds import Fold
 from scalops.algebra.functions import function
 from scalops.algebra.tree import Node
+from scalops.optimizer.each_fold import each_fold
 from scalops.optimizer.rules.contract_grams import contract_grams
 from scalops.optimizer.rules.contract_products import contract_products
 
@@ -29,10 +30,7 @@ def contract_terms(node: Node) -> Node | None:
     """
     if not isinstance(node, op.Aggregate):
         return None
-    folds = tuple(_contracted(node, f) or f for f in node.folds)
-    if all(a is b for a, b in zip(folds, node.folds, strict=True)):
-        return None
-    return replace(node, folds=folds)
+    return each_fold(node, lambda fold: _contracted(node, fold))
 
 
 def _contracted(node: op.Aggregate, fold: Fold) -> Fold | None:

@@ -413,6 +413,34 @@ def _work(**given_: Any) -> CompileWork:
     return CompileWork(**{**made, **given_})
 
 
+def test_columns_of_narrow_integers_are_compiled_where_they_meet_wider_ones() -> None:
+    rng = np.random.default_rng(4)
+    kinds = (np.int8, np.int16, np.uint8, np.uint16, np.uint32)
+    given: dict[str, Any] = {"x": rng.normal(size=3000)}
+    for kind in kinds:
+        limits = np.iinfo(kind)
+        given[np.dtype(kind).name] = rng.integers(limits.min, limits.max, 3000, kind, endpoint=True)
+    table = so.table(given)
+
+    def total(r: Any) -> Any:
+        wide = r.int8 * r.x - r.uint32 / 3.0 + so.where(r.uint8, r.x, r.int16 * 2.0)
+        return wide + so.cast(r.uint16, so.int64) * r.x
+
+    value = table.sum(total)
+    with so.session(jit=True):
+        assert "compiled just in time" in value.explain("physical")
+        found = value.collect()
+    with np.errstate(all="ignore"):
+        own = {n: c.astype(float) for n, c in given.items()}
+        expected = own["int8"] * own["x"] - own["uint32"] / 3
+        expected += (
+            np.where(own["uint8"] != 0, own["x"], own["int16"] * 2) + own["uint16"] * own["x"]
+        )
+    np.testing.assert_allclose(found, expected.sum(), rtol=1e-12)
+    with so.session(jit=True):
+        assert "no compiled form" in table.sum(lambda r: r.int8 + r.int8).explain("physical")
+
+
 def test_folds_are_compiled_where_that_is_worth_it() -> None:
     assert choose([_work()]).stages == (1,)
     assert choose([_work(passes=2.0)]) == choose([])

@@ -14,6 +14,8 @@ import numpy as np
 from scalops.algebra import expressions as ex
 
 TYPES = ("float64", "float32", "int64", "int32", "bool")
+# Columns of these are read as 64-bit integers, for steps that take them as a wider type.
+NARROW = ("int8", "int16", "uint8", "uint16", "uint32")
 FLOATS = ("float64", "float32")
 # Of which a loop holds few: long bodies with many of them run out of registers.
 HEAVY = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "logaddexp")

@@ -20,6 +20,7 @@ from scalops.engine.kernels.jit import accumulators, products, vectors
 from scalops.engine.kernels.jit.elementwise import (
     FLOATS,
     HEAVY,
+    NARROW,
     TYPES,
     Refused,
     converted,
@@ -118,6 +119,8 @@ class Writer:
             raise Refused("one result of several")
         kind = node.any_type
         what = node.name if isinstance(node, ex.Column) else node.function.name
+        if isinstance(node, ex.Column) and node.type.name in NARROW and not node.type.shape:
+            return
         if not isinstance(kind, ArrayType) or not kind.is_plain or kind.name not in TYPES:
             raise Refused(f"{what}, a {kind}")
         if len(kind.shape) > 1 or kind.size > MOST_ELEMENTS or kind.size == 0:
@@ -192,7 +195,8 @@ class Writer:
             return self._filled(e)
         assert isinstance(e, ex.Column)  # all else has been computed
         column, size = self.column(e), e.type.size
-        place = self._places[e] = self.room(e.type.name, size)
+        kind = "int64" if e.type.name in NARROW else e.type.name
+        place = self._places[e] = self.room(kind, size)
         if not e.type.shape:
             self._loading.append(f"{place.at('i')} = {column}[t + i]")
             return place

@@ -34,7 +34,9 @@ def data(rows: int, columns: int, classes: int) -> tuple[Any, Any]:
     return x, (scores + rng.standard_normal(scores.shape)).argmax(axis=1)
 
 
-def program(xy: so.Table, columns: int, classes: int, rows: int, iterations: int) -> Any:
+def program(
+    xy: so.Table, columns: int, classes: int, rows: int, iterations: int, step: float = STEP
+) -> Any:
     """As a user writes it: one record at a time."""
     start = Model(w=np.zeros((classes, columns)), loss=np.inf)
 
@@ -48,7 +50,7 @@ def program(xy: so.Table, columns: int, classes: int, rows: int, iterations: int
 
         gradient = xy.map(lambda r: np.outer(error(r), r.x)).sum()
         env.loss = xy.map(lambda r: so.logsumexp(scores(r)) - scores(r)[r.y]).sum()
-        env.w -= STEP / rows * gradient
+        env.w -= step / rows * gradient
         return env
 
     return model

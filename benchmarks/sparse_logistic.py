@@ -17,6 +17,7 @@ import numpy as np
 from scipy import sparse
 
 import scalops as so
+from benchmarks import softmax
 from benchmarks.measure import interleaved, report
 
 STEP = 4.0
@@ -59,26 +60,6 @@ def logistic(xy: so.Table, rows: int, dimension: int, iterations: int) -> Any:
 
         gradient = xy.map(lambda r: -r.y * r.x / (1 + np.exp(margin(r)))).sum()
         env.loss = xy.map(lambda r: np.log1p(np.exp(-margin(r)))).sum()
-        env.w -= STEP / rows * gradient
-        return env
-
-    return model
-
-
-def softmax(xy: so.Table, rows: int, dimension: int, classes: int, iterations: int) -> Any:
-    """As a user writes it: one record at a time."""
-    start = Model(w=np.zeros((classes, dimension)), loss=np.inf)
-
-    @so.loop(start, range(iterations))
-    def model(env: Any) -> Any:
-        def scores(r: Any) -> Any:
-            return env.w @ r.x
-
-        def error(r: Any) -> Any:
-            return so.softmax(scores(r)) - so.one_hot(r.y, classes)
-
-        gradient = xy.map(lambda r: np.outer(error(r), r.x)).sum()
-        env.loss = xy.map(lambda r: so.logsumexp(scores(r)) - scores(r)[r.y]).sum()
         env.w -= STEP / rows * gradient
         return env
 
@@ -171,7 +152,7 @@ def main(arguments: list[str] | None = None) -> float:
     compared(
         f"sparse softmax regression, {rows:,} x {dimension:,}, {classes} classes, per iteration",
         x, labels(x, classes),
-        lambda xy: softmax(xy, rows, dimension, classes, iterations),
+        lambda xy: softmax.program(xy, dimension, classes, rows, iterations, STEP),
         lambda x, turned, y: softmax_by_scipy(x, turned, y, classes, iterations),
         given.rounds,
     )  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from scalops.engine.backends import TableInfo
 from scalops.engine.blocks import Block, identities, reblock
+from scalops.engine.collective import ALONE, Ranks
 from scalops.engine.kept_tables import OWNER, KeptTable
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.memory import MemoryBudget
@@ -56,15 +57,24 @@ def moved_kept(table: KeptTable, budget: MemoryBudget, run: Run) -> SharedTable 
 class CachedTable(Stored):
     """Partitions held as far as the budget reaches; the rest is made again.
 
+    Of a rank's own partitions only.
+
     Blocks have the same bounds and lie in memory alike, held or not.
     """
 
     def __init__(
-        self, pipeline: Pipeline, budget: MemoryBudget, owner: str, kept: KeptTable | None
+        self,
+        pipeline: Pipeline,
+        budget: MemoryBudget,
+        owner: str,
+        kept: KeptTable | None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._pipeline, self._budget, self._owner = pipeline, budget, owner
         self.bytes = pipeline.source_bytes
         self._count = pipeline.partitions()
+        homes = ((p, pipeline.home(p)) for p in range(self._count))
+        self._own = [p for p, home in homes if ranks.is_alone or home == ranks.own]
         self._held: dict[int, list[Block]] = {}
         self._sizes: dict[int, int] = {}
         self.shared: SharedTable | None = None
@@ -77,7 +87,7 @@ class CachedTable(Stored):
 
     def missing(self) -> list[int]:
         """Partitions that are not held from an earlier plan."""
-        return [p for p in range(self._count) if p not in self._held]
+        return [p for p in self._own if p not in self._held]
 
     def hand_over(self, kept: KeptTable) -> None:
         """Let the session keep what is held."""
@@ -128,7 +138,7 @@ class CachedTable(Stored):
         return self._held.get(partition)
 
     def stays(self) -> bool:
-        return len(self._held) == self._count
+        return len(self._held) >= len(self._own)
 
     def whole(self, name: str) -> Vector | None:
         return self._pipeline.whole(name)  # as of a source in memory, whose arrays are held

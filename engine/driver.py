@@ -18,8 +18,10 @@ from scalops.algebra.errors import ScalopsError
 from scalops.engine import physical_plan as pp
 from scalops.engine.backends import Backend, StageFailure, TableInfo
 from scalops.engine.blocks import Block
+from scalops.engine.events import SILENT, EventLog
 from scalops.engine.loop_runner import Fold, LoopControl, LoopRunner
 from scalops.engine.outcome import LoopOutcome, StateRows
+from scalops.engine.reading import RowsRead
 from scalops.engine.relations.state import infinite_columns
 from scalops.engine.value_program import ValueProgram, typed
 
@@ -48,8 +50,11 @@ class Driver:
         listener: Listener | None = None,
         replan: Replan | None = None,
         control: LoopControl | None = None,
+        events: EventLog = SILENT,
     ) -> None:
         self._plan, self._backend = plan, backend
+        self._events, self._is_logged = events, events is not SILENT
+        self._rows_read = RowsRead(plan)
         self._listener, self._replan, self._control = listener, replan, control
         self._values: list[Any] = [None] * len(plan.slots)
         self._outcomes: dict[int, LoopOutcome] = {}
@@ -114,10 +119,10 @@ class Driver:
         return LoopRunner(self, iterate, own or LoopControl())
 
     def _run_stage(self, stage: pp.Stage) -> Callable[[], None] | Fold:
-        backend, number, sink = self._backend, stage.number, stage.sink
+        number, sink = stage.number, stage.sink
         match sink:
             case pp.CacheTable():
-                return lambda: self._timed("load", lambda: backend.load(number))
+                return lambda: self._timed("load", lambda: self._load(number, sink.number))
             case pp.StoreSink():
                 return lambda: self._timed(
                     # A loop's joins, groups and next tables are its passes over records.
@@ -125,15 +130,38 @@ class Driver:
                     lambda: self._store(number, sink.number),
                 )
             case pp.CountPrefix() | pp.CountRows():
-                return lambda: self._timed("map", lambda: backend.run_stage(number))
+                return lambda: self._timed("map", lambda: self._count(number))
             case pp.Gather():
                 return lambda: None  # fetched when the job's outputs are handed out
             case pp.TreeAggregate():
                 return number
         raise TypeError(type(sink).__name__)
 
+    def _load(self, stage: int, table: int) -> None:
+        begin = perf_counter()
+        info = self._infos[table] = self._backend.load(stage)
+        if self._is_logged:
+            self._events.emit(
+                "cache", stage=stage, table=table, rows=info.rows, bytes=info.bytes,
+                partitions=info.partitions, cached=info.cached, seconds=perf_counter() - begin,
+            )  # fmt: skip
+
+    def _count(self, stage: int) -> None:
+        begin = perf_counter()
+        self._backend.run_stage(stage)
+        self._have_run((stage,), begin)
+
     def _store(self, stage: int, table: int) -> None:
+        begin = perf_counter()
         self._infos[table] = self._backend.exchange(stage)
+        self._have_run((stage,), begin)
+
+    def _have_run(self, stages: Sequence[int], begin: float) -> None:
+        """Tell of stages that have run in one pass."""
+        if self._is_logged:
+            seconds, sink = perf_counter() - begin, type(self._plan.stages[stages[0]].sink).__name__
+            self._events.emit("stage", stages=list(stages), sink=sink, seconds=seconds)
+            self._rows_read.have_run(stages)
 
     def _timed(self, kind: str, call: Callable[[], Any]) -> None:
         begin = perf_counter()
@@ -171,6 +199,7 @@ class Driver:
         seconds = perf_counter() - begin
         self._seconds["map"] += seconds
         self._stage_seconds.update(dict.fromkeys(stages, seconds))
+        self._have_run(stages, begin)
 
     def _run_loops(self, runners: Sequence[LoopRunner]) -> None:
         """Run loops in lock-step: at each round every loop that is not done gets its fold."""
@@ -272,6 +301,11 @@ class Driver:
         """Tell the listener of an iteration, and ask whether to change the plan."""
         if self._listener is not None:
             self._listener.iteration(iterate.name, number, scalars, s)
+        if self._is_logged:
+            rows = self._rows_read.since_asked(iterate, self._infos)
+            self._events.emit(
+                "iteration", loop=iterate.name, number=number, scalars=scalars, seconds=s, rows=rows
+            )
         if self._replan is not None and number > 0 and number & (number + 1) == 0:
             change = self._replan(pp.Measurements(number, dict(self._stage_seconds)))
             if change is not None:

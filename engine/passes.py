@@ -85,11 +85,11 @@ class Reduction:
         self.finish(leaf)
         return True
 
-    def begin(self) -> None:
-        """Bind what the folds read."""
+    def begin(self, may_wait: bool = True) -> None:
+        """Bind what the folds read. Blocks wait for the end of a leaf only where they may."""
         self._folds.bind(self._runtime.slots, self._runtime.version)
         if self._folds.may_wait:
-            stays = self.pipeline.stays()
+            stays = may_wait and self.pipeline.stays()
             self._folds.wait([stays and is_column for is_column in self._columns])
 
     def blank(self) -> Leaf:
@@ -142,6 +142,7 @@ class Pass:
         self._leaves = [leaf_count(len(active), self.bytes, r.leaf_bytes) for r in reductions]
         self._ranges = [leaf_ranges(len(active), n) for n in self._leaves]
         self._tasks = min(self._leaves)
+        self._task_ranges = leaf_ranges(len(active), self._tasks)
         self.partial_bytes = sum(
             n * r.partial_bytes for n, r in zip(self._leaves, reductions, strict=True)
         )
@@ -186,10 +187,28 @@ class Pass:
         """How many tasks there are: a power of two."""
         return self._tasks
 
-    def begin(self) -> None:
-        """Bind what the folds read."""
+    @property
+    def leaves(self) -> Sequence[int]:
+        """How many leaves each reduction has."""
+        return self._leaves
+
+    def merge(self, reduction: int, a: Leaf, b: Leaf) -> Leaf:
+        """Two partials of the reduction of this number, a's leaves before b's."""
+        return self._reductions[reduction].merge(a, b)
+
+    def home(self, position: int) -> int:
+        """The rank that folds a partition of `active`."""
+        return self._reductions[0].pipeline.home(self._active[position])
+
+    def begin(self, may_wait: bool = True) -> None:
+        """Bind what the folds read. Blocks wait for the end of a leaf only where they may."""
         for reduction in self._reductions:
-            reduction.begin()
+            reduction.begin(may_wait)
+
+    def conclude(self, wholes: Sequence[Leaf]) -> None:
+        """Keep the folds' values, given what each reduction's tree gives."""
+        for reduction, whole in zip(self._reductions, wholes, strict=True):
+            self._finish(reduction, lambda whole=whole: whole)  # type: ignore[misc]
 
     def chunk(self, worker: int, first: int, stop: int) -> list[list[Leaf]]:
         """For each reduction, its leaves among the partitions of consecutive tasks."""
@@ -238,17 +257,28 @@ class Pass:
 
     def task(self, worker: int, index: int) -> list[list[Leaf]]:
         """For each reduction, its leaves among the partitions of a task."""
-        if len(self._reductions) == 1:
-            leaf = self._reductions[0].blank()
-            for partition in self._active[slice(*self._ranges[0][index])]:
-                self._partition(worker, partition, [leaf])
-            self._reductions[0].seal(leaf)
-            return [[leaf]]
+        return self.sealed(self.part(worker, index, *self.positions(index), self.opened()))
+
+    # A task may be done in parts, by one rank after the other.
+
+    def positions(self, index: int) -> tuple[int, int]:
+        """The partitions of a task: from which to which of `active`."""
+        return self._task_ranges[index]
+
+    def opened(self) -> list[list[Leaf]]:
+        """A task's leaves before its first partition."""
         shares = [n // self._tasks for n in self._leaves]
-        made = [
-            [r.blank() for _ in range(n)] for r, n in zip(self._reductions, shares, strict=True)
-        ]
-        first, last = leaf_ranges(len(self._active), self._tasks)[index]
+        return [[r.blank() for _ in range(n)] for r, n in zip(self._reductions, shares, strict=True)]
+
+    def part(
+        self, worker: int, index: int, first: int, last: int, made: list[list[Leaf]]
+    ) -> list[list[Leaf]]:
+        """Fold some of a task's partitions, from which to which of `active`, into its leaves."""
+        if len(self._reductions) == 1:
+            for partition in self._active[first:last]:
+                self._partition(worker, partition, made[0])
+            return made
+        shares = [n // self._tasks for n in self._leaves]
         at = [index * n for n in shares]  # the leaf of each reduction in which a partition lies
         for position in range(first, last):
             for i, ranges in enumerate(self._ranges):
@@ -256,6 +286,10 @@ class Pass:
                     at[i] += 1
             leaves = [own[a - index * n] for own, a, n in zip(made, at, shares, strict=True)]
             self._partition(worker, self._active[position], leaves)
+        return made
+
+    def sealed(self, made: list[list[Leaf]]) -> list[list[Leaf]]:
+        """A task's leaves, behind its last partition."""
         for reduction, own in zip(self._reductions, made, strict=True):
             for leaf in own:
                 reduction.seal(leaf)
@@ -330,6 +364,9 @@ class _Feed(Pipeline):
 
     def active(self) -> Sequence[int]:
         return self._base.active()
+
+    def home(self, partition: int) -> int:
+        return self._base.home(partition)
 
     def rows(self, partition: int) -> int | None:
         return self._base.rows(partition)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from scalops.algebra import expressions as ex
 from scalops.algebra.explain import Display, bytes_text
@@ -17,9 +17,31 @@ from scalops.engine.display_sparse import sparse_details
 from scalops.engine.physical_running import Accumulate, SummarizeRuns
 from scalops.engine.reduction import LEAF_FACTOR, leaf_bytes, leaf_count
 
+Details = list[tuple[str, str]]
 
-def display(plan: pp.PhysicalPlan) -> Display:
+
+class Notes(Protocol):
+    """What is to be said of a plan's parts beyond what is in the plan."""
+
+    def plan(self) -> Details: ...
+    def stage(self, stage: pp.Stage) -> Details: ...
+    def loop(self, loop: pp.Iterate) -> Details: ...
+
+
+class _Nothing:
+    def plan(self) -> Details:
+        return []
+
+    def stage(self, stage: pp.Stage) -> Details:
+        return []
+
+    def loop(self, loop: pp.Iterate) -> Details:
+        return []
+
+
+def display(plan: pp.PhysicalPlan, notes: Notes | None = None) -> Display:
     """The program in the order in which it runs, each stage where it is run."""
+    notes = notes or _Nothing()
     root = Display("PhysicalPlan", [("fingerprint", plan.fingerprint)])
     root.details.append(
         (
@@ -28,7 +50,8 @@ def display(plan: pp.PhysicalPlan) -> Display:
             " their partial, binary tree over leaves; the same bits on any number of threads",
         )
     )
-    root.children = _program(plan, plan.program)
+    root.details += notes.plan()
+    root.children = _program(plan, plan.program, notes)
     for output in plan.outputs:
         if output.kind == "value":
             root.details.append(("output", _slot(plan, output.number)))
@@ -44,26 +67,31 @@ def _slot(plan: pp.PhysicalPlan, number: int) -> str:
     return f"{name}: {kind}"
 
 
-def _program(plan: pp.PhysicalPlan, instructions: Sequence[pp.Instruction]) -> list[Display]:
-    return [_instruction(plan, i) for i in instructions]
+def _program(
+    plan: pp.PhysicalPlan, instructions: Sequence[pp.Instruction], notes: Notes
+) -> list[Display]:
+    return [_instruction(plan, i, notes) for i in instructions]
 
 
-def _instruction(plan: pp.PhysicalPlan, node: pp.Instruction) -> Display:
+def _instruction(plan: pp.PhysicalPlan, node: pp.Instruction, notes: Notes) -> Display:
     match node:
         case pp.RunStage(stage=number):
-            return _stage(plan, plan.stages[number])
+            stage = plan.stages[number]
+            made = _stage(plan, stage)
+            made.details += notes.stage(stage)
+            return made
         case pp.Evaluate(assignments=assignments):
             made = Display("Evaluate at the driver")
             made.details = [("set", f"{plan.slots[s][0]} = {text(e)}") for s, e in assignments]
             return made
         case pp.Iterate():
-            return _iterate(plan, node)
+            return _iterate(plan, node, notes)
         case pp.IterateTogether(loops=loops):
-            return _together(plan, loops, node.stacks)
+            return _together(plan, loops, node.stacks, notes)
     raise TypeError(type(node).__name__)
 
 
-def _iterate(plan: pp.PhysicalPlan, node: pp.Iterate) -> Display:
+def _iterate(plan: pp.PhysicalPlan, node: pp.Iterate, notes: Notes) -> Display:
     how = "while the condition holds" if node.range is None else range_text(node.range)
     made = Display(f"Iterate loop {node.index + 1}: {how}, compiled once")
     made.details = [
@@ -76,12 +104,16 @@ def _iterate(plan: pp.PhysicalPlan, node: pp.Iterate) -> Display:
         made.details.append(("while", text(node.condition)))
     if node.max_iterations is not None:
         made.details.append(("at most", f"{node.max_iterations} times"))
-    made.children = [*_program(plan, node.test), *_program(plan, node.body)]
+    made.details += notes.loop(node)
+    made.children = _program(plan, (*node.test, *node.body), notes)
     return made
 
 
 def _together(
-    plan: pp.PhysicalPlan, loops: Sequence[pp.Iterate], stacks: Sequence[Sequence[int]]
+    plan: pp.PhysicalPlan,
+    loops: Sequence[pp.Iterate],
+    stacks: Sequence[Sequence[int]],
+    notes: Notes,
 ) -> Display:
     """Loops in lock-step, what they read once for all of them, and what they fold as one."""
     numbers = [str(loop.index + 1) for loop in loops]
@@ -102,7 +134,7 @@ def _together(
         listed = f"{', '.join(map(str, stages[:-1]))} and {stages[-1]}"
         shown = f"{len(stages)} of one form as one product: stages {listed}"
         made.details.append(("stacked", shown))
-    made.children = [_iterate(plan, loop) for loop in loops]
+    made.children = [_iterate(plan, loop, notes) for loop in loops]
     return made
 
 

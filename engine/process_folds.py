@@ -22,6 +22,7 @@ import numpy as np
 from scalops.algebra.errors import ExecutionError
 from scalops.algebra.tree import substitute
 from scalops.engine import physical_plan as pp
+from scalops.engine.column_codec import add
 from scalops.engine.columns import Array
 from scalops.engine.kept_tables import KeptSource
 from scalops.engine.memory import MemoryBudget
@@ -29,10 +30,10 @@ from scalops.engine.passes import Leaf, Pass
 from scalops.engine.physical_work import kept_source
 from scalops.engine.pipelines.base import Runtime
 from scalops.engine.processes.fold_worker import Told
-from scalops.engine.processes.messages import Message, add
-from scalops.engine.processes.partials import decode_partial
+from scalops.engine.processes.messages import Message
 from scalops.engine.processes.shared_memory import SharedTable, Tokens
 from scalops.engine.stacked import stacks_of
+from scalops.engine.value_codec import decode_value
 
 if TYPE_CHECKING:
     from scalops.engine.processes.handle import WorkerHandle
@@ -287,7 +288,7 @@ class ProcessFolds:
         try:
             header, buffers = worker.receive(patience)
             parts = header["parts"]
-            found = {chunk: decode_partial(item, buffers) for chunk, item in parts}
+            found = {chunk: decode_value(item, buffers) for chunk, item in parts}
             if not found.keys() <= set(range(count)) - done.keys():
                 raise ValueError("partials of chunks that it cannot have taken")
         except (OSError, EOFError, TimeoutError, ValueError, TypeError, KeyError, IndexError):

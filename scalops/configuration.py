@@ -86,7 +86,69 @@ def configure(given: Mapping[str, Any]) -> Config:
         _file(),
         {f.name: Setting(f.default, "default") for f in fields(Options)},
     )
-    return Config({n: next(layer[n] for layer in layers if n in layer) for n in OPTIONS})
+    nearest = {n: next(i for i, layer in enumerate(layers) if n in layer) for n in OPTIONS}
+    settings = {n: layers[i][n] for n, i in nearest.items()}
+    _settle_place(settings, nearest["workers"], nearest["connect"])
+    _check_cluster(settings)
+    return Config(settings)
+
+
+def inherited(around: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a session inside another: a place to run that it is told replaces theirs."""
+    replaced: set[str] = set()
+    if "workers" in given:
+        replaced = {"connect", "key"}
+    elif "connect" in given:
+        replaced = {"workers"}
+    return {n: v for n, v in around.items() if n not in replaced} | dict(given)
+
+
+def _settle_place(settings: dict[str, Setting], workers_at: int, connect_at: int) -> None:
+    """Workers of this machine or a cluster: what is told nearer to the call counts.
+
+    The numbers are those of the layers that tell them.
+    """
+    workers, connect = settings["workers"], settings["connect"]
+    if connect.value is None:
+        return
+    if workers_at < connect_at:
+        settings["connect"] = settings["key"] = Setting(None, workers.source)
+    elif connect_at < workers_at:
+        settings["workers"] = Setting(0, connect.source)
+    elif workers.value:
+        raise ConfigError(
+            f"workers is {workers.value} and connect is {connect.value!r} ({workers.source}):"
+            " plans run on processes of this machine or on a cluster, not on both",
+            location=user_location(),
+            hint="leave one of them out; how many workers a cluster has is its own matter",
+        )
+
+
+def _check_cluster(settings: Mapping[str, Setting]) -> None:
+    """ConfigError where a cluster cannot be asked: no key, or a file that is none."""
+    (uri, source), key = settings["connect"], settings["key"]
+    if uri is None:
+        if key.value is not None and key.source == "session":
+            raise ConfigError(
+                f"key is {key.value!r}, and there is no cluster to show it to",
+                location=user_location(),
+                hint=f'give its URI, too: so.session("tcp://host:5555", key={key.value!r})',
+            )
+        return
+    if key.value is None:
+        if uri.startswith("tcp://"):
+            raise ConfigError(
+                f"connect is {uri!r} ({source}), over the network, and there is no key",
+                location=user_location(),
+                hint=f'so.session("{uri}", key="driver.key"): `scalops keys create` writes keys,'
+                " and the cluster's administrator has those that it accepts",
+            )
+    elif not os.path.isfile(key.value):
+        raise ConfigError(
+            f"key is {key.value!r} ({key.source}): there is no such file",
+            location=user_location(),
+            hint="`scalops keys create` writes keys",
+        )
 
 
 def _environment() -> dict[str, Setting]:
@@ -166,7 +228,10 @@ def _read_file(path: Path, version: tuple[int, int]) -> dict[str, Setting]:
                 hint=f"remove the line [{name}]: options have no section",
             )
         refuse_unknown([name], place)
-        settings[name] = Setting(read_option(name, value, where=f" ({place})"), str(path))
+        read = read_option(name, value, where=f" ({place})")
+        if name == "key":  # wherever below the file the program runs
+            read = str(path.parent / read)
+        settings[name] = Setting(read, str(path))
     return settings
 
 

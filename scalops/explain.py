@@ -14,7 +14,9 @@ from scalops.algebra.fingerprint import fingerprint
 from scalops.algebra.segment_folds import Segment
 from scalops.algebra.tree import Node, find, walk
 from scalops.algebra.validate import validate
+from scalops.clusters import has_workers, workers_of
 from scalops.engine import physical_display
+from scalops.engine.cluster_display import ClusterNotes
 from scalops.just_in_time import just_in_time
 from scalops.loop import AnyLoop
 from scalops.not_yet import refuse
@@ -103,6 +105,9 @@ def _display(name: str, job: op.Job, optimized: op.Job, firings: list[Firing]) -
 
         session = current_session()
         planned = just_in_time(lower(optimized), session.options.jit)
+        if has_workers(session.options):
+            notes = ClusterNotes(planned, workers_of(planned, session.options, session.attached))
+            return physical_display.display(planned, notes)
         return physical_display.display(with_places(planned, session.options, session.processes()))
     if name == "traced":
         return PlanPrinter(job).display(job)

@@ -14,7 +14,6 @@ FUNCTIONS = ("whatif",)
 
 OTHER = (
     "`filesystem=` of readers",
-    "worker processes for whole plans, and clusters",
     "explain(analyze=True) and whatif",
 )
 

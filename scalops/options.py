@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
+import os
+import re
 import reprlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
@@ -29,6 +31,13 @@ class Options:
     task_timeout: seconds that one task of a worker process may take; None means any time.
     folds: "auto", "threads" or "processes", what folds a cached table in a loop.
     jit: whether folds are compiled just in time by numba; "auto" compiles those that are worth it.
+    workers: how many worker processes of this machine run whole plans, each with so many `threads`;
+        0 is none: plans run in this process.
+    connect: the URI of a running cluster whose workers run whole plans; None is none.
+    key: the file of the key that a cluster asks for.
+    fan_in: how many workers' partial results meet in one; None leaves it to the plan.
+    replicate: bytes of a loop's tables that are held by more than one worker.
+    lease: seconds without a sign of life after which a worker counts as lost.
     """
 
     threads: int = 0
@@ -39,17 +48,26 @@ class Options:
     task_timeout: float | None = None
     folds: str = "auto"
     jit: str | bool = "auto"
+    workers: int = 0
+    connect: str | None = None
+    key: str | None = None
+    fan_in: int | None = None
+    replicate: int = 64_000_000
+    lease: float = 8.0
 
 
 OPTIONS = tuple(field.name for field in fields(Options))
 # Those that a single run may be given: the others shape plans, or what a session holds.
 OF_ONE_RUN = ("threads", "memory")
-NOT_BUILT = ("workers", "key", "objective")
+NOT_BUILT = ("objective",)
 _OF_EXPLAIN = ("stage", "format", "trace")
 
 _MOST_AT_ONCE = 4096
 _MOST_SECONDS = 10**6
 _MOST_BYTES = 2**62
+# A worker says that it lives several times within a lease; a shorter one a busy machine breaks.
+_LEASE_BOUNDS = (0.1, 3600.0)
+_TCP = re.compile(r"tcp://(\[[0-9A-Fa-f:.]+\]|[^/\s:\[\]]+):(\d{1,5})")
 _UNITS = {
     "": 1,
     "B": 1,
@@ -69,8 +87,10 @@ _FLAGS = {
 
 
 def _memory(value: Any) -> int | None:
-    if value is None:
-        return None
+    return None if value is None else _bytes(value)
+
+
+def _bytes(value: Any, least: int = 1) -> int:
     if isinstance(value, str):
         text = value.strip().upper()
         digits = text.rstrip("KMGTIB").strip()
@@ -81,7 +101,7 @@ def _memory(value: Any) -> int | None:
         size = int(digits) * _UNITS[unit] if digits.isdigit() else int(float(digits) * _UNITS[unit])
     else:
         size = int(_number(value))
-    if not 0 < size <= _MOST_BYTES:
+    if not least <= size <= _MOST_BYTES:
         raise ValueError(value)
     return size
 
@@ -104,6 +124,50 @@ def _count(value: Any) -> int:
 
 def _processes(value: Any) -> int | None:
     return None if value is None else _count(value)
+
+
+def _workers(value: Any) -> int:
+    return 0 if value is None else _count(value)
+
+
+def _connect(value: Any) -> str | None:
+    """`tcp://host:port`, or `ipc:///path` for a broker of this machine."""
+    if value is None:
+        return None
+    uri = value.strip()
+    found = _TCP.fullmatch(uri)
+    if not (0 < int(found[2]) < 2**16 if found else re.fullmatch(r"ipc:///[^\0]+", uri)):
+        raise ValueError(value)
+    return str(uri)
+
+
+def _key(value: Any) -> str | None:
+    if value is None:
+        return None
+    path = os.path.expanduser(os.fspath(value))
+    if not isinstance(path, str) or not path.strip() or "\0" in path:
+        raise ValueError(value)
+    return path
+
+
+def _fan_in(value: Any) -> int | None:
+    if value is None:
+        return None
+    fan_in = _count(value)
+    if fan_in < 2:
+        raise ValueError(value)
+    return fan_in
+
+
+def _replicate(value: Any) -> int:
+    return _bytes(value, least=0)
+
+
+def _lease(value: Any) -> float:
+    seconds = _seconds(value)
+    if seconds is None or not _LEASE_BOUNDS[0] <= seconds <= _LEASE_BOUNDS[1]:
+        raise ValueError(value)
+    return seconds
 
 
 def _opaque(value: Any) -> str:
@@ -151,6 +215,12 @@ _READ: dict[str, tuple[Callable[[Any], Any], str]] = {
     "folds": (_folds, "'auto', 'threads' or 'processes'"),
     "jit": (_jit, "'auto', true or false"),
     "task_timeout": (_seconds, f"seconds, more than 0 and at most {_MOST_SECONDS}, or None"),
+    "workers": (_workers, f"{_COUNT}, or None for none"),
+    "connect": (_connect, "'tcp://host:port' or 'ipc:///path'"),
+    "key": (_key, "the path of a file"),
+    "fan_in": (_fan_in, f"an int of at least 2 and at most {_MOST_AT_ONCE}, or None"),
+    "replicate": (_replicate, "bytes, 0 for none, or a text such as '64MB'"),
+    "lease": (_lease, "seconds, from {} to {:g}".format(*_LEASE_BOUNDS)),
 }
 
 
@@ -162,7 +232,7 @@ def read_option(name: str, value: Any, what: str | None = None, where: str = "")
     read, expected = _READ[name]
     try:
         return read(value)
-    except (TypeError, ValueError, KeyError, OverflowError):
+    except (TypeError, ValueError, KeyError, OverflowError, AttributeError):
         raise ConfigError(
             f"{what or name} is {_shown(value)}{where}; expected {expected}",
             location=user_location(),
@@ -183,7 +253,7 @@ def refuse_unknown(
     later = [name for name in unknown if name in NOT_BUILT]
     if later:
         place = "" if what == "a session" else f" ({what})"
-        refuse(f"a session on workers or with an objective{place}")
+        refuse(f"a session with an objective{place}")
     if unknown:
         _unknown(unknown, what, known)
 

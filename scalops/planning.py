@@ -17,6 +17,7 @@ from scalops.algebra.schema import Schema
 from scalops.engine.blas import single_threaded
 from scalops.engine.driver import Driver, Listener
 from scalops.engine.embedded import EmbeddedBackend
+from scalops.engine.events import SILENT, EventLog
 from scalops.engine.kept_tables import OWNER, KeptTable, KeptTables
 from scalops.engine.loop_runner import LoopControl
 from scalops.engine.memory import MemoryBudget
@@ -34,6 +35,7 @@ from scalops.optimizer.replan import replan
 from scalops.optimizer.rewriter import Firing, rewrite
 
 if TYPE_CHECKING:
+    from scalops.engine.cluster.hub import Hub
     from scalops.engine.processes.runner import ProcessRunner
     from scalops.options import Options
 
@@ -122,14 +124,17 @@ def execute(
     control: LoopControl | None = None,
     kept: KeptTables | None = None,
     tables: Mapping[str, KeptTable] | None = None,
+    hub: Hub | None = None,
+    events: EventLog = SILENT,
 ) -> list[Any]:
     """Run a job: values, pyarrow tables and loop outcomes, in order.
 
     Opaque functions are called by `runner`, or in this process where there is none. `control`
     is that of the one loop which the job gives. What the session keeps, `kept`, counts against
-    the memory; of it the job reads and fills `tables`.
+    the memory; of it the job reads and fills `tables`. With a `hub` its workers run the plan.
     """
     physical = plan(job, options.jit)
+    events.emit("plan", fingerprint=physical.fingerprint, stages=len(physical.stages))
     caches = tables or {}
     budget = _budget(options, kept or KeptTables(), caches)
     # Threads that only hand records over: enough of them for no worker to run out of records.
@@ -143,7 +148,7 @@ def execute(
     backend = EmbeddedBackend(_pool(options.threads), budget, runner, caches, waiting, folds)
     again = replan if placed is None else partial(replan, placement=placed)
     with single_threaded():
-        results = Driver(physical, backend, listener, again, control).run()
+        results = Driver(physical, backend, listener, again, control, events).run()
     for i, node in enumerate(job.outputs):
         if isinstance(node, op.Operator) and not isinstance(node, op.Loop):
             results[i] = arrow_table(results[i], node.schema)

@@ -8,14 +8,16 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, finalize
 
 from scalops.algebra.errors import (
     DataError,
     OutOfMemoryError,
     PlanError,
     ScalopsError,
+    text_of,
     user_location,
 )
 from scalops.algebra.expressions import Constant, Expression, Held, LoopOutput, constant
@@ -25,15 +27,16 @@ from scalops.algebra.relations import LoopTable
 from scalops.algebra.tree import Node, find, substitute
 from scalops.algebra.validate import validate
 from scalops.checks import check_traces
-from scalops.configuration import Config, configure, given_options
+from scalops.clusters import has_workers, open_hub
+from scalops.configuration import Config, configure, given_options, inherited
 from scalops.differentiating import refuse_number
+from scalops.engine.events import SILENT, EventLog
 from scalops.engine.kept_tables import KeptSource, KeptTable, KeptTables
 from scalops.engine.loop_runner import LoopControl
 from scalops.engine.outcome import LoopOutcome, StateRows
 from scalops.engine.storage.bad_records import bad_records_reported
 from scalops.engine.threads import in_engine_thread
 from scalops.loop import AnyLoop, LoopResult
-from scalops.not_yet import refuse
 from scalops.options import OF_ONE_RUN, Options, refuse_unknown
 from scalops.planning import execute
 from scalops.results import loop_result, rebuild, take_leaves
@@ -42,13 +45,15 @@ from scalops.tracing import refuse_to_run
 from scalops.value import Value, is_record_symbol
 
 if TYPE_CHECKING:
+    from scalops.engine.cluster.hub import Hub
     from scalops.engine.processes.runner import ProcessRunner
 
 
 class Session:
-    """An embedded session: plans run in this process, on threads.
+    """Where plans run: in this process, on threads, or on workers.
 
-    A Value's or Loop's result is kept here once collected, and later plans use it.
+    A Value's or Loop's result is kept here once collected, and later plans use it. `events` hears
+    of what happens while plans run.
     """
 
     def __init__(self, given: Mapping[str, Any] | None = None) -> None:
@@ -61,11 +66,18 @@ class Session:
         self._lock = threading.RLock()
         self._entered = 0
         self._runner: ProcessRunner | None = None
+        self._hub: Hub | None = None
+        self._end_hub: finalize[Any, Any] | None = None
+        self.events: EventLog = SILENT
         _sessions.add(self)
 
-    def renew_lock(self) -> None:
-        """In a forked process: the thread that held the lock is not there to let it go."""
+    def forked(self) -> None:
+        """In a forked process: the lock's holder is not there, and the workers are the parent's."""
         self._lock = threading.RLock()
+        self._hub = None
+        if self._end_hub is not None:
+            self._end_hub.detach()
+            self._end_hub = None
 
     def __enter__(self) -> Session:
         with self._lock:
@@ -88,14 +100,19 @@ class Session:
             self.close()
 
     def close(self) -> None:
-        """Drop what the session keeps, and end its worker processes."""
+        """Drop what the session keeps, end its worker processes, and leave its cluster."""
         with self._lock:
             runner, self._runner = self._runner, None
-        if runner is not None:
-            runner.stop()
-        self._results.clear()
-        self._checked.clear()
-        self._tables.clear()
+            end_hub, self._hub, self._end_hub = self._end_hub, None, None
+        try:
+            if end_hub is not None:
+                end_hub()
+        finally:
+            if runner is not None:
+                runner.stop()
+            self._results.clear()
+            self._checked.clear()
+            self._tables.clear()
 
     def forget(self, thing: Any) -> None:
         """Drop the kept result of a Value or Loop, or the records of a cached table."""
@@ -126,27 +143,24 @@ class Session:
                 hint="collect before, or let the function use the Value itself",
             )
         job = Job(nodes)
-        validate(job)
-        for scan in find((job,), Scan):
-            source: Any = scan.source
-            try:
-                source.check_unchanged()
-            except DataError as error:
-                error.location = error.location or scan.location
-                raise
         options = replace(self.options, **(call or {}))
-        with self._lock, placed():
+        with self._lock, self._told(options), placed():
+            validate(job)
+            _check_unchanged(job)
             check_traces(job, self._checked)
             kept = self._kept(job)
             open_nodes = [n for n in nodes if control is not None or n not in self._results]
             if open_nodes:
                 rewritten = tuple(substitute(n, kept) for n in open_nodes)
+                hub = self.hub()
+                runner = self.processes() if hub is None else None
                 _running.plan = True
                 try:
                     with bad_records_reported(list(find((job,), Scan))):
                         results = execute(
-                            Job(rewritten), options, listen, self.processes(), _at_rest(control),
+                            Job(rewritten), options, listen, runner, _at_rest(control),
                             self._tables, {c.key: self._tables.of(c) for c in _caches(job)},
+                            hub, self.events,
                         )  # fmt: skip
                 finally:
                     _running.plan = False
@@ -159,6 +173,36 @@ class Session:
             else:
                 fresh = {}
             return [fresh[n] if n in fresh else self._results[n] for n in nodes]
+
+    @contextmanager
+    def _told(self, options: Options) -> Iterator[None]:
+        """The events of the beginning and the end of a run."""
+        begin, failed = perf_counter(), True
+        self.events.emit("run", options=vars(options))
+        try:
+            yield
+            failed = False
+        except BaseException as error:
+            self.events.emit("error", type=type(error).__name__, message=text_of(error))
+            raise
+        finally:
+            self.events.emit("end", seconds=perf_counter() - begin, failed=failed)
+
+    def hub(self) -> Hub | None:
+        """The workers that plans run on, there since this was first asked; None where none are.
+
+        They end with `close`, with the session itself and with the interpreter.
+        """
+        with self._lock:
+            if self._hub is None and has_workers(self.options):
+                hub = open_hub(self.options)
+                self._hub, self._end_hub = hub, finalize(self, hub.close)
+            return self._hub
+
+    @property
+    def attached(self) -> int | None:
+        """How many workers the session has now; None before a plan has run on them."""
+        return None if self._hub is None else len(self._hub.workers())
 
     def processes(self) -> ProcessRunner | None:
         """What asks worker processes; they start when it is first asked."""
@@ -227,10 +271,21 @@ _sessions: WeakSet[Session] = WeakSet()
 
 def _forked() -> None:
     for session in list(_sessions):
-        session.renew_lock()
+        session.forked()
 
 
 os.register_at_fork(after_in_child=_forked)
+
+
+def _check_unchanged(job: Job) -> None:
+    """DataError where a source is not what it was when the plan was written."""
+    for scan in find((job,), Scan):
+        source: Any = scan.source
+        try:
+            source.check_unchanged()
+        except DataError as error:
+            error.location = error.location or scan.location
+            raise
 
 
 def _caches(job: Job) -> list[Cache]:
@@ -280,19 +335,23 @@ def current_session() -> Session:
     return _default
 
 
-def session(uri: str | None = None, **options: Any) -> Session:
+def session(connect: str | None = None, **options: Any) -> Session:
     """A session with options, for a `with` statement.
 
-    Options: threads, memory ("4GB"), opaque ("run" or "error"), implicit_collect, processes,
-    task_timeout, folds ("auto", "threads" or "processes"), jit ("auto" or a bool). Those not given
-    are those given to the session around it, then those of SCALOPS_* variables, of the nearest
-    scalops.toml, the defaults.
+    With `workers=4` plans run on so many processes of this machine; with a URI, as in
+    `so.session("tcp://host:5555", key="driver.key")`, on the workers of a running cluster.
+
+    Other options: threads (with workers: of each), memory ("4GB"), opaque ("run" or "error"),
+    implicit_collect, processes, task_timeout, folds ("auto", "threads" or "processes"), jit ("auto"
+    or a bool); of workers fan_in, replicate ("64MB") and lease. Those not given are those given to
+    the session around it, then those of SCALOPS_* variables, of the nearest scalops.toml, the
+    defaults.
     """
-    if uri is not None:
-        refuse("a session on a cluster")
+    if connect is not None:
+        options["connect"] = connect
     given = given_options(options)
     around = _open.get()
-    return Session({**around[-1].given, **given} if around else given)
+    return Session(inherited(around[-1].given, given) if around else given)
 
 
 def config(**call: Any) -> Config:

@@ -21,6 +21,7 @@ from scalops.algebra.expressions import Column, Expression, Opaque, Slot, column
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine.blocks import Array, Block, block_rows, identities
+from scalops.engine.collective import ALONE, Ranks
 from scalops.engine.kernels.kernel import Frame, Kernel, Vector
 from scalops.engine.memory import MemoryBudget
 
@@ -35,9 +36,13 @@ class Runtime:
     """What pipelines share while a plan runs: driver values, kept tables, prefixes, frames."""
 
     def __init__(
-        self, plan: pp.PhysicalPlan, budget: MemoryBudget, runner: ProcessRunner | None = None
+        self,
+        plan: pp.PhysicalPlan,
+        budget: MemoryBudget,
+        runner: ProcessRunner | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.budget, self.runner = budget, runner
+        self.budget, self.runner, self.ranks = budget, runner, ranks
         self.slots: list[Any] = [None] * len(plan.slots)
         self.version = 0
         self.slot_versions: dict[int, int] = {}  # the version in which a slot was bound last
@@ -159,6 +164,10 @@ class Pipeline:
         """The partitions that may have records at present, in order."""
         return range(self.partitions())
 
+    def home(self, partition: int) -> int:
+        """The rank that reads a partition: the one where its blocks are, if they are anywhere."""
+        raise NotImplementedError
+
     def rows(self, partition: int) -> int | None:
         """How many records a partition has; None where only reading tells."""
         return None
@@ -197,6 +206,9 @@ class ScanPipeline(Pipeline):
 
     def partitions(self) -> int:
         return len(self._partitions)
+
+    def home(self, partition: int) -> int:
+        return self._runtime.ranks.home(partition, len(self._partitions))
 
     @property
     def source_bytes(self) -> int:
@@ -245,6 +257,9 @@ class Over(Pipeline):
 
     def active(self) -> Sequence[int]:
         return self.source.active()
+
+    def home(self, partition: int) -> int:
+        return self.source.home(partition)
 
 
 class ComputePipeline(Over):
@@ -382,6 +397,9 @@ class StoredPipeline(Pipeline):
 
     def partitions(self) -> int:
         return self.table.partitions()
+
+    def home(self, partition: int) -> int:
+        return self._runtime.ranks.home(partition, self.table.partitions())
 
     @property
     def source_bytes(self) -> int:

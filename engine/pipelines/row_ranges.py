@@ -142,6 +142,10 @@ class ConcatenatePipeline(Pipeline):
     def active(self) -> Sequence[int]:
         return [first + p for source, first in self._placed() for p in source.active()]
 
+    def home(self, partition: int) -> int:
+        source, own = self._of(partition)
+        return source.home(own)
+
     def rows(self, partition: int) -> int | None:
         source, own = self._of(partition)
         return source.rows(own)

@@ -18,10 +18,11 @@ import numpy as np
 from scalops.algebra.captured import Captured
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import Location
+from scalops.engine.column_codec import add
 from scalops.engine.columns import Array
 from scalops.engine.opaque.arguments import Argument, Column, concatenated
 from scalops.engine.opaque.pieces import task_pieces
-from scalops.engine.processes.messages import Slots, add, decode_results, encode_arguments
+from scalops.engine.processes.messages import Slots, decode_results, encode_arguments
 
 
 @dataclass

@@ -18,9 +18,9 @@ from scalops.engine.passes import Pass, Reduction
 from scalops.engine.pipelines.base import HeldTable, Runtime
 from scalops.engine.pipelines.compiled import build
 from scalops.engine.processes.messages import Message
-from scalops.engine.processes.partials import encode_partial
 from scalops.engine.processes.shared_memory import TablePlace, TakenTokens
 from scalops.engine.stacked import Stacks
+from scalops.engine.value_codec import encode_value
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class FoldWorker:
             size = header["size"]
             while (chunk := tokens.take()) is not None:
                 leaves = pass_.combined(pass_.chunk(0, chunk * size, (chunk + 1) * size))
-                reply["parts"].append([chunk, encode_partial(leaves, made)])
+                reply["parts"].append([chunk, encode_value(leaves, made)])
         except BaseException:
             tokens.drain()  # of what follows nothing is wanted
             raise

@@ -17,6 +17,7 @@ from scalops.algebra.captured import Captured
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Block
+from scalops.engine.column_codec import add
 from scalops.engine.columns import Array
 from scalops.engine.opaque.arguments import Argument, Column
 from scalops.engine.opaque.group_functions import (
@@ -28,7 +29,6 @@ from scalops.engine.opaque.group_functions import (
 )
 from scalops.engine.processes.calls import Call, Task, described
 from scalops.engine.processes.messages import (
-    add,
     decode_arguments,
     decode_results,
     encode_arguments,

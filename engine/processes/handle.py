@@ -12,11 +12,11 @@ import subprocess
 import sys
 from collections import OrderedDict
 from contextlib import suppress
-from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from scalops.engine.columns import Array
+from scalops.engine.processes import launching
 from scalops.engine.processes import messages as process_messages
 from scalops.engine.processes.messages import Message, receive, send
 
@@ -34,11 +34,10 @@ class WorkerHandle:
 
     def __init__(self, cache_bytes: int) -> None:
         self._process = subprocess.Popen(
-            # -P: the folder it happens to start in is no place to import from.
-            [sys.executable, "-P", "-m", _MODULE],
+            launching.command(_MODULE),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=_environment(),
+            env=launching.environment(),
             process_group=0,  # Ctrl-C is the driver's to answer
         )
         assert self._process.stdin is not None
@@ -140,20 +139,3 @@ def _widen(pipe: int) -> None:
     if _PIPE_SIZE is not None:
         with suppress(OSError):  # the user's share of pipe memory is used up
             fcntl.fcntl(pipe, _PIPE_SIZE, _PIPE_BYTES)
-
-
-_THREADS = ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM", "NUMEXPR")
-
-
-def _environment() -> dict[str, str]:
-    environment = dict(os.environ)
-    # The worker finds this package where the driver did, and then takes over the driver's path.
-    root = str(Path(__file__).parents[3])
-    given = environment.get("PYTHONPATH")
-    environment["PYTHONPATH"] = root if not given else f"{given}{os.pathsep}{root}"
-    # Workers must agree on the order of sets.
-    environment.setdefault("PYTHONHASHSEED", "0")
-    environment.pop("SCALOPS_PROCESSES", None)
-    # The workers are the parallelism; and a sum must not depend on how many threads add it up.
-    environment.update({f"{name}_NUM_THREADS": "1" for name in _THREADS})
-    return environment

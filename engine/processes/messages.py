@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
-import pyarrow as pa
 
-from scalops.algebra.dtypes import ArrayType, ListType, SparseType
+from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import ExecutionError
-from scalops.engine.columns import Array, SparseColumn, arrow_type
+from scalops.engine.column_codec import decode_column, decode_column_of, encode_column
+from scalops.engine.columns import Array
 from scalops.engine.opaque.arguments import Argument, Column, Uniform
 from scalops.engine.opaque.packed import pack, unpack
 
@@ -135,12 +135,6 @@ def slot_values(data: Array) -> list[Any]:
 # Columns of records.
 
 
-def add(array: Array, buffers: list[Array]) -> int:
-    """Put an array's bytes among the buffers; its number there."""
-    buffers.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-    return len(buffers) - 1
-
-
 def encode_arguments(arguments: Sequence[Argument], buffers: list[Array]) -> list[Any]:
     """The arguments of a function over some records."""
     return [[a.names, [_encode(c, buffers) for c in a.columns]] for a in arguments]
@@ -159,46 +153,22 @@ def decode_arguments(items: Sequence[Any], buffers: Sequence[Array]) -> list[Arg
 def _encode(column: Column | Uniform, buffers: list[Array]) -> list[Any]:
     if isinstance(column, Uniform):
         return ["same", pack(column.value)]
-    values, mask = column
-    valid = None if mask is None else add(mask, buffers)
-    if isinstance(values, np.ndarray):
-        return ["array", valid, values.dtype.str, list(values.shape), add(values, buffers)]
-    if isinstance(values, SparseColumn):
-        parts = (values.indptr, values.indices, values.values)
-        return ["sparse", valid, values.dimension, [add(p, buffers) for p in parts]]
-    batch = pa.record_batch([values], ["v"])
-    schema = np.frombuffer(batch.schema.serialize(), np.uint8)
-    data = np.frombuffer(batch.serialize(), np.uint8)
-    return ["arrow", valid, add(schema, buffers), add(data, buffers)]
+    return encode_column(*column, buffers)
 
 
 def _decode(item: Any, buffers: Sequence[Array]) -> Column | Uniform:
     match item:
         case ["same", packed]:
             return Uniform(unpack(packed))
-        case ["array", valid, dtype, shape, number]:
-            values: Any = buffers[number].view(np.dtype(dtype)).reshape(shape)
-            values.setflags(write=False)
-        case ["sparse", valid, dimension, numbers]:
-            indptr, indices, stored = (buffers[n] for n in numbers)
-            values = SparseColumn(
-                indptr.view(np.int64), indices.view(np.int32), stored.view(np.float64), dimension
-            )
-        case ["arrow", valid, schema, number]:
-            values = _arrow(buffers[schema], buffers[number])
-        case _:
-            raise ValueError("a column that makes no sense")
-    return Column(values, None if valid is None else buffers[valid].view(bool))
-
-
-def _arrow(schema: Array, data: Array) -> pa.Array:
-    expected = pa.ipc.read_schema(pa.py_buffer(schema))
-    return pa.ipc.read_record_batch(pa.py_buffer(data), expected).column(0)
+    values, mask = decode_column(item, buffers)
+    if isinstance(values, np.ndarray):
+        values.setflags(write=False)
+    return Column(values, mask)
 
 
 def encode_results(columns: Sequence[Column], buffers: list[Array]) -> list[Any]:
     """What a function gave for some records."""
-    return [_encode(c, buffers) for c in columns]
+    return [encode_column(*c, buffers) for c in columns]
 
 
 def decode_results(
@@ -207,46 +177,5 @@ def decode_results(
     """The results again, of exactly these types and this length; ValueError for any other."""
     if not isinstance(items, list) or len(items) != len(kinds):
         raise ValueError("not one column for each result")
-    return [_result(i, buffers, rows, k) for i, k in zip(items, kinds, strict=True)]
-
-
-def _result(item: Any, buffers: Sequence[Array], rows: int, kind: ArrayType) -> Column:
-    try:
-        valid = None if item[1] is None else _exactly(buffers[item[1]], (rows,), np.dtype(bool))
-        match item:
-            case ["array", _, _, _, number] if kind.is_plain:
-                return Column(_exactly(buffers[number], (rows, *kind.shape), kind.numpy), valid)
-            case ["sparse", *_] if isinstance(kind, SparseType):
-                values = _decode(item, buffers)[0]
-                _check_sparse(values, rows, kind)
-                return Column(values, valid)
-            case ["arrow", *_] if kind.is_string or isinstance(kind, ListType):
-                found = _decode(item, buffers)[0]
-                found.validate(full=True)
-                if len(found) != rows or found.type != arrow_type(kind):
-                    raise ValueError("not one text or list for each record")
-                return Column(found, valid)
-    except (pa.ArrowException, TypeError, IndexError, KeyError) as error:
-        raise ValueError(f"a column that makes no sense: {error}") from None
-    raise ValueError(f"no column of {kind}")
-
-
-def _exactly(buffer: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    if dtype.kind == "b":
-        buffer = (buffer != 0).view(np.uint8)  # no other byte is a bool
-    values: Array = buffer.view(dtype)
-    return values.reshape(shape)
-
-
-def _check_sparse(column: SparseColumn, rows: int, kind: SparseType) -> None:
-    at, indices = column.indptr, column.indices
-    if (
-        len(at) != rows + 1
-        or at[0] != 0
-        or at[-1] != len(indices)
-        or len(indices) != len(column.values)
-        or (np.diff(at) < 0).any()
-        or column.dimension != kind.dimension
-        or (len(indices) and not 0 <= indices.min() <= indices.max() < kind.dimension)
-    ):
-        raise ValueError("sparse vectors that make no sense")
+    found = [decode_column_of(i, buffers, rows, k) for i, k in zip(items, kinds, strict=True)]
+    return [Column(values, mask) for values, mask in found]

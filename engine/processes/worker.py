@@ -21,6 +21,7 @@ import numpy as np
 from scalops.algebra.captured import Captured
 from scalops.algebra.dtypes import ArrayType, list_of, sparse
 from scalops.algebra.errors import ExecutionError, Location, ScalopsError
+from scalops.engine.column_codec import add
 from scalops.engine.columns import Array
 from scalops.engine.opaque.arguments import Column
 from scalops.engine.opaque.batches import call_pieces
@@ -33,7 +34,6 @@ from scalops.engine.processes.group_calls import KeptGroups
 from scalops.engine.processes.kept_records import KeptRecords, Missing, Records
 from scalops.engine.processes.messages import (
     Message,
-    add,
     decode_arguments,
     encode_results,
     receive,

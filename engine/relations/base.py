@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from scalops.engine import physical_plan as pp
 from scalops.engine.blocks import Block
+from scalops.engine.collective import Program
 from scalops.engine.passes import in_partition
 from scalops.engine.pipelines.base import HeldTable, Pipeline, Runtime, Stored, own_bytes
+from scalops.engine.relations.gathering import own_partitions
 from scalops.engine.threads import Task
 
 Run = Callable[[Task, int], None]
@@ -31,15 +33,18 @@ class Relation:
         self.stage, self.pipeline, self.runtime = stage, pipeline, runtime
         self.owner = f"exchange {sink.number}"
 
-    def make(self, run: Run) -> Stored:
-        """The table, of the records that the pipeline gives now; `run` runs tasks on threads."""
+    def make(self, run: Run) -> Program[Stored]:
+        """The table, of the records that the pipeline gives now; `run` runs tasks on threads.
+
+        Every rank runs it, over its own partitions.
+        """
         raise NotImplementedError
 
     def received(self, run: Run) -> list[list[Block]]:
-        """The pipeline's blocks by partition, all in memory."""
+        """The pipeline's blocks by partition, all in memory: those of the rank's own."""
         pipeline, budget = self.pipeline, self.runtime.budget
         parts: list[list[Block]] = [[] for _ in range(pipeline.partitions())]
-        active: Sequence[int] = pipeline.active()
+        active = own_partitions(pipeline, self.runtime.ranks)
 
         def task(worker: int, index: int) -> None:
             partition = active[index]
@@ -55,5 +60,6 @@ class Relation:
 class Hold(Relation):
     """The records as they come."""
 
-    def make(self, run: Run) -> Stored:
+    def make(self, run: Run) -> Program[Stored]:
+        yield from ()
         return HeldTable(self.received(run), self.pipeline.source_bytes)

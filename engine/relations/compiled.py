@@ -7,6 +7,7 @@ from scalops.engine import physical_relations as pr
 from scalops.engine.physical_running import SummarizeRuns
 from scalops.engine.pipelines.base import Pipeline, Runtime
 from scalops.engine.relations.base import Hold, Relation
+from scalops.engine.relations.exchanged import Exchanged
 from scalops.engine.relations.group_apply import ApplyGroups
 from scalops.engine.relations.groups import GroupRows
 from scalops.engine.relations.held import HoldColumns
@@ -18,6 +19,9 @@ from scalops.engine.relations.running import Summaries
 from scalops.engine.relations.state import HoldState
 
 RELATIONS: dict[type[pp.Sink], type[Relation]] = {
+    pp.Exchange: Exchanged,
+    pp.SortRows: Exchanged,
+    pp.DistinctRows: Exchanged,
     pr.HoldTable: Hold,
     pr.BuildIndex: BuildIndex,
     pr.MeetIndexed: MeetIndexed,

@@ -18,6 +18,7 @@ from scalops.algebra.schema import HIDDEN, Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Array, Block, concatenate, identities, mask_of
+from scalops.engine.collective import Program
 from scalops.engine.columns import concatenated
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.keys import record_codes
@@ -35,6 +36,7 @@ from scalops.engine.opaque.group_functions import (
 from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored
 from scalops.engine.pipelines.row_ranges import present
 from scalops.engine.relations.base import Relation, Run
+from scalops.engine.relations.gathering import spread
 from scalops.engine.relations.held import collected, same_vector
 from scalops.engine.relations.whole import Columns
 
@@ -74,14 +76,16 @@ class ApplyGroups(Relation):
                 values += 1
         return tuple(places)
 
-    def make(self, run: Run) -> Stored:
+    def make(self, run: Run) -> Program[Stored]:
         sink, budget = self._sink, self.runtime.budget
-        count, own = self._groups(run)
+        count, own = yield from self._groups(run)
         keys = [own[n] for n in sink.keys]
-        tables = tuple(t.by_group(count, keys, self.owner) for t in self._tables)
+        tables = []
+        for table in self._tables:
+            tables.append((yield from table.by_group(count, keys, self.owner)))
         groups = Groups(
             count,
-            tables,
+            tuple(tables),
             tuple(Column(*k) for k in keys),
             tuple(column(*own[n]) for n in self._columns),
         )
@@ -95,13 +99,13 @@ class ApplyGroups(Relation):
             vectors[name] = whole, mask_of(blocks, name)
         return Columns(sink.made, sum(b.rows for b in blocks), vectors, known)
 
-    def _groups(self, run: Run) -> tuple[int, dict[str, Vector]]:
+    def _groups(self, run: Run) -> Program[tuple[int, dict[str, Vector]]]:
         """How many groups there are, and their columns."""
         names = list(self.pipeline.schema.names)
         found = {n: v for n in names if (v := self.pipeline.whole(n)) is not None}
         if found and len(found) == len(names):
             return len(found[names[0]][0]), found
-        return collected(self.pipeline, names, run, self.runtime.budget, self.owner)
+        return (yield from collected(self, names, run))
 
     def _called(self, groups: Groups, run: Run) -> list[Block]:
         """What the function gives, run of groups by run of groups."""
@@ -161,7 +165,9 @@ class _Grouped:
         self._group_keys: list[Vector] = []
         self._identities: tuple[Identity | None, ...] = ()
 
-    def by_group(self, count: int, group_keys: list[Vector], owner: str) -> GroupedTable:
+    def by_group(
+        self, count: int, group_keys: list[Vector], owner: str
+    ) -> Program[GroupedTable]:
         """The table's records in the order of `count` groups of these keys.
 
         What that takes beyond the stored table is reserved under `owner`, each time.
@@ -176,13 +182,13 @@ class _Grouped:
         self._made = None  # before there is another
         self.version += 1
         self._identities, self._group_keys = now, group_keys
-        self._made = self._arranged(table, count, group_keys, owner)
+        self._made = yield from self._arranged(table, count, group_keys, owner)
         return self._made
 
     def _arranged(
         self, table: Stored, count: int, group_keys: list[Vector], owner: str
-    ) -> GroupedTable:
-        block = self._whole(table)
+    ) -> Program[GroupedTable]:
+        block = yield from self._whole(table)
         kinds = [self._node.schema[n] for n in self._keys]
         keys = [(block.columns[n], block.valid.get(n)) for n in self._keys]
         order, offsets = rows_of_groups(group_keys, keys, kinds, count, block.rows)
@@ -199,7 +205,7 @@ class _Grouped:
             own = own.take(order)
         return GroupedTable(self._schema, own, offsets)
 
-    def _whole(self, table: Stored) -> Block:
+    def _whole(self, table: Stored) -> Program[Block]:
         """All records, column by column in one piece."""
         schema = self._node.schema
         vectors = {n: v for n in schema.names if (v := table.whole(n)) is not None}
@@ -207,8 +213,10 @@ class _Grouped:
             rows = len(next(iter(vectors.values()))[0])
             masks = {n: m for n, (_, m) in vectors.items() if m is not None}
             return Block(rows, {n: v for n, (v, _) in vectors.items()}, masks)
-        blocks = [b for p in range(table.partitions()) for b in table.blocks(p, 0)]
-        return concatenate(blocks, schema)
+        ranks, count = self._runtime.ranks, table.partitions()
+        own = {p: list(table.blocks(p, 0)) for p in range(*ranks.range_of(ranks.own, count))}
+        parts = yield from spread(ranks, own, range(count), schema)
+        return concatenate([b for part in parts for b in part], schema)
 
 
 def rows_of_groups(

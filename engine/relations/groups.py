@@ -20,6 +20,7 @@ import pyarrow as pa
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Array, Block
+from scalops.engine.collective import Program
 from scalops.engine.columns import SparseColumn, empty, taken
 from scalops.engine.kernels.grouped_folds import GroupedFolds
 from scalops.engine.kernels.grouping import Groups, group_rows
@@ -65,7 +66,7 @@ class GroupRows(Relation):
         self._kinds = [pipeline.schema[n] for n in sink.keys]
         self._folds = GroupedFolds(sink.folds, runtime.runner)
 
-    def make(self, run: Run) -> Stored:
+    def make(self, run: Run) -> Program[Stored]:
         pipeline = self.pipeline
         self._folds.bind(self.runtime.slots, self.runtime.version)
         active = list(pipeline.active())
@@ -75,7 +76,10 @@ class GroupRows(Relation):
         if self._is_whole(groups, head):
             # Of one partition no block is made twice: a loop may run over a small table.
             alone = len(active) == 1
-            given = self._held(chain(head, blocks)) if alone else self._collected(run)
+            if alone:
+                given = self._held(chain(head, blocks))
+            else:
+                given = yield from self._collected(run)
             return self._whole(given, run)
         if len(active) == 1:
             return self._finished(self._leaf(chain(head, blocks)))
@@ -198,7 +202,7 @@ class GroupRows(Relation):
 
     # Keys that hardly repeat: all records at once.
 
-    def _collected(self, run: Run) -> tuple[int, dict[str, Vector]]:
+    def _collected(self, run: Run) -> Program[tuple[int, dict[str, Vector]]]:
         """All columns in one piece, those that lie so below as they are."""
         pipeline = self.pipeline
         names = pipeline.schema.names
@@ -206,7 +210,7 @@ class GroupRows(Relation):
         missing = [n for n in names if n not in found]
         rows = len(next(iter(found.values()))[0]) if found else 0
         if missing or not found:
-            rows, computed = collected(pipeline, missing, run, self.runtime.budget, self.owner)
+            rows, computed = yield from collected(self, missing, run)
             self.runtime.budget.require(bytes_of(computed.values()), self.owner)
             found.update(computed)
         return rows, found

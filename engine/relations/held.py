@@ -6,18 +6,18 @@ from typing import Any
 
 import numpy as np
 
+from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Array, Block, mask_of
+from scalops.engine.collective import Program
 from scalops.engine.columns import ColumnData, concatenated
 from scalops.engine.kernels.kernel import Vector
-from scalops.engine.memory import MemoryBudget
 from scalops.engine.passes import in_partition
 from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored, own_bytes
 from scalops.engine.relations.base import Relation, Run
+from scalops.engine.relations.gathering import own_partitions, spread
 from scalops.engine.relations.whole import Columns, Whole
-
-_UNLIMITED = MemoryBudget()
 
 
 class HoldColumns(Relation):
@@ -33,7 +33,7 @@ class HoldColumns(Relation):
         self._sink = stage.sink
         self._last: Columns | None = None
 
-    def make(self, run: Run) -> Stored:
+    def make(self, run: Run) -> Program[Stored]:
         schema = self.pipeline.schema
         identities = {n: self.pipeline.identity(n) for n in schema.names}
         last = self._last
@@ -52,7 +52,7 @@ class HoldColumns(Relation):
         missing = [n for n in schema.names if n not in vectors]
         rows = len(next(iter(vectors.values()))[0]) if vectors else None
         if missing:
-            rows, computed = collected(self.pipeline, missing, run, self.runtime.budget, self.owner)
+            rows, computed = yield from collected(self, missing, run)
             vectors.update(computed)
             size = sum(int(v.nbytes) for v, _ in computed.values())
             self.runtime.budget.require(size, self.owner)
@@ -78,45 +78,59 @@ class HoldColumns(Relation):
 
 
 def collected(
-    pipeline: Pipeline, names: list[str], run: Run,
-    budget: MemoryBudget = _UNLIMITED, owner: str = "columns",
-) -> tuple[int, dict[str, Vector]]:  # fmt: skip
+    relation: Relation, names: list[str], run: Run, pipeline: Pipeline | None = None
+) -> Program[tuple[int, dict[str, Vector]]]:
     """How many records a pipeline gives, and these of its columns, each in one piece.
 
-    There is room for them in the budget; the caller counts what it keeps.
+    At every rank; the pipeline is the relation's own, if there is no other. There is room for
+    them in the budget; the caller counts what it keeps.
     """
-    active = list(pipeline.active())
+    pipeline = pipeline or relation.pipeline
+    runtime, owner = relation.runtime, relation.owner
+    budget, active = runtime.budget, list(pipeline.active())
     known = [pipeline.rows(p) for p in active]
     rows = [r or 0 for r in known]
     plain = all(pipeline.schema[n].is_plain for n in names)
-    if plain and None not in known:
+    if plain and None not in known and runtime.ranks.is_alone:
         size = sum(rows) * sum(pipeline.schema[n].bytes for n in names)
         budget.require(size, owner)
         try:
             return sum(rows), _written(pipeline, names, active, rows, run)
         finally:
             budget.release(owner, size)
-    parts: list[list[Block]] = [[] for _ in active]
-    sizes = [0 for _ in active]
+    own = own_partitions(pipeline, runtime.ranks)
+    parts: list[list[Block]] = [[] for _ in own]
+    sizes = [0 for _ in own]
 
     def task(worker: int, index: int) -> None:
-        with in_partition(active[index]):
-            for b in pipeline.blocks(active[index], worker):
+        with in_partition(own[index]):
+            for b in pipeline.blocks(own[index], worker):
                 if b.rows:
-                    own = {n: b.columns[n] for n in names}
-                    masks = {n: m for n, m in b.valid.items() if n in own}
-                    made = Block(b.rows, own, masks)
+                    made = _only(b, names)
                     size = own_bytes(made, pipeline.resident)
                     budget.require(size, owner)
                     sizes[index] += size
                     parts[index].append(made)
 
+    def received(block: Block) -> None:
+        budget.require(block.bytes, owner)
+        sizes.append(block.bytes)
+
     try:
-        run(task, len(active))
+        run(task, len(own))
+        kinds = Schema(tuple((n, pipeline.schema[n]) for n in names))
+        mine = dict(zip(own, parts, strict=True))
+        together = yield from spread(runtime.ranks, mine, active, kinds, received)
     finally:
         budget.release(owner, sum(sizes))
-    blocks = [b for part in parts for b in part]
+    blocks = [b for part in together for b in part]
     return sum(b.rows for b in blocks), {n: joined(blocks, n, pipeline) for n in names}
+
+
+def _only(block: Block, names: list[str]) -> Block:
+    """The block with these columns alone."""
+    columns = {n: block.columns[n] for n in names}
+    return Block(block.rows, columns, {n: m for n, m in block.valid.items() if n in columns})
 
 
 def joined(blocks: list[Block], name: str, pipeline: Pipeline) -> Vector:
@@ -128,7 +142,7 @@ def joined(blocks: list[Block], name: str, pipeline: Pipeline) -> Vector:
 def _written(
     pipeline: Pipeline, names: list[str], active: list[int], rows: list[int], run: Run
 ) -> dict[str, Vector]:
-    """The columns, each partition written to its place."""
+    """The columns, each partition written to its place; of the only rank."""
     total = sum(rows)
     ends = np.cumsum([0, *rows]).tolist()
     kinds = pipeline.schema

@@ -19,6 +19,7 @@ from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Array
 from scalops.engine.blocks import identities as serials
+from scalops.engine.collective import Program
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.matching import KeyIndex, Matches, Pairs, looked_up
 from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored, derived
@@ -124,7 +125,7 @@ class _Indexed(Relation):
 class IndexFilter(_Indexed):
     """The records for which a predicate holds that is the same in each iteration."""
 
-    def make(self, run: Run) -> Stored:
+    def make(self, run: Run) -> Program[Stored]:
         sink, index = self.stage.sink, self._index
         assert isinstance(sink, pr.IndexFilter)
         table = self.runtime.tables[sink.table]
@@ -132,7 +133,7 @@ class IndexFilter(_Indexed):
         identities = (self.pipeline.identity("@kept"),)
         found = index.known(identities)
         if found is None:
-            values, mask = collected(self.pipeline, ["@kept"], run)[1]["@kept"]
+            values, mask = (yield from collected(self, ["@kept"], run))[1]["@kept"]
             rows = np.flatnonzero(values if mask is None else values & mask)
             found = Pairing(len(rows), _unless_all(rows, table.count))
             index.renew(identities, [], found)
@@ -143,7 +144,8 @@ class IndexFilter(_Indexed):
 class IndexJoin(_Indexed):
     """Pairs of records of two tables in whole columns, in left order."""
 
-    def make(self, run: Run) -> Stored:
+    def make(self, run: Run) -> Program[Stored]:
+        yield from ()
         sink, tables, index = self.stage.sink, self.runtime.tables, self._index
         assert isinstance(sink, pr.IndexJoin)
         left, right = tables[sink.left], tables[sink.right]

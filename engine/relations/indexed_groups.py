@@ -12,6 +12,7 @@ from scalops.algebra.folds import Fold
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Array
+from scalops.engine.collective import Program
 from scalops.engine.columns import taken
 from scalops.engine.kernels.grouped_folds import GroupedFolds
 from scalops.engine.kernels.grouping import Groups, group_rows
@@ -57,41 +58,44 @@ class IndexGroup(Relation):
         self._index: Index[_Grouping] = Index()
         self._sums: list[_Sum | None] = [_Sum(f, pipeline, runtime) for f in self._folds]
 
-    def make(self, run: Run) -> Stored:
+    def make(self, run: Run) -> Program[Stored]:
         sink = self._sink
-        groups, keys = self._grouping(run)
+        groups, keys = yield from self._grouping(run)
         if not self._index.is_kept:
             self._sums = [None] * len(self._folds)
         vectors = dict(keys)
         others: list[Fold] = []
         for fold, own in zip(self._folds, self._sums, strict=True):
-            made = None if own is None else own.over(groups, self._index.name, run)
+            made = None
+            if own is not None:
+                made = yield from own.over(self, groups, self._index.name, run)
             if made is None:
                 others.append(fold)
             else:
                 vectors[fold.name] = made
         if others:
             names = list(dict.fromkeys(a.name for f in others for a in f.arguments))  # type: ignore[attr-defined]
-            given = dict(zip(names, _columns(self.pipeline, names, run)[1], strict=True))
+            _, columns = yield from _columns(self, names, run)
+            given = dict(zip(names, columns, strict=True))
             folds = GroupedFolds(others, self.runtime.runner)
             folds.bind(self.runtime.slots, self.runtime.version)
-            columns = folds.over(groups, given, run)
+            made_of = folds.over(groups, given, run)
             groups.forget_masks()
-            vectors.update(zip((f.name for f in others), columns, strict=True))
+            vectors.update(zip((f.name for f in others), made_of, strict=True))
         identities = {n: derived("key", self._index.name, n) for n in keys}
         size = sum(int(v.nbytes) for n, (v, _) in vectors.items() if n not in keys)
         self.runtime.budget.require(size, self.owner)
         ordered = {n: vectors[n] for n in sink.made.names}
         return Columns(sink.made, groups.count, ordered, identities)
 
-    def _grouping(self, run: Run) -> _Grouping:
+    def _grouping(self, run: Run) -> Program[_Grouping]:
         """The groups of the last iteration, if the keys are the same, or those of these keys."""
         sink, pipeline, index = self._sink, self.pipeline, self._index
         identities = tuple(pipeline.identity(n) for n in sink.keys)
         known = index.known(identities)
         if known is not None:
             return known
-        rows, vectors = _columns(pipeline, sink.keys, run)
+        rows, vectors = yield from _columns(self, sink.keys, run)
         if index.holds(identities, vectors):
             assert index.found is not None
             return index.found
@@ -106,13 +110,16 @@ class IndexGroup(Relation):
         return made
 
 
-def _columns(pipeline: Pipeline, names: Sequence[str], run: Run) -> tuple[int, list[Vector]]:
+def _columns(
+    relation: Relation, names: Sequence[str], run: Run
+) -> Program[tuple[int, list[Vector]]]:
     """How many records there are, and columns in one piece; no work for those that lie so."""
+    pipeline = relation.pipeline
     whole = {n: v for n in names if (v := pipeline.whole(n)) is not None}
     missing = [n for n in names if n not in whole]
     rows = len(next(iter(whole.values()))[0]) if whole else 0
     if missing:
-        rows, made = collected(pipeline, missing, run)
+        rows, made = yield from collected(relation, missing, run)
         whole.update(made)
     return rows, [whole[n] for n in names]
 
@@ -134,7 +141,9 @@ class _Sum:
         assert isinstance(argument, ex.Column)
         self._argument = pipeline.expression(argument.name)
 
-    def over(self, groups: Groups, found: Identity, run: Run) -> Vector | None:
+    def over(
+        self, relation: Relation, groups: Groups, found: Identity, run: Run
+    ) -> Program[Vector | None]:
         """The column, of the groups found under this name; None where it is no such product."""
         if self._argument is None:
             return None
@@ -163,7 +172,7 @@ class _Sum:
         if self._product is None or self._known != known:
             weights = None
             if weight is not None:
-                weights = self._weights(weight, run)
+                weights = yield from self._weights(relation, weight, run)
                 if weights is None:
                     return None
             self._product = SegmentProduct(
@@ -197,10 +206,12 @@ class _Sum:
             return b""
         return computed_identity(weight, self._source, self._runtime)
 
-    def _weights(self, weight: ex.Expression, run: Run) -> Array | None:
+    def _weights(
+        self, relation: Relation, weight: ex.Expression, run: Run
+    ) -> Program[Array | None]:
         """The weight of each record; None where one is null."""
         node = pp.Compute(self._source.node, (("@weight", weight),))
         own = ComputePipeline(node, StoredPipeline(self._source.node, self._runtime), self._runtime)
-        _, found = collected(own, ["@weight"], run)
+        _, found = yield from collected(relation, ["@weight"], run, own)
         values, mask = found["@weight"]
         return None if mask is not None else values

@@ -13,6 +13,7 @@ from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Array, Block, mask_of
+from scalops.engine.collective import Program
 from scalops.engine.columns import ColumnData, SparseColumn, arrow_type, blank, concatenated
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.matching import KeyIndex
@@ -20,6 +21,7 @@ from scalops.engine.packed_lists import PackedLists
 from scalops.engine.passes import in_partition
 from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored, own_bytes
 from scalops.engine.relations.base import Relation, Run
+from scalops.engine.relations.gathering import own_partitions, spread
 from scalops.engine.relations.whole import Columns
 
 
@@ -95,10 +97,10 @@ class BuildIndex(Relation):
         pipeline.read_only(self._names)
         self._last: tuple[tuple[Identity, ...], KeyIndex] | None = None
 
-    def make(self, run: Run) -> Stored:
+    def make(self, run: Run) -> Program[Stored]:
         pipeline = self.pipeline
         identities = {n: pipeline.identity(n) for n in self._names}
-        rows, vectors = columns_of(self, self._names, run)
+        rows, vectors = yield from columns_of(self, self._names, run)
         index = self._index(vectors, rows, identities, run)
         schema = Schema(tuple((n, pipeline.schema[n]) for n in self._names))
         return IndexedTable(schema, rows, vectors, identities, index)
@@ -125,7 +127,9 @@ class BuildIndex(Relation):
         return index
 
 
-def columns_of(relation: Relation, names: Sequence[str], run: Run) -> tuple[int, dict[str, Vector]]:
+def columns_of(
+    relation: Relation, names: Sequence[str], run: Run
+) -> Program[tuple[int, dict[str, Vector]]]:
     """How many records come, and these of their columns, each in one piece.
 
     Those that lie so below are not copied; for the others room is reserved.
@@ -137,19 +141,22 @@ def columns_of(relation: Relation, names: Sequence[str], run: Run) -> tuple[int,
             vectors[name] = found
     missing = [n for n in names if n not in vectors]
     if missing or not vectors:
-        rows, made = _collected(relation, missing, run)
+        rows, made = yield from _collected(relation, missing, run)
         return rows, vectors | made
     return len(next(iter(vectors.values()))[0]), vectors
 
 
-def _collected(relation: Relation, names: list[str], run: Run) -> tuple[int, dict[str, Vector]]:
+def _collected(
+    relation: Relation, names: list[str], run: Run
+) -> Program[tuple[int, dict[str, Vector]]]:
     pipeline, budget = relation.pipeline, relation.runtime.budget
-    active = list(pipeline.active())
-    parts: list[list[Block]] = [[] for _ in active]
+    ranks = relation.runtime.ranks
+    own_ones = own_partitions(pipeline, ranks)
+    parts: list[list[Block]] = [[] for _ in own_ones]
 
     def task(worker: int, index: int) -> None:
-        with in_partition(active[index]):
-            for block in pipeline.blocks(active[index], worker):
+        with in_partition(own_ones[index]):
+            for block in pipeline.blocks(own_ones[index], worker):
                 own = {n: block.columns[n] for n in names}
                 masks = {n: m for n, m in block.valid.items() if n in own}
                 made = Block(block.rows, own, masks)
@@ -157,8 +164,17 @@ def _collected(relation: Relation, names: list[str], run: Run) -> tuple[int, dic
                 if made.rows:
                     parts[index].append(made)
 
-    run(task, len(active))
-    blocks = [b for part in parts for b in part]
+    run(task, len(own_ones))
+    kinds = Schema(tuple((n, pipeline.schema[n]) for n in names))
+    mine = dict(zip(own_ones, parts, strict=True))
+    together = yield from spread(
+        ranks,
+        mine,
+        pipeline.active(),
+        kinds,
+        lambda block: budget.require(block.bytes, relation.owner),
+    )
+    blocks = [b for part in together for b in part]
     rows = sum(b.rows for b in blocks)
     return rows, {n: _joined(relation, blocks, n) for n in names}
 

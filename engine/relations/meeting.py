@@ -8,6 +8,7 @@ from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Array
+from scalops.engine.collective import Program
 from scalops.engine.kernels.matching import KeyIndex, Matches, Pairs, looked_up
 from scalops.engine.pipelines.base import Pipeline, Runtime, Stored
 from scalops.engine.relations.base import Relation, Run
@@ -35,11 +36,11 @@ class MeetIndexed(Relation):
         self._names = tuple(dict.fromkeys((*kept, *stage.sink.keys)))
         pipeline.read_only(self._names)
 
-    def make(self, run: Run) -> Stored:
+    def make(self, run: Run) -> Program[Stored]:
         sink = self._sink
         left = self.runtime.tables[sink.left]
         assert isinstance(left, IndexedTable)
-        rows, vectors = columns_of(self, self._names, run)
+        rows, vectors = yield from columns_of(self, self._names, run)
         schema = Schema(tuple((n, self.pipeline.schema[n]) for n in self._names))
         right = Columns(schema, rows, vectors)
         own, theirs = self._pairs(left, right, run)

@@ -11,6 +11,7 @@ import numpy as np
 from scalops.algebra.dtypes import INT64
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Array, Block, concatenate
+from scalops.engine.collective import Program
 from scalops.engine.kernels.keys import value_codes
 from scalops.engine.kernels.running import Summary
 from scalops.engine.kernels.running_columns import RunningColumn, names_of
@@ -76,7 +77,8 @@ class Summaries(Relation):
         self._columns = [RunningColumn(c) for c in sink.columns]
         self._over = [names_of(c.over) for c in sink.columns]
 
-    def make(self, run: Callable[[Task, int], None]) -> Carries:
+    def make(self, run: Callable[[Task, int], None]) -> Program[Stored]:
+        yield from ()
         active: Sequence[int] = self.pipeline.active()
         found: dict[int, _Partition] = {}
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
-from typing import Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from scalops.cli import refusals
-from scalops.cli.failures import user_code
+from scalops.cli.failures import ended_by_term, user_code
 from scalops.cli.loading import choose_program, execute_file, split_program
 from scalops.cli.options import (
     ProgramOption,
@@ -23,6 +24,9 @@ from scalops.cli.options import (
     normalize,
     program_options,
 )
+
+if TYPE_CHECKING:
+    from scalops.session import Session
 
 _PROGRAM_HELP = """
     PROGRAM is a Python file with a function decorated @so.program, or FILE:NAME where it holds
@@ -47,8 +51,33 @@ def _run_options() -> list[click.Option]:
             default=None,
             help="Show the iterations on standard error while running.  [default: on a terminal]",
         ),
-        refusals.refused_option("--workers"),
-        refusals.refused_option("--connect"),
+        click.Option(
+            ["--log-file"],
+            type=click.Path(dir_okay=False),
+            help="Append what happens to this file, each event as a JSON object on a line.",
+        ),
+        *_place_options(),
+    ]
+
+
+def _place_options() -> list[click.Option]:
+    """Where plans run."""
+    return [
+        click.Option(
+            ["--workers"],
+            type=click.IntRange(0),
+            help="Run on so many worker processes of this machine.  [default: in this process]",
+        ),
+        click.Option(
+            ["--connect"],
+            metavar="URI",
+            help="Run on the workers of a cluster, as in tcp://host:5555.",
+        ),
+        click.Option(
+            ["--key"],
+            type=click.Path(),
+            help="The file of the key that the cluster asks for.",
+        ),
     ]
 
 
@@ -70,6 +99,7 @@ def _explain_options() -> list[click.Option]:
             help="How to print it.",
         ),
         click.Option(["--trace"], is_flag=True, help="Also list the rules that fired."),
+        *_place_options(),
         refusals.refused_option("--analyze", is_flag=True),
     ]
 
@@ -161,23 +191,43 @@ def _is_given(ctx: click.Context, name: str) -> bool:
     return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
-def _run(program: Any, ctx: click.Context) -> None:
-    from scalops.cli.progress import ProgressLine
-    from scalops.cli.running import check_returned, run_returned
+def _session(ctx: click.Context) -> Session:
+    """The session that the command line asks for; of what it does not say, as everywhere."""
+    from scalops.session import session
 
+    names = ("workers", "connect", "key")
+    return session(**{n: ctx.params[n] for n in names if ctx.params[n] is not None})
+
+
+def _listen(session: Session, ctx: click.Context, ends: ExitStack) -> None:
+    """Have the session tell the log and the line of progress, as far as they are wanted."""
+    from scalops.engine.events import Several
+
+    logs: list[Any] = []
     is_terminal = sys.stderr.isatty()
     wanted = ctx.params["progress"]
-    line = None
     if is_terminal if wanted is None else wanted:
-        line = ProgressLine(sys.stderr, is_terminal=is_terminal)
-    with user_code():
+        from scalops.cli.progress import ProgressLine
+
+        logs.append(ends.enter_context(ProgressLine(sys.stderr, is_terminal=is_terminal)))
+    if ctx.params["log_file"] is not None:
+        from scalops.cli.event_file import EventFile
+
+        logs.append(ends.enter_context(EventFile(ctx.params["log_file"])))
+    if logs:
+        session.events = Several(logs)
+
+
+def _run(program: Any, ctx: click.Context) -> None:
+    from scalops.cli.running import check_returned, run_returned
+
+    with user_code(), ended_by_term(), ExitStack() as ends:
+        session = _session(ctx)
+        _listen(session, ctx, ends)  # what ends the workers is told, too
+        ends.enter_context(session)
         returned = call_program(program, ctx)
         check_returned(program.function, returned)
-        if line is None:
-            result = run_returned(returned)
-        else:
-            with line:
-                result = run_returned(returned, line)
+        result = run_returned(returned)
         if ctx.params["as_json"]:
             from scalops.cli.results_json import to_json as form
         else:
@@ -190,7 +240,7 @@ def _explain(program: Any, ctx: click.Context) -> None:
     from scalops.cli.running import check_returned
 
     values = ctx.params
-    with user_code():
+    with user_code(), _session(ctx):
         returned = call_program(program, ctx)
         check_returned(program.function, returned)
         # Not `scalops.explain`: an attribute of the package may hide a module of its name.

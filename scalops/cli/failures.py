@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import sysconfig
+import threading
 import traceback
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 
 import click
 
-FAILED, INTERRUPTED = 1, 130
+FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
 # Told by module name, as in algebra/errors.py.
 _HIDDEN = frozenset({"scalops", "importlib", "click"})
 _INSTALLED = tuple(
@@ -32,6 +34,23 @@ def user_code() -> Iterator[None]:
     except Exception as error:
         _report(error, callers)
         raise SystemExit(FAILED) from None
+
+
+@contextlib.contextmanager
+def ended_by_term() -> Iterator[None]:
+    """Let SIGTERM end what runs inside as an exception does: sessions and files are closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(TERMINATED)
 
 
 def _report(error: Exception, callers: frozenset[str]) -> None:

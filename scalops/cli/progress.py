@@ -11,7 +11,7 @@ _PLAIN_SECONDS = 1.0
 
 
 class ProgressLine:
-    """Told of each iteration of an outermost loop; draws about ten times a second.
+    """Hears of events, of iterations of outermost loops above all; draws ten times a second.
 
     On a terminal the line is redrawn in place and disappears at the end. Elsewhere at most
     one line a second is written, and one at the end.
@@ -30,16 +30,39 @@ class ProgressLine:
         self._scalars: dict[str, Any] = {}
         self._seconds = 0.0
         self._count = 0
+        self._rows: int | None = 0
+        self._workers: set[str] = set()
+        self._lost: set[str] = set()
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        """Hear of an event, as of `engine.events.EventLog`."""
+        match kind:
+            case "iteration":
+                self.iteration(**fields)
+            case "worker_joined":
+                self._workers.add(fields["worker"])
+            case "worker_lost":
+                self._workers.discard(fields["worker"])
+                self._lost.add(fields["worker"])
 
     def iteration(
-        self, loop: str | None, number: int, scalars: dict[str, Any], seconds: float
+        self,
+        loop: str | None,
+        number: int,
+        scalars: dict[str, Any],
+        seconds: float,
+        rows: int | None = None,
     ) -> None:
-        """Note an iteration, numbered from 0, with the scalar fields after it."""
+        """Note an iteration, numbered from 0, with the scalar fields after it.
+
+        `rows` are those that it read, None where nobody knows.
+        """
         if loop != self._loop or number <= self._number:
-            self._loop, self._seconds, self._count = loop, 0.0, 0
+            self._loop, self._seconds, self._count, self._rows = loop, 0.0, 0, 0
         self._number, self._scalars = number, scalars
         self._seconds += seconds
         self._count += 1
+        self._rows = None if rows is None or self._rows is None else self._rows + rows
         self._is_drawn = False
         now = time.monotonic()
         if now - self._drawn_at >= self._interval:
@@ -51,7 +74,27 @@ class ProgressLine:
         name = f"{self._loop}: " if self._loop and self._loop != "<lambda>" else ""
         fields = "".join(f"  {n} {_short(v)}" for n, v in self._scalars.items())
         seconds = self._seconds / max(self._count, 1)
-        return f"{name}iteration {self._number + 1}{fields}  {seconds:.3g} s/iteration"
+        return (
+            f"{name}iteration {self._number + 1}{fields}{self._rate()}"
+            f"  {seconds:.3g} s/iteration{self._crew()}"
+        )
+
+    def _rate(self) -> str:
+        if not self._rows or not self._seconds:
+            return ""
+        rate = self._rows / self._seconds
+        for unit in ("", "k", "M", "G"):
+            if rate < 1000 or unit == "G":
+                break
+            rate /= 1000
+        return f"  {rate:.3g}{unit} rows/s"
+
+    def _crew(self) -> str:
+        if not self._workers and not self._lost:
+            return ""
+        count = len(self._workers)
+        lost = f", {len(self._lost)} lost" if self._lost else ""
+        return f"  {count} worker{'' if count == 1 else 's'}{lost}"
 
     def _draw(self) -> None:
         self._is_drawn = True

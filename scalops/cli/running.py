@@ -26,14 +26,14 @@ def check_returned(function: Callable[..., Any], returned: Any) -> None:
         ) from None
 
 
-def run_returned(returned: Any, listener: Any = None) -> Any:
+def run_returned(returned: Any) -> Any:
     """Run it as one job; the same nesting with a LoopResult in the place of each loop."""
     from scalops.loop import AnyLoop
     from scalops.session import collect, run_loop
 
     if isinstance(returned, AnyLoop):
-        return run_loop(returned, listen=listener)
-    return _with_loops(returned, collect(returned, listen=listener))
+        return run_loop(returned)
+    return _with_loops(returned, collect(returned))
 
 
 def _with_loops(returned: Any, collected: Any) -> Any:

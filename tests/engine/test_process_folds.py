@@ -28,8 +28,8 @@ import scalops as so
 from scalops.engine import process_folds
 from scalops.engine.passes import Pass
 from scalops.engine.process_folds import ProcessFolds
-from scalops.engine.processes.partials import decode_partial, encode_partial
 from scalops.engine.processes.shared_memory import SharedTable, Tokens
+from scalops.engine.value_codec import decode_value, encode_value
 from scalops.session import Session
 
 ROWS, WIDTH = 40_000, 8
@@ -524,7 +524,7 @@ PARTIALS: dict[str, Any] = {
 def test_a_partial_arrives_as_it_was(name: str) -> None:
     buffers: list[Any] = []
     given = PARTIALS[name]
-    found = decode_partial(encode_partial(given, buffers), buffers)
+    found = decode_value(encode_value(given, buffers), buffers)
 
     def shape(p: Any) -> Any:
         if isinstance(p, (list, tuple)):
@@ -542,6 +542,6 @@ def test_a_partial_arrives_as_it_was(name: str) -> None:
 )
 def test_nonsense_is_refused(item: Any) -> None:
     with pytest.raises(ValueError, match=r"."):
-        decode_partial(item, [])
+        decode_value(item, [])
     with pytest.raises(TypeError):
-        encode_partial(object(), [])
+        encode_value(object(), [])

@@ -654,7 +654,7 @@ def test_messages_without_sense_are_refused() -> None:
 
 def test_results_of_another_length_or_type_are_refused() -> None:
     good = [np.zeros(16, np.uint8)]
-    item = ["array", None, "<f8", [2], 0]
+    item = ["array", None, "<f8", [2], None, 0]
     assert decode_results([item], good, 2, [FLOAT64])[0].values.tolist() == [0, 0]
     for items, rows, kinds in (
         ([item], 3, [FLOAT64]),

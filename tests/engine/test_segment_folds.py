@@ -14,8 +14,8 @@ from scalops.algebra.errors import DataError
 from scalops.algebra.segment_folds import PREFIX, Segment
 from scalops.engine.columns import SparseColumn, filtered
 from scalops.engine.kernels.folds import FoldKernel, FoldSet
-from scalops.engine.processes.partials import decode_partial, encode_partial
 from scalops.engine.reduction import combine_tree
+from scalops.engine.value_codec import decode_value, encode_value
 
 ROWS, SIZE = 600, 7
 NUMBERS = ("int8", "int16", "int32", "int64", "uint8", "uint64", "float16", "float32", "float64")
@@ -30,8 +30,8 @@ def fold(kind: str, *types: ArrayType, size: int = SIZE, output: int = 0, **more
 def travelled(partial: Any) -> Any:
     """The partial of a leaf, as a worker sends it."""
     buffers: list[Any] = []
-    item = encode_partial(partial, buffers)
-    return decode_partial(item, [np.frombuffer(bytearray(b), np.uint8) for b in buffers])
+    item = encode_value(partial, buffers)
+    return decode_value(item, [np.frombuffer(bytearray(b), np.uint8) for b in buffers])
 
 
 @np.errstate(all="ignore")  # as the engine runs its kernels

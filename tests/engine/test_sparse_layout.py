@@ -18,8 +18,8 @@ from scalops.engine.kernels.folds import FoldKernel, FoldSet
 from scalops.engine.kernels.sparse import dense_rows
 from scalops.engine.kernels.sparse_folds import Added
 from scalops.engine.kernels.sparse_products import add_products, rows_times
-from scalops.engine.processes.partials import decode_partial, encode_partial
 from scalops.engine.reduction import leaf_bytes
+from scalops.engine.value_codec import decode_value, encode_value
 
 D, K = 50, 3
 S, U, X = ex.Column("s", FLOAT64), ex.Column("u", FLOAT64.with_shape(K)), ex.Column("x", sparse(D))
@@ -305,6 +305,6 @@ def test_partials_travel_between_processes(title: str) -> None:
     vectors = [(block[a.name], None) for a in FOLDS[title].arguments]  # type: ignore[attr-defined]
     made = [kernel.extend(None, vectors, 40, None) for _ in range(2)]
     buffers: list[Any] = []
-    sent = [encode_partial(p, buffers) for p in made]
-    taken = [decode_partial(item, buffers) for item in sent]
+    sent = [encode_value(p, buffers) for p in made]
+    taken = [decode_value(item, buffers) for item in sent]
     assert np.array_equal(kernel.finish(kernel.merge(*taken)), kernel.finish(kernel.merge(*made)))

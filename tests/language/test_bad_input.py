@@ -776,7 +776,7 @@ def collect_of_an_environment() -> Any:
 
 
 NOT_BUILT: dict[str, Callable[[], Any]] = {
-    "a session on workers or with an objective": lambda: so.session(workers=2),
+    "a session with an objective": lambda: so.session(objective="cost"),
     "so.whatif": lambda: so.whatif(BARE),
     "explain(analyze=True)": lambda: T.sum("k").explain(analyze=True),
     "explain's format 'dot'": lambda: T.explain(format="dot"),

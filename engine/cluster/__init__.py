@@ -1,0 +1,1 @@
+"""Runs plans on worker processes, of this machine or of several: messages, machines, transports."""

@@ -1,0 +1,169 @@
+"""A worker's loop: moves messages between its sockets and its machine, and has it compute."""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import Any, Protocol
+
+import numpy as np
+
+from scalops.engine.cluster.channel import Channels, Message
+from scalops.engine.cluster.leases import Leases
+from scalops.engine.cluster.messages import Hello, Members, Ping, Refused, Shutdown, Welcome
+from scalops.engine.cluster.actions import (
+    Action,
+    Arrived,
+    Compute,
+    Computed,
+    Emit,
+    Event,
+    Exit,
+    Meet,
+    Outcome,
+    Tick,
+)
+from scalops.engine.cluster.worker_sockets import DRIVER, WorkerSockets
+
+
+class Machine(Protocol):
+    """What decides: `rank_machine.WorkerMachine`."""
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """What is to be done now that this has happened."""
+        ...
+
+
+class ComputeThread:
+    """Calls functions one after the other; `wake` is called as each has ended."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._calls: queue.SimpleQueue[Compute] = queue.SimpleQueue()
+        self.done: deque[Computed] = deque()
+        threading.Thread(target=self._run, name="scalops-compute", daemon=True).start()
+
+    def start(self, compute: Compute) -> None:
+        """Have it called."""
+        self._calls.put(compute)
+
+    def _run(self) -> None:
+        process = os.getpid()
+        while True:
+            compute = self._calls.get()
+            computed = called(compute)
+            if os.getpid() != process:  # a fork that a function made: the result is not its own
+                os._exit(0)
+            self.done.append(computed)
+            del compute, computed  # they hold a partition's records
+            self._wake()
+
+
+def called(compute: Compute) -> Computed:
+    """What a call gives, or raises, whatever that is."""
+    try:
+        outcome = Outcome(compute.call(), None)
+    except BaseException as error:
+        outcome = Outcome(None, error)
+    flush()
+    return Computed(compute.ticket, outcome)
+
+
+def flush() -> None:
+    """Pass on what users' functions have printed."""
+    for stream in (sys.stdout, sys.stderr):
+        # A function may have closed or replaced it.
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+
+
+class WorkerLoop:
+    """Runs until something ends the worker; then `run` gives the exit code."""
+
+    def __init__(
+        self,
+        hello: Hello,
+        sockets: WorkerSockets,
+        channels: Channels,
+        machine: Machine,
+        heartbeat: float,
+    ) -> None:
+        """`heartbeat`: seconds between two ticks of the machine, in which it tells that it lives"""
+        self._own, self._hello = hello.worker, hello
+        self._sockets, self._channels, self._machine = sockets, channels, machine
+        self._compute = ComputeThread(sockets.wake)
+        self._heartbeat = heartbeat
+        self._tick_at = monotonic()
+        self._lease: Leases | None = None
+        self._exit: Exit | None = None
+
+    def run(self) -> Exit:
+        """Greet the driver, and work until the end."""
+        self._channels.open(DRIVER)
+        self._channels.send(DRIVER, self._hello)
+        while self._exit is None:
+            now = monotonic()
+            for peer, frames in self._sockets.received():
+                for message in self._channels.arrived(peer, frames, now):
+                    self._take(peer, message, now)
+            while self._compute.done:
+                self._handle(self._compute.done.popleft(), now)
+            if now >= self._tick_at:
+                self._tick(now)
+            for peer, out in self._channels.outgoing(now):
+                self._sockets.transmit(peer, out)
+            self._sockets.wait(self._seconds(now))
+        return self._exit
+
+    def _seconds(self, now: float) -> float:
+        """How long nothing has to be done unless something comes."""
+        deadline = self._channels.deadline()
+        at = self._tick_at if deadline is None else min(deadline, self._tick_at)
+        return 0.0 if self._exit is not None else max(0.0, at - now)
+
+    def _take(self, peer: str, message: Message, now: float) -> None:
+        match message.body:
+            case Welcome(lease=lease) if peer == DRIVER:
+                self._lease = Leases(lease, self._heartbeat) if lease else None
+            case Refused(reason=reason) | Shutdown(reason=reason) if peer == DRIVER:
+                self._exit = Exit(0, reason)
+            case Ping():
+                pass  # to have been heard is all
+            case _:
+                self._handle(Arrived(peer, message), now)
+        if peer == DRIVER and self._lease is not None:
+            self._lease.heard(DRIVER)
+
+    def _tick(self, now: float) -> None:
+        self._tick_at = now + self._heartbeat
+        self._handle(Tick(), now)
+        if self._lease is not None:
+            if any(self._lease.is_over(silent) for _, silent in self._lease.judge(now)):
+                self._exit = Exit(0, f"no word from the driver for {self._lease.lease:g} s")
+
+    def _handle(self, event: Event, now: float) -> None:
+        actions = deque(self._machine.handle(event, now))
+        while actions:
+            match actions.popleft():
+                case Emit(peer, body, buffers):
+                    self._channels.send(peer, body, buffers)
+                case Compute(quick=True) as compute:
+                    actions.extend(self._machine.handle(called(compute), now))
+                case Compute() as compute:
+                    self._compute.start(compute)
+                case Meet(members):
+                    self._meet(members)
+                case Exit() as end:
+                    self._exit = end
+
+    def _meet(self, members: Members) -> None:
+        others = {h[1]: (h[2], h[3]) for h in members.hosts if h[1] != self._own}
+        self._sockets.meet(others)
+        for name in others:
+            self._channels.open(name)

@@ -1,0 +1,141 @@
+"""A worker's sockets: one to the driver, one that others write to, one to each other worker."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from math import ceil
+
+import zmq
+
+from scalops.engine.cluster import security
+from scalops.engine.cluster.keys import KeyPair
+from scalops.engine.cluster.security import Admits, Authenticator, Socket
+
+DRIVER = "driver"
+MAX_PARTS = security.MAX_PARTS
+
+
+class Wake:
+    """Ends a wait, from another thread or a signal handler."""
+
+    def __init__(self) -> None:
+        self.file = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def __call__(self) -> None:
+        os.eventfd_write(self.file, 1)
+
+    def clear(self) -> bool:
+        """Forget the calls so far; whether there were any."""
+        try:
+            return os.eventfd_read(self.file) > 0
+        except BlockingIOError:
+            return False
+
+    def close(self) -> None:
+        os.close(self.file)
+
+
+def received(socket: Socket, refused: Counter[str]) -> Iterator[list[bytes]]:
+    """The messages that are there, frame by frame; those of too many frames are counted."""
+    while True:
+        try:
+            frames = socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return
+        if len(frames) > MAX_PARTS:
+            refused["too many frames"] += 1
+        else:
+            yield frames
+
+
+def transmit(socket: Socket, frames: Sequence[bytes | memoryview]) -> bool:
+    """Send a message at once; False where nobody is there to take it."""
+    try:
+        # Large frames are not copied: whoever made them keeps them until they are acknowledged.
+        socket.send_multipart(frames, zmq.NOBLOCK, copy=len(frames[-1]) < zmq.COPY_THRESHOLD)
+    except (zmq.Again, zmq.ZMQError):
+        return False
+    return True
+
+
+class WorkerSockets:
+    """All sockets of a worker; one thread uses them, but for `wake`."""
+
+    def __init__(
+        self,
+        own: str,
+        driver: str,
+        data: str,
+        *,
+        pair: KeyPair | None = None,
+        server: bytes | None = None,
+        admits: Admits | None = None,
+    ) -> None:
+        """`driver` and `data` are addresses: where to find the driver, where to be found.
+
+        `pair` and `server` as of `security.connect`; `admits` tells whose keys are let in over TCP.
+        """
+        self.refused: Counter[str] = Counter()  # what was thrown away unread, by reason
+        self._own, self._pair = own, pair
+        self._context: zmq.Context[Socket] = zmq.Context()
+        self._zap: Authenticator | None = None
+        if admits is not None:
+            self._zap = Authenticator(self._context, {security.DATA: admits})
+        self._data = self._made(zmq.ROUTER)
+        self.data = security.bind(self._data, data, pair, security.DATA, self._zap)
+        self._control = self._made(zmq.DEALER, self._name())
+        security.connect(self._control, driver, pair, server)
+        self._others: dict[str, Socket] = {}
+        self.wake = Wake()
+        self._poller = zmq.Poller()
+        for file in (self._control, self._data, self.wake.file):
+            self._poller.register(file, zmq.POLLIN)
+
+    def _name(self) -> bytes:
+        """Under which name the control connection is known to the other end."""
+        return self._own.encode()
+
+    def _made(self, kind: int, name: bytes = b"") -> Socket:
+        socket = self._context.socket(kind)
+        # Channels bound what is under way; here nothing ever waits for room.
+        socket.set_hwm(0)
+        if name:
+            socket.setsockopt(zmq.IDENTITY, name)
+        return socket
+
+    def meet(self, others: Mapping[str, tuple[str, bytes]]) -> None:
+        """Connect to these workers, at their addresses, with their keys; leave all others."""
+        for name in [n for n in self._others if n not in others]:
+            self._others.pop(name).close()
+        for name, (address, key) in others.items():
+            if name not in self._others:
+                socket = self._made(zmq.DEALER, self._own.encode())
+                security.connect(socket, address, self._pair, key or None)
+                self._others[name] = socket
+
+    def received(self) -> Iterator[tuple[str, list[bytes]]]:
+        """What is there: the sender and its frames."""
+        for frames in received(self._control, self.refused):
+            yield DRIVER, frames
+        for sender, *frames in received(self._data, self.refused):
+            yield sender.decode("ascii", "replace"), frames
+
+    def transmit(self, peer: str, frames: Sequence[bytes | memoryview]) -> None:
+        """Send frames; lost where the peer is not there."""
+        socket = self._control if peer == DRIVER else self._others.get(peer)
+        if socket is None or not transmit(socket, frames):
+            self.refused["not sent"] += 1
+
+    def wait(self, seconds: float | None) -> None:
+        """Until something is there, `wake` is called, or the time is over."""
+        self._poller.poll(None if seconds is None else max(0, ceil(seconds * 1e3)))
+        self.wake.clear()
+
+    def close(self) -> None:
+        """Close all at once; what has not been sent is lost."""
+        if self._zap is not None:
+            self._zap.stop()
+        self._context.destroy(linger=0)
+        self.wake.close()

@@ -1,0 +1,300 @@
+"""One rank's share of a plan: its stages compiled, its tables, a program for each verb.
+
+The embedded backend is the share of the only rank. Of several ranks each has one, and runs the
+same programs over its own partitions; what it needs of the others it yields (`collective.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from scalops.algebra.schema import Schema
+from scalops.engine import physical_plan as pp
+from scalops.engine.backends import TableInfo
+from scalops.engine.blocks import Block
+from scalops.engine.cached_table import CachedTable
+from scalops.engine.collective import ALONE, Piece, Program, Ranks, gather_all
+from scalops.engine.kept_tables import KeptTable
+from scalops.engine.memory import FreeMemory, MemoryBudget
+from scalops.engine.passes import Pass, Reduction, in_partition, passes
+from scalops.engine.pipelines.base import BUFFERS, Counts, Pipeline, Runtime, own_bytes
+from scalops.engine.pipelines.compiled import build
+from scalops.engine.rank_folds import RankPass
+from scalops.engine.relations.base import Relation
+from scalops.engine.relations.compiled import RELATIONS, relation
+from scalops.engine.relations.gathering import own_partitions
+from scalops.engine.relations.state import state_table
+from scalops.engine.stacked import NullsFound, Stacks, stacks_of
+from scalops.engine.threads import Task
+
+if TYPE_CHECKING:
+    from scalops.engine.processes.runner import ProcessRunner
+
+Run = Callable[[Task, int], None]
+
+
+class Threads(Protocol):
+    """Who runs a stage's tasks."""
+
+    def run(self, task: Task, count: int, *stages: int) -> None:
+        """Call task(worker, index) for every index, for these stages."""
+
+
+class Share:
+    """A plan at one rank; verbs as of `backends.Backend`, those that need others as programs."""
+
+    def __init__(
+        self,
+        plan: pp.PhysicalPlan,
+        threads: Threads,
+        budget: MemoryBudget,
+        ranks: Ranks = ALONE,
+        runner: ProcessRunner | None = None,
+        keep: Mapping[str, KeptTable] | None = None,
+    ) -> None:
+        """`keep` are the tables that outlive the plan, by key."""
+        self.runtime = Runtime(plan, budget, runner, ranks)
+        self.ranks, self.stages = ranks, list(plan.stages)
+        self._threads, self._budget, self._keep = threads, budget, keep or {}
+        self.pipelines: dict[int, Pipeline] = {}
+        self.reductions: dict[int, Reduction] = {}
+        self._relations: dict[int, Relation] = {}
+        self._passes: dict[tuple[tuple[int, ...], ...], tuple[Any, list[Pass]]] = {}
+        self._rank_passes: dict[int, RankPass] = {}
+        for stage in plan.stages:
+            pipeline = build(stage.source, self.runtime)
+            self.pipelines[stage.number] = pipeline
+            if isinstance(stage.sink, pp.TreeAggregate):
+                self.reductions[stage.number] = Reduction(stage, pipeline, self.runtime, runner)
+            elif type(stage.sink) in RELATIONS:
+                self._relations[stage.number] = relation(stage, pipeline, self.runtime)
+        self.stacks = Stacks(stacks_of(plan), plan.stages, self.reductions, self.runtime)
+
+    def stop(self) -> None:
+        """Give everything back."""
+        for number in list(self.runtime.tables):
+            self.release(number)
+        self._budget.release(BUFFERS)
+        self.pipelines.clear()
+        self.reductions.clear()
+        self._relations.clear()
+        self._passes.clear()
+        self._rank_passes.clear()
+        self.stages.clear()
+        del self.stacks
+        del self.runtime  # with its frames' buffers
+
+    def cancel(self) -> None:
+        """Stop what runs, as soon as may be."""
+        self.runtime.cancelled = True
+
+    def bind(self, values: Mapping[int, Any]) -> None:
+        """Set driver values by slot."""
+        slots = self.runtime.slots
+        for number, value in values.items():
+            slots[number] = value
+        self.runtime.version += 1
+        self.runtime.slot_versions.update(dict.fromkeys(values, self.runtime.version))
+
+    def _run(self, *stages: int) -> Run:
+        return lambda task, count: self._threads.run(task, count, *stages)
+
+    # Folds and counts.
+
+    def counted(self, stages: Iterable[int]) -> list[int]:
+        """The stages that have to be run: not those whose answer is a number that is known."""
+        return [s for s in stages if not self.reductions[s].counted()]
+
+    def passes_of(self, units: Sequence[Reduction]) -> list[Pass]:
+        """Their passes: those of the last time, where the partitions are the same."""
+        key = tuple(u.stages for u in units)
+        lie = [
+            (id(u), p.active(), p.partitions(), p.source_bytes)
+            for u, p in ((u, u.pipeline) for u in units)
+        ]
+        known = self._passes.get(key)
+        if known is None or known[0] != lie:
+            for old in known[1] if known is not None else ():
+                self._rank_passes.pop(id(old), None)
+            known = self._passes[key] = lie, passes(units)
+        return known[1]
+
+    def fold(self, stages: Sequence[int]) -> Program[dict[int, tuple[Any, ...]]]:
+        """Results of TreeAggregate stages whose sources have one base, at the root; else none.
+
+        What their bits are is no other than of the embedded backend: stacks included.
+        """
+        units = self.stacks.units(stages)
+        try:
+            for made in self.passes_of(units):
+                yield from self._folded(made)
+        except NullsFound as found:
+            self.stacks.take_apart(found.reduction)
+            return (yield from self.fold(stages))
+        if self.ranks.own != 0:
+            return {}
+        return {s: self.reductions[s].results for s in stages}
+
+    def _folded(self, made: Pass) -> Program[None]:
+        own = self._rank_passes.get(id(made))
+        if own is None:
+            own = self._rank_passes[id(made)] = RankPass(made, self.ranks)
+        program = own.folded(self._run(*made.stages))
+        stacked = [u for u in made.units if len(u) > 1]
+        if stacked:
+            program = self._agreed(program)
+        wholes = yield from program
+        if wholes is not None:
+            made.conclude(wholes)
+
+    def _agreed(self, program: Program[Any]) -> Program[Any]:
+        """A pass with stacks: if any rank finds nulls in one, all of them hear of it."""
+        raise NotImplementedError
+
+    def run_stage(self, stage: int) -> Program[None]:
+        """Run a stage that counts."""
+        sink = self.stages[stage].sink
+        if isinstance(sink, pp.CountPrefix):
+            yield from self._count_prefix(self.pipelines[stage], sink)
+        else:
+            assert isinstance(sink, pp.CountRows)
+            yield from self._count_rows(stage, sink)
+
+    def _count_prefix(self, pipeline: Pipeline, sink: pp.CountPrefix) -> Program[None]:
+        """Partitions in order, as many as it takes to find `count` records.
+
+        Of several ranks each counts its own, up to so many in all.
+        """
+        own, left = dict.fromkeys(own_partitions(pipeline, self.ranks), 0), sink.count
+        for partition in own:
+            if left:
+                for block in pipeline.blocks(partition, 0):
+                    own[partition] += block.rows
+                    if own[partition] >= left:
+                        break
+                left -= min(left, own[partition])
+        found = yield from self._together(own)
+        left, counts = sink.count, []
+        for partition in range(pipeline.partitions()):
+            counts.append(min(left, found.get(partition, 0)))
+            left -= counts[-1]
+        self.runtime.prefixes[sink.number] = counts
+
+    def _count_rows(self, stage: int, sink: pp.CountRows) -> Program[None]:
+        """Records of each partition; those that are known are not read."""
+        pipeline = self.pipelines[stage]
+        own = {p: pipeline.rows(p) for p in self._own(pipeline)}
+        unknown = [p for p, rows in own.items() if rows is None]
+
+        def task(worker: int, index: int) -> None:
+            partition = unknown[index]
+            with in_partition(partition):
+                own[partition] = sum(b.rows for b in pipeline.blocks(partition, worker))
+
+        self._threads.run(task, len(unknown), stage)
+        counts = yield from self._together({p: rows or 0 for p, rows in own.items()})
+        every = range(pipeline.partitions())
+        self.runtime.counts[sink.number] = Counts([counts.get(p, 0) for p in every])
+
+    def _own(self, pipeline: Pipeline) -> list[int]:
+        every = range(pipeline.partitions())
+        return [p for p in every if self.ranks.is_alone or pipeline.home(p) == self.ranks.own]
+
+    def _together(self, own: Mapping[int, int]) -> Program[dict[int, int]]:
+        """Numbers by partition, of all ranks."""
+        parts = yield from gather_all(self.ranks, Piece(list(own.items()), []))
+        return {partition: rows for part in parts for partition, rows in part.header}
+
+    # Tables.
+
+    def load(
+        self, stage: int, filled: Callable[[int, CachedTable], None] = lambda number, table: None
+    ) -> Program[TableInfo]:
+        """Run a CacheTable stage and keep its own partitions; `filled` is told of the table."""
+        yield from ()
+        sink = self.stages[stage].sink
+        assert isinstance(sink, pp.CacheTable)
+        self.release(sink.number)
+        kept = self._keep.get(sink.key)
+        pipeline = self.pipelines[stage]
+        name = f"cache {sink.number}"
+        table = CachedTable(pipeline, self._budget, name, kept, self.ranks)
+        self.runtime.tables[sink.number] = table
+        missing = table.missing()
+
+        def task(worker: int, index: int) -> None:
+            table.fill(worker, missing[index])
+
+        self._threads.run(task, len(missing), stage)
+        filled(sink.number, table)
+        if kept is not None:
+            table.hand_over(kept)
+        return table.info()
+
+    def exchange(self, stage: int) -> Program[TableInfo]:
+        """Run a stage that leaves a table behind (a StoreSink), and keep it."""
+        sink = self.stages[stage].sink
+        assert isinstance(sink, pp.StoreSink)
+        owner = f"exchange {sink.number}"
+        self.release(sink.number)
+        own = self._relations[stage]
+        try:
+            made = yield from own.make(self._run(stage))
+        except BaseException:
+            self._budget.release(owner)
+            raise
+        self.runtime.tables[sink.number] = made
+        count = made.partitions()
+        rows = sum(made.rows(p) or 0 for p in range(*self.ranks.range_of(self.ranks.own, count)))
+        return TableInfo(count, rows, made.bytes, count, own.nan, own.infinite)
+
+    def adopt(self, moves: Sequence[tuple[int, int, bool]]) -> None:
+        """As of a backend."""
+        tables, budget = self.runtime.tables, self._budget
+        made = {state: tables[source] for state, source, _ in moves}
+        before = {tables[state].serial for state in made if state in tables}
+        tables.update(made)
+        kept = {source for _, source, keep in moves if keep}
+        for source in {source for _, source, _ in moves} - kept - made.keys():
+            tables.pop(source, None)
+        left = {t.serial for t in tables.values()}
+        for gone in before - left:
+            budget.release(f"table {gone}")
+        for state, source, _ in moves:  # its memory is no longer that of the stage that made it
+            budget.transfer(f"exchange {source}", f"table {made[state].serial}")
+
+    def put(self, table: int, schema: Schema, blocks: list[Block]) -> None:
+        """As of a backend; every rank has all records."""
+        self.release(table)
+        made = self.runtime.tables[table] = state_table(schema, blocks)
+        self._budget.require(sum(b.bytes for b in blocks), f"table {made.serial}")
+
+    def release(self, table: int) -> None:
+        """Forget a kept table."""
+        held = self.runtime.tables.pop(table, None)
+        if held is not None and all(t is not held for t in self.runtime.tables.values()):
+            self._budget.release(f"table {held.serial}")
+        self._budget.release(f"cache {table}")
+        self._budget.release(f"exchange {table}")
+
+    def gathered(self, stage: int, free: FreeMemory) -> dict[int, list[Block]]:
+        """The blocks of a Gather stage's own partitions."""
+        pipeline = self.pipelines[stage]
+        active = own_partitions(pipeline, self.ranks)
+        parts: dict[int, list[Block]] = {p: [] for p in active}
+
+        def task(worker: int, index: int) -> None:
+            partition = active[index]
+            with in_partition(partition):
+                for block in pipeline.blocks(partition, worker):
+                    free.take(own_bytes(block, pipeline.resident))
+                    parts[partition].append(block)
+
+        try:
+            self._threads.run(task, len(active), stage)
+        except BaseException:
+            for part in parts.values():  # which the error's traceback would hold
+                part.clear()
+            raise
+        return parts

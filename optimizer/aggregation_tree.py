@@ -1,0 +1,96 @@
+"""How workers' partial results meet: along a tree of ranks, or all at once at the driver.
+
+A neutral decision: the order of additions is that of the leaves, whoever adds them. The constants
+are assumed; no link has been measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from scalops.algebra.explain import bytes_text
+from scalops.optimizer.cost import Constant
+
+HOP = Constant("hop", 1.0e-4, "s until a message is heard of", "assumed")
+MESSAGE = Constant("message", 3.0e-5, "s that each message takes of who hears it", "assumed")
+LINK = Constant("link", 1.0e9, "bytes/s between two workers, one message at a time", "assumed")
+ADD = Constant("add", 3.0e9, "bytes/s of partial results added to others", "assumed")
+# Those that a plan chooses from.
+FAN_INS = (2, 4, 8, 16)
+
+
+@dataclass(frozen=True)
+class AggregationTree:
+    """How a reduction's partial results meet.
+
+    Each rank of the tree adds those of at most `fan_in - 1` others to its own, on each level;
+    where it is `flat` all ranks send theirs to the driver instead.
+    """
+
+    fan_in: int
+    flat: bool
+    reason: str
+
+
+def tree_levels(workers: int, fan_in: int) -> int:
+    """Levels of a tree over so many ranks: hops until the last partial is at its root."""
+    levels, reach = 0, 1
+    while reach < workers:
+        levels, reach = levels + 1, reach * fan_in
+    return levels
+
+
+def flat_seconds(workers: int, partial_bytes: float) -> float:
+    """Seconds until the driver has heard all workers and added what they sent."""
+    return HOP.value + workers * _taken(partial_bytes)
+
+
+def tree_seconds(workers: int, partial_bytes: float, fan_in: int) -> float:
+    """Seconds until the driver has what the tree's root sends; links work side by side."""
+    seconds, reach = HOP.value + _taken(partial_bytes), 1
+    while reach < workers:
+        others = min(fan_in, -(-workers // reach)) - 1
+        seconds += HOP.value + others * _taken(partial_bytes)
+        reach *= fan_in
+    return seconds
+
+
+def _taken(partial_bytes: float) -> float:
+    """Seconds in which who receives a partial result can do nothing else."""
+    return MESSAGE.value + partial_bytes / LINK.value + partial_bytes / ADD.value
+
+
+def common_fan_in(workers: int, partial_bytes: Iterable[float], fan_in: int | None = None) -> int:
+    """One fan-in for all reductions of a plan: as asked, else the one of the least seconds.
+
+    The seconds of all reductions count alike; of equal ones the smaller fan-in is taken.
+    """
+    if fan_in is not None:
+        return fan_in
+    sizes = tuple(partial_bytes)
+    return min(FAN_INS, key=lambda f: (sum(tree_seconds(workers, s, f) for s in sizes), f))
+
+
+def aggregation_tree(
+    workers: int, partial_bytes: float, fan_in: int | None = None, common: int | None = None
+) -> AggregationTree:
+    """How the partial results of `workers` ranks, each of so many bytes, meet.
+
+    `fan_in` is what the session was told, which no estimate overrides; `common` what the plan's
+    reductions share, else that of this one alone.
+    """
+    size = bytes_text(partial_bytes)
+    if workers == 1:
+        return AggregationTree(fan_in or FAN_INS[0], True, "there is one worker")
+    if fan_in is not None:
+        return AggregationTree(fan_in, False, "the session's fan_in")
+    own = common_fan_in(workers, (partial_bytes,)) if common is None else common
+    flat, tree = flat_seconds(workers, partial_bytes), tree_seconds(workers, partial_bytes, own)
+    times = f"{_milliseconds(flat)} flat, {_milliseconds(tree)} by a tree"
+    reason = f"partials of {size} from {workers} workers: {times}, with assumed links"
+    return AggregationTree(own, flat <= tree, reason)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms"

@@ -1,0 +1,71 @@
+"""Where a session's workers come from: processes of this machine, or a running cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from scalops.engine.cluster_display import Workers
+from scalops.engine.physical_plan import PhysicalPlan, TreeAggregate
+from scalops.optimizer.aggregation_tree import AggregationTree, aggregation_tree, common_fan_in
+
+if TYPE_CHECKING:
+    from scalops.engine.cluster.hub import Hub
+    from scalops.options import Options
+
+
+def has_workers(options: Options) -> bool:
+    """Whether plans run on workers, not in this process."""
+    return options.workers > 0 or options.connect is not None
+
+
+def threads_of_worker(options: Options) -> int:
+    """Threads of each worker of this machine: as told, else its share of the usable cores."""
+    return options.threads or max(1, len(os.sched_getaffinity(0)) // max(1, options.workers))
+
+
+def open_hub(options: Options) -> Hub:
+    """Start the workers that the options ask for, or attach to the cluster that they name.
+
+    Only here are ZeroMQ and what rests on it imported.
+    """
+    if options.connect is not None:
+        from scalops.engine.cluster.remote_hub import RemoteHub
+
+        return RemoteHub(options)
+    from scalops.engine.cluster.local_hub import LocalHub
+
+    return LocalHub(options)
+
+
+def fan_in_of(physical: PhysicalPlan, count: int, options: Options) -> int:
+    """The fan-in of the tree in which `count` workers run the plan's reductions."""
+    sinks = [s.sink for s in physical.stages if isinstance(s.sink, TreeAggregate)]
+    return common_fan_in(count, map(_partial_bytes, sinks), options.fan_in)
+
+
+def tree_of(
+    physical: PhysicalPlan, count: int, options: Options
+) -> Callable[[float], AggregationTree]:
+    """How partial results of so many bytes meet, of any of the plan's reductions."""
+    common = fan_in_of(physical, count, options)
+    return partial(_tree, count, options.fan_in, common)
+
+
+def _tree(count: int, told: int | None, common: int, partial_bytes: float) -> AggregationTree:
+    return aggregation_tree(count, partial_bytes, told, common)
+
+
+def _partial_bytes(sink: TreeAggregate) -> float:
+    return sum(f.type.bytes for f in sink.folds)
+
+
+def workers_of(physical: PhysicalPlan, options: Options, attached: int | None) -> Workers:
+    """What explain shows of workers; of a cluster there are as many as are `attached`, if any."""
+    where = "processes of this machine" if options.connect is None else options.connect
+    count = options.workers or attached
+    known = count or 1
+    meeting = tree_of(physical, known, options)
+    return Workers(count, fan_in_of(physical, known, options), meeting, where)

@@ -40,8 +40,8 @@ class Several:
     """Passes events on to several logs, in their order."""
 
     def __init__(self, logs: Sequence[EventLog]) -> None:
-        self._logs = tuple(logs)
+        self.logs = tuple(logs)
 
     def emit(self, kind: str, **fields: Any) -> None:
-        for log in self._logs:
+        for log in self.logs:
             log.emit(kind, **fields)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from scalops.engine.cluster.hub import Hub
     from scalops.options import Options
 
+HEARTBEATS = 10  # in a lease
+
 
 def has_workers(options: Options) -> bool:
     """Whether plans run on workers, not in this process."""
@@ -29,15 +31,22 @@ def threads_of_worker(options: Options) -> int:
 def open_hub(options: Options) -> Hub:
     """Start the workers that the options ask for, or attach to the cluster that they name.
 
-    Only here are ZeroMQ and what rests on it imported.
+    Those of this machine share the session's memory, if it was told any. Only here are ZeroMQ and
+    what rests on it imported.
     """
     if options.connect is not None:
         from scalops.engine.cluster.remote_hub import RemoteHub
 
-        return RemoteHub(options)
-    from scalops.engine.cluster.local_hub import LocalHub
+        return RemoteHub(options.connect, options.key, options.lease)
+    from scalops.engine.cluster.local_hub import LocalHub, LocalSettings
 
-    return LocalHub(options)
+    told = {
+        "threads": threads_of_worker(options),
+        "memory": options.memory and options.memory // options.workers,
+        "task_timeout": options.task_timeout,
+    }
+    settings = LocalSettings(options.lease, options.lease / HEARTBEATS, worker=told)
+    return LocalHub(options.workers, settings)
 
 
 def fan_in_of(physical: PhysicalPlan, count: int, options: Options) -> int:

@@ -53,7 +53,7 @@ class Options:
     key: str | None = None
     fan_in: int | None = None
     replicate: int = 64_000_000
-    lease: float = 8.0
+    lease: float = 10.0
 
 
 OPTIONS = tuple(field.name for field in fields(Options))

@@ -84,7 +84,9 @@ def authorize(folder: Path, name: str, role: str, public: bytes) -> Path:
     authorized = folder / AUTHORIZED
     private_folder(authorized)
     path = authorized / f"{name}.{role}"
-    write_private(path, f'# {name} is let in as long as this file exists.\npublic = "{public.decode()}"\n')
+    write_private(
+        path, f'# {name} is let in as long as this file exists.\npublic = "{public.decode()}"\n'
+    )
     return path
 
 
@@ -127,7 +129,7 @@ class AuthorizedKeys:
     """Who is let in: the files of `authorized/`, as they are now."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / AUTHORIZED
+        self.folder = folder / AUTHORIZED
         self._version: Any = None
         self._roles: dict[bytes, str] = {}
 
@@ -145,7 +147,7 @@ class AuthorizedKeys:
     def _current(self) -> tuple[tuple[str, int, int, int], ...]:
         """What the folder holds, so that a change of any file shows."""
         found = []
-        with suppress(OSError), os.scandir(self._folder) as entries:  # no folder: nobody
+        with suppress(OSError), os.scandir(self.folder) as entries:  # no folder: nobody
             for entry in entries:
                 with suppress(OSError):
                     status = entry.stat()
@@ -160,7 +162,7 @@ class AuthorizedKeys:
             if role not in ROLES:
                 continue
             try:
-                public = read_public(self._folder / name)
+                public = read_public(self.folder / name)
             except (ConfigError, SecurityError):
                 continue
             if roles.setdefault(public, role) != role:

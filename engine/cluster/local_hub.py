@@ -24,7 +24,7 @@ from scalops.engine.cluster.messages import PROTOCOL, Bye, Hello, Refused, Welco
 from scalops.engine.cluster.private_folder import PrivateFolder
 from scalops.engine.cluster.security import Socket
 from scalops.engine.cluster.versions import own_versions, refusal
-from scalops.engine.cluster.worker_sockets import DRIVER, Wake, received, transmit
+from scalops.engine.cluster.worker_sockets import DRIVER, Wake, ready, received, transmit
 
 GRACE_SECONDS = 1.0  # for workers to end by themselves
 MACHINE = ("scalops.engine.cluster.rank_machine", "WorkerMachine")
@@ -120,16 +120,15 @@ class LocalHub:
         """As of `Hub`. Raises ExecutionError after `close`, and in a fork of its process."""
         self._require_owner()
         until = None if timeout is None else monotonic() + timeout
-        woken = False
-        while True:
+        self._transmit(monotonic())
+        is_over = False
+        while not is_over:
+            woken = self._wait(until)
             now = monotonic()
-            self._transmit(now)
-            self._receive(now)
             if now >= self._judge_at:
                 self._judge(now)
-            if self._events or woken or (until is not None and now >= until):
-                break
-            woken = self._wait(now, until)
+            self._transmit(now)
+            is_over = bool(self._events) or woken or (until is not None and now >= until)
         events, self._events = self._events, []
         return events
 
@@ -185,14 +184,17 @@ class LocalHub:
             if worker in self._processes:
                 self._leases.heard(worker)
 
-    def _wait(self, now: float, until: float | None) -> bool:
-        """Wait for something; whether `wake` has been called."""
+    def _wait(self, until: float | None) -> bool:
+        """Wait for something, and take it; whether `wake` has been called."""
         times = (until, self.channels.deadline(), self._judge_at)
         at = min(t for t in times if t is not None)
-        for file, _ in self._poller.poll(max(0, ceil((at - now) * 1e3))):
+        there = ready(self._poller, at - monotonic())
+        if self._socket in there:
+            self._receive(monotonic())
+        for file in there:
             if file in self._ends:
                 self._ended(self._ends[file])
-        return self._held.wake.clear()
+        return self._held.wake.file in there and self._held.wake.clear()
 
     def _judge(self, now: float) -> None:
         self._judge_at = now + self._settings.heartbeat / 2
@@ -246,7 +248,8 @@ class LocalHub:
         return refusal(own, (f"process {hello.process}", hello.protocol, hello.versions))
 
     def _ended(self, worker: str) -> None:
-        self._receive(monotonic())  # what it has said before
+        if self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            self._receive(monotonic())  # what it has said before
         if worker in self._processes:
             reason = self._processes[worker].reason() or "ended"
             self._lose(worker, reason)

@@ -347,7 +347,8 @@ class Membership:
                 "partitions": worker.partitions,
                 "cached_bytes": worker.cached_bytes,
                 "last_seen": max(0.0, now - worker.heard),  # seconds ago
-                "serves": "" if not worker.session or self._served is None
+                "serves": ""
+                if not worker.session or self._served is None
                 else self._drivers[self._served].attach.driver,
             }
             for peer, worker in self._workers.items()

@@ -30,8 +30,10 @@ from scalops.engine.cluster.keys import KeyPair, new_pair, private_folder
 CONTROL, DATA = "scalops.control", "scalops.data"  # the domains
 MAX_FRAME = 2 << 20  # bytes; data frames have 1 MiB and a header
 MAX_PARTS = 64  # of a message
-HANDSHAKE_SECONDS = 5.0
+HANDSHAKE_SECONDS = 10.0
+HOLD_SECONDS = 5.0  # that a client may wait until its key is let in
 SELF_TEST_SECONDS = 10.0
+_MOST_WAITING = 1024
 _ZAP = "inproc://zeromq.zap.01"
 _ZAP_VERSION = b"1.0"
 
@@ -42,16 +44,18 @@ Admits: TypeAlias = Callable[[bytes], bool | None]
 class Authenticator:
     """Answers, in a thread, whether clients of a context's servers are let in.
 
-    `admits` has a function for each domain: from a public key (Z85) to whether it is let in; None
-    for "not yet", after which a client tries again: to one that is refused libzmq never does. It is
-    called on the thread. Whatever is no CURVE handshake of these domains is refused.
+    `admits` has a function for each domain: from a public key (Z85) to whether it is let in. None
+    is "not yet": the client waits until `look_again` (one that is refused would never come again).
+    It is called on the thread. Whatever is no CURVE handshake of these domains is refused.
     """
 
     def __init__(self, context: zmq.Context[Socket], admits: Mapping[str, Admits]) -> None:
         self._context, self._admits = context, dict(admits)
-        self._end, self._told = os.pipe()
+        self._heard, self._told = os.pipe()
         self._ready = threading.Event()
         self._failure: BaseException | None = None
+        self._waiting: list[tuple[float, list[bytes]]] = []
+        self._stopped = False
         self.refused = 0  # handshakes so far
         self._thread = threading.Thread(target=self._run, name="scalops-zap", daemon=True)
         self._thread.start()
@@ -66,19 +70,24 @@ class Authenticator:
         if not self._thread.is_alive():
             raise SecurityError(f"nobody checks keys any more: {self._failure or 'it was stopped'}")
 
+    def look_again(self) -> None:
+        """Those who wait may be let in now."""
+        if not self._stopped:
+            os.write(self._told, b".")
+
     def stop(self) -> None:
         """End the thread; from now on nobody is let in. May be called again."""
-        if self._told >= 0:
-            with suppress(OSError):
-                os.write(self._told, b".")
+        if not self._stopped:
+            self._stopped = True
+            os.write(self._told, b".")
             self._thread.join()
             os.close(self._told)
-            os.close(self._end)
-            self._told = -1
+            os.close(self._heard)
 
     def _run(self) -> None:
         try:
-            with self._context.socket(zmq.REP) as socket:
+            # No REP socket: those who wait must not hold up the others.
+            with self._context.socket(zmq.ROUTER) as socket:
                 socket.linger = 0
                 socket.bind(_ZAP)
                 self._ready.set()
@@ -91,27 +100,41 @@ class Authenticator:
     def _answer_all(self, socket: Socket) -> None:
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
-        poller.register(self._end, zmq.POLLIN)
-        while True:
-            ready = dict(poller.poll())
-            if self._end in ready:
-                return
-            socket.send_multipart(self._reply(socket.recv_multipart()))
+        poller.register(self._heard, zmq.POLLIN)
+        while not self._stopped:
+            wait = None if not self._waiting else max(0.0, self._waiting[0][0] - monotonic())
+            ready = dict(poller.poll(None if wait is None else ceil(wait * 1000)))
+            if self._heard in ready:
+                os.read(self._heard, 4096)
+            if socket in ready:
+                self._waiting.append((monotonic() + HOLD_SECONDS, socket.recv_multipart()))
+            waiting, self._waiting = self._waiting, []
+            for until, request in waiting:
+                self._answer(socket, until, request)
 
-    def _reply(self, request: list[bytes]) -> list[bytes]:
-        number = request[1] if len(request) > 1 else b""
-        public = b""
-        admitted: bool | None = False
-        if len(request) == 7 and request[0] == _ZAP_VERSION and request[5] == b"CURVE":
-            admits = self._admits.get(request[2].decode("ascii", "replace"))
-            if admits is not None and len(request[6]) == 32:
-                public = z85.encode(request[6])
-                admitted = admits(public)
-        if admitted:
-            return [_ZAP_VERSION, number, b"200", b"OK", public, b""]
-        self.refused += 1
-        status = b"300" if admitted is None else b"400"
-        return [_ZAP_VERSION, number, status, b"refused", b"", b""]
+    def _answer(self, socket: Socket, until: float, frames: list[bytes]) -> None:
+        sender, *request = frames
+        number = request[2] if len(request) > 2 else b""
+        public = _client_key(request)
+        admits = self._admits.get(request[3].decode("ascii", "replace")) if public else None
+        admitted = admits is not None and admits(public)
+        if admitted is None and monotonic() < until and len(self._waiting) < _MOST_WAITING:
+            self._waiting.append((until, frames))
+            return
+        if not admitted:
+            self.refused += 1
+        # After 300 a client tries again, if slowly; after 400 never.
+        refused = [b"300" if admitted is None else b"400", b"refused", b""]
+        status = [b"200", b"OK", public] if admitted else refused
+        with suppress(zmq.ZMQError):  # who asked is gone
+            socket.send_multipart([sender, b"", _ZAP_VERSION, number, *status, b""], zmq.NOBLOCK)
+
+
+def _client_key(request: list[bytes]) -> bytes:
+    """The public key (Z85) of a CURVE handshake; b"" of anything else."""
+    if len(request) != 8 or request[:2] != [b"", _ZAP_VERSION] or request[6] != b"CURVE":
+        return b""
+    return z85.encode(request[7]) if len(request[7]) == 32 else b""
 
 
 def require_transport(address: str, pair: KeyPair | None) -> str:

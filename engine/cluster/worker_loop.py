@@ -16,7 +16,7 @@ import numpy as np
 
 from scalops.engine.cluster.channel import Channels, Message
 from scalops.engine.cluster.leases import Leases
-from scalops.engine.cluster.messages import Hello, Members, Ping, Refused, Shutdown, Welcome
+from scalops.engine.cluster.messages import Bye, Hello, Members, Ping, Refused, Shutdown, Welcome
 from scalops.engine.cluster.actions import (
     Action,
     Arrived,
@@ -108,6 +108,7 @@ class WorkerLoop:
         self._channels.open(DRIVER)
         self._channels.send(DRIVER, self._hello)
         while self._exit is None:
+            self._sockets.wait(self._seconds())
             now = monotonic()
             for peer, frames in self._sockets.received():
                 for message in self._channels.arrived(peer, frames, now):
@@ -116,16 +117,20 @@ class WorkerLoop:
                 self._handle(self._compute.done.popleft(), now)
             if now >= self._tick_at:
                 self._tick(now)
-            for peer, out in self._channels.outgoing(now):
-                self._sockets.transmit(peer, out)
-            self._sockets.wait(self._seconds(now))
+            self._transmit(now)
+        self._channels.send(DRIVER, Bye(self._own, self._exit.reason))
+        self._transmit(monotonic())
         return self._exit
 
-    def _seconds(self, now: float) -> float:
+    def _transmit(self, now: float) -> None:
+        for peer, frames in self._channels.outgoing(now):
+            self._sockets.transmit(peer, frames)
+
+    def _seconds(self) -> float:
         """How long nothing has to be done unless something comes."""
         deadline = self._channels.deadline()
         at = self._tick_at if deadline is None else min(deadline, self._tick_at)
-        return 0.0 if self._exit is not None else max(0.0, at - now)
+        return max(0.0, at - monotonic())
 
     def _take(self, peer: str, message: Message, now: float) -> None:
         match message.body:

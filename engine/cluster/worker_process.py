@@ -28,6 +28,8 @@ from scalops.engine.cluster.worker_loop import WorkerLoop, flush
 from scalops.engine.cluster.worker_sockets import WorkerSockets
 from scalops.engine.processes.messages import receive
 
+LAST_WORDS_SECONDS = 0.2
+
 
 def hello(worker: str, data: str, key: bytes = b"") -> Hello:
     """How this process introduces itself."""
@@ -91,7 +93,9 @@ def serve(told: Mapping[str, Any]) -> int:
     gc.collect()
     gc.freeze()  # what has been imported stays
     with np.errstate(all="ignore"), single_threaded():
-        return loop.run().code
+        code = loop.run().code
+    sockets.close(LAST_WORDS_SECONDS)
+    return code
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
+from time import monotonic
+from typing import Any
 
 import zmq
 
@@ -14,6 +16,8 @@ from scalops.engine.cluster.keys import KeyPair
 from scalops.engine.cluster.security import Admits, Authenticator, Socket
 
 DRIVER = "driver"
+SPIN = float(os.environ.get("SPINW" if "worker_process" in " ".join(__import__("sys").orig_argv) else "SPIND", "0"))
+YIELD = int(os.environ.get("YIELD", "0"))
 MAX_PARTS = security.MAX_PARTS
 
 
@@ -38,16 +42,16 @@ class Wake:
 
 
 def received(socket: Socket, refused: Counter[str]) -> Iterator[list[bytes]]:
-    """The messages that are there, frame by frame; those of too many frames are counted."""
+    """The messages of a socket that has some; those of too many frames are counted."""
     while True:
-        try:
-            frames = socket.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
-            return
+        frames = socket.recv_multipart(zmq.NOBLOCK)
         if len(frames) > MAX_PARTS:
             refused["too many frames"] += 1
         else:
             yield frames
+        # Quicker than to try and fail.
+        if not socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            return
 
 
 def transmit(socket: Socket, frames: Sequence[bytes | memoryview]) -> bool:
@@ -58,6 +62,17 @@ def transmit(socket: Socket, frames: Sequence[bytes | memoryview]) -> bool:
     except (zmq.Again, zmq.ZMQError):
         return False
     return True
+
+
+def ready(poller: zmq.Poller, seconds: float | None) -> dict[Any, int]:
+    """The sockets and files of a poller that have something, after at most so long a wait."""
+    if SPIN:
+        end = monotonic() + SPIN
+        while monotonic() < end:
+            there = poller.poll(0)
+            if there: return dict(there)
+            if YIELD: os.sched_yield()
+    return dict(poller.poll(None if seconds is None else max(0, ceil(seconds * 1e3))))
 
 
 class WorkerSockets:
@@ -89,6 +104,7 @@ class WorkerSockets:
         security.connect(self._control, driver, pair, server)
         self._others: dict[str, Socket] = {}
         self.wake = Wake()
+        self._ready: dict[Any, int] = {}
         self._poller = zmq.Poller()
         for file in (self._control, self._data, self.wake.file):
             self._poller.register(file, zmq.POLLIN)
@@ -116,11 +132,13 @@ class WorkerSockets:
                 self._others[name] = socket
 
     def received(self) -> Iterator[tuple[str, list[bytes]]]:
-        """What is there: the sender and its frames."""
-        for frames in received(self._control, self.refused):
-            yield DRIVER, frames
-        for sender, *frames in received(self._data, self.refused):
-            yield sender.decode("ascii", "replace"), frames
+        """What was there when the last `wait` ended: the sender and its frames."""
+        if self._control in self._ready:
+            for frames in received(self._control, self.refused):
+                yield DRIVER, frames
+        if self._data in self._ready:
+            for sender, *frames in received(self._data, self.refused):
+                yield sender.decode("ascii", "replace"), frames
 
     def transmit(self, peer: str, frames: Sequence[bytes | memoryview]) -> None:
         """Send frames; lost where the peer is not there."""
@@ -130,12 +148,13 @@ class WorkerSockets:
 
     def wait(self, seconds: float | None) -> None:
         """Until something is there, `wake` is called, or the time is over."""
-        self._poller.poll(None if seconds is None else max(0, ceil(seconds * 1e3)))
-        self.wake.clear()
+        self._ready = ready(self._poller, seconds)
+        if self.wake.file in self._ready:
+            self.wake.clear()
 
-    def close(self) -> None:
-        """Close all at once; what has not been sent is lost."""
+    def close(self, seconds: float = 0.0) -> None:
+        """Close all; what has not been sent after so long is lost."""
         if self._zap is not None:
             self._zap.stop()
-        self._context.destroy(linger=0)
+        self._context.destroy(linger=round(seconds * 1e3))
         self.wake.close()

@@ -161,7 +161,7 @@ class MemorySource:
     @cached_property
     def _numbers(self) -> dict[str, NumberChunks]:
         """Columns of Arrow chunks that arrays show, which are cut far faster than the chunks."""
-        found = ((n, number_chunks(self.columns[n], kind)) for n, kind in self.schema)
+        found = ((n, number_chunks(c, self.schema[n])) for n, c in self.columns.items())
         return {name: chunks for name, chunks in found if chunks is not None}
 
     def partitions(self) -> list[Partition]:

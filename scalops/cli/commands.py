@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -199,32 +199,41 @@ def _session(ctx: click.Context) -> Session:
     return session(**{n: ctx.params[n] for n in names if ctx.params[n] is not None})
 
 
-def _listen(session: Session, ctx: click.Context, ends: ExitStack) -> None:
-    """Have the session tell the log and the line of progress, as far as they are wanted."""
-    from scalops.engine.events import Several
-
-    logs: list[Any] = []
+def _progress_line(ctx: click.Context) -> AbstractContextManager[Any]:
+    """The line of progress; none where it is not wanted."""
     is_terminal = sys.stderr.isatty()
     wanted = ctx.params["progress"]
-    if is_terminal if wanted is None else wanted:
-        from scalops.cli.progress import ProgressLine
+    if not (is_terminal if wanted is None else wanted):
+        return nullcontext()
+    from scalops.cli.progress import ProgressLine
 
-        logs.append(ends.enter_context(ProgressLine(sys.stderr, is_terminal=is_terminal)))
-    if ctx.params["log_file"] is not None:
-        from scalops.cli.event_file import EventFile
+    return ProgressLine(sys.stderr, is_terminal=is_terminal)
 
-        logs.append(ends.enter_context(EventFile(ctx.params["log_file"])))
-    if logs:
-        session.events = Several(logs)
+
+def _event_file(ctx: click.Context) -> AbstractContextManager[Any]:
+    """The log file; none where it was not asked for."""
+    if ctx.params["log_file"] is None:
+        return nullcontext()
+    from scalops.cli.event_file import EventFile
+
+    return EventFile(ctx.params["log_file"])
 
 
 def _run(program: Any, ctx: click.Context) -> None:
     from scalops.cli.running import check_returned, run_returned
 
-    with user_code(), ended_by_term(), ExitStack() as ends:
-        session = _session(ctx)
-        _listen(session, ctx, ends)  # what ends the workers is told, too
-        ends.enter_context(session)
+    with (
+        _event_file(ctx) as file,
+        user_code(),
+        ended_by_term(),
+        _progress_line(ctx) as line,
+        _session(ctx) as session,
+    ):
+        logs = [log for log in (line, file) if log is not None]
+        if logs:
+            from scalops.engine.events import Several
+
+            session.events = Several(logs)
         returned = call_program(program, ctx)
         check_returned(program.function, returned)
         result = run_returned(returned)

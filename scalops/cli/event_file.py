@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -50,10 +51,8 @@ class EventFile:
         self._close()
 
     def _close(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # the same again: what was not written is lost
             self._file.close()
-        except OSError:  # the same again: what was not written is lost
-            pass
 
     def __enter__(self) -> EventFile:
         return self

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from scalops.cli.progress import ProgressLine
+from scalops.engine.events import SILENT
 from scalops.loop import LoopResult
 from tests.cli.conftest import Invoke, Write
 
@@ -41,16 +42,16 @@ RESULT = LoopResult({"x": np.float64(0.125)}, 2, True, HISTORY, {})
 
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """A session that runs nothing: every loop gives RESULT, all else 7. Lists the listeners."""
-    listeners = []
+    """A session that runs nothing: every loop gives RESULT, all else 7. Lists the event logs."""
+    listeners: list[Any] = []
     module = importlib.import_module("scalops.session")
 
-    def collect(thing: Any, listen: Any = None) -> Any:
-        listeners.append(listen)
+    def collect(thing: Any) -> Any:
+        listeners.append(module.current_session().events)
         return {"models": [{"x": 0.125}], "bare": 0.25} if isinstance(thing, dict) else np.int64(7)
 
-    def run_loop(loop: Any, listen: Any = None) -> LoopResult:
-        listeners.append(listen)
+    def run_loop(loop: Any) -> LoopResult:
+        listeners.append(module.current_session().events)
         return RESULT
 
     monkeypatch.setattr(module, "collect", collect)
@@ -80,7 +81,7 @@ def test_only_the_result_goes_to_standard_output(
     result = invoke("run", write(COUNT))
     assert (result.exit_code, result.stdout) == (0, "7\n")
     assert result.stderr == "importing\nbuilding\n"
-    assert session == [None]
+    assert session == [SILENT]
 
 
 def test_loop_tells_its_iterations(write: Write, invoke: Invoke, session: list[Any]) -> None:
@@ -111,7 +112,7 @@ def test_own_options_may_stand_before_or_after_the_program(
     after = invoke("run", path, "--steps", "2", "--progress", "--json")
     assert before.stdout == after.stdout
     assert before.stdout.startswith("{")
-    assert [type(listener) for listener in session] == [ProgressLine, ProgressLine]
+    assert [type(log) for told in session for log in told.logs] == [ProgressLine, ProgressLine]
 
 
 def test_progress_is_off_without_a_terminal(
@@ -120,7 +121,7 @@ def test_progress_is_off_without_a_terminal(
     path = write(LOOP)
     invoke("run", path)
     invoke("run", path, "--no-progress")
-    assert session == [None, None]
+    assert session == [SILENT, SILENT]
 
 
 def test_explain_passes_on_what_was_returned(
@@ -139,9 +140,6 @@ def test_explain_passes_on_what_was_returned(
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["run", "PROGRAM", "--workers", "4"], "--workers"),
-        (["run", "--workers", "4", "PROGRAM"], "--workers"),
-        (["run", "PROGRAM", "--connect", "tcp://host:1"], "--connect"),
         (["explain", "PROGRAM", "--analyze"], "--analyze"),
         (["explain", "PROGRAM", "--format", "dot"], "--format dot"),
         (["explain", "PROGRAM", "--format", "mermaid"], "--format mermaid"),
@@ -167,7 +165,7 @@ def test_what_is_not_built_is_refused(
 
 def test_what_is_not_built_is_not_offered(invoke: Invoke) -> None:
     texts = [invoke(*command, "--help").stdout for command in ((), ("run",), ("explain",))]
-    for word in ("whatif", "calibrate", "cluster", "keys", "workers", "connect", "analyze", "dot"):
+    for word in ("whatif", "calibrate", "analyze", "dot", "mermaid"):
         assert not any(word in text for text in texts)
 
 

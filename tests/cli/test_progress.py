@@ -35,6 +35,36 @@ def test_line_names_loop_iteration_fields_and_seconds(clock: Clock) -> None:
         assert line.text() == "iteration 1  0.5 s/iteration"
 
 
+def test_line_tells_rows_a_second_and_workers(clock: Clock) -> None:
+    line = ProgressLine(io.StringIO(), is_terminal=False)
+    for i in range(3):
+        line.emit("worker_joined", worker=f"w{i}", host="here")
+    line.emit("iteration", loop="model", number=0, scalars={}, seconds=0.5, rows=1_000_000)
+    line.emit("stage", stages=[1], sink="TreeAggregate", seconds=0.1)
+    line.emit("iteration", loop="model", number=1, scalars={}, seconds=0.5, rows=500_000)
+    assert line.text() == "model: iteration 2  1.5M rows/s  0.5 s/iteration  3 workers"
+    line.emit("worker_lost", worker="w1", reason="killed")
+    assert line.text().endswith("  2 workers, 1 lost")
+    line.emit("worker_joined", worker="w3", host="here")
+    assert line.text().endswith("  3 workers, 1 lost")
+
+
+def test_rows_that_nobody_counted_are_not_shown(clock: Clock) -> None:
+    line = ProgressLine(io.StringIO(), is_terminal=False)
+    line.iteration(None, 0, {}, 0.5, 100)
+    line.iteration(None, 1, {}, 0.5, None)
+    assert line.text() == "iteration 2  0.5 s/iteration"
+
+
+@pytest.mark.parametrize(
+    ("rows", "shown"), [(5, "5"), (1500, "1.5k"), (2_000_000, "2M"), (3 * 10**12, "3e+03G")]
+)
+def test_rows_a_second_have_few_digits(clock: Clock, rows: int, shown: str) -> None:
+    line = ProgressLine(io.StringIO(), is_terminal=False)
+    line.iteration(None, 0, {}, 1.0, rows)
+    assert f"  {shown} rows/s  " in line.text()
+
+
 def test_fields_that_are_no_numbers_are_shown(clock: Clock) -> None:
     line = ProgressLine(io.StringIO(), is_terminal=False)
     line.iteration(None, 0, {"done": np.bool_(False), "n": np.int64(7), "name": "a"}, 1.0)

@@ -1,0 +1,187 @@
+"""What a rank keeps from one job of a session to the next: tables in memory, by key and partition.
+
+Three kinds of tables: those that the user keeps by `cache()`, those that do not change in a loop,
+and the driver's, sent over the network. A partition is worth the time that it saves: uses times
+the seconds it took to make. When memory is short, that goes first which is worth least per byte;
+what the present job reads stays.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import NamedTuple
+
+from scalops.algebra.expressions import Slot
+from scalops.algebra.fingerprint import fingerprint
+from scalops.algebra.schema import Schema
+from scalops.algebra.tree import Node, find, substitute
+from scalops.engine import physical_plan as pp
+from scalops.engine.blocks import Block
+from scalops.engine.kept_tables import OWNER, KeptTable
+from scalops.engine.memory import MemoryBudget
+
+_LEAST_SECONDS = 1e-6  # of making a partition, however fast it was
+
+
+class _Worth(NamedTuple):
+    per_byte: float
+    key: str
+    partition: int
+
+
+@dataclass
+class RankTable(KeptTable):
+    """A table's partitions at this rank. `uses` counts the jobs that have read it.
+
+    `by_user` says that the user has asked for it, so that no other cache takes its room.
+    """
+
+    uses: int = 0
+    by_user: bool = field(default=False, kw_only=True)
+
+    def worth(self, partition: int) -> float:
+        """Seconds that it saves, for each byte."""
+        seconds = max(self.seconds.get(partition, 0.0), _LEAST_SECONDS)
+        return self.uses * seconds / max(1, self.sizes.get(partition, 0))
+
+
+class RankCaches:
+    """The tables of one session at one rank. Threads may use it at once."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, RankTable] = {}
+        self._used: frozenset[str] = frozenset()
+        self._budget = MemoryBudget()
+        self._lock = threading.RLock()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all tables."""
+        with self._lock:
+            return sum(t.bytes for t in self._tables.values())
+
+    def begin(self, plan: pp.PhysicalPlan, budget: MemoryBudget) -> Mapping[str, KeptTable]:
+        """A job begins: the tables that it reads or fills, by the keys of its CacheTable stages.
+
+        `budget` is the job's; what is kept counts against it from here on.
+        """
+        caches = {s.sink.key: s for s in plan.stages if isinstance(s.sink, pp.CacheTable)}
+        caches.pop("", None)
+        with self._lock:
+            self._budget = budget
+            self._used = frozenset(caches)
+            budget.spare = lambda size: (OWNER, self.spare(size))
+            budget.evict = lambda size: (OWNER, self.spare(size, by_user=False))
+            budget.require(self.bytes, OWNER)
+            return {key: self._begun(key, s.source.schema) for key, s in caches.items()}
+
+    def _begun(self, key: str, schema: Schema) -> RankTable:
+        table = self._tables.get(key)
+        if table is None:
+            by_user = not key.startswith(_INVARIANT)
+            table = self._tables[key] = RankTable(key, schema, by_user=by_user)
+        table.uses += 1
+        return table
+
+    def find(self, key: str, partition: int) -> list[Block] | None:
+        """The blocks of a partition; None where they are not kept."""
+        with self._lock:
+            table = self._tables.get(key)
+            return None if table is None else table.parts.get(partition)
+
+    def has(self, key: str, partitions: Iterable[int]) -> bool:
+        """Whether all of these are kept."""
+        with self._lock:
+            table = self._tables.get(key)
+            return table is not None and table.parts.keys() >= set(partitions)
+
+    def keep(
+        self, key: str, schema: Schema, partition: int, blocks: list[Block], seconds: float
+    ) -> bool:
+        """Keep a partition that it took so many seconds to get, if there is room for it."""
+        size = sum(b.bytes for b in blocks)
+        with self._lock:
+            table = self._tables.get(key) or self._begun(key, schema)
+            self._used |= {key}
+            if partition in table.parts:
+                return True
+            if not self._budget.reserve(size, OWNER):
+                return False
+            table.parts[partition], table.sizes[partition] = blocks, size
+            table.seconds[partition] = seconds
+            return True
+
+    def spare(self, size: int, *, by_user: bool = True) -> int:
+        """Drop what is worth least, of tables that the present job does not read.
+
+        Until `size` bytes are free, or nothing is left; the user's own only with `by_user`.
+        Returns the bytes that were freed.
+        """
+        freed = 0
+        with self._lock:
+            open_to = [
+                t
+                for key, t in self._tables.items()
+                if key not in self._used and (by_user or not t.by_user)
+            ]
+            worths = sorted(_Worth(t.worth(p), t.key, p) for t in open_to for p in t.parts)
+            for _, key, partition in worths:
+                if freed >= size:
+                    break
+                freed += self._dropped(self._tables[key], partition)
+        return freed
+
+    def _dropped(self, table: RankTable, partition: int) -> int:
+        del table.parts[partition]
+        table.seconds.pop(partition, None)
+        return table.sizes.pop(partition, 0)
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Drop tables: the user has said so, or the driver's data are another."""
+        with self._lock:
+            for key in keys:
+                table = self._tables.pop(key, None)
+                if table is not None:
+                    self._budget.release(OWNER, table.bytes)
+
+    def clear(self) -> None:
+        """Drop everything: another session begins."""
+        self.forget(list(self._tables))
+
+
+# Keys.
+
+_INVARIANT = "invariant "
+
+
+def with_keys(plan: pp.PhysicalPlan) -> pp.PhysicalPlan:
+    """The plan with a key for each cache whose content no driver value has a part in.
+
+    A key says how the records are computed, from which columns of which sources: two jobs of a
+    session that compute the same table share it. What calls functions of the user's is made
+    again in each job, as it is where there is one process.
+    """
+    changes: dict[Node, Node] = {}
+    for stage in plan.stages:
+        match stage.sink:
+            case pp.CacheTable(key="") as sink if (key := content_key(stage)) is not None:
+                changes[stage] = replace(stage, sink=replace(sink, key=key))
+    if not changes:
+        return plan
+    return replace(plan, stages=tuple(substitute(s, changes) for s in plan.stages))
+
+
+def content_key(stage: pp.Stage) -> str | None:
+    """What the content of a stage's table depends on; None where that is not known beforehand."""
+    if stage.calls_functions or find((stage.source,), Slot):
+        return None
+    tables = find((stage.source,), pp.PhysicalTable)
+    if any(isinstance(t, (pp.StoredTable, pp.TakePrefix, pp.TakeRange)) for t in tables):
+        return None
+    # A stamp is that of a sample: a source's own text tells two of them apart for sure.
+    sources = sorted(repr(t.source) for t in tables if isinstance(t, pp.TableScan))
+    text = f"{fingerprint(stage.source)} {sources}"
+    return _INVARIANT + blake2b(text.encode(), digest_size=16).hexdigest()

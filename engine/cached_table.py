@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
 
 from scalops.engine.backends import TableInfo
 from scalops.engine.blocks import Block, identities, reblock
-from scalops.engine.collective import ALONE, Ranks
+from scalops.engine.collective import ALONE, Program, Ranks
 from scalops.engine.kept_tables import OWNER, KeptTable
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.memory import MemoryBudget
@@ -77,7 +78,9 @@ class CachedTable(Stored):
         self._own = [p for p, home in homes if ranks.is_alone or home == ranks.own]
         self._held: dict[int, list[Block]] = {}
         self._sizes: dict[int, int] = {}
+        self._seconds: dict[int, float] = {}
         self.shared: SharedTable | None = None
+        self.is_complete = False  # whether every rank holds all of its partitions
         if kept is not None and kept.count == self._count:
             self._held.update(kept.parts)  # the budget knows of them
             self.shared = kept.shared
@@ -94,6 +97,7 @@ class CachedTable(Stored):
         kept.count, kept.source_bytes = self._count, self.bytes
         kept.parts = dict(self._held)
         kept.sizes.update(self._sizes)
+        kept.seconds.update(self._seconds)
         kept.shared = self.shared
 
     def share(self, run: Run) -> SharedTable | None:
@@ -109,7 +113,7 @@ class CachedTable(Stored):
     def fill(self, worker: int, partition: int) -> None:
         """Hold a partition if the budget allows; where it does not, stop reading."""
         held: list[Block] = []
-        taken = 0
+        taken, begin = 0, perf_counter()
         with in_partition(partition):
             for block in self._fresh(partition, worker):
                 size = own_bytes(block, self._pipeline.resident)
@@ -121,6 +125,7 @@ class CachedTable(Stored):
                 taken += size
         self._held[partition] = held
         self._sizes[partition] = taken
+        self._seconds[partition] = perf_counter() - begin
 
     def _fresh(self, partition: int, worker: int) -> Iterator[Block]:
         blocks = reblock(self._pipeline.blocks(partition, worker), self._pipeline.schema)
@@ -129,6 +134,11 @@ class CachedTable(Stored):
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
         held = self._held.get(partition)
         return iter(held) if held is not None else self._fresh(partition, worker)
+
+    def prepare(self, partitions: Sequence[int], run: Run) -> Program[None]:
+        if not self.is_complete:  # else nothing is made again
+            again = [p for p in partitions if p not in self._held]
+            yield from self._pipeline.prepare(again, run)
 
     def rows(self, partition: int) -> int | None:
         held = self._held.get(partition)

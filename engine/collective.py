@@ -23,6 +23,8 @@ DEFAULT_FAN_IN = 4
 # Partitions are handed out in at least so many units a rank: 16 units over 3 ranks leave 12 % of
 # imbalance, and every unit is a whole part of the trees that reductions combine.
 UNITS_OF_A_RANK = 4
+# Version 1 of a neutral constant: the held side of a join that is longer is not sent to all ranks.
+BROADCAST_BYTES = 64 << 20
 
 
 class Piece(NamedTuple):
@@ -70,11 +72,13 @@ class Ranks:
 
     The tree is by blocks of neighbours, `fan_in` of them on each level (a rank below it and so
     many others minus one send to it), so that neighbouring parts of a reduction meet early.
+    More than `broadcast_bytes` of a table are not sent to all ranks.
     """
 
     own: int = 0
     size: int = 1
     fan_in: int = DEFAULT_FAN_IN
+    broadcast_bytes: int = BROADCAST_BYTES
 
     @property
     def is_alone(self) -> bool:

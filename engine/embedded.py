@@ -140,7 +140,7 @@ class EmbeddedBackend:
         try:
             self._fold(stages, self._share.stacks.units(stages))
         except NullsFound as found:
-            self._share.stacks.take_apart(found.reduction)
+            self._share.stacks.take_apart(found.number)
             self._reduce(stages)
 
     def _fold(self, stages: Sequence[int], units: Sequence[Reduction]) -> None:
@@ -175,7 +175,7 @@ class EmbeddedBackend:
     def fetch(self, stage: int, partition: int) -> list[Block]:
         blocks = self._gathered[stage][partition] if stage in self._gathered else None
         if blocks is None:  # not yet, or handed out before
-            found = self._share.gathered(stage, FreeMemory())
+            found = alone(self._share.gathered(stage, FreeMemory()))
             self._gathered[stage] = [found.get(p, []) for p in range(self.partitions(stage))]
             blocks = self._gathered[stage][partition]
         self._gathered[stage][partition] = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -24,7 +24,8 @@ class KeptTable:
     """Partitions as a plan has held them; `sizes` are the bytes of those that are here.
 
     `source_bytes` and `count` are those of the table they were computed from, so that plans over
-    them add up in the same order.
+    them add up in the same order. `seconds` are what partitions took to compute. Where the
+    blocks lie at the ranks of a cluster, `away` is how many records each partition has.
     """
 
     key: str
@@ -33,12 +34,14 @@ class KeptTable:
     source_bytes: int = 0
     parts: dict[int, list[Block]] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=dict)
+    seconds: dict[int, float] = field(default_factory=dict)
+    away: tuple[int, ...] | None = None
     shared: SharedTable | None = None  # where they lie, if worker processes map them
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing of the table would have to be computed again."""
-        return self.count == len(self.parts)
+        return self.count == len(self.parts if self.away is None else self.away)
 
     @property
     def bytes(self) -> int:
@@ -47,8 +50,17 @@ class KeptTable:
 
     def clear(self) -> None:
         """Give everything back."""
-        self.count = None
-        self.parts, self.sizes, self.shared = {}, {}, None
+        self.count = self.away = self.shared = None
+        self.parts, self.sizes, self.seconds = {}, {}, {}
+
+    def lie_away(self, rows: Sequence[int], source_bytes: int) -> None:
+        """Note that the ranks hold all partitions, of so many records each.
+
+        Plans over the table are then those over one that is held here: the same rows, bytes and
+        partitions, so the same numeric decisions.
+        """
+        self.clear()
+        self.away, self.count, self.source_bytes = tuple(rows), len(rows), source_bytes
 
 
 class KeptTables:
@@ -94,7 +106,10 @@ class KeptTables:
 
 
 class KeptSource:
-    """A kept table as a source: its partitions and blocks are those that were computed."""
+    """A kept table as a source: its partitions and blocks are those that were computed.
+
+    One that `is_away` is read at the ranks alone: here it says what it is, and has no blocks.
+    """
 
     title = "kept table"
     in_memory = True
@@ -103,8 +118,9 @@ class KeptSource:
     def __init__(self, table: KeptTable) -> None:
         self.schema, self.stamp = table.schema, table.key
         self.table, self._parts = table, [table.parts[i] for i in range(len(table.parts))]
-        self.bytes = table.source_bytes
-        self.rows = sum(b.rows for part in self._parts for b in part)
+        self.bytes, self.is_away = table.source_bytes, table.away is not None
+        self._rows = table.away or [sum(b.rows for b in part) for part in self._parts]
+        self.rows = sum(self._rows)
 
     def __repr__(self) -> str:
         return f"KeptSource({self.stamp})"
@@ -117,8 +133,7 @@ class KeptSource:
     def partitions(self) -> list[Partition]:
         """Ranges of rows, as they were computed."""
         made, at = [], 0
-        for i, part in enumerate(self._parts):
-            rows = sum(b.rows for b in part)
+        for i, rows in enumerate(self._rows):
             made.append(Partition(i, at, at + rows, rows=rows))
             at += rows
         return made

@@ -43,7 +43,8 @@ class MemoryBudget:
     """Bytes that may be held together; unlimited where `limit` is None.
 
     `reserve` answers whether there is room and takes it; `require` raises where there is none.
-    Before it does, `spare` is asked to free as many bytes; it tells the owner and how many.
+    Before it does, `spare` is asked to free as many bytes; it tells the owner and how many. So is
+    `evict` where `reserve` finds no room: for what is worth less than anything new.
     """
 
     def __init__(self, limit: int | None = None) -> None:
@@ -52,6 +53,7 @@ class MemoryBudget:
         self._lock = threading.Lock()
         self.refused = 0
         self.spare: Callable[[int], tuple[str, int]] | None = None
+        self.evict: Callable[[int], tuple[str, int]] | None = None
 
     @property
     def held(self) -> int:
@@ -64,9 +66,18 @@ class MemoryBudget:
 
     def reserve(self, size: int, owner: str) -> bool:
         """Take `size` bytes for `owner` if they fit."""
+        if self._taken(size, owner):
+            return True
+        if self.evict is not None:
+            self.release(*self.evict(size))
+            if self._taken(size, owner):
+                return True
+        self.refused += 1
+        return False
+
+    def _taken(self, size: int, owner: str) -> bool:
         with self._lock:
             if self.limit is not None and self.held + size > self.limit:
-                self.refused += 1
                 return False
             self._held[owner] = self._held.get(owner, 0) + size
             return True

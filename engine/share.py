@@ -7,23 +7,24 @@ same programs over its own partitions; what it needs of the others it yields (`c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine.backends import TableInfo
 from scalops.engine.blocks import Block
 from scalops.engine.cached_table import CachedTable
-from scalops.engine.collective import ALONE, Piece, Program, Ranks, gather_all
+from scalops.engine.collective import ALONE, Piece, Program, Ranks, Receive, Send, gather_all
 from scalops.engine.kept_tables import KeptTable
 from scalops.engine.memory import FreeMemory, MemoryBudget
 from scalops.engine.passes import Pass, Reduction, in_partition, passes
-from scalops.engine.pipelines.base import BUFFERS, Counts, Pipeline, Runtime, own_bytes
+from scalops.engine.pipelines.base import BUFFERS, Pipeline, Runtime, own_bytes
 from scalops.engine.pipelines.compiled import build
+from scalops.engine.pipelines.counts import Counts
 from scalops.engine.rank_folds import RankPass
 from scalops.engine.relations.base import Relation
 from scalops.engine.relations.compiled import RELATIONS, relation
-from scalops.engine.relations.gathering import own_partitions
+from scalops.engine.relations.gathering import own_partitions, runs_by_home
 from scalops.engine.relations.state import state_table
 from scalops.engine.stacked import NullsFound, Stacks, stacks_of
 from scalops.engine.threads import Task
@@ -31,6 +32,7 @@ from scalops.engine.threads import Task
 if TYPE_CHECKING:
     from scalops.engine.processes.runner import ProcessRunner
 
+T = TypeVar("T")
 Run = Callable[[Task, int], None]
 
 
@@ -100,6 +102,23 @@ class Share:
     def _run(self, *stages: int) -> Run:
         return lambda task, count: self._threads.run(task, count, *stages)
 
+    def forget(self) -> None:
+        """Drop what relations keep of earlier iterations: a rank that is new has nothing of it."""
+        for own in self._relations.values():
+            own.forget()
+
+    def _prepared(self, program: Program[T], *pipelines: Pipeline) -> Program[T]:
+        """Run a program over blocks of these pipelines, once they have what that takes."""
+        if self.ranks.is_alone:
+            return (yield from program)
+        try:
+            for pipeline in pipelines:
+                own = own_partitions(pipeline, self.ranks)
+                yield from pipeline.prepare(own, self._run())
+            return (yield from program)
+        finally:
+            self.runtime.settle()
+
     # Folds and counts.
 
     def counted(self, stages: Iterable[int]) -> list[int]:
@@ -127,59 +146,58 @@ class Share:
         """
         units = self.stacks.units(stages)
         try:
-            for made in self.passes_of(units):
-                yield from self._folded(made)
+            yield from self._prepared(self._passed(units), *(u.pipeline for u in units))
         except NullsFound as found:
-            self.stacks.take_apart(found.reduction)
+            self.stacks.take_apart(found.number)
             return (yield from self.fold(stages))
         if self.ranks.own != 0:
             return {}
         return {s: self.reductions[s].results for s in stages}
 
+    def _passed(self, units: Sequence[Reduction]) -> Program[None]:
+        for made in self.passes_of(units):
+            yield from self._folded(made)
+
     def _folded(self, made: Pass) -> Program[None]:
         own = self._rank_passes.get(id(made))
         if own is None:
             own = self._rank_passes[id(made)] = RankPass(made, self.ranks)
-        program = own.folded(self._run(*made.stages))
-        stacked = [u for u in made.units if len(u) > 1]
-        if stacked:
-            program = self._agreed(program)
-        wholes = yield from program
+        wholes = yield from own.folded(self._run(*made.stages))
         if wholes is not None:
             made.conclude(wholes)
 
-    def _agreed(self, program: Program[Any]) -> Program[Any]:
-        """A pass with stacks: if any rank finds nulls in one, all of them hear of it."""
-        raise NotImplementedError
-
     def run_stage(self, stage: int) -> Program[None]:
         """Run a stage that counts."""
-        sink = self.stages[stage].sink
+        sink, pipeline = self.stages[stage].sink, self.pipelines[stage]
         if isinstance(sink, pp.CountPrefix):
-            yield from self._count_prefix(self.pipelines[stage], sink)
+            yield from self._prepared(self._count_prefix(pipeline, sink), pipeline)
         else:
             assert isinstance(sink, pp.CountRows)
-            yield from self._count_rows(stage, sink)
+            yield from self._prepared(self._count_rows(stage, sink), pipeline)
 
     def _count_prefix(self, pipeline: Pipeline, sink: pp.CountPrefix) -> Program[None]:
         """Partitions in order, as many as it takes to find `count` records.
 
-        Of several ranks each counts its own, up to so many in all.
+        One rank after the other: what lies behind the last of them is read by none, so that a
+        function is called for no more records than with one rank.
         """
-        own, left = dict.fromkeys(own_partitions(pipeline, self.ranks), 0), sink.count
-        for partition in own:
-            if left:
-                for block in pipeline.blocks(partition, 0):
-                    own[partition] += block.rows
-                    if own[partition] >= left:
-                        break
-                left -= min(left, own[partition])
+        runs = runs_by_home(pipeline, self.ranks)
+        own: dict[int, int] = {}
+        for i, (rank, partitions) in enumerate(runs):
+            if rank != self.ranks.own:
+                continue
+            left = sink.count
+            if i:
+                piece = yield Receive(runs[i - 1][0])
+                left = int(piece.header)
+            for partition in partitions:
+                own[partition] = _first_rows(pipeline, partition, left)
+                left -= own[partition]
+            if i + 1 < len(runs):
+                yield Send(runs[i + 1][0], Piece(left, []))
         found = yield from self._together(own)
-        left, counts = sink.count, []
-        for partition in range(pipeline.partitions()):
-            counts.append(min(left, found.get(partition, 0)))
-            left -= counts[-1]
-        self.runtime.prefixes[sink.number] = counts
+        every = range(pipeline.partitions())
+        self.runtime.prefixes[sink.number] = [found.get(p, 0) for p in every]
 
     def _count_rows(self, stage: int, sink: pp.CountRows) -> Program[None]:
         """Records of each partition; those that are known are not read."""
@@ -212,7 +230,6 @@ class Share:
         self, stage: int, filled: Callable[[int, CachedTable], None] = lambda number, table: None
     ) -> Program[TableInfo]:
         """Run a CacheTable stage and keep its own partitions; `filled` is told of the table."""
-        yield from ()
         sink = self.stages[stage].sink
         assert isinstance(sink, pp.CacheTable)
         self.release(sink.number)
@@ -226,7 +243,9 @@ class Share:
         def task(worker: int, index: int) -> None:
             table.fill(worker, missing[index])
 
-        self._threads.run(task, len(missing), stage)
+        yield from self._prepared(self._tasks(task, len(missing), stage), pipeline)
+        parts = yield from gather_all(self.ranks, Piece(table.stays(), []))
+        table.is_complete = all(part.header for part in parts)
         filled(sink.number, table)
         if kept is not None:
             table.hand_over(kept)
@@ -240,7 +259,7 @@ class Share:
         self.release(sink.number)
         own = self._relations[stage]
         try:
-            made = yield from own.make(self._run(stage))
+            made = yield from self._prepared(own.make(self._run(stage)), own.pipeline)
         except BaseException:
             self._budget.release(owner)
             raise
@@ -278,7 +297,11 @@ class Share:
         self._budget.release(f"cache {table}")
         self._budget.release(f"exchange {table}")
 
-    def gathered(self, stage: int, free: FreeMemory) -> dict[int, list[Block]]:
+    def _tasks(self, task: Task, count: int, stage: int) -> Program[None]:
+        yield from ()
+        self._threads.run(task, count, stage)
+
+    def gathered(self, stage: int, free: FreeMemory) -> Program[dict[int, list[Block]]]:
         """The blocks of a Gather stage's own partitions."""
         pipeline = self.pipelines[stage]
         active = own_partitions(pipeline, self.ranks)
@@ -292,9 +315,21 @@ class Share:
                     parts[partition].append(block)
 
         try:
-            self._threads.run(task, len(active), stage)
+            tasks = self._tasks(task, len(active), stage)
+            yield from self._prepared(tasks, pipeline)
         except BaseException:
             for part in parts.values():  # which the error's traceback would hold
                 part.clear()
             raise
         return parts
+
+
+def _first_rows(pipeline: Pipeline, partition: int, most: int) -> int:
+    """How many records a partition has, up to so many; no block is read beyond them."""
+    found = 0
+    if most:
+        for block in pipeline.blocks(partition, 0):
+            found += block.rows
+            if found >= most:
+                break
+    return min(most, found)

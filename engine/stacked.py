@@ -32,11 +32,14 @@ _MOST_COMPILED = 4  # of one stack: sets of loops come back where inner loops di
 
 
 class NullsFound(Exception):
-    """Records have nulls, which a function would choose by loop: a stack is to be taken apart."""
+    """Records have nulls, which a function would choose by loop: a stack is to be taken apart.
 
-    def __init__(self, reduction: StackedReduction) -> None:
+    `number` is that of its reduction.
+    """
+
+    def __init__(self, number: int) -> None:
         super().__init__()
-        self.reduction = reduction
+        self.number = number
 
 
 class StackedReduction(Reduction):
@@ -64,7 +67,7 @@ class StackedReduction(Reduction):
     def pieces(self, block: Block) -> Iterator[Block]:
         """The block, cut so that what is made of it for all loops stays in cache."""
         if not self._minds.isdisjoint(block.valid):
-            raise NullsFound(self)
+            raise NullsFound(self.number)
         for start in range(0, block.rows, self._rows):
             whole = start == 0 and block.rows <= self._rows
             piece = block if whole else block.slice(start, min(start + self._rows, block.rows))
@@ -137,9 +140,9 @@ class Stacks:
             if s not in self._of or s in made
         ]
 
-    def take_apart(self, reduction: StackedReduction) -> None:
-        """From now on each of its stages is folded by itself."""
-        self._of[reduction.number].apart = True
+    def take_apart(self, number: int) -> None:
+        """From now on each stage of the reduction of this number is folded by itself."""
+        self._of[number].apart = True
 
 
 class _Stack:

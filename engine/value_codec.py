@@ -68,7 +68,7 @@ def decode_value(item: Any, buffers: Sequence[Array]) -> Any:
     """The value again; its arrays can be written to. Raises ValueError where it makes no sense."""
     try:
         return _decoded(item, buffers)
-    except NONSENSE as error:
+    except (ValueError, *NONSENSE) as error:
         raise ValueError(f"a value that makes no sense: {error}") from None
 
 

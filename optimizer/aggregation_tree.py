@@ -68,7 +68,7 @@ def common_fan_in(workers: int, partial_bytes: Iterable[float], fan_in: int | No
     """
     if fan_in is not None:
         return fan_in
-    sizes = tuple(partial_bytes)
+    sizes = tuple(partial_bytes) or (0.0,)
     return min(FAN_INS, key=lambda f: (sum(tree_seconds(workers, s, f) for s in sizes), f))
 
 

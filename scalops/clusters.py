@@ -37,7 +37,7 @@ def open_hub(options: Options) -> Hub:
     if options.connect is not None:
         from scalops.engine.cluster.remote_hub import RemoteHub
 
-        return RemoteHub(options.connect, options.key, options.lease)
+        return RemoteHub(options.connect, options.key)
     from scalops.engine.cluster.local_hub import LocalHub, LocalSettings
 
     told = {

@@ -99,7 +99,7 @@ def inherited(around: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
     if "workers" in given:
         replaced = {"connect", "key"}
     elif "connect" in given:
-        replaced = {"workers"}
+        replaced = {"workers"} if given["connect"] is not None else {"workers", "key"}
     return {n: v for n, v in around.items() if n not in replaced} | dict(given)
 
 

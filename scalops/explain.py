@@ -106,8 +106,8 @@ def _display(name: str, job: op.Job, optimized: op.Job, firings: list[Firing]) -
         session = current_session()
         planned = just_in_time(lower(optimized), session.options.jit)
         if has_workers(session.options):
-            notes = ClusterNotes(planned, workers_of(planned, session.options, session.attached))
-            return physical_display.display(planned, notes)
+            workers = workers_of(planned, session.options, session.attached)
+            return physical_display.display(planned, ClusterNotes(planned, workers))
         return physical_display.display(with_places(planned, session.options, session.processes()))
     if name == "traced":
         return PlanPrinter(job).display(job)

@@ -37,7 +37,8 @@ class Options:
     key: the file of the key that a cluster asks for.
     fan_in: how many workers' partial results meet in one; None leaves it to the plan.
     replicate: bytes of a loop's tables that are held by more than one worker.
-    lease: seconds without a sign of life after which a worker counts as lost.
+    lease: seconds without a sign of life after which a worker of this machine counts as lost; a
+        cluster has its own.
     """
 
     threads: int = 0

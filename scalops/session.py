@@ -335,7 +335,7 @@ def current_session() -> Session:
     return _default
 
 
-def session(connect: str | None = None, **options: Any) -> Session:
+def session(uri: str | None = None, /, **options: Any) -> Session:
     """A session with options, for a `with` statement.
 
     With `workers=4` plans run on so many processes of this machine; with a URI, as in
@@ -347,8 +347,8 @@ def session(connect: str | None = None, **options: Any) -> Session:
     the session around it, then those of SCALOPS_* variables, of the nearest scalops.toml, the
     defaults.
     """
-    if connect is not None:
-        options["connect"] = connect
+    if uri is not None:
+        options = dict(connect=uri, **options)
     given = given_options(options)
     around = _open.get()
     return Session(inherited(around[-1].given, given) if around else given)

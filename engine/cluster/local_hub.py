@@ -8,7 +8,6 @@ import weakref
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import ceil
 from time import monotonic
 from typing import Any
 
@@ -109,7 +108,8 @@ class LocalHub:
 
     def wake(self) -> None:
         """As of `Hub`."""
-        self._held.wake()
+        if self._end.alive:
+            self._held.wake()
 
     def close(self) -> None:
         """As of `Hub`; takes at most about a second."""
@@ -181,7 +181,9 @@ class LocalHub:
                 continue
             for message in self.channels.arrived(worker, frames, now):
                 self._take(worker, message)
-            if worker in self._processes:
+            if worker in self.channels.broken:
+                self._lose(worker, f"its messages make no sense: {self.channels.broken[worker]}")
+            elif worker in self._processes:
                 self._leases.heard(worker)
 
     def _wait(self, until: float | None) -> bool:
@@ -248,17 +250,17 @@ class LocalHub:
         return refusal(own, (f"process {hello.process}", hello.protocol, hello.versions))
 
     def _ended(self, worker: str) -> None:
-        if self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
-            self._receive(monotonic())  # what it has said before
+        self._receive(monotonic())  # what it has said before
         if worker in self._processes:
             reason = self._processes[worker].reason() or "ended"
             self._lose(worker, reason)
 
     def _lose(self, worker: str, reason: str) -> None:
-        process = self._processes.pop(worker)
+        process = self._processes[worker]
         self._poller.unregister(process.end)
         del self._ends[process.end]
         process.kill()
+        del self._processes[worker]
         self._joined.pop(worker, None)
         self._started.pop(worker, None)
         self._leases.forget(worker)

@@ -22,12 +22,12 @@ MODULE = "scalops.engine.cluster.worker_process"
 class LocalProcess:
     """A direct child that ends when its standard input closes, whatever ends this process."""
 
-    def __init__(self, told: Mapping[str, Any]) -> None:
+    def __init__(self, told: Mapping[str, Any], module: str = MODULE) -> None:
         """`told`: what it is to know, in a message on its standard input: never on its command
-        line, which all users can read.
+        line, which all users can read. `module` is what it runs.
         """
         self._process = subprocess.Popen(
-            launching.command(MODULE),
+            launching.command(module),
             stdin=subprocess.PIPE,
             env=launching.environment(),
             process_group=0,  # Ctrl-C is the driver's to answer

@@ -145,6 +145,10 @@ class Membership:
         """Why a peer is gone; None where it is not."""
         return self._lost.get(peer)
 
+    def knows(self, peer: str) -> bool:
+        """Whether it is one of the workers or drivers."""
+        return peer in self._workers or peer in self._drivers
+
     def session(self, peer: str) -> str:
         """The session that a peer takes part in, "" where it waits."""
         if peer in self._workers:

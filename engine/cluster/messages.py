@@ -172,7 +172,10 @@ class Members:
 
 @dataclass(frozen=True)
 class Command:
-    """A verb to run. + buffers: pickled values of `slots`, then what `arguments` refer to."""
+    """A verb to run. + buffers: the pickled values of `slots`, if any, with their arrays.
+
+    `forward`: whoever has it passes it on to the ranks below it in the tree.
+    """
 
     job: Number
     epoch: Number
@@ -180,6 +183,7 @@ class Command:
     verb: Name
     arguments: Any
     slots: tuple[Number, ...]
+    forward: bool
 
 
 @dataclass(frozen=True)
@@ -195,10 +199,11 @@ class Partitions:
 
 @dataclass(frozen=True)
 class Cancel:
-    """A command is not wanted any more."""
+    """A command is not wanted any more: `at_once`, or as soon as it waits for another rank."""
 
     job: Number
     op: Number
+    at_once: bool
 
 
 @dataclass(frozen=True)
@@ -225,34 +230,52 @@ class Shutdown:
 
 @dataclass(frozen=True)
 class Data:
-    """What a program of rank `rank` sends to another rank. + buffers"""
+    """What a program of rank `rank` sends to rank `to`. + buffers"""
 
     job: Number
     epoch: Number
     op: Number
     rank: Rank
+    to: Rank
     piece: Any
 
 
 @dataclass(frozen=True)
 class Streamed:
-    """A piece of a shuffle, from rank `rank`. + buffers"""
+    """A piece of the shuffle `turn` of a command, from rank `rank` to rank `to`. + buffers"""
 
     job: Number
     epoch: Number
     op: Number
+    turn: Number
     rank: Rank
+    to: Rank
     piece: Any
 
 
 @dataclass(frozen=True)
 class StreamEnd:
-    """Rank `rank` has no more pieces in this shuffle."""
+    """Rank `rank` has no more pieces for rank `to` in this shuffle."""
 
     job: Number
     epoch: Number
     op: Number
+    turn: Number
     rank: Rank
+    to: Rank
+
+
+@dataclass(frozen=True)
+class Credit:
+    """Rank `rank` has taken so many bytes of what rank `to` streamed to it in this shuffle."""
+
+    job: Number
+    epoch: Number
+    op: Number
+    turn: Number
+    rank: Rank
+    to: Rank
+    bytes: Number
 
 
 @dataclass(frozen=True)
@@ -375,6 +398,7 @@ MESSAGES: dict[int, type] = {
     41: Streamed,
     42: StreamEnd,
     43: Copy,
+    44: Credit,
     60: Attach,
     61: Attached,
     62: Joined,

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from scalops.algebra.expressions import Slot
 from scalops.algebra.fingerprint import fingerprint
 from scalops.algebra.schema import Schema
-from scalops.algebra.tree import Node, find, substitute
+from scalops.algebra.tree import find
 from scalops.engine import physical_plan as pp
 from scalops.engine.blocks import Block
 from scalops.engine.kept_tables import OWNER, KeptTable
@@ -63,26 +63,42 @@ class RankCaches:
         with self._lock:
             return sum(t.bytes for t in self._tables.values())
 
-    def begin(self, plan: pp.PhysicalPlan, budget: MemoryBudget) -> Mapping[str, KeptTable]:
-        """A job begins: the tables that it reads or fills, by the keys of its CacheTable stages.
+    def begin(
+        self, plan: pp.PhysicalPlan, budget: MemoryBudget, reads: Iterable[str] = ()
+    ) -> Mapping[str, KeptTable]:
+        """A job begins: the tables that it fills and reads, by the keys of its CacheTable stages.
 
-        `budget` is the job's; what is kept counts against it from here on.
+        `budget` is the job's; what is kept counts against it from here on. `reads` are the keys
+        of the driver's tables that the plan scans.
         """
         caches = {s.sink.key: s for s in plan.stages if isinstance(s.sink, pp.CacheTable)}
         caches.pop("", None)
         with self._lock:
             self._budget = budget
-            self._used = frozenset(caches)
+            self._used = frozenset((*caches, *reads))
+            for key in (self._used - caches.keys()) & self._tables.keys():
+                self._tables[key].uses += 1
             budget.spare = lambda size: (OWNER, self.spare(size))
             budget.evict = lambda size: (OWNER, self.spare(size, by_user=False))
-            budget.require(self.bytes, OWNER)
-            return {key: self._begun(key, s.source.schema) for key, s in caches.items()}
+            self._fit(budget)
+            found = {key: self._begun(key, s.source.schema) for key, s in caches.items()}
+            for key, table in found.items():
+                table.by_user = not key.startswith(_INVARIANT)
+            return found
+
+    def _fit(self, budget: MemoryBudget) -> None:
+        """Count what is kept; where it is more than a job may have, drop some of it before."""
+        used = self._used
+        for self._used in (used, frozenset()):
+            if budget.limit is not None:
+                self.spare(self.bytes - budget.limit)
+        self._used = used
+        budget.require(self.bytes, OWNER)
 
     def _begun(self, key: str, schema: Schema) -> RankTable:
         table = self._tables.get(key)
         if table is None:
-            by_user = not key.startswith(_INVARIANT)
-            table = self._tables[key] = RankTable(key, schema, by_user=by_user)
+            table = self._tables[key] = RankTable(key, schema)
         table.uses += 1
         return table
 
@@ -155,6 +171,10 @@ class RankCaches:
 # Keys.
 
 _INVARIANT = "invariant "
+# Tables that need nothing of other stages.
+_ALONE = (
+    pp.TableScan, pp.Compute, pp.Select, pp.Gate, pp.Concatenate, pp.Unnest, pp.Interleave,
+)  # fmt: skip
 
 
 def with_keys(plan: pp.PhysicalPlan) -> pp.PhysicalPlan:
@@ -164,14 +184,14 @@ def with_keys(plan: pp.PhysicalPlan) -> pp.PhysicalPlan:
     session that compute the same table share it. What calls functions of the user's is made
     again in each job, as it is where there is one process.
     """
-    changes: dict[Node, Node] = {}
+    stages = []
     for stage in plan.stages:
         match stage.sink:
             case pp.CacheTable(key="") as sink if (key := content_key(stage)) is not None:
-                changes[stage] = replace(stage, sink=replace(sink, key=key))
-    if not changes:
-        return plan
-    return replace(plan, stages=tuple(substitute(s, changes) for s in plan.stages))
+                stages.append(replace(stage, sink=replace(sink, key=key)))
+            case _:
+                stages.append(stage)
+    return replace(plan, stages=tuple(stages))
 
 
 def content_key(stage: pp.Stage) -> str | None:
@@ -179,7 +199,7 @@ def content_key(stage: pp.Stage) -> str | None:
     if stage.calls_functions or find((stage.source,), Slot):
         return None
     tables = find((stage.source,), pp.PhysicalTable)
-    if any(isinstance(t, (pp.StoredTable, pp.TakePrefix, pp.TakeRange)) for t in tables):
+    if not all(isinstance(t, _ALONE) for t in tables):
         return None
     # A stamp is that of a sample: a source's own text tells two of them apart for sure.
     sources = sorted(repr(t.source) for t in tables if isinstance(t, pp.TableScan))

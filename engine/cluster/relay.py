@@ -160,17 +160,17 @@ class Relay:
         if not _NAME.fullmatch(sender):
             self.refused["name"] += 1
             return
-        peer = sender.decode("ascii")
-        route = self._route(peer, frames[0].bytes, key)
+        peer, to, identity = sender.decode("ascii"), frames[2].bytes, frames[0].bytes
+        if to == PULSE:
+            self._answer_pulse(peer, identity, key, now)
+            return
+        route = self._route(peer, identity, key)
         if route is None:
             return
         if route.leaves is None:
             self.membership.heard(peer, now)
-        to = frames[2].bytes
         if to == b"":
             self._read(peer, route, frames[3:], now)
-        elif to == PULSE:
-            self._answer_pulse(peer, route)
         else:
             self._pass_on(peer, to, frames[3:])
 
@@ -206,9 +206,14 @@ class Relay:
         if peer in self._channels.broken:
             self._handle(Gone(peer, f"it talks nonsense: {self._channels.broken[peer]}"), now)
 
-    def _answer_pulse(self, peer: str, route: _Route) -> None:
-        lost = self.membership.lost(peer)
-        self._send(route.identity, [PULSE, HERE if lost is None else GONE])
+    def _answer_pulse(self, peer: str, identity: bytes, key: bytes, now: float) -> None:
+        """Over whichever connection it came: a driver's pulse has one of its own."""
+        route = self._routes.get(peer)
+        if route is not None and route.key == key and self.membership.knows(peer):
+            self.membership.heard(peer, now)
+            self._send(identity, [PULSE, HERE])
+        else:
+            self._send(identity, [PULSE, GONE])
 
     def _pass_on(self, peer: str, to: bytes, frames: Sequence[zmq.Frame]) -> None:
         found = self.membership.route(peer, to.decode("ascii", "replace"))

@@ -266,18 +266,43 @@ def self_test(
 
 def knock(address: str, pair: KeyPair, server: bytes, seconds: float) -> str:
     """What a server says to a key: let in, refused, dropped (without a word) or no answer."""
-    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
-        with socket.get_monitor_socket(_SAYS) as monitor:
-            connect(socket, address, pair, server)
-            deadline = monotonic() + seconds
-            said = "no answer"
-            while said == "no answer":
-                left = deadline - monotonic()
-                if left <= 0 or not monitor.poll(ceil(left * 1000)):
-                    break
-                said = _WORDS.get(int(recv_monitor_message(monitor)["event"]), said)
-            socket.disable_monitor()
+    with (
+        zmq.Context() as context,
+        context.socket(zmq.DEALER) as socket,
+        socket.get_monitor_socket(_SAYS) as monitor,
+    ):
+        connect(socket, address, pair, server)
+        deadline = monotonic() + seconds
+        said = "no answer"
+        while said == "no answer":
+            left = deadline - monotonic()
+            if left <= 0 or not monitor.poll(ceil(left * 1000)):
+                break
+            said = _WORDS.get(int(recv_monitor_message(monitor)["event"]), said)
+        socket.disable_monitor()
     return said
+
+
+def require_welcome(address: str, pair: KeyPair | None, key_file: object) -> None:
+    """Raises SecurityError, ConfigError where a cluster over TCP does not let a key in."""
+    if require_transport(address, pair) == "ipc" or pair is None:
+        return
+    said = knock(address, pair, pair.cluster, SELF_TEST_SECONDS)
+    if said == "refused":
+        raise SecurityError(
+            f"the cluster at {address} does not let in the key {key_file}",
+            hint="its folder authorized/ has no file for this key, or not any more",
+        )
+    if said == "dropped":
+        raise SecurityError(
+            f"the server at {address} does not prove to be the cluster of the key {key_file}",
+            hint="the line `cluster` of the key file must be the cluster's public key",
+        )
+    if said == "no answer":
+        raise ConfigError(
+            f"no cluster answers at {address} within {SELF_TEST_SECONDS:g} s",
+            hint="is it running? see: scalops cluster status",
+        )
 
 
 _WORDS: dict[int, str] = {

@@ -186,7 +186,9 @@ class _Writer:
             self._write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         return ArrayPlace(place, order)
 
-    def block(self, block: Block, names: Sequence[str], kinds: Mapping[str, ArrayType]) -> HeldBlock:
+    def block(
+        self, block: Block, names: Sequence[str], kinds: Mapping[str, ArrayType]
+    ) -> HeldBlock:
         columns = {n: self.column(block.columns[n], kinds[n]) for n in names}
         valid = {n: self.array(block.valid[n]) for n in names if n in block.valid}
         return HeldBlock(block.rows, columns, valid)
@@ -234,9 +236,7 @@ def _written(source: Any, names: Sequence[str]) -> Placement:
         os.close(writer.file)
         raise
     own = os.getpid()
-    return Placement(
-        machine(), own, writer.file, writer.end, writer.token, columns, tuple(blocks)
-    )
+    return Placement(machine(), own, writer.file, writer.end, writer.token, columns, tuple(blocks))
 
 
 class _Placed:

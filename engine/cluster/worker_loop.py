@@ -7,16 +7,13 @@ import queue
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from scalops.engine.cluster.channel import Channels, Message
-from scalops.engine.cluster.leases import Leases
-from scalops.engine.cluster.messages import Bye, Hello, Members, Ping, Refused, Shutdown, Welcome
 from scalops.engine.cluster.actions import (
     Action,
     Arrived,
@@ -29,6 +26,9 @@ from scalops.engine.cluster.actions import (
     Outcome,
     Tick,
 )
+from scalops.engine.cluster.channel import Channels, Message
+from scalops.engine.cluster.leases import Leases
+from scalops.engine.cluster.messages import Bye, Hello, Members, Ping, Refused, Shutdown, Welcome
 from scalops.engine.cluster.worker_sockets import DRIVER, WorkerSockets
 
 
@@ -55,14 +55,15 @@ class ComputeThread:
 
     def _run(self) -> None:
         process = os.getpid()
-        while True:
-            compute = self._calls.get()
-            computed = called(compute)
-            if os.getpid() != process:  # a fork that a function made: the result is not its own
-                os._exit(0)
-            self.done.append(computed)
-            del compute, computed  # they hold a partition's records
-            self._wake()
+        with np.errstate(all="ignore"):  # which is a thread's own
+            while True:
+                compute = self._calls.get()
+                computed = called(compute)
+                if os.getpid() != process:  # a fork that a function made: it has no part in this
+                    os._exit(0)
+                self.done.append(computed)
+                del compute, computed  # they hold a partition's records
+                self._wake()
 
 
 def called(compute: Compute) -> Computed:
@@ -113,6 +114,8 @@ class WorkerLoop:
             for peer, frames in self._sockets.received():
                 for message in self._channels.arrived(peer, frames, now):
                     self._take(peer, message, now)
+            for peer, why in self._channels.broken.items():
+                self._exit = Exit(1, f"the messages of {peer} make no sense: {why}")
             while self._compute.done:
                 self._handle(self._compute.done.popleft(), now)
             if now >= self._tick_at:
@@ -148,9 +151,9 @@ class WorkerLoop:
     def _tick(self, now: float) -> None:
         self._tick_at = now + self._heartbeat
         self._handle(Tick(), now)
-        if self._lease is not None:
-            if any(self._lease.is_over(silent) for _, silent in self._lease.judge(now)):
-                self._exit = Exit(0, f"no word from the driver for {self._lease.lease:g} s")
+        lease = self._lease
+        if lease is not None and any(lease.is_over(silent) for _, silent in lease.judge(now)):
+            self._exit = Exit(0, f"no word from the driver for {lease.lease:g} s")
 
     def _handle(self, event: Event, now: float) -> None:
         actions = deque(self._machine.handle(event, now))

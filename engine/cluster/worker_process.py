@@ -102,7 +102,10 @@ def main() -> None:
     """Serve until the driver goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     file = detach_input()
-    told = receive(file).header
+    try:
+        told = receive(file).header
+    except EOFError:  # the driver is gone already
+        return
     end_with_driver(file, told["process"], told["folder"])
     sys.path[:] = told["path"]
     code = serve(told)

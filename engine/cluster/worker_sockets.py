@@ -6,8 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
-from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import zmq
 
@@ -16,8 +15,6 @@ from scalops.engine.cluster.keys import KeyPair
 from scalops.engine.cluster.security import Admits, Authenticator, Socket
 
 DRIVER = "driver"
-SPIN = float(os.environ.get("SPINW" if "worker_process" in " ".join(__import__("sys").orig_argv) else "SPIND", "0"))
-YIELD = int(os.environ.get("YIELD", "0"))
 MAX_PARTS = security.MAX_PARTS
 
 
@@ -41,17 +38,19 @@ class Wake:
         os.close(self.file)
 
 
+def has_some(socket: Socket) -> bool:
+    """Whether a message can be received."""
+    return bool(cast(int, socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+
 def received(socket: Socket, refused: Counter[str]) -> Iterator[list[bytes]]:
-    """The messages of a socket that has some; those of too many frames are counted."""
-    while True:
+    """The messages that are there; those of too many frames are counted."""
+    while has_some(socket):  # quicker than to try and fail
         frames = socket.recv_multipart(zmq.NOBLOCK)
         if len(frames) > MAX_PARTS:
             refused["too many frames"] += 1
         else:
             yield frames
-        # Quicker than to try and fail.
-        if not socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
-            return
 
 
 def transmit(socket: Socket, frames: Sequence[bytes | memoryview]) -> bool:
@@ -66,12 +65,6 @@ def transmit(socket: Socket, frames: Sequence[bytes | memoryview]) -> bool:
 
 def ready(poller: zmq.Poller, seconds: float | None) -> dict[Any, int]:
     """The sockets and files of a poller that have something, after at most so long a wait."""
-    if SPIN:
-        end = monotonic() + SPIN
-        while monotonic() < end:
-            there = poller.poll(0)
-            if there: return dict(there)
-            if YIELD: os.sched_yield()
     return dict(poller.poll(None if seconds is None else max(0, ceil(seconds * 1e3))))
 
 
@@ -131,7 +124,7 @@ class WorkerSockets:
                 security.connect(socket, address, self._pair, key or None)
                 self._others[name] = socket
 
-    def received(self) -> Iterator[tuple[str, list[bytes]]]:
+    def received(self) -> Iterator[tuple[str, Sequence[bytes | memoryview]]]:
         """What was there when the last `wait` ended: the sender and its frames."""
         if self._control in self._ready:
             for frames in received(self._control, self.refused):

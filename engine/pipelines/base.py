@@ -6,8 +6,7 @@ Here are those that every plan has; `row_ranges.py` and `multiplied.py` have the
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from itertools import chain
@@ -21,15 +20,18 @@ from scalops.algebra.expressions import Column, Expression, Opaque, Slot, column
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine.blocks import Array, Block, block_rows, identities
-from scalops.engine.collective import ALONE, Ranks
+from scalops.engine.collective import ALONE, Program, Ranks
 from scalops.engine.kernels.kernel import Frame, Kernel, Vector
 from scalops.engine.memory import MemoryBudget
+from scalops.engine.pipelines.counts import Counts
+from scalops.engine.threads import Task
 
 if TYPE_CHECKING:
     from scalops.engine.processes.runner import ProcessRunner
 
 BUFFERS = "kernel buffers"
 Identity: TypeAlias = bytes  # of a column: see Stored.identity
+Run: TypeAlias = Callable[[Task, int], None]
 
 
 class Runtime:
@@ -50,6 +52,8 @@ class Runtime:
         self.prefixes: dict[int, list[int]] = {}
         self.counts: dict[int, Counts] = {}
         self.cancelled = False
+        self.stages = plan.stages
+        self.prepared: list[Callable[[], None]] = []  # give back what stages asked for: `prepare`
         self._frames: dict[tuple[int, Kernel], Frame] = {}
 
     def frame(self, worker: int, kernel: Kernel) -> Frame:
@@ -68,23 +72,15 @@ class Runtime:
             if self._frames.pop(key).buffered:
                 self.budget.release(BUFFERS, kernel.buffer_bytes)
 
+    def settle(self) -> None:
+        """Give back what was asked of other ranks for the stages that have run."""
+        while self.prepared:
+            self.prepared.pop()()
+
     def check_cancelled(self) -> None:
         """Raise KeyboardInterrupt after a cancel; asked before each block."""
         if self.cancelled:
             raise KeyboardInterrupt
-
-
-class Counts:
-    """Records of each partition: partition i holds those from `ends[i]` to `ends[i + 1] - 1`."""
-
-    def __init__(self, rows: Sequence[int]) -> None:
-        self.ends: list[int] = np.cumsum([0, *rows]).tolist()
-
-    def partitions(self, start: int, stop: int) -> range:
-        """Those that hold some of the records start..stop-1."""
-        if start >= min(stop, self.ends[-1]):
-            return range(0)
-        return range(bisect_right(self.ends, start) - 1, bisect_left(self.ends, stop))
 
 
 class Stored:
@@ -113,6 +109,10 @@ class Stored:
     def chosen(self, partition: int, worker: int, names: tuple[str, ...]) -> Iterator[Block]:
         """The blocks with at least these columns."""
         return self.blocks(partition, worker)
+
+    def prepare(self, partitions: Sequence[int], run: Run) -> Program[None]:
+        """As of a pipeline, of this rank's partitions."""
+        yield from ()
 
     @cached_property
     def serial(self) -> int:
@@ -167,6 +167,13 @@ class Pipeline:
     def home(self, partition: int) -> int:
         """The rank that reads a partition: the one where its blocks are, if they are anywhere."""
         raise NotImplementedError
+
+    def prepare(self, partitions: Sequence[int], run: Run) -> Program[None]:
+        """Ask other ranks for what reading these partitions, all of them this rank's, takes.
+
+        All ranks do so together, before they read; `run` runs tasks on threads.
+        """
+        yield from ()
 
     def rows(self, partition: int) -> int | None:
         """How many records a partition has; None where only reading tells."""
@@ -261,6 +268,9 @@ class Over(Pipeline):
     def home(self, partition: int) -> int:
         return self.source.home(partition)
 
+    def prepare(self, partitions: Sequence[int], run: Run) -> Program[None]:
+        yield from self.source.prepare(partitions, run)
+
 
 class ComputePipeline(Over):
     def __init__(self, node: pp.Compute, source: Pipeline, runtime: Runtime) -> None:
@@ -352,25 +362,6 @@ class SelectPipeline(Over):
             yield block.keep(np.asarray(kept if mask is None else kept & mask))
 
 
-class TakePrefixPipeline(Over):
-    def __init__(self, node: pp.TakePrefix, source: Pipeline, runtime: Runtime) -> None:
-        super().__init__(node.schema, source, runtime)
-        self._number = node.number
-
-    def rows(self, partition: int) -> int | None:
-        return self.runtime.prefixes[self._number][partition]
-
-    def blocks(self, partition: int, worker: int) -> Iterator[Block]:
-        left = self.runtime.prefixes[self._number][partition]
-        if left == 0:
-            return
-        for block in self.source.blocks(partition, worker):
-            yield block if block.rows <= left else block.slice(0, left)
-            left -= min(left, block.rows)
-            if left == 0:
-                return
-
-
 class StoredPipeline(Pipeline):
     def __init__(self, node: pp.StoredTable, runtime: Runtime) -> None:
         super().__init__(node.schema)
@@ -404,6 +395,9 @@ class StoredPipeline(Pipeline):
     @property
     def source_bytes(self) -> int:
         return self.table.bytes
+
+    def prepare(self, partitions: Sequence[int], run: Run) -> Program[None]:
+        yield from self.table.prepare(partitions, run)
 
     def rows(self, partition: int) -> int | None:
         return self.table.rows(partition)

@@ -18,7 +18,7 @@ from scalops.engine.pipelines.running import AccumulatePipeline
 _OVER: dict[type[pp.PhysicalTable], Callable[[Any, Pipeline, Runtime], Pipeline]] = {
     pp.Compute: pipelines.ComputePipeline,
     pp.Select: pipelines.SelectPipeline,
-    pp.TakePrefix: pipelines.TakePrefixPipeline,
+    pp.TakePrefix: row_ranges.TakePrefixPipeline,
     pp.TakeRange: row_ranges.TakeRangePipeline,
     pp.Gate: row_ranges.GatePipeline,
     pp.NumberRows: row_ranges.NumberRowsPipeline,

@@ -11,7 +11,8 @@ import numpy as np
 from scalops.algebra.expressions import Constant, Expression, Slot
 from scalops.engine import physical_plan as pp
 from scalops.engine.blocks import Block
-from scalops.engine.pipelines.base import Over, Pipeline, Runtime
+from scalops.engine.collective import Program
+from scalops.engine.pipelines.base import Over, Pipeline, Run, Runtime
 from scalops.engine.table_errors import negative_number
 
 
@@ -21,6 +22,31 @@ def present(e: Expression, runtime: Runtime) -> Any:
         return runtime.slots[e.number]
     assert isinstance(e, Constant)
     return e.value
+
+
+class TakePrefixPipeline(Over):
+    """Records of partitions in order, until there are enough."""
+
+    def __init__(self, node: pp.TakePrefix, source: Pipeline, runtime: Runtime) -> None:
+        super().__init__(node.schema, source, runtime)
+        self._number = node.number
+
+    def prepare(self, partitions: Sequence[int], run: Run) -> Program[None]:
+        counts = self.runtime.prefixes[self._number]
+        yield from self.source.prepare([p for p in partitions if counts[p]], run)
+
+    def rows(self, partition: int) -> int | None:
+        return self.runtime.prefixes[self._number][partition]
+
+    def blocks(self, partition: int, worker: int) -> Iterator[Block]:
+        left = self.runtime.prefixes[self._number][partition]
+        if left == 0:
+            return
+        for block in self.source.blocks(partition, worker):
+            yield block if block.rows <= left else block.slice(0, left)
+            left -= min(left, block.rows)
+            if left == 0:
+                return
 
 
 class TakeRangePipeline(Over):
@@ -52,6 +78,9 @@ class TakeRangePipeline(Over):
     def active(self) -> Sequence[int]:
         wanted = self.runtime.counts[self._node.number].partitions(*self._range())
         return [p for p in self.source.active() if p in wanted]
+
+    def prepare(self, partitions: Sequence[int], run: Run) -> Program[None]:
+        yield from self.source.prepare([p for p in partitions if self.rows(p)], run)
 
     def rows(self, partition: int) -> int | None:
         start, stop = self._own(partition)
@@ -145,6 +174,11 @@ class ConcatenatePipeline(Pipeline):
     def home(self, partition: int) -> int:
         source, own = self._of(partition)
         return source.home(own)
+
+    def prepare(self, partitions: Sequence[int], run: Run) -> Program[None]:
+        for source, first in self._placed():
+            own = range(first, first + source.partitions())
+            yield from source.prepare([p - first for p in partitions if p in own], run)
 
     def rows(self, partition: int) -> int | None:
         source, own = self._of(partition)

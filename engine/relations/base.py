@@ -40,6 +40,9 @@ class Relation:
         """
         raise NotImplementedError
 
+    def forget(self) -> None:
+        """Drop what was kept of earlier iterations, and with it what it would spare."""
+
     def received(self, run: Run) -> list[list[Block]]:
         """The pipeline's blocks by partition, all in memory: those of the rank's own."""
         pipeline, budget = self.pipeline, self.runtime.budget

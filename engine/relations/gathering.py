@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 
 from scalops.algebra.schema import Schema
 from scalops.engine.block_codec import blocks_of_piece, piece_of_blocks
@@ -19,6 +20,13 @@ def own_partitions(pipeline: Pipeline, ranks: Ranks) -> list[int]:
     if ranks.is_alone:
         return list(active)
     return [p for p in active if pipeline.home(p) == ranks.own]
+
+
+def runs_by_home(pipeline: Pipeline, ranks: Ranks) -> list[tuple[int, list[int]]]:
+    """The active partitions in order, as runs that have one home each: (rank, partitions)."""
+    if ranks.is_alone:
+        return [(0, list(pipeline.active()))]
+    return [(rank, list(run)) for rank, run in groupby(pipeline.active(), pipeline.home)]
 
 
 def spread(

@@ -63,6 +63,10 @@ class ApplyGroups(Relation):
         self._named: tuple[int, ...] = ()
         self._name = ""
 
+    def forget(self) -> None:
+        for table in self._tables:
+            table.forget()
+
     def _places(self) -> tuple[Place, ...]:
         places: list[Place] = []
         values = len(self._sink.closed_over)
@@ -164,6 +168,10 @@ class _Grouped:
         self._made: GroupedTable | None = None
         self._group_keys: list[Vector] = []
         self._identities: tuple[Identity | None, ...] = ()
+
+    def forget(self) -> None:
+        """Drop the records by group of the last iteration."""
+        self._made, self._group_keys, self._identities = None, [], ()
 
     def by_group(
         self, count: int, group_keys: list[Vector], owner: str

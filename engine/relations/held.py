@@ -62,6 +62,9 @@ class HoldColumns(Relation):
         self._last = made
         return made
 
+    def forget(self) -> None:
+        self._last = None
+
     def _settle(self, vectors: dict[str, Vector], identities: dict[str, Identity | None]) -> None:
         """Columns equal to the state's are the state's: what rests on their keys stays."""
         number = self._sink.state

@@ -55,8 +55,13 @@ class IndexGroup(Relation):
         assert isinstance(stage.sink, pr.IndexGroup)
         self._sink = stage.sink
         self._folds = self._sink.folds
+        self.forget()
+
+    def forget(self) -> None:
         self._index: Index[_Grouping] = Index()
-        self._sums: list[_Sum | None] = [_Sum(f, pipeline, runtime) for f in self._folds]
+        self._sums: list[_Sum | None] = [
+            _Sum(f, self.pipeline, self.runtime) for f in self._folds
+        ]
 
     def make(self, run: Run) -> Program[Stored]:
         sink = self._sink

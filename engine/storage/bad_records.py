@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from scalops.algebra.errors import PlanError
 from scalops.algebra.operators import Scan
@@ -61,6 +61,28 @@ class BadRecords:
             if found and len(found) > self._chunks.get((file, begin), (0, []))[0]:
                 self._chunks[file, begin] = len(found), list(found[:_SHOWN])
 
+    def given_up(self) -> list[Any]:
+        """All that is known, as data for `take_over` of another account; it is forgotten here."""
+        with self._lock:
+            chunks = sorted(self._chunks.items())
+            self._chunks.clear()
+        return [
+            [*chunk, count, [[r.file, r.position, r.reason] for r in records]]
+            for chunk, (count, records) in chunks
+        ]
+
+    def take_over(self, items: Any) -> None:
+        """What another account has given up. Raises ValueError for nonsense."""
+        for item in items:
+            match item:
+                case [int(file), int(begin), int(count), list(first)]:
+                    known = [_record(r) for r in first[:_SHOWN]]
+                case _:
+                    raise ValueError("bad records that make no sense")
+            with self._lock:
+                if count > self._chunks.get((file, begin), (0, []))[0]:
+                    self._chunks[file, begin] = count, known
+
     def clear(self) -> None:
         """Forget all."""
         with self._lock:
@@ -73,6 +95,13 @@ class BadRecords:
             self._chunks.clear()
         first = [record for _, (_, records) in chunks for record in records]
         return sum(count for _, (count, _) in chunks), first[:_SHOWN]
+
+
+def _record(item: Any) -> BadRecord:
+    match item:
+        case [int(file), int(position), str(reason)]:
+            return BadRecord(file, position, reason)
+    raise ValueError("a bad record that makes no sense")
 
 
 @contextmanager

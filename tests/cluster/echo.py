@@ -17,19 +17,25 @@ from scalops.engine.cluster.actions import (
     Meet,
     Tick,
 )
-from scalops.engine.cluster.messages import Command, Data, Heartbeat, Members, Replied
+from scalops.engine.cluster.messages import Data, Heartbeat, Members, Replied
+
+
+def asking(verb: str, argument: Any = None, op: int = 0) -> Data:
+    """What asks an EchoMachine."""
+    return Data(job=0, epoch=0, op=op, rank=0, to=0, piece=[verb, argument])
 
 
 class EchoMachine:
-    """Answers each Command with a Replied of the same op, buffers and all.
+    """Answers each Data of the driver with a Replied of the same op.
 
-    The verb says how: "echo" at once, "compute" by way of the compute thread, "exit" and "kill"
-    end the process, "pass" has the worker named first in the arguments answer in its place.
+    Its piece is [verb, argument]. The verb says how: "echo" at once, buffers and all; "compute"
+    evaluates the argument on the compute thread; "pass" has the worker named by the argument
+    answer in its place; "exit" and "kill" end the process.
     """
 
     def __init__(self, own: str, settings: dict[str, Any]) -> None:
-        self._own, self._calls = own, 0
-        self._waiting: dict[int, Any] = {}
+        self._own, self._settings = own, settings
+        self._waiting: list[Data] = []
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Answer."""
@@ -37,34 +43,33 @@ class EchoMachine:
             case Tick():
                 return [Emit("driver", Heartbeat(self._own, 0, 0, -1, 0))]
             case Computed(ticket, outcome):
-                command = self._waiting.pop(ticket)
                 found = outcome.value if outcome.error is None else repr(outcome.error)
-                return [Emit("driver", _reply(command, found), ())]
+                return [Emit("driver", _reply(self._waiting[ticket], found))]
             case Arrived(_, message) if isinstance(message.body, Members):
                 return [Meet(message.body)]
-            case Arrived(_, message) if isinstance(message.body, Data):
-                return [Emit("driver", Replied(0, 0, message.body.op, 0, None), message.buffers)]
-            case Arrived(_, message) if isinstance(message.body, Command):
-                return self._command(message.body, message.buffers)
+            case Arrived("driver", message):
+                return self._asked(message.body, message.buffers)
+            case Arrived(_, message):
+                return [Emit("driver", _reply(message.body, None), message.buffers)]
         return []
 
-    def _command(self, command: Command, buffers: list[Any]) -> list[Action]:
-        match command.verb:
+    def _asked(self, asked: Data, buffers: list[Any]) -> list[Action]:
+        verb, argument = asked.piece
+        match verb:
             case "echo":
-                return [Emit("driver", _reply(command, command.arguments), buffers)]
+                return [Emit("driver", _reply(asked, argument), buffers)]
             case "pass":
-                data = Data(0, 0, command.op, 0, None)
-                return [Emit(command.arguments, data, buffers)]
+                return [Emit(argument, asked, buffers)]
             case "exit":
-                return [Exit(command.arguments, "as told")]
-            case "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
+                return [Exit(argument, "as told")]
             case "compute":
-                self._calls += 1
-                self._waiting[self._calls] = command
-                return [Compute(self._calls, lambda: eval(command.arguments))]
+                self._waiting.append(asked)
+                return [Compute(len(self._waiting) - 1, lambda: eval(argument))]
+            case "settings":
+                return [Emit("driver", _reply(asked, self._settings))]
+        os.kill(os.getpid(), signal.SIGKILL)
         return []
 
 
-def _reply(command: Command, piece: Any) -> Replied:
-    return Replied(command.job, command.epoch, command.op, 0, piece)
+def _reply(asked: Data, piece: Any) -> Replied:
+    return Replied(job=0, epoch=0, op=asked.op, rank=0, piece=piece)

@@ -198,8 +198,7 @@ class LockstepBackend:
     def fetch(self, stage: int, partition: int) -> list[Block]:
         if stage not in self._gathered:
             found: dict[int, list[Block]] = {}
-            for share in self.shares:
-                own = share.gathered(stage, FreeMemory())
+            for own in together([s.gathered(stage, FreeMemory()) for s in self.shares]):
                 assert not own.keys() & found.keys()
                 found.update(own)
             self._gathered[stage] = found

@@ -29,7 +29,7 @@ from scalops.engine.cluster.messages import (
 
 BY_NAME = {kind.__name__: kind for kind in MESSAGES.values()}
 KINDS = pytest.mark.parametrize("kind", BY_NAME.values(), ids=BY_NAME)
-DATA = messages.Data(1, 2, 3, 4, ["piece", {"rows": 5, "mean": -0.0}, [None, True, b"\0"]])
+REPLIED = messages.Replied(1, 2, 3, 4, ["piece", {"rows": 5, "mean": -0.0}, [None, True, b"\0"]])
 TEXT = "aß\u20ac\U0001f600\udc80\0"  # half a surrogate pair too: file names hold them
 
 
@@ -119,25 +119,23 @@ def test_a_field_of_another_kind_is_refused_by_both_ends(kind: type) -> None:
 def admits(annotation: Any, value: Any) -> bool:
     """Whether a value is of the kind annotated; all of the values tried are out of range."""
     kind = get_origin(annotation) or annotation
-    if kind is tuple:
-        return type(value) is list and get_args(annotation)[-1] is Ellipsis and value == []
     if kind is dict:
         return type(value) is dict and get_args(annotation)[1] is Any
-    return kind is bool and type(value) is bool or kind is float and value == 0.5
+    return kind in (bool, float) and type(value) is kind
 
 
 @pytest.mark.parametrize(
     "message",
     [
-        replace(DATA, rank=-1),
-        replace(DATA, rank=True),
-        replace(DATA, rank=np.int64(3)),
+        replace(REPLIED, rank=-1),
+        replace(REPLIED, rank=True),
+        replace(REPLIED, rank=np.int64(3)),  # type: ignore[arg-type]
         messages.Welcome("s", float("nan"), {}),
         messages.Shutdown("x" * 70_000),
         messages.Members(1, 1, ((0, "w", "address"),)),  # type: ignore[arg-type]
         messages.Wanted(1, 1, 0, 0, ("0",)),  # type: ignore[arg-type]
         messages.Welcome("s", 1.0, {1: 2}),  # type: ignore[dict-item]
-        DATA.piece,
+        REPLIED.piece,
         object(),
     ],
     ids=lambda message: type(message).__name__,
@@ -173,9 +171,9 @@ PIECES: dict[str, Any] = {
 @pytest.mark.parametrize("piece", PIECES.values(), ids=PIECES)
 def test_piece_beyond_the_limits_is_refused_by_both_ends(piece: Any) -> None:
     with pytest.raises(MalformedMessage):
-        encode(replace(DATA, piece=piece))
+        encode(replace(REPLIED, piece=piece))
     try:
-        data = msgpack.packb([40, [], 1, 2, 3, 4, piece])
+        data = msgpack.packb([3, [], 1, 2, 3, 4, piece])
     except OverflowError:  # msgpack itself has no such number
         return
     with pytest.raises(MalformedMessage):
@@ -186,17 +184,22 @@ def test_piece_beyond_the_limits_is_refused_by_both_ends(piece: Any) -> None:
     "piece", [np.arange(3), {1, 2}, lambda: 0, 1j, np.int64(1)], ids=lambda x: type(x).__name__
 )
 def test_what_is_not_plain_cannot_be_sent(piece: Any) -> None:
-    with pytest.raises(MalformedMessage, match=r"Data\.piece: "):
-        encode(replace(DATA, piece=[piece]))
+    with pytest.raises(MalformedMessage, match=r"Replied\.piece: "):
+        encode(replace(REPLIED, piece=[piece]))
 
 
 @pytest.mark.parametrize("piece", [nested(MOST_DEPTH), [0] * MOST_ITEMS, float("nan")])
 def test_piece_at_the_limits_is_sent(piece: Any) -> None:
-    assert repr(decode(encode(replace(DATA, piece=piece)))) == repr(replace(DATA, piece=piece))
+    assert repr(decode(encode(replace(REPLIED, piece=piece)))) == repr(
+        replace(REPLIED, piece=piece)
+    )
 
 
 def test_tuples_of_a_piece_arrive_as_lists() -> None:
-    assert decode(encode(replace(DATA, piece=((1, 2), {"a": (3,)})))).piece == [[1, 2], {"a": [3]}]
+    assert decode(encode(replace(REPLIED, piece=((1, 2), {"a": (3,)})))).piece == [
+        [1, 2],
+        {"a": [3]},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -204,13 +207,13 @@ def test_tuples_of_a_piece_arrive_as_lists() -> None:
 )
 def test_senseless_sizes_are_refused_by_both_ends(sizes: Any) -> None:
     with pytest.raises(MalformedMessage):
-        encode(DATA, sizes)
+        encode(REPLIED, sizes)
     with pytest.raises(MalformedMessage):
-        decode_with_sizes(msgpack.packb([40, sizes, 1, 2, 3, 4, None]))
+        decode_with_sizes(msgpack.packb([3, sizes, 1, 2, 3, 4, None]))
 
 
 @pytest.mark.parametrize(
-    "found", [None, [], [40], [40, []], [99, []], ["Data", []], [40, [], 1, 2, 3, 4, 5, 6], {}, 28]
+    "found", [None, [], [3], [3, []], [99, []], ["Replied", []], [3, [], 1, 2, 3, 4, 5, 6], {}, 28]
 )
 def test_what_is_no_message_is_refused(found: Any) -> None:
     with pytest.raises(MalformedMessage):
@@ -219,7 +222,7 @@ def test_what_is_no_message_is_refused(found: Any) -> None:
 
 def test_bytes_behind_the_end_are_refused() -> None:
     with pytest.raises(MalformedMessage):
-        decode(encode(DATA) + b"\0")
+        decode(encode(REPLIED) + b"\0")
 
 
 HOSTILE: dict[str, Callable[[], bytes]] = {
@@ -229,9 +232,9 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     ),
     "a dict that claims 4 G items": lambda: b"\xdf\xff\xff\xff\xff" * 100,
     "bytes that claim 4 GB": lambda: b"\xc6\xff\xff\xff\xff" + bytes(100),
-    "a million parts": lambda: msgpack.packb([40, [], 1, 2, 3, 4, [[0] * 1000] * 1000]),
+    "a million parts": lambda: msgpack.packb([3, [], 1, 2, 3, 4, [[0] * 1000] * 1000]),
     "empty lists, the costliest bytes": lambda: msgpack.packb(
-        [40, [], 1, 2, 3, [], [[[]] * 1000] * 300]
+        [3, [], 1, 2, 3, [], [[[]] * 1000] * 300]
     ),
     "a million levels": lambda: b"\x91" * 1_000_000,
     "more bytes than allowed": lambda: bytes(MOST_BYTES + 1),

@@ -13,7 +13,7 @@ from scalops.algebra.operators import Scan
 from scalops.engine import reduction
 from scalops.engine.blocks import Block
 from scalops.engine.pipelines import base as pipelines
-from scalops.engine.pipelines.base import Counts
+from scalops.engine.pipelines.counts import Counts
 from tests.engine.plans import bits, run
 from tests.engine.sources import WatchedSource
 

@@ -29,6 +29,11 @@ VALUES: dict[str, tuple[Any, str, str, Any]] = {
     "task_timeout": (1.5, "1.5", "1.5", 1.5),
     "folds": ("processes", "processes", '"processes"', "processes"),
     "jit": (False, "no", "false", False),
+    "workers": (2, "2", "2", 2),
+    "connect": ("ipc:///a/b", " ipc:///a/b ", '"ipc:///a/b"', "ipc:///a/b"),
+    "fan_in": (3, "3", "3", 3),
+    "replicate": ("1MB", "1MB", '"1MB"', 10**6),
+    "lease": (2.5, "2.5", "2.5", 2.5),
 }
 
 
@@ -59,7 +64,7 @@ def file_in(folder: Path, text: str) -> Path:
 # Where a value comes from.
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", [n for n in OPTIONS if n != "key"])
 def test_the_order_is_session_environment_file_default(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,7 +104,7 @@ def test_a_call_gives_its_run_the_memory() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["opaque", "implicit_collect", "processes", "task_timeout", "folds"]
+    "name", ["opaque", "implicit_collect", "processes", "task_timeout", "folds", "workers"]
 )
 def test_a_call_cannot_be_told_what_is_the_sessions(name: str, total: Any) -> None:
     with pytest.raises(so.ConfigError, match=rf"so\.session\({name}=\.\.\.\) takes it"):
@@ -166,6 +171,12 @@ def test_config_prints_a_table(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         ["task_timeout", "None", "default"],
         ["folds", "auto", "default"],
         ["jit", "auto", "default"],
+        ["workers", "0", "default"],
+        ["connect", "None", "default"],
+        ["key", "None", "default"],
+        ["fan_in", "None", "default"],
+        ["replicate", "64000000", "default"],
+        ["lease", "10.0", "default"],
     ]
     assert str(found) == repr(found)
     assert list(found) == list(OPTIONS)
@@ -211,6 +222,11 @@ def test_an_empty_file_and_one_with_a_byte_order_mark_are_read(folder: Path) -> 
         ("memory = [4]", "memory is [4] ({path}:1); expected bytes, or a text such as '4GB'"),
         ('\nmemory = "4 bananas"', "memory is '4 bananas' ({path}:2); expected bytes"),
         ('"opaque" = "maybe"', "opaque is 'maybe' ({path}:1); expected 'run' or 'error'"),
+        ("workers = -1", "workers is -1 ({path}:1); expected an int of at least 0"),
+        ('connect = "h:1"', "connect is 'h:1' ({path}:1); expected 'tcp://host:port'"),
+        ("fan_in = 1", "fan_in is 1 ({path}:1); expected an int of at least 2 and at most 4096"),
+        ("lease = 0.01", "lease is 0.01 ({path}:1); expected seconds, from 0.1 to 3600"),
+        ("key = 3", "key is 3 ({path}:1); expected the path of a file"),
         ("opaque = { a = 1 }", "opaque is {{'a': 1}} ({path}:1); expected 'run' or 'error'"),
         ("implicit_collect = 2", "implicit_collect is 2 ({path}:1); expected true or false"),
         ("task_timeout = -1.0", "task_timeout is -1.0 ({path}:1); expected seconds"),
@@ -262,10 +278,10 @@ def test_a_file_that_cannot_be_read_is_named(folder: Path, monkeypatch: pytest.M
 def test_what_is_not_built_is_refused_wherever_it_is_told(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SCALOPS_WORKERS", "4")
-    with pytest.raises(so.PlanError, match=r"\(SCALOPS_WORKERS\) is not yet built"):
+    monkeypatch.setenv("SCALOPS_OBJECTIVE", "cost")
+    with pytest.raises(so.PlanError, match=r"\(SCALOPS_OBJECTIVE\) is not yet built"):
         so.session()
-    monkeypatch.delenv("SCALOPS_WORKERS")
+    monkeypatch.delenv("SCALOPS_OBJECTIVE")
     file_in(folder, 'threads = 2\nobjective = "cost"')
     with pytest.raises(so.PlanError, match=r"scalops\.toml:2\) is not yet built"):
         so.session()
@@ -299,6 +315,9 @@ def test_a_deleted_working_directory_has_no_file(
         ("SCALOPS_OPAQUE", "Error", "SCALOPS_OPAQUE is 'Error'; expected 'run' or 'error'"),
         ("SCALOPS_IMPLICIT_COLLECT", "maybe", "SCALOPS_IMPLICIT_COLLECT is 'maybe'; expected true"),
         ("SCALOPS_TASK_TIMEOUT", "0", "SCALOPS_TASK_TIMEOUT is '0'; expected seconds"),
+        ("SCALOPS_WORKERS", "two", "SCALOPS_WORKERS is 'two'; expected an int of at least 0"),
+        ("SCALOPS_REPLICATE", "-1B", "SCALOPS_REPLICATE is '-1B'; expected bytes, 0 for none"),
+        ("SCALOPS_CONNECT", "tcp://h:99999", "SCALOPS_CONNECT is 'tcp://h:99999'; expected 'tcp"),
     ],
 )
 def test_a_variable_that_makes_no_sense_is_named(
@@ -357,7 +376,7 @@ def test_memory_is_nothing_else(text: Any) -> None:
         so.session(memory=text)
 
 
-@pytest.mark.parametrize("name", ["threads", "processes"])
+@pytest.mark.parametrize("name", ["threads", "processes", "workers"])
 @pytest.mark.parametrize("value", ["", "two", 1.0, 1.5, -1, True, 5000, [1], 1j, b"2", object()])
 def test_counts_are_ints(name: str, value: Any) -> None:
     with pytest.raises(so.ConfigError, match=f"{name} is .*; expected an int of at least 0"):

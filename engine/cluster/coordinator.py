@@ -1,0 +1,412 @@
+"""The driver's side of a job: which worker hosts which rank, commands, replies, losses.
+
+Without I/O of its own: it sends through a hub's channels and asks the hub what has happened. A
+command that a loss interrupts is given again, after the ranks that were lost have been given to
+other workers and these hold what the program needs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal
+
+from scalops.algebra.captured import Captured
+from scalops.algebra.errors import ExecutionError, WorkerLost
+from scalops.engine.cluster.hub import Arrived, Hub, Joined, Left, WorkerInfo
+from scalops.engine.cluster.journal import Journal
+from scalops.engine.cluster.messages import (
+    Begin,
+    Cancel,
+    Command,
+    Failed,
+    Finish,
+    Members,
+    Replied,
+    Sent,
+    Wanted,
+)
+from scalops.engine.cluster.verbs import pickled
+from scalops.engine.block_codec import blocks_of_piece
+from scalops.engine.collective import Piece
+from scalops.engine.events import SILENT, EventLog
+from scalops.engine.processes.errors import decode_error
+
+if TYPE_CHECKING:
+    from scalops.algebra.schema import Schema
+    from scalops.engine.blocks import Block
+    from scalops.engine.columns import Array
+    from scalops.engine.physical_plan import PhysicalPlan
+
+Expect = Literal["root", "all", "none"]
+Replies = dict[int, Piece]
+FORWARD_BYTES = 1 << 16  # of a command: larger ones go down the tree of ranks
+MOST_DEATHS = 3  # of workers over one partition: then it is the partition's fault
+_NOBODY = Captured(b"", "a function", None)
+
+
+class Lost(Exception):
+    """Workers that host ranks have been lost: the command that runs has to be given again."""
+
+
+class StateLost(Exception):
+    """No rank is left that holds a table of a loop's state: the loop goes back."""
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """`ranks` of a job; seconds to wait for workers that start, and for one that replaces another.
+
+    `most_losses`: workers that a job may lose.
+    """
+
+    ranks: int
+    fan_in: int
+    start_seconds: float = 60.0
+    replace_seconds: float = 20.0
+    most_losses: int = 100
+
+
+@dataclass
+class _Waiting:
+    """A command whose replies are awaited."""
+
+    op: int
+    expected: set[int]
+    sent: Callable[[int, Piece], None]
+    replies: Replies = field(default_factory=dict)
+
+
+class Coordinator:
+    """One job at a time on a hub's workers."""
+
+    def __init__(self, hub: Hub, events: EventLog = SILENT) -> None:
+        self._hub, self._events = hub, events
+        self.job, self.epoch = 0, 0
+        self._op = 0
+        self._hosts: dict[int, WorkerInfo] = {}
+        self._alive: dict[str, WorkerInfo] = {}
+        self._values: dict[int, Any] = {}
+        self._unsent: dict[int, Any] = {}
+        self._failures: dict[int, tuple[int, ExecutionError]] = {}
+        self._waiting: _Waiting | None = None
+        self._lost_ranks: set[int] = set()
+        self._fresh: set[int] = set()  # ranks that do not hold yet what the others hold
+        self._deaths: Counter[tuple[str, int]] = Counter()
+        self._losses: list[str] = []  # not yet told to the driver
+        self._count = 0
+        self._verb = ""
+        self.answer: Callable[[Wanted], tuple[Any, list[Array]]] | None = None
+
+    # Jobs.
+
+    def begin(
+        self, plan: PhysicalPlan, encoded: list[Array], settings: JobSettings
+    ) -> None:
+        """Give every rank to a worker and the plan to every rank."""
+        self.job += 1
+        self.epoch, self._op = 1, 0
+        self._plan, self._encoded, self._settings = plan, encoded, settings
+        self._journal = Journal(plan)
+        self._values, self._unsent = {}, {}
+        self._failures.clear()
+        self._lost_ranks.clear()
+        self._fresh.clear()
+        self._deaths.clear()
+        self._losses.clear()
+        self._count = 0
+        self._hosts = {}
+        self._alive = {w.worker: w for w in self._hub.workers()}
+        self._hub.ask_for(settings.ranks)
+        self._wait_for_workers(settings.ranks, settings.start_seconds)
+        if not self._alive:
+            raise WorkerLost(
+                f"no worker has come within {settings.start_seconds:g} s",
+                hint="look at what they say on standard error; a running cluster's are listed by"
+                " `scalops cluster status`",
+            )
+        self._place(range(settings.ranks))
+        self._announce(range(settings.ranks))
+
+    def _wait_for_workers(self, count: int, seconds: float) -> None:
+        """Wait until there are so many, or as long as that."""
+        end = monotonic() + seconds
+        while len(self._alive) < count and (left := end - monotonic()) > 0:
+            self._pump(left)
+
+    def _place(self, ranks: Sequence[int]) -> None:
+        """Give ranks to the workers that host the fewest."""
+        hosted = Counter({name: 0 for name in self._alive})
+        hosted.update(w.worker for w in self._hosts.values())
+        for rank in ranks:
+            name = min(self._alive, key=lambda n: hosted[n])
+            hosted[name] += 1
+            self._hosts[rank] = self._alive[name]
+
+    def _announce(self, fresh: Sequence[int]) -> None:
+        """Tell every worker of its ranks, those that are `fresh` with the plan, and of the others."""
+        size, fan_in = self._settings.ranks, self._settings.fan_in
+        careful = self._count > 0
+        for rank, host in sorted(self._hosts.items()):
+            begin = Begin(self.job, self.epoch, rank, size, fan_in, careful)
+            plan = self._encoded if rank in fresh else ()
+            self._send(host.worker, begin, plan)
+        hosts = tuple((r, w.worker, w.data, w.key) for r, w in sorted(self._hosts.items()))
+        for name in {w.worker for w in self._hosts.values()}:
+            self._send(name, Members(self.job, self.epoch, hosts))
+
+    def finish(self) -> None:
+        """End the job: ranks give back what they hold."""
+        if self._waiting is not None or self._failures:
+            for name in {w.worker for w in self._hosts.values()}:
+                self._send(name, Cancel(self.job, self._op, at_once=True))
+        for name in {w.worker for w in self._hosts.values()}:
+            self._send(name, Finish(self.job))
+        self._waiting = None
+        self._hosts = {}
+        self._values, self._unsent = {}, {}
+        self._hub.pump(0)
+
+    # Commands.
+
+    def bind(self, values: Mapping[int, Any]) -> None:
+        """Values that go out with the next command."""
+        self._values.update(values)
+        self._unsent.update(values)
+
+    def tell(self, verb: str, arguments: Any) -> None:
+        """Give a command that nobody replies to."""
+        self._submit(verb, arguments)
+
+    def call(
+        self,
+        verb: str,
+        arguments: Any,
+        expect: Expect,
+        given: Any = None,
+        again: Callable[[], Callable[[int, Piece], None]] = lambda: lambda rank, piece: None,
+    ) -> Replies:
+        """Give a command; the replies by rank.
+
+        `again` makes what takes the pieces that ranks send before they reply: a new one for each
+        time that the command is given. Raises what the ranks' programs raise, WorkerLost where
+        workers are lost again and again, StateLost.
+        """
+        ranks = {0} if expect == "root" else set(range(self._settings.ranks))
+        while True:
+            try:
+                self._recover()
+                op = self._submit(verb, arguments, given)
+                return self._await(op, ranks, again())
+            except Lost:
+                continue
+
+    @property
+    def journal(self) -> Journal:
+        """What has made the tables that ranks hold."""
+        return self._journal
+
+    @property
+    def values(self) -> Mapping[int, Any]:
+        """The driver's values now, by slot."""
+        return self._values
+
+    def lost(self) -> tuple[str, ...]:
+        """Workers lost since the last time."""
+        found, self._losses = tuple(self._losses), []
+        return found
+
+    def _submit(self, verb: str, arguments: Any, given: Any = None) -> int:
+        self._op += 1
+        self._verb = f"{verb} {arguments}"
+        slots = tuple(self._unsent)
+        buffers: list[Array] = []
+        if slots or given is not None:
+            buffers = pickled(([self._unsent[s] for s in slots], given))
+            self._unsent = {}
+        forward = len(self._hosts) > 2 and sum(b.nbytes for b in buffers) > FORWARD_BYTES
+        body = Command(self.job, self.epoch, self._op, verb, arguments, slots, forward)
+        if forward:
+            self._send(self._hosts[0].worker, body, buffers)
+        else:
+            for name in dict.fromkeys(w.worker for w in self._hosts.values()):
+                self._send(name, body, buffers)
+        return self._op
+
+    def _send(self, worker: str, body: Any, buffers: Sequence[Array] = ()) -> None:
+        if worker in self._alive:
+            self._hub.channels.send(worker, body, buffers)
+
+    def _await(self, op: int, ranks: set[int], sent: Callable[[int, Piece], None]) -> Replies:
+        waiting = self._waiting = _Waiting(op, set(ranks), sent)
+        while waiting.expected:
+            self._pump(None)
+            if self._lost_ranks:
+                raise Lost
+            if self._failures:
+                self._raise_first()
+        self._waiting = None
+        return waiting.replies
+
+    def _raise_first(self) -> None:
+        """Raise the error of the lowest rank: those below the first to fail may fail as well."""
+        waiting = self._waiting
+        assert waiting is not None
+        told: set[int] = set()
+        while True:
+            first = min(self._failures)
+            below = {r for r in range(first) if r not in told}
+            for rank in below:
+                self._send(
+                    self._hosts[rank].worker, Cancel(self.job, waiting.op, at_once=False)
+                )
+            told |= below
+            # A rank that has nothing to do any more says so by a reply.
+            if not [r for r in range(first) if r not in waiting.replies]:
+                break
+            self._pump(None)
+            if self._lost_ranks:
+                raise Lost
+        raise self._failures[min(self._failures)][1]
+
+    # What happens.
+
+    def _pump(self, timeout: float | None) -> None:
+        for event in self._hub.pump(timeout):
+            match event:
+                case Arrived(worker=worker, message=message):
+                    self._arrived(worker, message.body, list(message.buffers))
+                case Joined(info=info):
+                    self._alive[info.worker] = info
+                    self._events.emit("worker_joined", worker=info.worker, host=info.host)
+                case Left(worker=worker, reason=reason):
+                    self._left(worker, reason)
+
+    def _arrived(self, worker: str, body: Any, buffers: list[Array]) -> None:
+        if isinstance(body, Wanted):
+            self._answer(worker, body)
+            return
+        place = getattr(body, "job", -1), getattr(body, "epoch", -1)
+        if place != (self.job, self.epoch):
+            return
+        if getattr(self._hosts.get(body.rank), "worker", None) != worker:
+            return  # it speaks for a rank that is not its own
+        waiting = self._waiting
+        match body:
+            case Sent(op=op, rank=rank, piece=piece):
+                if waiting is not None and op == waiting.op:
+                    waiting.sent(rank, Piece(piece, buffers))
+            case Replied(op=op, rank=rank, piece=piece):
+                if waiting is not None and op == waiting.op:
+                    waiting.replies[rank] = Piece(piece, buffers)
+                    waiting.expected.discard(rank)
+            case Failed(rank=rank, error=error, partition=partition):
+                made = decode_error(error, _NOBODY)
+                self._failures.setdefault(rank, (partition, made))  # type: ignore[arg-type]
+                if waiting is not None:
+                    waiting.replies.setdefault(rank, Piece(None, []))
+
+    def _answer(self, worker: str, body: Wanted) -> None:
+        if self.answer is not None:
+            reply, buffers = self.answer(body)
+            self._send(worker, reply, buffers)
+
+    def _left(self, worker: str, reason: str) -> None:
+        self._alive.pop(worker, None)
+        ranks = [r for r, w in self._hosts.items() if w.worker == worker]
+        if not ranks:
+            return
+        self._lost_ranks.update(ranks)
+        self._losses.append(worker)
+        self._count += 1
+        self._events.emit("worker_lost", worker=worker, ranks=ranks, reason=reason)
+        self._blame(worker, reason, ranks)
+
+    def _blame(self, worker: str, reason: str, ranks: Sequence[int]) -> None:
+        """Count what a worker was at when it died; WorkerLost where that is always the same."""
+        at = getattr(self._hub, "last_partition", lambda worker: -1)(worker)
+        place = self._verb, at if at >= 0 else -1 - ranks[0]
+        self._deaths[place] += 1
+        many = self._deaths[place] >= MOST_DEATHS
+        if not many and self._count <= self._settings.most_losses:
+            return
+        what = f"at partition {at}" if at >= 0 else f"as rank {ranks[0]} of {len(self._hosts)}"
+        raise WorkerLost(
+            f"{self._deaths[place]} workers were lost {what}, the last one: {reason}",
+            hint="signal 9 may mean that memory ran out; a function that ends its process shows"
+            " itself with so.session(processes=0)",
+        )
+
+    # Losses.
+
+    def _recover(self) -> None:
+        """Until every rank has a worker that holds what the program needs."""
+        while self._lost_ranks:
+            try:
+                self._replace()
+            except Lost:
+                continue
+
+    def _replace(self) -> None:
+        begin = monotonic()
+        size, seconds = self._settings.ranks, self._settings.replace_seconds
+        for rank in self._lost_ranks:
+            self._hosts.pop(rank, None)
+        self._hub.ask_for(size)
+        self._wait_for_workers(size, seconds)
+        if not self._alive:
+            raise WorkerLost(f"all workers were lost, and none has come within {seconds:g} s")
+        lost = sorted(self._lost_ranks)  # some more, perhaps, while it waited
+        for rank in lost:
+            self._hosts.pop(rank, None)
+        self._lost_ranks.clear()
+        self._fresh.update(lost)
+        self._place(lost)
+        self.epoch += 1
+        self._op = 0
+        self._announce(lost)
+        self._give_back(sorted(self._fresh))
+        self._fresh.clear()
+        self._unsent = dict(self._values)
+        self._events.emit("recovered", ranks=lost, seconds=monotonic() - begin)
+
+    def _give_back(self, fresh: Sequence[int]) -> None:
+        """Let fresh ranks hold what the others hold."""
+        every = set(range(self._settings.ranks))
+        for table in self._journal.states():
+            holder = min(every - set(fresh), default=None)
+            if holder is None:
+                raise StateLost
+            schema, blocks = self._dumped(table, holder)
+            op = self._submit("put", [table, list(fresh)], (schema, blocks))
+            self._await(op, every, lambda rank, piece: None)
+        for entry in self._journal.again():
+            self._unsent.update(entry.slots)
+            op = self._submit(entry.verb, entry.stage)
+            self._await(op, every, lambda rank, piece: None)
+
+    def _dumped(self, table: int, holder: int) -> tuple[Schema, list[Block]]:
+        """A table of a state, from a rank that holds it."""
+        schema = _state_schema(self._plan, table)
+        found: dict[int, list[Block]] = {}
+
+        def take(rank: int, piece: Piece) -> None:
+            partition, header = piece.header
+            blocks = blocks_of_piece(Piece(header, piece.buffers), schema)
+            found.setdefault(partition, []).extend(blocks)
+
+        op = self._submit("dump", [table, holder])
+        replies = self._await(op, {holder}, take)
+        if not replies[holder].header:
+            raise StateLost
+        return schema, [b for partition in sorted(found) for b in found[partition]]
+
+
+def _state_schema(plan: PhysicalPlan, table: int) -> Schema:
+    for loop in plan.loops:
+        for own in loop.tables:
+            if own.state == table:
+                return own.schema
+    raise StateLost  # a table that is only kept: nobody knows how it lay

@@ -1,0 +1,227 @@
+"""A worker as a state machine: hosts ranks, of one job at a time, and says that it lives.
+
+Without I/O: `handle(event, now)` gives actions, which the worker's loop, or a simulation, carries
+out. What is computed is a call in a `Compute`, whose outcome comes back as `Computed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import count
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from scalops.engine.cluster.actions import (
+    Action,
+    Arrived,
+    Compute,
+    Computed,
+    Emit,
+    Event,
+    Meet,
+    Tick,
+)
+from scalops.engine.cluster.job_shares import JobShares
+from scalops.engine.cluster.messages import (
+    Begin,
+    Cancel,
+    Command,
+    Credit,
+    Data,
+    Failed,
+    Finish,
+    Heartbeat,
+    Members,
+    Partitions,
+    Streamed,
+    StreamEnd,
+)
+from scalops.engine.cluster.rank_job import DRIVER_NAME, Clock, RankJob
+from scalops.engine.collective import Ranks
+from scalops.engine.processes.errors import encode_error
+
+if TYPE_CHECKING:
+    from scalops.engine.columns import Array
+
+Early = list[tuple[str, Any, Any]]
+
+
+class WorkerMachine:
+    """The ranks that a worker hosts; messages of other jobs and epochs are dropped, or kept for
+    later where theirs has not begun here.
+    """
+
+    def __init__(self, worker: str, settings: Mapping[str, Any]) -> None:
+        """`settings` are those of the session, as the driver has told them."""
+        self._worker = worker
+        self._shares = JobShares(settings)
+        self._tickets = count(1)
+        self._clock = Clock(perf_counter)
+        self._job, self._epoch = 0, 0
+        self._ranks: dict[int, RankJob] = {}
+        self._computing: dict[int, RankJob | None] = {}  # by ticket; None: of a job that is over
+        self._pending: list[tuple[Any, list[Array]]] = []  # until nothing computes any more
+        self._early: Early = []
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """What is to be done now that this has happened."""
+        match event:
+            case Arrived(peer=peer, message=message):
+                return self._noted(self._arrived(peer, message.body, list(message.buffers)))
+            case Computed(ticket=ticket, outcome=outcome):
+                return self._noted(self._computed(ticket, outcome.value, outcome.error))
+            case Tick():
+                return [Emit(DRIVER_NAME, self._sign_of_life())]
+
+    def _sign_of_life(self) -> Heartbeat:
+        op = next((r.op for r in self._ranks.values() if r.op), 0)
+        held, partitions = self._shares.held()
+        progress = self._shares.progress
+        return Heartbeat(self._worker, self._job, op, progress, held, partitions)
+
+    def _noted(self, actions: list[Action]) -> list[Action]:
+        """Remember who computes what."""
+        for action in actions:
+            if isinstance(action, Compute) and action.ticket not in self._computing:
+                self._computing[action.ticket] = self._owner(action.ticket)
+        return actions
+
+    def _owner(self, ticket: int) -> RankJob | None:
+        return next((r for r in self._ranks.values() if r.ticket == ticket), None)
+
+    # Messages.
+
+    def _arrived(self, peer: str, body: Any, buffers: list[Array]) -> list[Action]:
+        if peer == DRIVER_NAME:
+            match body:
+                case Begin() | Members() | Finish():
+                    self._pending.append((body, buffers))
+                    return self._settle()
+                case Cancel():
+                    return self._cancel(body)
+                case Partitions():
+                    self._shares.partitions(body, buffers)
+                    return []
+        if self._pending and self._place(body) >= (self._job, self._epoch):
+            self._early.append((peer, body, buffers))
+            return []
+        return self._routed(peer, body, buffers)
+
+    @staticmethod
+    def _place(body: Any) -> tuple[int, int]:
+        return getattr(body, "job", 0), getattr(body, "epoch", 0)
+
+    def _routed(self, peer: str, body: Any, buffers: list[Array]) -> list[Action]:
+        place = self._place(body)
+        if place > (self._job, self._epoch):
+            self._early.append((peer, body, buffers))
+            return []
+        if place < (self._job, self._epoch):
+            return []
+        match body:
+            case Command():
+                return self._command(peer, body, buffers)
+            case Data(to=to) if to in self._ranks:
+                return self._ranks[to].data(body, buffers)
+            case Streamed(to=to) if to in self._ranks:
+                return self._ranks[to].streamed(body, buffers)
+            case StreamEnd(to=to) if to in self._ranks:
+                return self._ranks[to].stream_end(body)
+            case Credit(to=to) if to in self._ranks:
+                return self._ranks[to].credit(body)
+        return []
+
+    def _command(self, peer: str, body: Command, buffers: list[Array]) -> list[Action]:
+        """From the driver for all ranks here; from another worker for those below its ranks."""
+        actions: list[Action] = []
+        for rank in list(self._ranks.values()):
+            parent = rank.ranks.parent
+            if body.forward and parent is not None and peer != rank.hosts.get(parent):
+                continue
+            if not body.forward and peer != DRIVER_NAME:
+                continue
+            actions += rank.command(body, buffers)
+        return actions
+
+    def _cancel(self, body: Cancel) -> list[Action]:
+        actions: list[Action] = []
+        if body.job == self._job:
+            if body.at_once:
+                self._shares.cancel()
+            for rank in self._ranks.values():
+                actions += rank.end_when_waiting(body.op)
+        return actions
+
+    # The beginning and end of jobs and epochs, which wait until nothing is computed.
+
+    def _settle(self) -> list[Action]:
+        """Begin or finish what waits for that, if nothing is computed."""
+        actions: list[Action] = []
+        while self._pending and not self._busy():
+            body, buffers = self._pending.pop(0)
+            match body:
+                case Begin():
+                    actions += self._begin(body, buffers)
+                case Members():
+                    actions += self._members(body)
+                case Finish(job=job) if job == self._job:
+                    self._drop_ranks()
+                    self._shares.finish()
+        if not self._pending:
+            early, self._early = self._early, []
+            for peer, message, kept in early:
+                actions += self._routed(peer, message, kept)
+        elif self._busy():
+            self._shares.cancel()
+        return actions
+
+    def _busy(self) -> bool:
+        return bool(self._computing)
+
+    def _begin(self, body: Begin, buffers: list[Array]) -> list[Action]:
+        """Host a rank in a new epoch, with its tables of the last one if it is the same job."""
+        if (body.job, body.epoch) < (self._job, self._epoch):
+            return []
+        if (body.job, body.epoch) != (self._job, self._epoch):
+            if body.job != self._job:
+                self._drop_ranks()
+                self._shares.finish()
+            else:
+                for rank in self._ranks.values():
+                    self._shares.catch_up(rank.ranks.own, rank.left_over())
+                self._drop_ranks()
+            self._job, self._epoch = body.job, body.epoch
+        ranks = Ranks(body.rank, body.size, body.fan_in)
+        try:
+            start = self._shares.begin(ranks, buffers, careful=body.careful)
+        except Exception as error:
+            told = encode_error(error, None)
+            return [Emit(DRIVER_NAME, Failed(body.job, body.epoch, 0, body.rank, told, -1))]
+        self._ranks[body.rank] = RankJob(
+            body.job, body.epoch, ranks, start, self._tickets, self._clock
+        )
+        return []
+
+    def _members(self, body: Members) -> list[Action]:
+        if (body.job, body.epoch) != (self._job, self._epoch):
+            return []
+        hosts = {rank: worker for rank, worker, _, _ in body.hosts}
+        for rank in self._ranks.values():
+            rank.hosts = hosts
+        return [Meet(body)]
+
+    def _drop_ranks(self) -> None:
+        for rank in self._ranks.values():
+            rank.drop()
+        self._ranks.clear()
+
+    # Computing.
+
+    def _computed(self, ticket: int, value: Any, error: BaseException | None) -> list[Action]:
+        rank = self._computing.pop(ticket, None)
+        actions: list[Action] = []
+        if rank is not None and not self._pending:
+            actions += rank.computed(ticket, value, error)
+        elif rank is not None:
+            rank.computed_in_vain()
+        return actions + (self._settle() if self._pending else [])

@@ -1,0 +1,100 @@
+"""The driver's side of its tables: what plans are told of them, and partitions on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scalops.algebra.errors import ExecutionError
+from scalops.algebra.tree import find
+from scalops.engine import physical_plan as pp
+from scalops.engine.block_codec import encode_block
+from scalops.engine.cluster.remote_source import TableFacts
+from scalops.engine.cluster.shared_tables import Placement, SharedTables
+from scalops.engine.collective import Piece
+from scalops.engine.columns import Array
+from scalops.engine.storage.file_source import FileSource
+from scalops.engine.storage.memory_source import MemorySource
+
+
+@dataclass(frozen=True, eq=False)
+class PlanTable:
+    """A source that no files hold, and what the ranks are told of it."""
+
+    source: Any
+    facts: TableFacts
+
+
+def plan_tables(plan: pp.PhysicalPlan) -> tuple[PlanTable, ...]:
+    """The tables of a plan that are not read from files, numbered in their order."""
+    read: dict[int, tuple[Any, set[str]]] = {}
+    for scan in find(plan.stages, pp.TableScan):
+        if not isinstance(scan.source, FileSource):
+            read.setdefault(id(scan.source), (scan.source, set()))[1].update(scan.columns)
+    return tuple(
+        PlanTable(source, _facts(i, source, columns))
+        for i, (source, columns) in enumerate(read.values())
+    )
+
+
+def _facts(number: int, source: Any, columns: set[str]) -> TableFacts:
+    names = tuple(n for n in source.schema.names if n in columns)
+    lies_whole = source.whole if isinstance(source, MemorySource) else lambda name: None
+    return TableFacts(
+        number=number,
+        text=repr(source),
+        title=source.title,
+        stamp=source.stamp,
+        schema=source.schema,
+        bytes=source.bytes,
+        rows=source.rows,
+        likely_rows=source.likely_rows,
+        in_memory=source.in_memory,
+        may_hold_null=source.may_hold_null,
+        parts=tuple(source.partitions()),
+        columns=names,
+        wholes=frozenset(n for n in names if lies_whole(n) is not None),
+        away=getattr(source, "is_away", False),
+    )
+
+
+class SourceServer:
+    """Gives the ranks of one job the records of the driver's tables. One thread uses it."""
+
+    def __init__(self, tables: Sequence[PlanTable], shared: SharedTables) -> None:
+        """`shared` are the session's tables in shared memory, which outlive the job."""
+        self._tables, self._shared = tuple(tables), shared
+
+    def place(self) -> dict[int, Placement]:
+        """Where workers of this machine map the tables; of those that are not there nothing.
+
+        Such a table is sent, like to other machines: there is no memory for a copy of it.
+        """
+        placed = {}
+        for table in self._tables:
+            if not table.facts.away:
+                try:
+                    placed[table.facts.number] = self._shared.place(
+                        table.source, table.facts.columns
+                    )
+                except OSError:
+                    continue
+        return placed
+
+    def answer(self, source: int, partitions: Sequence[int]) -> Piece:
+        """What a Wanted message asks for: the header has the blocks of each partition.
+
+        Raises: ExecutionError for a table or partition that there is not.
+        """
+        known = {t.facts.number: t for t in self._tables if not t.facts.away}
+        table = known.get(source)
+        if table is None or not all(0 <= p < len(table.facts.parts) for p in partitions):
+            raise ExecutionError(f"no partitions {list(partitions)} of a table {source}")
+        buffers: list[Array] = []
+        parts, columns = table.facts.parts, table.facts.columns
+        header = [
+            [encode_block(b, buffers) for b in table.source.read(parts[p], columns)]
+            for p in partitions
+        ]
+        return Piece(header, buffers)

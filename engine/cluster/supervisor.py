@@ -1,0 +1,120 @@
+"""Keeps worker processes of a cluster going on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from scalops.engine.cluster.keys import private_folder
+from scalops.engine.cluster.local_process import LocalProcess, end_all
+from scalops.engine.cluster.remote_worker import MACHINE, REFUSED
+
+log = logging.getLogger("scalops")
+MODULE = "scalops.engine.cluster.remote_worker"
+_GRACE_SECONDS = 2.0
+_FIRST_PAUSE, _MOST_PAUSE = 0.5, 30.0  # seconds before a process that failed is started again
+_LONG_ENOUGH = 60.0  # seconds; who has lived so long failed by chance
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """Of the worker processes of a supervisor."""
+
+    broker: str  # its address
+    key: str | None  # path of the workers' key file
+    data: str  # where other workers reach them: tcp://host:*, or a folder's path for ipc
+    machine: tuple[str, str] = MACHINE  # module and class of what decides in a worker
+    worker: Mapping[str, Any] = field(default_factory=dict)  # what it is told
+    heartbeat: float = 1.0  # seconds between two signs of life to the driver
+
+
+@dataclass
+class _Place:
+    """One of the workers that there are to be, whichever process it is."""
+
+    process: LocalProcess | None = None
+    folder: Path | None = None
+    started: float = 0.0
+    pause: float = 0.0
+    start_at: float = 0.0
+
+
+class Supervisor:
+    """So many worker processes, each replaced as it ends; they end with this process."""
+
+    def __init__(self, count: int, settings: WorkerSettings, folder: Path) -> None:
+        """`folder` is a private one, for the workers' sockets."""
+        self._settings, self._folder = settings, folder
+        self._places = [_Place() for _ in range(count)]
+        self.keep()
+
+    def ends(self) -> list[int]:
+        """Files that are readable once a process has ended."""
+        return [place.process.end for place in self._places if place.process is not None]
+
+    def seconds(self) -> float | None:
+        """How long `keep` has nothing to do unless a process ends."""
+        at = [place.start_at for place in self._places if place.process is None]
+        return None if not at else max(0.0, min(at) - monotonic())
+
+    def keep(self) -> None:
+        """Start processes in place of those that have ended."""
+        now = monotonic()
+        for place in self._places:
+            if place.process is not None and (reason := place.process.reason()) is not None:
+                self._note_end(place, reason, now)
+            if place.process is None and now >= place.start_at:
+                self._start(place, now)
+
+    def close(self) -> None:
+        """End all."""
+        end_all([p.process for p in self._places if p.process is not None], _GRACE_SECONDS)
+        for place in self._places:
+            if place.folder is not None:
+                shutil.rmtree(place.folder, ignore_errors=True)
+        self._places.clear()
+
+    def _start(self, place: _Place, now: float) -> None:
+        settings, name = self._settings, secrets.token_hex(8)
+        data = settings.data
+        if not data.startswith("tcp://"):
+            # Not the worker's name, which nobody else is to know.
+            place.folder = private_folder(self._folder / f"w{secrets.token_hex(4)}")
+            data = f"ipc://{place.folder / 'data'}"
+        told = {
+            "worker": name,
+            "broker": settings.broker,
+            "key": settings.key,
+            "data": data,
+            "process": os.getpid(),
+            "folder": "" if place.folder is None else str(place.folder),
+            "heartbeat": settings.heartbeat,
+            "machine": list(settings.machine),
+            "settings": dict(settings.worker),
+        }
+        place.process, place.started = LocalProcess(told, MODULE), now
+
+    def _note_end(self, place: _Place, reason: str, now: float) -> None:
+        assert place.process is not None
+        place.process.kill()  # gives back what is held of it
+        place.process = None
+        if place.folder is not None:
+            shutil.rmtree(place.folder, ignore_errors=True)
+            place.folder = None
+        if reason == "exit code 0":
+            place.pause = place.start_at = 0.0
+            return
+        log.warning("a worker process ended: %s", reason)
+        if now - place.started > _LONG_ENOUGH:
+            place.pause = 0.0
+        place.pause = min(_MOST_PAUSE, max(_FIRST_PAUSE, 2 * place.pause))
+        if reason == f"exit code {REFUSED}":
+            place.pause = max(place.pause, 5.0)
+        place.start_at = now + place.pause

@@ -1,0 +1,159 @@
+"""What a rank does for each verb of a command: programs over its share of the plan.
+
+Arguments are what msgpack holds; replies are data: numbers, arrays, texts, never pickles. What
+the driver sends may be pickled.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from scalops.engine.backends import TableInfo
+from scalops.engine.block_codec import piece_of_blocks
+from scalops.engine.cluster.messages import Command
+from scalops.engine.collective import DRIVER, Piece, Program, Send
+from scalops.engine.columns import Array
+from scalops.engine.memory import FreeMemory
+from scalops.engine.pipelines.base import Stored
+from scalops.engine.relations.whole import Whole
+from scalops.engine.share import Share
+from scalops.engine.value_codec import encode_value
+
+Reply = Program[Piece | None]
+PIECE_BYTES = 1 << 20  # of blocks that go to the driver together
+DONE = Piece(None, [])  # there is nothing to tell but that
+
+
+def pickled(value: Any) -> list[Array]:
+    """A value for ranks, its arrays beside it: no copies are made of them."""
+    import numpy as np
+
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(value, 5, buffer_callback=buffers.append)
+    arrays = [np.frombuffer(b.raw(), np.uint8) for b in buffers]
+    return [np.frombuffer(data, np.uint8), *arrays]
+
+
+def unpickled(buffers: Sequence[Array]) -> Any:
+    """What the driver has pickled."""
+    return pickle.loads(buffers[0], buffers=buffers[1:])
+
+
+def run(share: Share, command: Command, buffers: list[Array]) -> Reply:
+    """The program of a command; where it is for some ranks only, others do nothing."""
+    arguments = command.arguments
+    given = unpickled(buffers) if buffers else None
+    if command.slots:
+        share.bind(dict(zip(command.slots, given[0], strict=True)))
+    return VERBS[command.verb](share, arguments, None if given is None else given[1])
+
+
+def _bind(share: Share, arguments: Any, given: Any) -> Reply:
+    yield from ()
+    return None
+
+
+def _fold(share: Share, arguments: Any, given: Any) -> Reply:
+    results = yield from share.fold(arguments)
+    if share.ranks.own != 0:
+        return None
+    buffers: list[Array] = []
+    return Piece([[s, encode_value(r, buffers)] for s, r in results.items()], buffers)
+
+
+def _count(share: Share, arguments: Any, given: Any) -> Reply:
+    yield from share.run_stage(arguments)
+    return DONE
+
+
+def _info(info: TableInfo) -> Piece:
+    return Piece(
+        [info.partitions, info.rows, info.bytes, info.cached, list(info.nan), list(info.infinite)],
+        [],
+    )
+
+
+def _load(share: Share, arguments: Any, given: Any) -> Reply:
+    return _info((yield from share.load(arguments)))
+
+
+def _exchange(share: Share, arguments: Any, given: Any) -> Reply:
+    return _info((yield from share.exchange(arguments)))
+
+
+def _adopt(share: Share, arguments: Any, given: Any) -> Reply:
+    yield from ()
+    share.adopt([tuple(move) for move in arguments])
+    return None
+
+
+def _put(share: Share, arguments: Any, given: Any) -> Reply:
+    """Keep a table; arguments: its number, and the ranks that are to, or None for all."""
+    yield from ()
+    table, ranks = arguments
+    if ranks is None or share.ranks.own in ranks:
+        schema, blocks = given
+        share.put(table, schema, blocks)
+    return DONE
+
+
+def _release(share: Share, arguments: Any, given: Any) -> Reply:
+    yield from ()
+    share.release(arguments)
+    return None
+
+
+def _gather(share: Share, arguments: Any, given: Any) -> Reply:
+    """Send the own partitions of a stage to the driver; the reply is how many there are in all."""
+    parts = yield from share.gathered(arguments, FreeMemory())
+    for partition in list(parts):
+        for blocks in _cut(parts.pop(partition)):
+            piece = piece_of_blocks(blocks)
+            yield Send(DRIVER, Piece([partition, piece.header], piece.buffers))
+    return Piece(share.pipelines[arguments].partitions(), [])
+
+
+def _dump(share: Share, arguments: Any, given: Any) -> Reply:
+    """Send a table that every rank holds to the driver; arguments: its number, and by whom."""
+    table, rank = arguments
+    held = share.runtime.tables.get(table) if share.ranks.own == rank else None
+    if held is not None:
+        for partition, blocks in _whole_blocks(held):
+            for cut in _cut(blocks):
+                piece = piece_of_blocks(cut)
+                yield Send(DRIVER, Piece([partition, piece.header], piece.buffers))
+    return Piece(held is not None, [])
+
+
+def _whole_blocks(table: Stored) -> Iterator[tuple[int, list[Any]]]:
+    assert isinstance(table, Whole)
+    for partition in range(table.partitions()):
+        yield partition, list(table.blocks(partition, 0))
+
+
+def _cut(blocks: list[Any]) -> Iterator[list[Any]]:
+    """Blocks that go together."""
+    batch: list[Any] = []
+    for block in blocks:
+        batch.append(block)
+        if sum(b.bytes for b in batch) >= PIECE_BYTES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+VERBS: dict[str, Callable[[Share, Any, Any], Reply]] = {
+    "bind": _bind,
+    "fold": _fold,
+    "count": _count,
+    "load": _load,
+    "exchange": _exchange,
+    "adopt": _adopt,
+    "put": _put,
+    "release": _release,
+    "gather": _gather,
+    "dump": _dump,
+}

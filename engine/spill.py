@@ -1,0 +1,222 @@
+"""Blocks that do not fit into the memory budget: on disk, until they are read again.
+
+A spill file has no name: it is removed as soon as it is open, so that nothing is left behind
+however the process ends, and nobody else can open it. Each block in it has a checksum, which stays
+in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+from zlib import crc32
+
+import msgpack
+import numpy as np
+
+from scalops.algebra.errors import ExecutionError, OutOfMemoryError
+from scalops.algebra.explain import bytes_text
+from scalops.algebra.schema import Schema
+from scalops.engine.block_codec import blocks_of_piece, piece_of_blocks
+from scalops.engine.blocks import Block
+from scalops.engine.collective import Piece
+from scalops.engine.columns import Array
+from scalops.engine.memory import MemoryBudget
+from scalops.engine.pipelines.base import Stored
+
+ALIGNMENT = 64  # bytes: of each buffer in a batch
+
+
+class SpillError(ExecutionError):
+    """A spill file cannot be written, or gives back something else than was written."""
+
+
+class Batch(NamedTuple):
+    """A block in a spill file: `size` bytes from `at` on."""
+
+    at: int
+    size: int
+    parts: tuple[int, ...]  # bytes of the header and of each buffer
+    rows: int
+    checksum: int
+
+
+class SpillFile:
+    """Blocks of one schema on disk, read in any order; threads may share it."""
+
+    def __init__(self, schema: Schema, folder: str | Path | None = None) -> None:
+        """In the folder for temporary files, unless another is given.
+
+        Raises: SpillError where no file can be made there.
+        """
+        self._schema, self._end, self._batches = schema, 0, 0
+        self._lock = threading.Lock()
+        self._folder = str(folder or tempfile.gettempdir())
+        try:
+            # Only its owner may open it (0600), and it was not there before (O_EXCL).
+            self.descriptor, path = tempfile.mkstemp(prefix="scalops-spill-", dir=self._folder)
+            os.unlink(path)
+        except OSError as error:
+            raise SpillError(
+                f"no spill file can be made in {self._folder}: {error.strerror}", hint=_HINT
+            ) from error
+        self.close = weakref.finalize(self, os.close, self.descriptor)
+
+    @property
+    def bytes(self) -> int:
+        """How long it is."""
+        return self._end
+
+    def write(self, block: Block) -> Batch:
+        """Append a block. Raises: SpillError where the disk is full, or fails."""
+        piece = piece_of_blocks([block])
+        contents = [np.frombuffer(msgpack.packb(piece.header), np.uint8), *piece.buffers]
+        parts = tuple(int(c.nbytes) for c in contents)
+        size = sum(map(_padded, parts))
+        with self._lock:
+            at, self._end = self._end, self._end + size
+            self._batches += 1
+        checksum, place = 0, at
+        for content in contents:
+            checksum = crc32(content, checksum)
+            self._put(content, place)
+            place += _padded(content.nbytes)
+        return Batch(at, size, parts, block.rows, checksum)
+
+    def _put(self, content: Array, at: int) -> None:
+        left = memoryview(content)
+        try:
+            while left:
+                written = os.pwrite(self.descriptor, left, at)
+                left, at = left[written:], at + written
+        except OSError as error:
+            raise SpillError(
+                f"a spill file in {self._folder} cannot take {bytes_text(len(left))} more, behind"
+                f" {bytes_text(at)}: {error.strerror}",
+                hint=_HINT,
+            ) from error
+
+    def read(self, batch: Batch) -> Block:
+        """A block again. Raises: SpillError where it is not what was written."""
+        whole = np.zeros(batch.size, np.uint8)
+        self._get(whole, batch)
+        contents, place, checksum = [], 0, 0
+        for size in batch.parts:
+            contents.append(whole[place : place + size])
+            checksum = crc32(contents[-1], checksum)
+            place += _padded(size)
+        if checksum != batch.checksum:
+            raise self._damaged(batch, "its checksum is another")
+        header = msgpack.unpackb(contents[0].tobytes())
+        (block,) = blocks_of_piece(Piece(header, contents[1:]), self._schema)
+        return block
+
+    def _get(self, whole: Array, batch: Batch) -> None:
+        left, at = memoryview(whole), batch.at
+        end = batch.at + batch.size
+        while left:
+            try:
+                count = os.preadv(self.descriptor, [left], at)
+            except OSError as error:
+                raise self._damaged(batch, str(error.strerror)) from error
+            if count == 0:  # the last buffer's padding was never written
+                break
+            left, at = left[count:], at + count
+        if end - at >= ALIGNMENT:
+            raise self._damaged(batch, f"it ends {bytes_text(end - at)} before")
+
+    def _damaged(self, batch: Batch, why: str) -> SpillError:
+        return SpillError(
+            f"a spill file in {self._folder} is damaged: a block of {batch.rows} records,"
+            f" {bytes_text(batch.size)} from byte {batch.at} on, cannot be read: {why}",
+            hint="run it again; if it happens again, look at that disk, or choose another by TMPDIR",
+        )
+
+
+_HINT = (
+    "make room there, choose another folder by TMPDIR, or spill less:"
+    " so.session(memory=...) with more memory"
+)
+
+
+def _padded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+Kept: TypeAlias = "Block | Batch"
+
+
+class SpilledBlocks:
+    """Blocks of one schema that are held while the budget has room, and spilled where it has none.
+
+    What `add` gives stands for a block; `get` reads it. Threads may share it.
+    """
+
+    def __init__(
+        self,
+        budget: MemoryBudget,
+        owner: str,
+        schema: Schema,
+        folder: str | Path | None = None,
+    ) -> None:
+        self._budget, self._owner, self._schema, self._folder = budget, owner, schema, folder
+        self._lock = threading.Lock()
+        self.file: SpillFile | None = None
+
+    def add(self, block: Block) -> Kept:
+        """Keep a block, which has exactly the schema's columns."""
+        try:
+            self._budget.require(block.bytes, self._owner)
+        except OutOfMemoryError:
+            return self._opened().write(block)
+        return block
+
+    def get(self, kept: Kept) -> Block:
+        """A block that was kept."""
+        if isinstance(kept, Block):
+            return kept
+        assert self.file is not None
+        return self.file.read(kept)
+
+    def drained(self, kept: list[Kept]) -> Iterator[Block]:
+        """Blocks that were kept, one after the other; the list and the memory are given back."""
+        kept.reverse()
+        while kept:
+            last = kept.pop()
+            if isinstance(last, Block):
+                self._budget.release(self._owner, last.bytes)
+            yield self.get(last)
+
+    def _opened(self) -> SpillFile:
+        with self._lock:
+            if self.file is None:
+                self.file = SpillFile(self._schema, self._folder)
+            return self.file
+
+
+class SpilledTable(Stored):
+    """A table some of whose blocks are on disk; the file goes with it."""
+
+    def __init__(
+        self, parts: Sequence[list[Kept]], blocks: SpilledBlocks, source_bytes: int
+    ) -> None:
+        self._parts, self._kept = parts, blocks
+        self.bytes = source_bytes
+
+    def partitions(self) -> int:
+        return len(self._parts)
+
+    def blocks(self, partition: int, worker: int) -> Iterator[Block]:
+        return map(self._kept.get, self._parts[partition])
+
+    def rows(self, partition: int) -> int | None:
+        return sum(kept.rows for kept in self._parts[partition])
+
+    def held(self, partition: int) -> list[Block] | None:
+        found = [kept for kept in self._parts[partition] if isinstance(kept, Block)]
+        return found if len(found) == len(self._parts[partition]) else None

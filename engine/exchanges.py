@@ -80,7 +80,8 @@ def by_range(block: Block, at: int, ends: Sequence[int], homes: Sequence[int]) -
     The targets' homes ascend.
     """
     last, done = at + block.rows, 0
-    target, splits = bisect_right(ends, at), [(0, 0)][:0]
+    target = bisect_right(ends, at)
+    splits: list[tuple[int, int]] = []
     while at < last:
         stop = min(ends[target], last)
         if stop > at:

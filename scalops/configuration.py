@@ -113,7 +113,7 @@ def _settle_place(settings: dict[str, Setting], workers_at: int, connect_at: int
         return
     if workers_at < connect_at:
         settings["connect"] = settings["key"] = Setting(None, workers.source)
-    elif connect_at < workers_at:
+    elif workers.value and connect_at < workers_at:
         settings["workers"] = Setting(0, connect.source)
     elif workers.value:
         raise ConfigError(

@@ -82,8 +82,10 @@ class _Waiting:
 class Coordinator:
     """One job at a time on a hub's workers."""
 
-    def __init__(self, hub: Hub, events: EventLog = SILENT) -> None:
-        self._hub, self._events = hub, events
+    def __init__(
+        self, hub: Hub, events: EventLog = SILENT, now: Callable[[], float] = monotonic
+    ) -> None:
+        self._hub, self._events, self._now = hub, events, now
         self.job, self.epoch = 0, 0
         self._op = 0
         self._hosts: dict[int, WorkerInfo] = {}
@@ -132,8 +134,8 @@ class Coordinator:
 
     def _wait_for_workers(self, count: int, seconds: float) -> None:
         """Wait until there are so many, or as long as that."""
-        end = monotonic() + seconds
-        while len(self._alive) < count and (left := end - monotonic()) > 0:
+        end = self._now() + seconds
+        while len(self._alive) < count and (left := end - self._now()) > 0:
             self._pump(left)
 
     def _place(self, ranks: Sequence[int]) -> None:
@@ -350,7 +352,7 @@ class Coordinator:
                 continue
 
     def _replace(self) -> None:
-        begin = monotonic()
+        begin = self._now()
         size, seconds = self._settings.ranks, self._settings.replace_seconds
         for rank in self._lost_ranks:
             self._hosts.pop(rank, None)
@@ -370,7 +372,7 @@ class Coordinator:
         self._give_back(sorted(self._fresh))
         self._fresh.clear()
         self._unsent = dict(self._values)
-        self._events.emit("recovered", ranks=lost, seconds=monotonic() - begin)
+        self._events.emit("recovered", ranks=lost, seconds=self._now() - begin)
 
     def _give_back(self, fresh: Sequence[int]) -> None:
         """Let fresh ranks hold what the others hold."""

@@ -18,12 +18,11 @@ Part: TypeAlias = bytes | memoryview
 Frames: TypeAlias = list[Part]  # one multipart message
 
 MAGIC = 0x5301  # changes with the fields below
-MOST_PARTS = 1024  # of a frame
+MOST_PARTS = 32  # of a frame: at most 15 large pieces, 16 runs of small ones, the header
 # magic, envelope; source, target; sequence, number; ack, heard, held; parts' bytes and checksum
 _FIELDS = Struct("<HxxIQQQQQQQII")
 _CHECKSUM = Struct("<I")
 HEADER_BYTES = _CHECKSUM.size + _FIELDS.size
-MOST_SEQUENCE = 1 << 62
 
 
 class Header(NamedTuple):

@@ -20,6 +20,7 @@ from scalops.engine.cluster.settings import ChannelSettings
 from scalops.engine.columns import Array
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vectors of today's processors
+SMALL_BYTES = 4 << 10  # up to here NumPy's own alignment (16) does
 
 
 class Message(NamedTuple):
@@ -30,16 +31,35 @@ class Message(NamedTuple):
 
 
 def aligned_array(size: int) -> Array:
-    """uint8[size], writable, not initialized, at a multiple of ALIGNMENT.
+    """uint8[size], writable, not initialized; a large one is at a multiple of ALIGNMENT.
 
     Raises: OutOfMemoryError.
     """
+    if size <= SMALL_BYTES:
+        return np.empty(size, np.uint8)
     try:
         room = np.empty(size + ALIGNMENT, np.uint8)
     except MemoryError:
         raise OutOfMemoryError(f"no memory for a buffer of {size:,} bytes that arrives") from None
-    start = -room.__array_interface__["data"][0] % ALIGNMENT
+    start = -room.ctypes.data % ALIGNMENT
     return room[start : start + size]
+
+
+def whole_message(piece: memoryview, envelope: int, settings: ChannelSettings) -> Message | None:
+    """The message, where all of it is in one piece: the short way for small ones."""
+    body, sizes = decode_with_sizes(piece[:envelope])
+    if not sizes and len(piece) == envelope:
+        return Message(body, [])
+    if envelope + sum(sizes) != len(piece):
+        return None
+    check_sizes(sizes, settings)
+    buffers, at = [], envelope
+    for size in sizes:
+        buffer = aligned_array(size)
+        buffer.data[:] = piece[at : at + size]
+        buffers.append(buffer)
+        at += size
+    return Message(body, buffers)
 
 
 class _Assembly:
@@ -169,10 +189,10 @@ class Inbox:
         if self._assembly is None:
             if not 0 < envelope <= MOST_BYTES:
                 raise MalformedMessage(f"a message begins with an envelope of {envelope} bytes")
-            if len(pieces) == 1 and len(pieces[0]) == envelope:
-                body, sizes = decode_with_sizes(pieces[0])
-                if not sizes:
-                    messages.append(Message(body, []))
+            if len(pieces) == 1 and len(pieces[0]) >= envelope:
+                message = whole_message(pieces[0], envelope, self._settings)
+                if message is not None:
+                    messages.append(message)
                     return
             self._assembly = _Assembly(envelope, self._settings)
         elif envelope:

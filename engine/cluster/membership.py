@@ -106,6 +106,7 @@ class _Worker:
 class _Driver:
     attach: Attach
     session: str = ""  # once it is its turn
+    told: Queued | None = None  # last, of its place in line
 
     @property
     def shown(self) -> str:
@@ -183,7 +184,8 @@ class Membership:
                 actions = self._end_of(peer, reason, now)
             case Tick():
                 actions = self._judge(now)
-        return [*actions, *self._next(now)]
+        actions += self._next(now)
+        return [*actions, *self._line()]
 
     def _said(self, said: Said, now: float) -> list[Action]:
         peer, body = said.peer, said.body
@@ -274,15 +276,19 @@ class Membership:
         if peer in self._workers or len(self._drivers) >= _MOST:
             return self._refuse(peer, f"the cluster {self._name} takes no more drivers")
         self._drivers[peer] = _Driver(attach)
-        return self._line()
+        return []
 
     def _line(self) -> list[Action]:
-        """Tell those who wait which place they have."""
-        served = "fresh workers are starting"
-        if self._served is not None:
-            served = self._drivers[self._served].shown
-        waiting = [name for name in self._drivers if name != self._served]
-        return [Tell(name, Queued(place, served[:256])) for place, name in enumerate(waiting, 1)]
+        """Tell those who wait which place they have, where that has changed."""
+        served = "" if self._served is None else self._drivers[self._served].shown[:256]
+        actions: list[Action] = []
+        waiting = (name for name in self._drivers if name != self._served)
+        for place, name in enumerate(waiting, 1):
+            driver, told = self._drivers[name], Queued(place, served)
+            if driver.told != told:
+                driver.told = told
+                actions.append(Tell(name, told))
+        return actions
 
     def _next(self, now: float) -> list[Action]:
         """Serve the first in line, if nobody is served and the workers are there."""
@@ -298,7 +304,7 @@ class Membership:
             actions += self._assign(peer, worker, driver)
         serving = [p for p, w in self._workers.items() if w.session]
         told = Tell(self._served, Attached(driver.session, tuple({"worker": p} for p in serving)))
-        return [told, *actions, *self._line()]
+        return [told, *actions]
 
     # Ends.
 
@@ -318,10 +324,8 @@ class Membership:
         worker = self._workers.pop(peer, None)
         if worker is not None and worker.session and self._served is not None:
             actions.append(Tell(self._served, Left(peer, reason)))
-        if self._drivers.pop(peer, None) is not None:
-            if peer == self._served:
-                actions += self._end_session(peer, reason, now)
-            actions += self._line()
+        if self._drivers.pop(peer, None) is not None and peer == self._served:
+            actions += self._end_session(peer, reason, now)
         return actions
 
     def _end_session(self, driver: str, reason: str, now: float) -> list[Action]:

@@ -352,7 +352,10 @@ class Stop:
 
 @dataclass(frozen=True)
 class Queued:
-    """A driver waits until those before it are done; `served` is the one whose turn it is."""
+    """A driver waits, at `place` in line; `served` is the driver whose turn it is.
+
+    "" where the workers of the one before are being replaced.
+    """
 
     place: Number
     served: Name

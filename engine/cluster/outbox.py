@@ -19,9 +19,9 @@ from scalops.engine.cluster.frames import HEADER_BYTES, Part, checksum_of
 from scalops.engine.cluster.settings import ChannelSettings
 
 # Frames up to this size are copied into one part, and so are runs of shorter buffers: a part of
-# its own costs more than the copy.
+# its own costs more than the copy. MOST_PARTS of frames.py follows from the second.
 SMALL_FRAME_BYTES = 16 << 10
-SMALL_PIECE_BYTES = 4 << 10
+SMALL_PIECE_BYTES = 64 << 10
 FRAME_COST_BYTES = 256  # what a frame takes beside its payload, counted into the window
 HELD_BITS = 64  # frames behind the first missing one of which an acknowledgement tells
 

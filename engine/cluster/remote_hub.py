@@ -250,7 +250,8 @@ class RemoteHub:
                 if isinstance(body, Queued):
                     if not waits_for:
                         until = now + settings.line
-                    waits_for = f"place {body.place} in line; it serves {body.served}"
+                    served = body.served or "nobody: fresh workers are starting"
+                    waits_for = f"place {body.place} in line; it serves {served}"
                     log.warning("waiting for the cluster at %s: %s", self._uri, waits_for)
                     held.start_pulse(settings.pulse)
                 self._told(body)

@@ -134,7 +134,8 @@ class GroupedFolds:
         values, there = form.part(whole, fold, count)
         kind = fold.type.strong()
         if isinstance(values, np.ndarray):
-            values = values.astype(kind.numpy, copy=False)
+            # In the order of its indices, so that it lies in memory alike wherever it was made.
+            values = values.astype(kind.numpy, order="C", copy=False)
         if there is None or there.all():
             return values, None
         if fold.empty is None:

@@ -41,7 +41,7 @@ class Relation:
         raise NotImplementedError
 
     def forget(self) -> None:
-        """Drop what was kept of earlier iterations, and with it what it would spare."""
+        """Drop what is kept of earlier iterations: what it spares is done again."""
 
     def received(self, run: Run) -> list[list[Block]]:
         """The pipeline's blocks by partition, all in memory: those of the rank's own."""

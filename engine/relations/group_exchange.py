@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -121,14 +122,12 @@ def _by_rank(
             made.columns[ROW] = order + at
             at += block.rows
             ends = np.searchsorted(to[order], np.arange(size + 1)).tolist()
-            for rank, (start, stop) in enumerate(zip(ends, ends[1:], strict=False)):
+            for rank, (start, stop) in enumerate(pairwise(ends)):
                 if start < stop:
                     yield rank, made.slice(start, stop)
 
 
-def numbered(
-    pipeline: Pipeline, firsts: Places, ranks: Ranks
-) -> Program[tuple[Array, int]]:
+def numbered(pipeline: Pipeline, firsts: Places, ranks: Ranks) -> Program[tuple[Array, int]]:
     """The number of each of this rank's groups, int64[groups], and how many there are in all.
 
     `firsts` are the places of the groups' first records, in table order. Those of a partition

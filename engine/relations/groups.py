@@ -4,14 +4,14 @@ Where what the first records give is little beside what they hold, blocks are fo
 they come; what the blocks of a leaf (a run of partitions) give is merged, and leaves are merged in
 the canonical tree. Where keys hardly repeat, or results are large, merging would cost as much as
 folding: then keys and arguments are held whole, and each group is folded in table order. Which of
-the two is a numeric decision, so the data alone makes it.
+the two is a numeric decision, so the data alone makes it. Of several ranks each folds leaves, or
+the groups whose keys' hashes are its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import pyarrow as pa
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Array, Block
-from scalops.engine.collective import Program
+from scalops.engine.collective import Piece, Program, gather_all
 from scalops.engine.columns import SparseColumn, empty, taken
 from scalops.engine.kernels.grouped_folds import GroupedFolds
 from scalops.engine.kernels.grouping import Groups, group_rows
@@ -35,24 +35,26 @@ from scalops.engine.pipelines.base import (
     derived,
     own_bytes,
 )
+from scalops.engine.rank_folds import RankPass
 from scalops.engine.reduction import RunningTree, combine_tree, leaf_count, leaf_ranges
 from scalops.engine.relations.base import Relation, Run
+from scalops.engine.relations.dealt import dealt
+from scalops.engine.relations.group_exchange import met, numbered
 from scalops.engine.relations.held import collected, joined
+from scalops.engine.relations.rank_groups import (
+    GroupPass,
+    Partial,
+    Stack,
+    decode_groups,
+    encode_groups,
+    first_keys,
+)
 from scalops.engine.relations.whole import Columns
 
 # Version 1 of numeric constants: where the groups of the first records take more than this share of
 # their bytes, all records are held and each group is folded in table order.
 WHOLE_SHARE = 0.5
 HEAD_ROWS, HEAD_BLOCKS = 4096, 16
-
-
-@dataclass
-class Partial:
-    """Groups by first appearance: their keys, and the partials of each computation."""
-
-    count: int
-    keys: list[Vector]
-    folds: list[Any]
 
 
 class GroupRows(Relation):
@@ -69,11 +71,13 @@ class GroupRows(Relation):
     def make(self, run: Run) -> Program[Stored]:
         pipeline = self.pipeline
         self._folds.bind(self.runtime.slots, self.runtime.version)
+        if not self.runtime.ranks.is_alone:
+            return (yield from self._of_ranks(run))
         active = list(pipeline.active())
         blocks = self._blocks(active, 0)
         head = self._head(blocks)
-        groups = self._groups_in(head)
-        if self._is_whole(groups, head):
+        groups, rows = self._groups_in(head), sum(b.rows for b in head)
+        if self._is_whole(groups, rows):
             # Of one partition no block is made twice: a loop may run over a small table.
             alone = len(active) == 1
             if alone:
@@ -90,10 +94,11 @@ class GroupRows(Relation):
     def _head(self, blocks: Iterator[Block]) -> list[Block]:
         """The first blocks: enough records to go by, unless a filter leaves few of them."""
         found: list[Block] = []
-        for block in islice(blocks, HEAD_BLOCKS):
-            found.append(block)
-            if sum(b.rows for b in found) >= HEAD_ROWS:
+        while not is_enough([b.rows for b in found]):
+            block = next(blocks, None)
+            if block is None:
                 break
+            found.append(block)
         return found
 
     def _groups_in(self, head: list[Block]) -> int:
@@ -101,9 +106,8 @@ class GroupRows(Relation):
         keys = [joined(head, n, self.pipeline) for n in self._sink.keys]
         return self.groups_of(keys, rows)[0].count
 
-    def _is_whole(self, groups: int, head: list[Block]) -> bool:
+    def _is_whole(self, groups: int, rows: int) -> bool:
         made, given = self._sink.made.bytes_per_row, self.pipeline.schema.bytes_per_row
-        rows = sum(b.rows for b in head)
         return self._folds.by_group or groups * made > WHOLE_SHARE * rows * given
 
     def groups_of(self, keys: Sequence[Vector], rows: int) -> tuple[Groups, Array]:
@@ -114,9 +118,11 @@ class GroupRows(Relation):
     def _finished(self, made: Partial) -> Stored:
         return self._table(made.keys, self._folds.finish(made.folds, made.count), made.count)
 
+    def _columns(self, keys: list[Vector], folds: list[Vector]) -> dict[str, Vector]:
+        return dict(zip(self._sink.made.names, [*keys, *folds], strict=True))
+
     def _table(self, keys: list[Vector], folds: list[Vector], count: int) -> Stored:
-        names = self._sink.made.names
-        vectors = dict(zip(names, [*keys, *folds], strict=True))
+        vectors = self._columns(keys, folds)
         self.runtime.budget.release(self.owner)
         self.runtime.budget.require(bytes_of(vectors.values()), self.owner)
         return Columns(self._sink.made, count, vectors, self._identities())
@@ -154,8 +160,12 @@ class GroupRows(Relation):
         return Partial(count, [_taken(k, firsts) for k in keys], folds)
 
     def _leaf(self, blocks: Iterable[Block]) -> Partial:
+        stack: Stack = []
+        self._extend(stack, blocks)
+        return self._sealed(stack)
+
+    def _extend(self, stack: Stack, blocks: Iterable[Block]) -> None:
         """Blocks of similar size are merged as they come, so that none is merged often."""
-        stack: list[Partial] = []
         for block in blocks:
             if block.rows == 0:
                 continue
@@ -163,6 +173,8 @@ class GroupRows(Relation):
             while len(stack) > 1 and stack[-2].count <= 2 * stack[-1].count:
                 last = stack.pop()
                 stack[-1] = self._merge(stack[-1], last)
+
+    def _sealed(self, stack: Stack) -> Partial:
         if not stack:
             return self._blank()
         while len(stack) > 1:
@@ -174,9 +186,8 @@ class GroupRows(Relation):
 
     def _merged(self, active: Sequence[int], partial_bytes: int, run: Run) -> Partial:
         """Leaves, on threads where there is room for all of them, and their tree."""
-        pipeline, budget = self.pipeline, self.runtime.budget
-        size = pipeline.source_bytes * len(active) // max(1, pipeline.partitions())
-        count = leaf_count(len(active), size, partial_bytes)
+        budget = self.runtime.budget
+        size, count = self._size(active), self._leaves(active, partial_bytes)
         ranges = leaf_ranges(len(active), count)
         held = f"groups of stage {self.stage.number}"
         if count == 1 or size < SMALL_BYTES or not budget.reserve(count * partial_bytes, held):
@@ -194,6 +205,13 @@ class GroupRows(Relation):
         finally:
             budget.release(held)
         return combine_tree([leaf for leaf in leaves if leaf is not None], self._merge)
+
+    def _size(self, active: Sequence[int]) -> int:
+        """About how many bytes these partitions are read from."""
+        return self.pipeline.source_bytes * len(active) // max(1, self.pipeline.partitions())
+
+    def _leaves(self, active: Sequence[int], partial_bytes: int) -> int:
+        return leaf_count(len(active), self._size(active), partial_bytes)
 
     def _blocks(self, partitions: Sequence[int], worker: int) -> Iterator[Block]:
         for partition in partitions:
@@ -238,6 +256,64 @@ class GroupRows(Relation):
         groups, firsts = self.groups_of(keys, rows)
         folds = self._folds.over(groups, vectors, run)
         return self._table([_taken(k, firsts) for k in keys], folds, groups.count)
+
+    # Several ranks: the same, leaf by leaf along their tree, or group by group where hashes lead.
+
+    def _of_ranks(self, run: Run) -> Program[Stored]:
+        ranks, keys = self.runtime.ranks, self._sink.keys
+
+        def first(partitions: Sequence[int]) -> list[Block]:
+            return self._head(self._blocks(partitions, 0))
+
+        head = yield from first_keys(self.pipeline, keys, ranks, first, is_enough)
+        groups, rows = self._groups_in(head), sum(b.rows for b in head)
+        if self._is_whole(groups, rows):
+            return (yield from self._by_hash(run))
+        bytes_ = groups * self._sink.made.bytes_per_row
+        return (yield from self._along_the_tree(bytes_, run))
+
+    def _along_the_tree(self, partial_bytes: int, run: Run) -> Program[Stored]:
+        pipeline, ranks = self.pipeline, self.runtime.ranks
+        leaves = self._leaves(list(pipeline.active()), partial_bytes)
+
+        def extend(stack: Stack, partitions: Sequence[int], worker: int) -> None:
+            self._extend(stack, self._blocks(partitions, worker))
+
+        made = GroupPass(pipeline, leaves, extend, self._sealed, self._merge)
+        wholes = yield from RankPass(made, ranks, encode_groups, decode_groups).folded(run)
+        count, vectors = 0, dict[str, Vector]()
+        if wholes is not None:
+            count = wholes[0].count
+            vectors = self._columns(wholes[0].keys, self._folds.finish(wholes[0].folds, count))
+        (told, *_) = yield from gather_all(ranks, Piece(count, []))
+        return (yield from self._dealt(told.header, np.arange(count), vectors))
+
+    def _by_hash(self, run: Run) -> Program[Stored]:
+        pipeline, ranks, budget = self.pipeline, self.runtime.ranks, self.runtime.budget
+        block, places = yield from met(pipeline, self._sink.keys, ranks, self._hold)
+        budget.require(block.bytes + 8 * block.rows, self.owner)
+        vectors = {n: (block.columns[n], block.valid.get(n)) for n in pipeline.schema.names}
+        keys = [vectors[n] for n in self._sink.keys]
+        groups, firsts = self.groups_of(keys, block.rows)
+        folds = self._folds.over(groups, vectors, run)
+        numbers, count = yield from numbered(pipeline, places.take(firsts), ranks)
+        made = self._columns([_taken(k, firsts) for k in keys], folds)
+        return (yield from self._dealt(count, numbers, made))
+
+    def _dealt(self, count: int, numbers: Array, own: dict[str, Vector]) -> Program[Stored]:
+        """The table, of the groups of these numbers that this rank has."""
+        made, identities = self._sink.made, self._identities()
+        self.runtime.budget.release(self.owner)
+        ranks = self.runtime.ranks
+        return (yield from dealt(ranks, made, count, numbers, own, identities, self._hold))
+
+    def _hold(self, size: int) -> None:
+        self.runtime.budget.require(size, self.owner)
+
+
+def is_enough(rows: Sequence[int]) -> bool:
+    """Whether the first blocks, of so many records each, tell how often keys repeat."""
+    return len(rows) >= HEAD_BLOCKS or sum(rows) >= HEAD_ROWS
 
 
 def _taken(vector: Vector, rows: Array) -> Vector:

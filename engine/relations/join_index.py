@@ -25,19 +25,17 @@ from scalops.engine.relations.gathering import own_partitions, spread
 from scalops.engine.relations.whole import Columns
 
 
-class IndexedTable(Columns):
-    """A table in whole columns with an index over some of them."""
+class TakenColumns(Columns):
+    """A table in whole columns of which records are taken by their numbers."""
 
     def __init__(
         self,
         schema: Schema,
         rows: int,
         vectors: Mapping[str, Vector],
-        identities: Mapping[str, Identity | None],
-        index: KeyIndex,
+        identities: Mapping[str, Identity | None] | None = None,
     ) -> None:
         super().__init__(schema, rows, vectors, identities)
-        self.index = index
         # As byte strings, which Arrow takes faster: see packed_lists.
         self._lists = {
             name: packed
@@ -59,8 +57,10 @@ class IndexedTable(Columns):
             made = self._taken(name, pa.array(positions, mask=~there))
             return made, there if mask is None else there & mask.take(positions, mode="clip")
         places = np.where(there, positions, 0)
-        made = self._taken(name, places)
-        if isinstance(made, np.ndarray):
+        if isinstance(values, SparseColumn):
+            made = _spread(values.take(positions[there]), there)
+        else:
+            made = self._taken(name, places)
             made[~there] = np.zeros((), made.dtype)
         return made, there if mask is None else there & mask.take(places)
 
@@ -75,6 +75,34 @@ class IndexedTable(Columns):
         lists = self._lists.get(name)
         found = column.take(chosen) if lists is None else lists.take(chosen)
         return of_type(found, self.schema[name])
+
+
+class IndexedTable(TakenColumns):
+    """A table in whole columns with an index over some of them."""
+
+    def __init__(
+        self,
+        schema: Schema,
+        rows: int,
+        vectors: Mapping[str, Vector],
+        identities: Mapping[str, Identity | None],
+        index: KeyIndex,
+    ) -> None:
+        super().__init__(schema, rows, vectors, identities)
+        self.index = index
+
+    @property
+    def unique(self) -> bool:
+        """Whether no two records have one key."""
+        return self.index.unique
+
+
+def _spread(column: SparseColumn, there: Array) -> SparseColumn:
+    """The vectors at the places that are true, and such without an entry elsewhere."""
+    lengths: Array = np.zeros(len(there), np.int64)
+    lengths[there] = column.lengths
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    return SparseColumn(ends, column.indices, column.values, column.dimension)
 
 
 def of_type(column: pa.Array, kind: ArrayType) -> pa.Array:

@@ -37,9 +37,10 @@ class Arrivals:
     """What a rank receives, by target, and for each in the order of where it comes from."""
 
     def __init__(
-        self, kept: SpilledBlocks, schema: Schema, targets: range, homes: Sequence[int]
+        self, kept: SpilledBlocks, schema: Schema, targets: Sequence[int], homes: Sequence[int]
     ) -> None:
         """`targets` are the rank's own; `homes` says which rank sends what of each source."""
+        self.targets = targets
         self._kept, self._schema, self._homes = kept, schema, homes
         self._runs: dict[int, dict[tuple[int, int], Kept]] = {t: {} for t in targets}
 
@@ -73,7 +74,8 @@ class Arrivals:
 
     def blocks(self, target: int) -> Iterator[Block]:
         """A target's records in order; nothing of it is left behind."""
-        return self._kept.drained([kept for _, kept in sorted(self._runs.pop(target).items(), key=_first)])
+        runs = sorted(self._runs.pop(target).items(), key=_first)
+        return self._kept.drained([kept for _, kept in runs])
 
 
 def _first(item: tuple[tuple[int, int], Kept]) -> tuple[int, int]:

@@ -1,0 +1,219 @@
+"""The held side of a join, by hash of the keys: each rank holds the records of its own keys.
+
+So a side that is too long to be sent to all ranks is held once. Who probes it asks the owner of
+each key (`pipelines/answers.py`). Records of equal keys have one owner, which holds them in table
+order, so that matches come in the order in which one rank would find them.
+
+That a side is partitioned is a neutral decision. All ranks make it alike, from what they have told
+each other: how many bytes each would send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scalops.algebra.functions.hashing import hash_numbers
+from scalops.algebra.schema import Schema
+from scalops.algebra.tree import find
+from scalops.engine import physical_plan as pp
+from scalops.engine.block_codec import blocks_of_piece, piece_of_blocks
+from scalops.engine.blocks import Array, Block, mask_of
+from scalops.engine.collective import Piece, Program, Ranks, Shuffle, gather_all
+from scalops.engine.columns import sliced
+from scalops.engine.kernels.kernel import Vector
+from scalops.engine.kernels.key_words import Words
+from scalops.engine.kernels.keys import Key
+from scalops.engine.kernels.matching import KeyIndex
+from scalops.engine.pipelines.base import Identity
+from scalops.engine.relations.base import Run
+from scalops.engine.relations.whole import Whole
+
+if TYPE_CHECKING:
+    from scalops.engine.relations.join_index import BuildIndex, IndexedTable
+
+Placed = Iterator[tuple[int, Block]]  # blocks with the number of their first record
+
+_NOBODY = -1  # owns a key that is null, and meets nothing
+
+
+class PartitionedIndex(Whole):
+    """A table of `count` records in all, of which this rank has those of its own keys: `own`.
+
+    `unique` tells whether no two records at all have one key. `ordered` are this rank's
+    partitions of the table in its order, for stages that read it so: columns whose first record
+    is number `first`; None where no stage does.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        count: int,
+        identities: Mapping[str, Identity | None],
+        own: IndexedTable,
+        unique: bool,
+        nulls_equal: bool,
+        ranks: Ranks,
+        ordered: tuple[int, Mapping[str, Vector]] | None,
+    ) -> None:
+        super().__init__(schema, count)
+        self.own, self.unique = own, unique
+        self._identities, self._nulls_equal = identities, nulls_equal
+        self._ranks, self._ordered = ranks, ordered
+
+    def identity(self, name: str) -> Identity | None:
+        return self._identities.get(name) or super().identity(name)
+
+    def part(self, name: str, start: int, stop: int) -> Vector:
+        assert self._ordered is not None
+        first, vectors = self._ordered
+        values, mask = vectors[name]
+        own = slice(start - first, stop - first)
+        return sliced(values, own.start, own.stop), None if mask is None else mask[own]
+
+    def owners(self, keys: Sequence[Key], rows: int) -> Array:
+        """int32[rows]: the rank that has what meets each key; -1 for nobody."""
+        return owners(keys, rows, self._nulls_equal, self._ranks)
+
+
+def owners(keys: Sequence[Key], rows: int, nulls_equal: bool, ranks: Ranks) -> Array:
+    """int32[rows]: the rank that owns each key; -1 for a null that meets nothing."""
+    words = Words(keys, rows, nulls_equal)
+    # Mixed once more: a rank's hash table goes by the bits of the hash itself.
+    hashes = hash_numbers(words.hashes(0, rows))
+    made: Array = (hashes % np.uint64(ranks.size)).astype(np.int32)
+    if words.known is not None:
+        made[~words.known] = _NOBODY
+    return made
+
+
+def is_needed_whole(stages: Sequence[pp.Stage], number: int) -> bool:
+    """Whether a stage points into this table's columns: then every rank has all of it."""
+    sinks = (s.sink for s in stages)
+    return any(isinstance(s, pp.StoreSink) and number in s.other_tables for s in sinks)
+
+
+def is_read_in_order(stages: Sequence[pp.Stage], number: int) -> bool:
+    """Whether a stage reads this table's partitions, too."""
+    return any(table.number == number for table in find(stages, pp.StoredTable))
+
+
+def partitioned(
+    relation: BuildIndex,
+    schema: Schema,
+    count: int,
+    placed: Callable[[], Placed],
+    identities: Mapping[str, Identity | None],
+    run: Run,
+) -> Program[PartitionedIndex]:
+    """The table, of `count` records in all, of each rank's own blocks.
+
+    `placed` gives them and their memory back to the budget; here room is reserved for what comes.
+    """
+    from scalops.engine.relations.join_index import IndexedTable
+
+    sink, runtime = relation.sink, relation.runtime
+    sent = _Sent(relation, schema, count)
+    yield Shuffle(sent.pieces(placed()), sent.take)
+    masked = yield from _united(runtime.ranks, sent.masked)
+    rows, vectors = sent.columns("keys", masked)
+    reserve: Callable[[int], None] = partial(runtime.budget.require, owner=relation.owner)
+    keys = [vectors[n] for n in sink.keys]
+    parts = max(1, sink.parts // runtime.ranks.size)
+    index = KeyIndex(keys, rows, sink.nulls_equal, run, reserve, parts)
+    told = yield from gather_all(runtime.ranks, Piece(index.unique, []))
+    ordered = (sent.first, sent.columns("rows", masked)[1]) if sent.bounds else None
+    own = IndexedTable(schema, rows, vectors, {}, index)
+    unique = all(piece.header for piece in told)
+    return PartitionedIndex(
+        schema, count, identities, own, unique, sink.nulls_equal, runtime.ranks, ordered
+    )
+
+
+def _united(ranks: Ranks, own: set[str]) -> Program[set[str]]:
+    """The names of all ranks."""
+    parts = yield from gather_all(ranks, Piece(sorted(own), []))
+    return {name for part in parts for name in part.header}
+
+
+class _Sent:
+    """Records on their way: by key to its owner, and by number to whose partition they are in."""
+
+    def __init__(self, relation: BuildIndex, schema: Schema, count: int) -> None:
+        self._relation, self._schema = relation, schema
+        self._ranks = relation.runtime.ranks
+        self.masked: set[str] = set()  # the columns of which own blocks have a mask
+        self._blocks: dict[str, dict[int, Block]] = {"keys": {}, "rows": {}}
+        self.bounds: list[int] = []  # the first record of each rank's, and one more
+        if is_read_in_order(relation.runtime.stages, relation.sink.number):
+            self.bounds = _bounds_of_ranks(self._ranks, schema, count)
+
+    @property
+    def first(self) -> int:
+        """The number of the first record of the own partitions."""
+        return self.bounds[self._ranks.own]
+
+    def pieces(self, placed: Placed) -> Iterator[tuple[int, Piece]]:
+        """What goes to which rank, as `Shuffle` asks for it."""
+        sink, ranks = self._relation.sink, self._ranks
+        for start, block in placed:
+            self.masked.update(block.valid)
+            keys = [(block.columns[k], block.valid.get(k)) for k in sink.keys]
+            own = owners(keys, block.rows, sink.nulls_equal, ranks)
+            for to in range(ranks.size):
+                rows = np.flatnonzero(own == to)
+                if len(rows):
+                    whole = len(rows) == block.rows
+                    yield to, _told("keys", start, block if whole else block.take(rows))
+            for to, (first, last) in enumerate(pairwise(self.bounds)):
+                a, b = max(first - start, 0), min(last - start, block.rows)
+                if a < b:
+                    yield to, _told("rows", start + a, block.slice(a, b))
+
+    def take(self, source: int, piece: Piece) -> None:
+        """A piece that a rank sends."""
+        way, start, header = piece.header
+        (block,) = blocks_of_piece(Piece(header, piece.buffers), self._schema)
+        self._relation.runtime.budget.require(block.bytes, self._relation.owner)
+        self._blocks[way][start] = block
+
+    def columns(self, way: str, masked: set[str]) -> tuple[int, dict[str, Vector]]:
+        """How many records came this way, and their columns in table order, in one piece.
+
+        A column has a mask here if it has one anywhere, as the whole column would.
+        """
+        from scalops.engine.relations.join_index import in_one_piece
+
+        budget, owner = self._relation.runtime.budget, self._relation.owner
+        found = self._blocks.pop(way)
+        blocks = [found.pop(start) for start in sorted(found)]
+        rows = sum(b.rows for b in blocks)
+        vectors: dict[str, Vector] = {}
+        for name, kind in self._schema:
+            mask = mask_of(blocks, name)
+            if mask is None and name in masked:
+                mask = np.ones(rows, bool)
+            own = [Block(b.rows, {name: b.columns.pop(name)}) for b in blocks]
+            size = sum(b.bytes for b in own)
+            budget.require(size, owner)
+            vectors[name] = in_one_piece([b.columns[name] for b in own], kind), mask
+            budget.release(owner, size)
+        return rows, vectors
+
+
+def _told(way: str, start: int, block: Block) -> Piece:
+    piece = piece_of_blocks([block])
+    return Piece([way, start, piece.header], piece.buffers)
+
+
+def _bounds_of_ranks(ranks: Ranks, schema: Schema, count: int) -> list[int]:
+    """The number of the first record in each rank's partitions, and that of all records."""
+    table = Whole(schema, count)
+    sizes = [table.rows(p) for p in range(table.partitions())]
+    ends = np.cumsum([0, *sizes]).tolist()
+    firsts = [ends[ranks.range_of(r, len(sizes))[0]] for r in range(ranks.size)]
+    return [*firsts, count]

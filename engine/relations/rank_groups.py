@@ -1,0 +1,130 @@
+"""What several ranks need to fold groups together: the first records, and passes over leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scalops.algebra.schema import Schema
+from scalops.engine.blocks import Array, Block
+from scalops.engine.collective import Piece, Program, Ranks, gather_all
+from scalops.engine.kernels.kernel import Vector
+from scalops.engine.pipelines.base import Pipeline
+from scalops.engine.rank_folds import Leaves
+from scalops.engine.reduction import leaf_ranges
+from scalops.engine.relations.gathering import runs_by_home, spread
+from scalops.engine.value_codec import decode_value, encode_value
+
+First = Callable[[Sequence[int]], list[Block]]  # the first blocks of these partitions
+Enough = Callable[[Sequence[int]], bool]  # whether blocks of so many records are enough
+
+
+@dataclass
+class Partial:
+    """Groups by first appearance: their keys, and the partials of each computation."""
+
+    count: int
+    keys: list[Vector]
+    folds: list[Any]
+
+
+Stack = list[Partial]  # a leaf: what its blocks give, as far as they are merged
+
+
+def first_keys(
+    pipeline: Pipeline, keys: Iterable[str], ranks: Ranks, first: First, is_enough: Enough
+) -> Program[list[Block]]:
+    """The keys' columns of the table's first blocks, at every rank.
+
+    Of several ranks' partitions each gives what it has, until there is enough.
+    """
+    runs = runs_by_home(pipeline, ranks)
+    found = {i: first(own) for i, (rank, own) in enumerate(runs) if rank == ranks.own}
+    sizes: dict[int, list[int]] = {}
+    for piece in (yield from gather_all(ranks, Piece(_sizes(found), []))):
+        sizes.update(dict(piece.header))
+    wanted = [0] * len(runs)  # blocks of each run
+    seen: list[int] = []
+    for i in range(len(runs)):
+        for rows in sizes[i]:
+            if is_enough(seen):
+                break
+            seen.append(rows)
+            wanted[i] += 1
+    schema = Schema(tuple((n, pipeline.schema[n]) for n in dict.fromkeys(keys)))
+    names = {n: n for n in schema.names}
+    some = [i for i, count in enumerate(wanted) if count]
+    own = {i: [b.chosen(names) for b in found[i][: wanted[i]]] for i in some if i in found}
+    parts = yield from spread(ranks, own, some, schema)
+    return [block for part in parts for block in part]
+
+
+def _sizes(found: dict[int, list[Block]]) -> list[tuple[int, list[int]]]:
+    return [(i, [b.rows for b in blocks]) for i, blocks in found.items()]
+
+
+class GroupPass:
+    """Leaves of groups, as `rank_folds.RankPass` folds them: a task for each, with one tree."""
+
+    units: tuple[tuple[int, ...], ...] = ()
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        leaves: int,
+        extend: Callable[[Stack, Sequence[int], int], None],
+        seal: Callable[[Stack], Partial],
+        merge: Callable[[Partial, Partial], Partial],
+    ) -> None:
+        """`extend(leaf, partitions, worker)` leads a leaf over partitions."""
+        self._pipeline, self._active = pipeline, list(pipeline.active())
+        self.tasks, self.leaves = leaves, (leaves,)
+        self._ranges = leaf_ranges(len(self._active), leaves)
+        self._extend, self._seal, self._merge = extend, seal, merge
+
+    def begin(self, may_wait: bool = True) -> None:
+        """Nothing is to be bound."""
+
+    def positions(self, index: int) -> tuple[int, int]:
+        """The partitions of a leaf: from which to which of the active ones."""
+        return self._ranges[index]
+
+    def home(self, position: int) -> int:
+        """The rank that folds a partition."""
+        return self._pipeline.home(self._active[position])
+
+    def opened(self) -> Leaves:
+        """A leaf before its first partition."""
+        return [[[]]]
+
+    def part(self, worker: int, index: int, first: int, last: int, made: Leaves) -> Leaves:
+        """Lead a leaf over some of its partitions, from which to which of the active ones."""
+        self._extend(made[0][0], self._active[first:last], worker)
+        return made
+
+    def sealed(self, made: Leaves) -> Leaves:
+        """A leaf behind its last partition."""
+        return [[self._seal(made[0][0])]]
+
+    def task(self, worker: int, index: int) -> Leaves:
+        """A whole leaf."""
+        return self.sealed(self.part(worker, index, *self.positions(index), self.opened()))
+
+    def merge(self, reduction: int, a: Partial, b: Partial) -> Partial:
+        """Two leaves as one, a's records before b's."""
+        return self._merge(a, b)
+
+
+def encode_groups(value: Any, buffers: list[Array]) -> Any:
+    """A Partial, or lists of them, as msgpack can hold it."""
+    if isinstance(value, list):
+        return [encode_groups(item, buffers) for item in value]
+    return {"groups": encode_value((value.count, value.keys, value.folds), buffers)}
+
+
+def decode_groups(item: Any, buffers: Sequence[Array]) -> Any:
+    """The inverse of `encode_groups`."""
+    if isinstance(item, list):
+        return [decode_groups(one, buffers) for one in item]
+    return Partial(*decode_value(item["groups"], buffers))

@@ -18,6 +18,7 @@ from scalops.engine import physical_relations as pr
 from scalops.engine.collective import Ranks
 from scalops.engine.physical_running import SummarizeRuns
 from scalops.engine.reduction import leaf_bytes, leaf_count, leaf_ranges
+from scalops.engine.relations.partitioned_index import is_needed_whole
 
 Details = list[tuple[str, str]]
 _LISTED = 6  # ranks, or edges of a tree, that are named; of more the first ones and the last
@@ -135,8 +136,7 @@ class ClusterNotes:
             case pp.CacheTable(number=number):
                 return [("home", f"t{number}, {self._held(stage)}")]
             case pr.BuildIndex():
-                shown = f"broadcast: all records to every worker, {self._whole(stage)}"
-                return [("workers", shown)]
+                return [("workers", self._index(stage, stage.sink))]
             case pr.HoldTable():
                 return [("workers", self._held(stage))]
             case pr.HoldColumns():
@@ -181,6 +181,19 @@ class ClusterNotes:
         return partitions, leaf_count(partitions, int(scan.source.bytes), leaf_bytes(sink.folds))
 
     # Tables.
+
+    def _index(self, stage: pp.Stage, sink: pr.BuildIndex) -> str:
+        """Where the held side of a join lies; the run decides, by the bytes that there are."""
+        most, size = self._ranks[0].broadcast_bytes, self._size(stage.source)
+        by_hash = f"by hash of {', '.join(sink.keys)}: each worker the records of its own keys"
+        if not sink.keys or is_needed_whole(self._plan.stages, sink.number):
+            return f"broadcast: all records to every worker, {self._whole(stage)}"
+        if size is None:
+            return f"broadcast up to {bytes_text(most)}, more {by_hash}"
+        whole = size.rows * stage.source.schema.bytes_per_row
+        if whole > most:
+            return f"{by_hash}, {bytes_text(whole / len(self._ranks))} a worker (estimated)"
+        return f"broadcast: all records to every worker, {self._whole(stage)}"
 
     def _held(self, stage: pp.Stage) -> str:
         """Where the partitions of a table lie that each rank holds its own of."""
@@ -273,8 +286,12 @@ def _everywhere(sink: pp.Sink) -> str:
     return "found by every worker for itself, over its copies; each reads its own partitions of it"
 
 
-def _groups(sink: pp.Sink) -> str:
-    return "what the workers find of a group meets; the table of groups is at every worker"
+def _groups(sink: Any) -> str:
+    few = "partial results along the tree"
+    if not sink.keys:
+        return few
+    keys = ", ".join(sink.keys)
+    return f"few groups: {few}; many: the records of a group at one worker, by hash of {keys}"
 
 
 def _exchanged(sink: Any) -> str:
@@ -288,7 +305,7 @@ _MEETING: dict[type[pp.Sink], Callable[[pp.Sink], str]] = {
     pr.IndexFilter: _everywhere,
     pr.MeetIndexed: _everywhere,
     pr.GroupRows: _groups,
-    pr.IndexGroup: _groups,
+    pr.IndexGroup: _everywhere,
     pr.ApplyGroups: lambda _: "a group's records meet at one worker, which calls the function",
     pp.Exchange: _exchanged,
     pp.SortRows: lambda _: "exchanged worker to worker, by ranges of the keys",

@@ -43,7 +43,8 @@ class PackedLists:
             return None
         offsets = (offsets - first) * width
         data = items.buffers()[1]
-        data = pa.py_buffer(b"") if data is None else data
+        # Of no items there may be no buffer, or one that is nowhere, which Arrow refuses.
+        data = data if data is not None and data.size else pa.py_buffer(b"")
         data = data.slice(items.offset * width, (last - first) * width)
         packed = pa.Array.from_buffers(
             pa.large_binary(), len(column), [_validity(column), pa.py_buffer(offsets), data]

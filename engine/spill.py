@@ -83,13 +83,13 @@ class SpillFile:
             self._batches += 1
         checksum, place = 0, at
         for content in contents:
-            checksum = crc32(content, checksum)
+            checksum = crc32(content.data, checksum)
             self._put(content, place)
             place += _padded(content.nbytes)
         return Batch(at, size, parts, block.rows, checksum)
 
     def _put(self, content: Array, at: int) -> None:
-        left = memoryview(content)
+        left = content.data
         try:
             while left:
                 written = os.pwrite(self.descriptor, left, at)
@@ -108,7 +108,7 @@ class SpillFile:
         contents, place, checksum = [], 0, 0
         for size in batch.parts:
             contents.append(whole[place : place + size])
-            checksum = crc32(contents[-1], checksum)
+            checksum = crc32(contents[-1].data, checksum)
             place += _padded(size)
         if checksum != batch.checksum:
             raise self._damaged(batch, "its checksum is another")
@@ -117,7 +117,7 @@ class SpillFile:
         return block
 
     def _get(self, whole: Array, batch: Batch) -> None:
-        left, at = memoryview(whole), batch.at
+        left, at = whole.data, batch.at
         end = batch.at + batch.size
         while left:
             try:
@@ -134,7 +134,7 @@ class SpillFile:
         return SpillError(
             f"a spill file in {self._folder} is damaged: a block of {batch.rows} records,"
             f" {bytes_text(batch.size)} from byte {batch.at} on, cannot be read: {why}",
-            hint="run it again; if it happens again, look at that disk, or choose another by TMPDIR",
+            hint="run it again; if it happens again, look at that disk or choose another by TMPDIR",
         )
 
 

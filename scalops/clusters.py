@@ -12,7 +12,7 @@ from scalops.engine.physical_plan import PhysicalPlan, TreeAggregate
 from scalops.optimizer.aggregation_tree import AggregationTree, aggregation_tree, common_fan_in
 
 if TYPE_CHECKING:
-    from scalops.engine.cluster.hub import Hub
+    from scalops.engine.cluster.session_workers import SessionWorkers
     from scalops.options import Options
 
 HEARTBEATS = 10  # in a lease
@@ -28,16 +28,18 @@ def threads_of_worker(options: Options) -> int:
     return options.threads or max(1, len(os.sched_getaffinity(0)) // max(1, options.workers))
 
 
-def open_hub(options: Options) -> Hub:
+def open_workers(options: Options) -> SessionWorkers:
     """Start the workers that the options ask for, or attach to the cluster that they name.
 
     Those of this machine share the session's memory, if it was told any. Only here are ZeroMQ and
     what rests on it imported.
     """
+    from scalops.engine.cluster.session_workers import SessionWorkers
+
     if options.connect is not None:
         from scalops.engine.cluster.remote_hub import RemoteHub
 
-        return RemoteHub(options.connect, options.key)
+        return SessionWorkers(RemoteHub(options.connect, options.key), share_memory=False)
     from scalops.engine.cluster.local_hub import LocalHub, LocalSettings
 
     told = {
@@ -46,7 +48,7 @@ def open_hub(options: Options) -> Hub:
         "task_timeout": options.task_timeout,
     }
     settings = LocalSettings(options.lease, options.lease / HEARTBEATS, worker=told)
-    return LocalHub(options.workers, settings)
+    return SessionWorkers(LocalHub(options.workers, settings), share_memory=True)
 
 
 def fan_in_of(physical: PhysicalPlan, count: int, options: Options) -> int:

@@ -14,8 +14,10 @@ import pyarrow as pa
 
 from scalops.algebra import operators as op
 from scalops.algebra.schema import Schema
+from scalops.clusters import fan_in_of
+from scalops.engine.backends import Backend
 from scalops.engine.blas import single_threaded
-from scalops.engine.driver import Driver, Listener
+from scalops.engine.driver import Driver, Listener, Replan
 from scalops.engine.embedded import EmbeddedBackend
 from scalops.engine.events import SILENT, EventLog
 from scalops.engine.kept_tables import OWNER, KeptTable, KeptTables
@@ -35,7 +37,7 @@ from scalops.optimizer.replan import replan
 from scalops.optimizer.rewriter import Firing, rewrite
 
 if TYPE_CHECKING:
-    from scalops.engine.cluster.hub import Hub
+    from scalops.engine.cluster.session_workers import SessionWorkers
     from scalops.engine.processes.runner import ProcessRunner
     from scalops.options import Options
 
@@ -124,19 +126,41 @@ def execute(
     control: LoopControl | None = None,
     kept: KeptTables | None = None,
     tables: Mapping[str, KeptTable] | None = None,
-    hub: Hub | None = None,
+    workers: SessionWorkers | None = None,
     events: EventLog = SILENT,
 ) -> list[Any]:
     """Run a job: values, pyarrow tables and loop outcomes, in order.
 
     Opaque functions are called by `runner`, or in this process where there is none. `control`
     is that of the one loop which the job gives. What the session keeps, `kept`, counts against
-    the memory; of it the job reads and fills `tables`. With a `hub` its workers run the plan.
+    the memory; of it the job reads and fills `tables`. With `workers` they run the plan.
     """
     physical = plan(job, options.jit)
     events.emit("plan", fingerprint=physical.fingerprint, stages=len(physical.stages))
+    with single_threaded():
+        if workers is not None:
+            fan_in = partial(fan_in_of, physical, options=options)
+            backend: Backend = workers.backend(options.workers or None, fan_in, events)
+            results = Driver(physical, backend, listener, None, control, events).run()
+        else:
+            embedded, again = _embedded(physical, options, runner, kept or KeptTables(), tables)
+            results = Driver(physical, embedded, listener, again, control, events).run()
+    for i, node in enumerate(job.outputs):
+        if isinstance(node, op.Operator) and not isinstance(node, op.Loop):
+            results[i] = arrow_table(results[i], node.schema)
+    return results
+
+
+def _embedded(
+    physical: PhysicalPlan,
+    options: Options,
+    runner: ProcessRunner | None,
+    kept: KeptTables,
+    tables: Mapping[str, KeptTable] | None,
+) -> tuple[EmbeddedBackend, Replan]:
+    """What runs a plan in this process, and may change its neutral decisions."""
     caches = tables or {}
-    budget = _budget(options, kept or KeptTables(), caches)
+    budget = _budget(options, kept, caches)
     # Threads that only hand records over: enough of them for no worker to run out of records.
     waiting = None if runner is None else _pool(WAITING_THREADS * runner.count)
     placed = place(physical, options, runner)
@@ -146,13 +170,7 @@ def execute(
         else FoldPlace(_cores(options, runner).workers, placed.stages, options.folds == "processes")
     )
     backend = EmbeddedBackend(_pool(options.threads), budget, runner, caches, waiting, folds)
-    again = replan if placed is None else partial(replan, placement=placed)
-    with single_threaded():
-        results = Driver(physical, backend, listener, again, control, events).run()
-    for i, node in enumerate(job.outputs):
-        if isinstance(node, op.Operator) and not isinstance(node, op.Loop):
-            results[i] = arrow_table(results[i], node.schema)
-    return results
+    return backend, replan if placed is None else partial(replan, placement=placed)
 
 
 def arrow_table(blocks: list[Any], schema: Schema) -> pa.Table:

@@ -27,7 +27,7 @@ from scalops.algebra.relations import LoopTable
 from scalops.algebra.tree import Node, find, substitute
 from scalops.algebra.validate import validate
 from scalops.checks import check_traces
-from scalops.clusters import has_workers, open_hub
+from scalops.clusters import has_workers, open_workers
 from scalops.configuration import Config, configure, given_options, inherited
 from scalops.differentiating import refuse_number
 from scalops.engine.events import SILENT, EventLog
@@ -45,7 +45,7 @@ from scalops.tracing import refuse_to_run
 from scalops.value import Value, is_record_symbol
 
 if TYPE_CHECKING:
-    from scalops.engine.cluster.hub import Hub
+    from scalops.engine.cluster.session_workers import SessionWorkers
     from scalops.engine.processes.runner import ProcessRunner
 
 
@@ -66,18 +66,18 @@ class Session:
         self._lock = threading.RLock()
         self._entered = 0
         self._runner: ProcessRunner | None = None
-        self._hub: Hub | None = None
-        self._end_hub: finalize[Any, Any] | None = None
+        self._workers: SessionWorkers | None = None
+        self._end_workers: finalize[Any, Any] | None = None
         self.events: EventLog = SILENT
         _sessions.add(self)
 
     def forked(self) -> None:
         """In a forked process: the lock's holder is not there, and the workers are the parent's."""
         self._lock = threading.RLock()
-        self._hub = None
-        if self._end_hub is not None:
-            self._end_hub.detach()
-            self._end_hub = None
+        self._workers = None
+        if self._end_workers is not None:
+            self._end_workers.detach()
+            self._end_workers = None
 
     def __enter__(self) -> Session:
         with self._lock:
@@ -103,10 +103,10 @@ class Session:
         """Drop what the session keeps, end its worker processes, and leave its cluster."""
         with self._lock:
             runner, self._runner = self._runner, None
-            end_hub, self._hub, self._end_hub = self._end_hub, None, None
+            end_workers, self._workers, self._end_workers = self._end_workers, None, None
         try:
-            if end_hub is not None:
-                end_hub()
+            if end_workers is not None:
+                end_workers()
         finally:
             if runner is not None:
                 runner.stop()
@@ -152,15 +152,15 @@ class Session:
             open_nodes = [n for n in nodes if control is not None or n not in self._results]
             if open_nodes:
                 rewritten = tuple(substitute(n, kept) for n in open_nodes)
-                hub = self.hub()
-                runner = self.processes() if hub is None else None
+                workers = self.workers()
+                runner = self.processes() if workers is None else None
                 _running.plan = True
                 try:
                     with bad_records_reported(list(find((job,), Scan))):
                         results = execute(
                             Job(rewritten), options, listen, runner, _at_rest(control),
                             self._tables, {c.key: self._tables.of(c) for c in _caches(job)},
-                            hub, self.events,
+                            workers, self.events,
                         )  # fmt: skip
                 finally:
                     _running.plan = False
@@ -188,21 +188,21 @@ class Session:
         finally:
             self.events.emit("end", seconds=perf_counter() - begin, failed=failed)
 
-    def hub(self) -> Hub | None:
+    def workers(self) -> SessionWorkers | None:
         """The workers that plans run on, there since this was first asked; None where none are.
 
         They end with `close`, with the session itself and with the interpreter.
         """
         with self._lock:
-            if self._hub is None and has_workers(self.options):
-                hub = open_hub(self.options)
-                self._hub, self._end_hub = hub, finalize(self, hub.close)
-            return self._hub
+            if self._workers is None and has_workers(self.options):
+                made = open_workers(self.options)
+                self._workers, self._end_workers = made, finalize(self, made.close)
+            return self._workers
 
     @property
     def attached(self) -> int | None:
         """How many workers the session has now; None before a plan has run on them."""
-        return None if self._hub is None else len(self._hub.workers())
+        return None if self._workers is None else len(self._workers.hub.workers())
 
     def processes(self) -> ProcessRunner | None:
         """What asks worker processes; they start when it is first asked."""

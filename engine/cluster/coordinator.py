@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from scalops.algebra.captured import Captured
 from scalops.algebra.errors import ExecutionError, WorkerLost
+from scalops.engine.block_codec import blocks_of_piece
 from scalops.engine.cluster.hub import Arrived, Hub, Joined, Left, WorkerInfo
 from scalops.engine.cluster.journal import Journal
 from scalops.engine.cluster.messages import (
@@ -29,7 +30,6 @@ from scalops.engine.cluster.messages import (
     Wanted,
 )
 from scalops.engine.cluster.verbs import pickled
-from scalops.engine.block_codec import blocks_of_piece
 from scalops.engine.collective import Piece
 from scalops.engine.events import SILENT, EventLog
 from scalops.engine.processes.errors import decode_error

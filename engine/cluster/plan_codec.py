@@ -141,15 +141,20 @@ def decode_plan(data: bytes | memoryview, store: PartitionStore, caches: RankCac
             "the plan that has arrived is not the one that was sent",
             hint="install the same version of scalops, and of what the program imports, everywhere",
         )
-    return Decoded(with_keys(plan), tuple(t.facts for t in unpickler.tables))
+    may_wait = any(placement is None and not facts.away for facts, placement in told)
+    return Decoded(with_keys(plan), tuple(t.facts for t in unpickler.tables), may_wait)
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A plan at a rank, and what is known of the driver's tables that it reads."""
+    """A plan at a rank, and what is known of the driver's tables that it reads.
+
+    With `may_wait` to read one may be to wait for the driver.
+    """
 
     plan: pp.PhysicalPlan
     tables: tuple[TableFacts, ...]
+    may_wait: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -27,7 +27,6 @@ from scalops.engine.collective import DRIVER, Ask, Piece, Program, Ranks, Receiv
 from scalops.engine.processes.errors import encode_error
 
 if TYPE_CHECKING:
-    from scalops.engine.cluster.channel import Message
     from scalops.engine.columns import Array
 
 DRIVER_NAME = "driver"
@@ -84,11 +83,15 @@ class _Running:
 
 
 class Clock:
-    """The seconds that steps take; told by whoever computes them."""
+    """The seconds that steps took last, by kind; `is_quick` says whether any may be called so.
+
+    A step that may wait for the driver must not be computed where its messages are read.
+    """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
         self.seconds: dict[str, float] = {}
+        self.is_quick = True
 
 
 class RankJob:
@@ -240,7 +243,7 @@ class RankJob:
                 clock.seconds[verb] = clock.now() - begin
 
         self.ticket = next(self.tickets)
-        quick = clock.seconds.get(verb, QUICK_SECONDS) < QUICK_SECONDS
+        quick = clock.is_quick and clock.seconds.get(verb, QUICK_SECONDS) < QUICK_SECONDS
         return Compute(self.ticket, timed, quick)
 
     def computed(self, ticket: int, value: Any, error: BaseException | None) -> list[Action]:

@@ -6,7 +6,8 @@ out. What is computed is a call in a `Compute`, whose outcome comes back as `Com
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ from scalops.engine.cluster.messages import (
     Partitions,
     Streamed,
     StreamEnd,
+    Wanted,
 )
 from scalops.engine.cluster.rank_job import DRIVER_NAME, Clock, RankJob
 from scalops.engine.collective import Ranks
@@ -54,7 +56,9 @@ class WorkerMachine:
     def __init__(self, worker: str, settings: Mapping[str, Any]) -> None:
         """`settings` are those of the session, as the driver has told them."""
         self._worker = worker
-        self._shares = JobShares(settings)
+        self._shares = JobShares(settings, self._ask)
+        self.urgent: deque[Action] = deque()  # of compute threads, to be carried out at once
+        self.wake: Callable[[], None] = lambda: None  # has whoever carries them out look
         self._tickets = count(1)
         self._clock = Clock(perf_counter)
         self._job, self._epoch = 0, 0
@@ -72,6 +76,12 @@ class WorkerMachine:
                 return self._noted(self._computed(ticket, outcome.value, outcome.error))
             case Tick():
                 return [Emit(DRIVER_NAME, self._sign_of_life())]
+
+    def _ask(self, rank: int, source: int, partitions: tuple[int, ...]) -> None:
+        """Ask the driver for partitions of a table of its own; on a compute thread."""
+        wanted = Wanted(self._job, self._epoch, rank, source, partitions)
+        self.urgent.append(Emit(DRIVER_NAME, wanted))
+        self.wake()
 
     def _sign_of_life(self) -> Heartbeat:
         op = next((r.op for r in self._ranks.values() if r.op), 0)
@@ -197,6 +207,7 @@ class WorkerMachine:
         except Exception as error:
             told = encode_error(error, None)
             return [Emit(DRIVER_NAME, Failed(body.job, body.epoch, 0, body.rank, told, -1))]
+        self._clock.is_quick = not self._shares.may_block
         self._ranks[body.rank] = RankJob(
             body.job, body.epoch, ranks, start, self._tickets, self._clock
         )

@@ -33,7 +33,13 @@ from scalops.engine.cluster.worker_sockets import DRIVER, WorkerSockets
 
 
 class Machine(Protocol):
-    """What decides: `rank_machine.WorkerMachine`."""
+    """What decides: `rank_machine.WorkerMachine`.
+
+    Compute threads put what is to be done at once into `urgent`, and call `wake`.
+    """
+
+    urgent: deque[Action]
+    wake: Callable[[], None]
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """What is to be done now that this has happened."""
@@ -99,6 +105,7 @@ class WorkerLoop:
         self._own, self._hello = hello.worker, hello
         self._sockets, self._channels, self._machine = sockets, channels, machine
         self._compute = ComputeThread(sockets.wake)
+        machine.wake = sockets.wake
         self._heartbeat = heartbeat
         self._tick_at = monotonic()
         self._lease: Leases | None = None
@@ -116,6 +123,8 @@ class WorkerLoop:
                     self._take(peer, message, now)
             for peer, why in self._channels.broken.items():
                 self._exit = Exit(1, f"the messages of {peer} make no sense: {why}")
+            while self._machine.urgent:
+                self._carry_out(deque([self._machine.urgent.popleft()]), now)
             while self._compute.done:
                 self._handle(self._compute.done.popleft(), now)
             if now >= self._tick_at:
@@ -156,7 +165,9 @@ class WorkerLoop:
             self._exit = Exit(0, f"no word from the driver for {lease.lease:g} s")
 
     def _handle(self, event: Event, now: float) -> None:
-        actions = deque(self._machine.handle(event, now))
+        self._carry_out(deque(self._machine.handle(event, now)), now)
+
+    def _carry_out(self, actions: deque[Action], now: float) -> None:
         while actions:
             match actions.popleft():
                 case Emit(peer, body, buffers):

@@ -12,7 +12,7 @@ from scalops.engine.blocks import Array, Block, block_rows
 from scalops.engine.columns import blank, taken
 from scalops.engine.kernels.matching import Matches, Pairs
 from scalops.engine.pipelines.base import Over, Pipeline, Runtime
-from scalops.engine.relations.join_index import IndexedTable
+from scalops.engine.relations.indexed_table import IndexedTable
 
 _NONE_WITHOUT_MATCH = ("inner", "semi", "cross")
 

@@ -17,11 +17,11 @@ from scalops.engine.collective import Piece, Program, Ranks, Shuffle, gather_all
 from scalops.engine.columns import sliced
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.pipelines.base import Identity
+from scalops.engine.relations.routing import cut_to
 from scalops.engine.relations.whole import Columns, Whole
 
 # Neutral: whether records lie at one rank or at all of them changes no bit of what is made of them.
 SMALL_BYTES = 1 << 20
-PIECE_BYTES = 1 << 18  # of records that pass at once, about
 
 Hold = Callable[[int], None]  # finds room for so many bytes, or raises
 
@@ -83,9 +83,10 @@ def dealt(
                 found.append((numbers[first:last], block.slice(first, last)))
                 hold(found[-1][1].bytes)
             elif first < last:
-                for at, part in cut_up(block.slice(first, last), schema):
+                for part in cut_to(block.slice(first, last)):
                     piece = piece_of_blocks([part])
-                    which = numbers[first + at : first + at + part.rows]
+                    which = numbers[first : first + part.rows]
+                    first += part.rows
                     yield to, Piece(piece.header, [*piece.buffers, which.view(np.uint8)])
 
     def take(source: int, piece: Piece) -> None:
@@ -107,13 +108,6 @@ def _wanted(ranks: Ranks, schema: Schema, rows: int) -> Sequence[tuple[int, int]
     ends = [start for start, _ in bounds] + [rows]
     ranges = (ranks.range_of(rank, len(bounds)) for rank in range(ranks.size))
     return [(ends[first], ends[last]) for first, last in ranges]
-
-
-def cut_up(block: Block, schema: Schema) -> Iterator[tuple[int, Block]]:
-    """The block in pieces that are not too large to pass; where each begins."""
-    step = max(1, PIECE_BYTES // max(1, schema.bytes_per_row))
-    for at in range(0, block.rows, step):
-        yield at, block.slice(at, min(at + step, block.rows))
 
 
 def _in_order(

@@ -7,9 +7,10 @@ from itertools import groupby
 
 from scalops.algebra.schema import Schema
 from scalops.engine.block_codec import blocks_of_piece, piece_of_blocks
-from scalops.engine.blocks import Block
+from scalops.engine.blocks import Block, concatenate
 from scalops.engine.collective import Piece, Program, Ranks, Shuffle
 from scalops.engine.pipelines.base import Pipeline
+from scalops.engine.relations.routing import PIECE_BYTES, cut
 
 Parts = list[list[Block]]  # for each active partition its blocks
 
@@ -38,23 +39,77 @@ def spread(
 ) -> Program[Parts]:
     """The blocks of all `active` partitions at every rank, from each rank's `own` ones.
 
-    `received` is told of each block of others'; it may raise where there is no room.
+    `received` is told of each block of others', or of its parts; it may raise where there is no
+    room.
     """
     if ranks.is_alone:
         return [own[p] for p in active]
-    found = dict(own)
+    found = _Spread(ranks.own, own, active, schema, received)
+    yield Shuffle(_pieces(ranks, own), found.take)
+    return [found.blocks(p) for p in active]
 
-    def pieces() -> Iterator[tuple[int, Piece]]:
+
+def _pieces(ranks: Ranks, own: dict[int, list[Block]]) -> Iterator[tuple[int, Piece]]:
+    """[partition, [whether each block goes on with the one before], blocks], made once for all."""
+    others = [to for to in range(ranks.size) if to != ranks.own]
+
+    def told() -> Iterator[Piece]:
         for partition, blocks in own.items():
-            piece = piece_of_blocks(blocks)
-            told = Piece([partition, piece.header], piece.buffers)
-            yield from ((to, told) for to in range(ranks.size) if to != ranks.own)
+            waiting: list[tuple[bool, Block]] = []
+            size = 0
+            for block in blocks:
+                for i, part in enumerate(cut(block)):
+                    if waiting and size + part.bytes > PIECE_BYTES:
+                        yield _piece(partition, waiting)
+                        waiting, size = [], 0
+                    waiting.append((i > 0, part))
+                    size += part.bytes
+            if waiting:
+                yield _piece(partition, waiting)
 
-    def take(source: int, piece: Piece) -> None:
-        partition, header = piece.header
-        found[partition] = blocks_of_piece(Piece(header, piece.buffers), schema)
-        for block in found[partition]:
-            received(block)
+    return ((to, piece) for piece in told() for to in others)
 
-    yield Shuffle(pieces(), take)
-    return [found[p] for p in active]
+
+def _piece(partition: int, parts: Sequence[tuple[bool, Block]]) -> Piece:
+    piece = piece_of_blocks([block for _, block in parts])
+    return Piece([partition, [more for more, _ in parts], piece.header], piece.buffers)
+
+
+class _Spread:
+    """What a rank has of all partitions: its own, and what the others send."""
+
+    def __init__(
+        self,
+        rank: int,
+        own: dict[int, list[Block]],
+        active: Sequence[int],
+        schema: Schema,
+        received: Callable[[Block], None],
+    ) -> None:
+        self._schema, self._received = schema, received
+        self._senders = dict.fromkeys(own, rank)
+        self._active = frozenset(active)
+        self._found: dict[int, Parts] = {p: [[b] for b in blocks] for p, blocks in own.items()}
+
+    def take(self, rank: int, piece: Piece) -> None:
+        """Take a piece of another rank. Raises: ValueError where it makes no sense."""
+        match piece.header:
+            case [int(partition), list(more), blocks] if (
+                partition in self._active and self._senders.setdefault(partition, rank) == rank
+            ):
+                parts = blocks_of_piece(Piece(blocks, piece.buffers), self._schema)
+            case _:
+                raise ValueError(f"blocks of a partition that rank {rank} has not")
+        known = self._found.setdefault(partition, [])
+        for continues, part in zip(more, parts, strict=True):
+            self._received(part)
+            if continues:
+                if not known:
+                    raise ValueError(f"a block of partition {partition} without its beginning")
+                known[-1].append(part)
+            else:
+                known.append([part])
+
+    def blocks(self, partition: int) -> list[Block]:
+        """A partition's blocks, as they were where it is read."""
+        return [concatenate(parts, self._schema) for parts in self._found.pop(partition, [])]

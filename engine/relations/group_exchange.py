@@ -7,7 +7,7 @@ its place: the position of its partition among the active ones, and its row ther
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -15,14 +15,15 @@ import numpy as np
 
 from scalops.algebra.dtypes import INT64
 from scalops.algebra.schema import HIDDEN, Schema
-from scalops.engine.block_codec import blocks_of_piece, piece_of_blocks
 from scalops.engine.blocks import Array, Block, concatenate
 from scalops.engine.collective import Piece, Program, Ranks, Shuffle, gather_all
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.key_words import Words
 from scalops.engine.passes import in_partition
 from scalops.engine.pipelines.base import Pipeline
-from scalops.engine.relations.dealt import PIECE_BYTES, Hold
+from scalops.engine.relations.base import Relation
+from scalops.engine.relations.routing import Arrivals, Run, cut_to, routed
+from scalops.engine.spill import SpilledBlocks
 from scalops.engine.value_codec import decode_value, encode_value
 
 ROW = HIDDEN + "record"  # the column of a record's row in its partition
@@ -40,70 +41,38 @@ class Places:
         return Places(self.positions[which], self.rows[which])
 
 
-def met(
-    pipeline: Pipeline, keys: Sequence[str], ranks: Ranks, hold: Hold
-) -> Program[tuple[Block, Places]]:
+def met(relation: Relation, keys: Sequence[str]) -> Program[tuple[Block, Places]]:
     """The records of this rank's groups, in table order, and their places.
 
-    Each rank reads its own partitions and streams what it reads; what this one gets is told to
-    `hold`.
+    Each rank reads its own partitions and streams what it reads. There is room for the records
+    in the budget; the caller counts what it keeps.
     """
+    pipeline, runtime, owner = relation.pipeline, relation.runtime, relation.owner
+    ranks, budget = runtime.ranks, runtime.budget
     schema = Schema((*pipeline.schema.fields, (ROW, INT64)))
-    active = pipeline.active()
-    found: dict[int, list[Block]] = {}
-
-    def keep(position: int, block: Block) -> None:
-        hold(block.bytes)
-        found.setdefault(position, []).append(block)
-
-    def pieces() -> Iterator[tuple[int, Piece]]:
-        waiting = [_Waiting() for _ in range(ranks.size)]
-        for position, partition in enumerate(active):
-            if pipeline.home(partition) != ranks.own:
-                continue
-            for to, block in _by_rank(pipeline, partition, keys, ranks.size):
-                if to == ranks.own:
-                    keep(position, block)
-                    continue
-                waiting[to].add(position, block)
-                if waiting[to].bytes >= PIECE_BYTES:
-                    yield to, waiting[to].taken()
-        for to, own in enumerate(waiting):
-            if own.blocks:
-                yield to, own.taken()
-
-    def take(source: int, piece: Piece) -> None:
-        positions, header = piece.header
-        blocks = blocks_of_piece(Piece(header, piece.buffers), schema)
-        for position, block in zip(positions, blocks, strict=True):
-            keep(position, block)
-
-    yield Shuffle(pieces(), take)
-    order = sorted(found)
-    sizes = [sum(b.rows for b in found[p]) for p in order]
-    whole = concatenate([b for p in order for b in found[p]], schema)
+    homes = [pipeline.home(p) for p in pipeline.active()]
+    kept = SpilledBlocks(budget, owner, schema)
+    arrivals = Arrivals(kept, schema, [ranks.own], homes)
+    yield from routed(ranks, _runs(pipeline, keys, ranks), arrivals)
+    found = arrivals.runs(ranks.own)
+    whole = concatenate(list(arrivals.blocks(ranks.own)), schema)
+    positions = np.repeat(
+        np.array([source for source, _, _ in found], np.int64), [rows for _, _, rows in found]
+    )
     rows: Any = whole.columns[ROW]
-    return whole, Places(np.repeat(np.array(order, np.int64), sizes), rows)
+    return whole, Places(positions, rows)
 
 
-@dataclass
-class _Waiting:
-    """Blocks for one rank, until they are worth a piece."""
-
-    positions: list[int] = field(default_factory=list)
-    blocks: list[Block] = field(default_factory=list)
-    bytes: int = 0
-
-    def add(self, position: int, block: Block) -> None:
-        self.positions.append(position)
-        self.blocks.append(block)
-        self.bytes += block.bytes
-
-    def taken(self) -> Piece:
-        piece = piece_of_blocks(self.blocks)
-        made = Piece([self.positions, piece.header], piece.buffers)
-        self.positions, self.blocks, self.bytes = [], [], 0
-        return made
+def _runs(pipeline: Pipeline, keys: Sequence[str], ranks: Ranks) -> Iterator[tuple[int, Run]]:
+    """The records of this rank's partitions, for the ranks where their groups are."""
+    for position, partition in enumerate(pipeline.active()):
+        if pipeline.home(partition) != ranks.own:
+            continue
+        number = 0
+        for to, block in _by_rank(pipeline, partition, keys, ranks.size):
+            for part in cut_to(block):
+                yield to, Run(position, number, [(to, part.rows)], part)
+                number += 1
 
 
 def _by_rank(
@@ -118,13 +87,14 @@ def _by_rank(
             own: list[Vector] = [(block.columns[n], block.valid.get(n)) for n in keys]
             to = Words(own, block.rows, nulls_equal=True).hashes(0, block.rows) % np.uint64(size)
             order = np.argsort(to, kind="stable")
-            made = block.chosen(names).take(order)
-            made.columns[ROW] = order + at
-            at += block.rows
             ends = np.searchsorted(to[order], np.arange(size + 1)).tolist()
             for rank, (start, stop) in enumerate(pairwise(ends)):
                 if start < stop:
-                    yield rank, made.slice(start, stop)
+                    rows = order[start:stop]
+                    made = block.chosen(names).take(rows)
+                    made.columns[ROW] = rows + at
+                    yield rank, made
+            at += block.rows
 
 
 def numbered(pipeline: Pipeline, firsts: Places, ranks: Ranks) -> Program[tuple[Array, int]]:

@@ -290,7 +290,7 @@ class GroupRows(Relation):
 
     def _by_hash(self, run: Run) -> Program[Stored]:
         pipeline, ranks, budget = self.pipeline, self.runtime.ranks, self.runtime.budget
-        block, places = yield from met(pipeline, self._sink.keys, ranks, self._hold)
+        block, places = yield from met(self, self._sink.keys)
         budget.require(block.bytes + 8 * block.rows, self.owner)
         vectors = {n: (block.columns[n], block.valid.get(n)) for n in pipeline.schema.names}
         keys = [vectors[n] for n in self._sink.keys]

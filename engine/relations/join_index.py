@@ -2,136 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 
-import numpy as np
-import pyarrow as pa
-
-from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
-from scalops.engine.blocks import Array, Block, mask_of
-from scalops.engine.collective import Program
-from scalops.engine.columns import ColumnData, SparseColumn, arrow_type, blank, concatenated
+from scalops.engine.blocks import Block, block_rows, mask_of
+from scalops.engine.collective import Piece, Program, gather_all
+from scalops.engine.columns import sliced
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.matching import KeyIndex
-from scalops.engine.packed_lists import PackedLists
 from scalops.engine.passes import in_partition
 from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored, own_bytes
 from scalops.engine.relations.base import Relation, Run
 from scalops.engine.relations.gathering import own_partitions, spread
-from scalops.engine.relations.whole import Columns
+from scalops.engine.relations.indexed_table import IndexedTable, in_one_piece
+from scalops.engine.relations.partitioned_index import is_needed_whole, partitioned
 
-
-class TakenColumns(Columns):
-    """A table in whole columns of which records are taken by their numbers."""
-
-    def __init__(
-        self,
-        schema: Schema,
-        rows: int,
-        vectors: Mapping[str, Vector],
-        identities: Mapping[str, Identity | None] | None = None,
-    ) -> None:
-        super().__init__(schema, rows, vectors, identities)
-        # As byte strings, which Arrow takes faster: see packed_lists.
-        self._lists = {
-            name: packed
-            for name, (values, _) in vectors.items()
-            if isinstance(values, pa.Array) and (packed := PackedLists.of(values)) is not None
-        }
-
-    def at(self, name: str, positions: Array) -> Vector:
-        """The records of these numbers, in this order; -1 gives a null."""
-        values, mask = self.whole(name)
-        kind = self.schema[name]
-        there: Array = positions >= 0
-        if bool(there.all()):
-            found = self._taken(name, positions)
-            return found, None if mask is None else mask.take(positions)
-        if not self.count:
-            return blank(kind, len(positions)), there
-        if isinstance(values, pa.Array):
-            made = self._taken(name, pa.array(positions, mask=~there))
-            return made, there if mask is None else there & mask.take(positions, mode="clip")
-        places = np.where(there, positions, 0)
-        if isinstance(values, SparseColumn):
-            made = _spread(values.take(positions[there]), there)
-        else:
-            made = self._taken(name, places)
-            made[~there] = np.zeros((), made.dtype)
-        return made, there if mask is None else there & mask.take(places)
-
-    def _taken(self, name: str, rows: Array | pa.Array) -> ColumnData:
-        """The records of these numbers; Arrow's, if they may be null."""
-        column, _ = self.whole(name)
-        if isinstance(column, np.ndarray):
-            return column.take(rows, axis=0)
-        if isinstance(column, SparseColumn):
-            return column.take(rows)
-        chosen = rows if isinstance(rows, pa.Array) else pa.array(rows)
-        lists = self._lists.get(name)
-        found = column.take(chosen) if lists is None else lists.take(chosen)
-        return of_type(found, self.schema[name])
-
-
-class IndexedTable(TakenColumns):
-    """A table in whole columns with an index over some of them."""
-
-    def __init__(
-        self,
-        schema: Schema,
-        rows: int,
-        vectors: Mapping[str, Vector],
-        identities: Mapping[str, Identity | None],
-        index: KeyIndex,
-    ) -> None:
-        super().__init__(schema, rows, vectors, identities)
-        self.index = index
-
-    @property
-    def unique(self) -> bool:
-        """Whether no two records have one key."""
-        return self.index.unique
-
-
-def _spread(column: SparseColumn, there: Array) -> SparseColumn:
-    """The vectors at the places that are true, and such without an entry elsewhere."""
-    lengths: Array = np.zeros(len(there), np.int64)
-    lengths[there] = column.lengths
-    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    return SparseColumn(ends, column.indices, column.values, column.dimension)
-
-
-def of_type(column: pa.Array, kind: ArrayType) -> pa.Array:
-    """The column as blocks have it: not as the large form that a whole one may need."""
-    target = arrow_type(kind)
-    return column if column.type == target else column.cast(target)
+Parts = dict[int, list[Block]]  # a rank's own blocks by partition
 
 
 class BuildIndex(Relation):
     """Holds the columns, each in one piece; those that lie so below are not copied.
 
-    The index of the last iteration serves again if its key columns are known to be the same.
+    The index of the last iteration serves again if its key columns are known to be the same. Of
+    several ranks each has the whole table, unless too much would be sent: then it has the records
+    of its own keys (`partitioned_index.py`).
     """
 
     def __init__(self, stage: pp.Stage, pipeline: Pipeline, runtime: Runtime) -> None:
         super().__init__(stage, pipeline, runtime)
         assert isinstance(stage.sink, pr.BuildIndex)
-        self._sink = stage.sink
-        self._names = tuple(dict.fromkeys((*self._sink.kept, *self._sink.keys)))
+        self.sink = stage.sink
+        self._names = tuple(dict.fromkeys((*self.sink.kept, *self.sink.keys)))
         pipeline.read_only(self._names)
         self._last: tuple[tuple[Identity, ...], KeyIndex] | None = None
+        pointed_into = is_needed_whole(runtime.stages, self.sink.number)
+        self._may_be_partitioned = (
+            not runtime.ranks.is_alone and bool(self.sink.keys) and not pointed_into
+        )
 
     def make(self, run: Run) -> Program[Stored]:
         pipeline = self.pipeline
         identities = {n: pipeline.identity(n) for n in self._names}
-        rows, vectors = yield from columns_of(self, self._names, run)
-        index = self._index(vectors, rows, identities, run)
         schema = Schema(tuple((n, pipeline.schema[n]) for n in self._names))
-        return IndexedTable(schema, rows, vectors, identities, index)
+        vectors, blocks = _own_columns(self, self._names, run)
+        if self._may_be_partitioned:
+            rows, size = yield from self._sizes(blocks)
+            if size > self.runtime.ranks.broadcast_bytes:
+                count = _rows(vectors) if blocks is None else sum(rows.values())
+                placed = partial(self._placed, schema, vectors, blocks, rows)
+                return (yield from partitioned(self, schema, count, placed, identities, run))
+        held, vectors = yield from _of_all(self, self._names, vectors, blocks)
+        index = self._index(vectors, held, identities, run)
+        return IndexedTable(schema, held, vectors, identities, index)
+
+    def forget(self) -> None:
+        self._last = None
+
+    def _sizes(self, blocks: Parts | None) -> Program[tuple[dict[int, int], int]]:
+        """The records of each active partition, if blocks are to be sent, and their bytes."""
+        own = {p: sum(b.rows for b in part) for p, part in (blocks or {}).items()}
+        size = sum(b.bytes for part in (blocks or {}).values() for b in part)
+        told = yield from gather_all(self.runtime.ranks, Piece([list(own.items()), size], []))
+        rows = dict(sorted(item for piece in told for item in piece.header[0]))
+        return rows, sum(piece.header[1] for piece in told)
+
+    def _placed(
+        self,
+        schema: Schema,
+        vectors: Mapping[str, Vector],
+        blocks: Parts | None,
+        rows: Mapping[int, int],
+    ) -> Iterator[tuple[int, Block]]:
+        """This rank's blocks, of all columns, each with the number of its first record.
+
+        Where nothing has to be collected, these are as many records as any other rank's.
+        """
+        if blocks is None:
+            ranks, count, step = self.runtime.ranks, _rows(vectors), block_rows(schema)
+            first, last = (count * r // ranks.size for r in (ranks.own, ranks.own + 1))
+            for start in range(first, last, step):
+                made = Block(min(step, last - start), {})
+                yield start, _filled(made, vectors, start)
+            return
+        firsts = dict(zip(rows, accumulate(rows.values(), initial=0), strict=False))
+        for partition, part in blocks.items():
+            start = firsts[partition]
+            while part:
+                made = part.pop(0)
+                self.runtime.budget.release(self.owner, own_bytes(made, self.pipeline.resident))
+                yield start, _filled(made, vectors, start)
+                start += made.rows
 
     def _index(
         self,
@@ -140,7 +104,7 @@ class BuildIndex(Relation):
         identities: Mapping[str, Identity | None],
         run: Run,
     ) -> KeyIndex:
-        sink, budget = self._sink, self.runtime.budget
+        sink, budget = self.sink, self.runtime.budget
         own = tuple(i for n in sink.keys if (i := identities[n]) is not None)
         if self._last is not None and len(own) == len(sink.keys) and self._last[0] == own:
             budget.require(self._last[1].bytes, self.owner)
@@ -155,6 +119,20 @@ class BuildIndex(Relation):
         return index
 
 
+def _rows(vectors: Mapping[str, Vector]) -> int:
+    return len(next(iter(vectors.values()))[0])
+
+
+def _filled(block: Block, vectors: Mapping[str, Vector], start: int) -> Block:
+    """The block with parts of these columns, too; its first record's number is `start`."""
+    stop = start + block.rows
+    for name, (values, mask) in vectors.items():
+        block.columns[name] = sliced(values, start, stop)
+        if mask is not None:
+            block.valid[name] = mask[start:stop]
+    return block
+
+
 def columns_of(
     relation: Relation, names: Sequence[str], run: Run
 ) -> Program[tuple[int, dict[str, Vector]]]:
@@ -162,49 +140,57 @@ def columns_of(
 
     Those that lie so below are not copied; for the others room is reserved.
     """
-    vectors: dict[str, Vector] = {}
-    for name in names:
-        found = relation.pipeline.whole(name)
-        if found is not None:
-            vectors[name] = found
-    missing = [n for n in names if n not in vectors]
-    if missing or not vectors:
-        rows, made = yield from _collected(relation, missing, run)
-        return rows, vectors | made
-    return len(next(iter(vectors.values()))[0]), vectors
+    vectors, blocks = _own_columns(relation, names, run)
+    return (yield from _of_all(relation, names, vectors, blocks))
 
 
-def _collected(
-    relation: Relation, names: list[str], run: Run
-) -> Program[tuple[int, dict[str, Vector]]]:
+def _own_columns(
+    relation: Relation, names: Sequence[str], run: Run
+) -> tuple[dict[str, Vector], Parts | None]:
+    """The columns that lie in one piece below, and this rank's blocks of the others.
+
+    No blocks where there are no others, unless the blocks alone tell how many records come.
+    """
     pipeline, budget = relation.pipeline, relation.runtime.budget
-    ranks = relation.runtime.ranks
-    own_ones = own_partitions(pipeline, ranks)
-    parts: list[list[Block]] = [[] for _ in own_ones]
+    vectors = {n: v for n in names if (v := pipeline.whole(n)) is not None}
+    missing = [n for n in names if n not in vectors]
+    if vectors and not missing:
+        return vectors, None
+    own = own_partitions(pipeline, relation.runtime.ranks)
+    parts: Parts = {p: [] for p in own}
 
     def task(worker: int, index: int) -> None:
-        with in_partition(own_ones[index]):
-            for block in pipeline.blocks(own_ones[index], worker):
-                own = {n: block.columns[n] for n in names}
-                masks = {n: m for n, m in block.valid.items() if n in own}
-                made = Block(block.rows, own, masks)
+        with in_partition(own[index]):
+            for block in pipeline.blocks(own[index], worker):
+                columns = {n: block.columns[n] for n in missing}
+                masks = {n: m for n, m in block.valid.items() if n in columns}
+                made = Block(block.rows, columns, masks)
                 budget.require(own_bytes(made, pipeline.resident), relation.owner)
                 if made.rows:
-                    parts[index].append(made)
+                    parts[own[index]].append(made)
 
-    run(task, len(own_ones))
-    kinds = Schema(tuple((n, pipeline.schema[n]) for n in names))
-    mine = dict(zip(own_ones, parts, strict=True))
+    run(task, len(own))
+    return vectors, parts
+
+
+def _of_all(
+    relation: Relation, names: Sequence[str], vectors: dict[str, Vector], blocks: Parts | None
+) -> Program[tuple[int, dict[str, Vector]]]:
+    """How many records all ranks have, and their columns."""
+    if blocks is None:
+        return _rows(vectors), vectors
+    pipeline, budget = relation.pipeline, relation.runtime.budget
+    kinds = Schema(tuple((n, pipeline.schema[n]) for n in names if n not in vectors))
     together = yield from spread(
-        ranks,
-        mine,
+        relation.runtime.ranks,
+        blocks,
         pipeline.active(),
         kinds,
         lambda block: budget.require(block.bytes, relation.owner),
     )
-    blocks = [b for part in together for b in part]
-    rows = sum(b.rows for b in blocks)
-    return rows, {n: _joined(relation, blocks, n) for n in names}
+    found = [b for part in together for b in part]
+    rows = sum(b.rows for b in found)
+    return rows, vectors | {n: _joined(relation, found, n) for n in kinds.names}
 
 
 def _joined(relation: Relation, blocks: list[Block], name: str) -> Vector:
@@ -218,19 +204,3 @@ def _joined(relation: Relation, blocks: list[Block], name: str) -> Vector:
     made = in_one_piece([b.columns[name] for b in own], pipeline.schema[name])
     budget.release(owner, sum(own_bytes(b, pipeline.resident) for b in own))
     return made, mask
-
-
-def in_one_piece(parts: list[ColumnData], kind: ArrayType) -> ColumnData:
-    """The columns of consecutive records as one; text beyond 2 GiB in Arrow's large form."""
-    try:
-        return concatenated(parts, kind)
-    except pa.ArrowInvalid:
-        wide = large(arrow_type(kind))
-        return pa.concat_arrays([p.cast(wide) for p in parts])
-
-
-def large(kind: pa.DataType) -> pa.DataType:
-    """The type with offsets of 64 bits."""
-    if pa.types.is_string(kind):
-        return pa.large_string()
-    return pa.large_list(large(kind.value_type)) if pa.types.is_list(kind) else kind

@@ -12,7 +12,8 @@ from scalops.engine.collective import Program
 from scalops.engine.kernels.matching import KeyIndex, Matches, Pairs, looked_up
 from scalops.engine.pipelines.base import Pipeline, Runtime, Stored
 from scalops.engine.relations.base import Relation, Run
-from scalops.engine.relations.join_index import IndexedTable, columns_of
+from scalops.engine.relations.indexed_table import IndexedTable
+from scalops.engine.relations.join_index import columns_of
 from scalops.engine.relations.whole import Columns, Mapped, Positions, Side
 
 # Neutral: pairs found from the right side are sorted, at some 100 ns each; probing with a left

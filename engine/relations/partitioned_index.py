@@ -31,10 +31,11 @@ from scalops.engine.kernels.keys import Key
 from scalops.engine.kernels.matching import KeyIndex
 from scalops.engine.pipelines.base import Identity
 from scalops.engine.relations.base import Run
+from scalops.engine.relations.indexed_table import IndexedTable, in_one_piece
 from scalops.engine.relations.whole import Whole
 
 if TYPE_CHECKING:
-    from scalops.engine.relations.join_index import BuildIndex, IndexedTable
+    from scalops.engine.relations.join_index import BuildIndex
 
 Placed = Iterator[tuple[int, Block]]  # blocks with the number of their first record
 
@@ -114,8 +115,6 @@ def partitioned(
 
     `placed` gives them and their memory back to the budget; here room is reserved for what comes.
     """
-    from scalops.engine.relations.join_index import IndexedTable
-
     sink, runtime = relation.sink, relation.runtime
     sent = _Sent(relation, schema, count)
     yield Shuffle(sent.pieces(placed()), sent.take)
@@ -186,8 +185,6 @@ class _Sent:
 
         A column has a mask here if it has one anywhere, as the whole column would.
         """
-        from scalops.engine.relations.join_index import in_one_piece
-
         budget, owner = self._relation.runtime.budget, self._relation.owner
         found = self._blocks.pop(way)
         blocks = [found.pop(start) for start in sorted(found)]

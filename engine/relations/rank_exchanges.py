@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 
@@ -43,7 +42,7 @@ from scalops.engine.pipelines.base import HeldTable, Stored
 from scalops.engine.relations.base import Relation
 from scalops.engine.relations.base import Run as RunTasks
 from scalops.engine.relations.gathering import own_partitions
-from scalops.engine.relations.routing import Arrivals, Run, cut_to, routed
+from scalops.engine.relations.routing import Arrivals, Run, cut, routed
 from scalops.engine.spill import Kept, SpilledBlocks, SpilledTable
 
 BUCKET_BYTES = 16 << 20  # of a bucket, which is in memory two or three times
@@ -135,7 +134,7 @@ class _Exchange:
                     block = block.chosen(chosen)
                     if isinstance(sink, pp.DistinctRows):
                         block = distinct_block([block], schema, sink.columns)
-                    own.extend(map(kept.add, cut_to(block)))
+                    own.extend(map(kept.add, cut(block)))
                     count[0] += block.rows
                     count[1] += block.bytes
 
@@ -236,6 +235,8 @@ class _Exchange:
         """Buckets between splitters, each sorted; then the ranges of what that gives."""
         kept_schema = Schema(tuple((n, held.schema[n]) for n in sink.kept))
         count, homes = self._pipeline.partitions(), self._buckets(size)
+        if not sum(held.rows):
+            return HeldTable([[] for _ in range(count)], self._pipeline.source_bytes)
         keys = sort_schema(sink, held.schema)
         samples = yield from self._sampled(held, keys, len(homes))
         bounds = splitters(samples, sink, len(homes))
@@ -253,7 +254,7 @@ class _Exchange:
             blocks = list(arrivals.blocks(bucket))
             if blocks:
                 made = sorted_block(blocks, sink, held.schema)
-                parts[bucket] = list(map(kept.add, cut_to(made)))
+                parts[bucket] = list(map(kept.add, cut(made)))
         rows, _ = yield from self._counted(counts, homes)
         in_order = Held(parts, kept, kept_schema, rows, homes)
         return (yield from self._by_range(in_order, count))
@@ -349,17 +350,19 @@ class _Answers:
 
     def take(self, rank: int, piece: Piece) -> None:
         """Take a bucket's answer. Raises: ValueError where nobody asked for it."""
-        match piece.header:
-            case [int(bucket), list(items)] if (
+        match piece:
+            case Piece([int(bucket), list(items)], [bits]) if (
                 0 <= bucket < len(self._homes) and self._homes[bucket] == rank
             ):
-                rows = sum(item[2] for item in items)
-                bits = np.unpackbits(piece.buffers[0], count=rows).astype(bool)
+                runs = [_run_of(item) for item in items]
             case _:
                 raise ValueError(f"an answer of rank {rank} that makes no sense")
-        at = 0
-        for source, number, rows in items:
-            self._answered(bucket, source, number, bits[at : at + rows])
+        total, at = sum(rows for _, _, rows in runs), 0
+        if bits.nbytes != -(-total // 8):
+            raise ValueError(f"an answer of {bits.nbytes} bytes on {total} records")
+        first = np.unpackbits(bits, count=total).astype(bool)
+        for source, number, rows in runs:
+            self._answered(bucket, source, number, first[at : at + rows])
             at += rows
 
     def _answered(self, bucket: int, source: int, number: int, first: Array) -> None:
@@ -378,3 +381,10 @@ class _Answers:
                 f"{owner}: nobody says of {self._left} records whether they are the first",
                 hint="run it again",
             )
+
+
+def _run_of(item: object) -> tuple[int, int, int]:
+    match item:
+        case [int(source), int(number), int(rows)] if rows > 0:
+            return source, number, rows
+    raise ValueError("an answer on records of which is not known")

@@ -140,12 +140,12 @@ def _piece(runs: Sequence[Run]) -> Piece:
     return Piece(header, buffers)
 
 
-def cut_to(block: Block, most: int = PIECE_BYTES) -> Iterator[Block]:
-    """A block's records in parts of at most so many bytes; a record is not cut."""
-    parts = min(block.rows, -(-block.bytes // most))
+def cut(block: Block) -> Iterator[Block]:
+    """A block's records in parts of at most PIECE_BYTES; a record is not cut."""
+    parts = min(block.rows, -(-block.bytes // PIECE_BYTES))
     if parts <= 1:
         yield block
         return
     for i in range(parts):  # of uneven records some parts are larger than others
         a, b = i * block.rows // parts, (i + 1) * block.rows // parts
-        yield from cut_to(block.slice(a, b), most)
+        yield from cut(block.slice(a, b))

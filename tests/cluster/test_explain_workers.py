@@ -203,6 +203,16 @@ def test_bytes_of_a_filtered_table_are_estimated() -> None:
     assert some.endswith("800 B each (estimated)")
 
 
+def test_a_long_side_of_a_join_is_held_by_hash() -> None:
+    long = so.table({"v": np.arange(2_200_000.0)})
+    (held, *_) = shown(in_partitions(1).join(long, on="v"), "workers", workers=2)[1:]
+    by_hash = "by hash of v: each worker the records of its own keys"
+    assert held == f"{by_hash}, 8.8 MB a worker (estimated)"
+    unknown = long.flat_map(lambda r: [{"v": r.v}, {"v": -r.v}])
+    (held, *_) = shown(in_partitions(1).join(unknown, on="v"), "workers", workers=2)[1:]
+    assert held == f"broadcast up to 16.8 MB, more {by_hash}"
+
+
 def test_an_embedded_session_shows_nothing_of_workers() -> None:
     total = in_partitions(2).sum("v")
     text = physical(total)

@@ -253,7 +253,7 @@ def test_only_what_is_read_is_held() -> None:
 
 def test_text_beyond_two_gigabytes_is_held() -> None:
     from scalops.engine.columns import arrow_type
-    from scalops.engine.relations.join_index import large, of_type
+    from scalops.engine.relations.indexed_table import large, of_type
 
     for kind in (so.string, so.list_(so.string), so.list_(so.int32)):
         some: list[Any] = [None, "a", "b"] if kind == so.string else [None, [], []]

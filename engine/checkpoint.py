@@ -210,6 +210,7 @@ class CheckpointFolder:
             (folder / ".checkpoint-0.scalops.part").unlink()
         except OSError as error:
             raise self._unwritable(error) from error
+        self._has_saved = False
         present = _checkpoints(folder)
         self._number = max((_number(p) for p in present), default=0)
         if present and resumed not in present:
@@ -236,7 +237,11 @@ class CheckpointFolder:
         finally:
             with suppress(OSError):  # of a write that failed, or was interrupted
                 part.unlink(missing_ok=True)
-        self._before = path
+        self._before, self._has_saved = path, True
+
+    def last_saved(self) -> Checkpoint | None:
+        """The last one that was written here, if any was."""
+        return newest(self._folder)[1] if self._has_saved else None
 
     @staticmethod
     def _write(path: Path, content: bytes) -> None:

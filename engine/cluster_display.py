@@ -18,7 +18,7 @@ from scalops.engine import physical_relations as pr
 from scalops.engine.collective import Ranks
 from scalops.engine.physical_running import SummarizeRuns
 from scalops.engine.reduction import leaf_bytes, leaf_count, leaf_ranges
-from scalops.engine.relations.partitioned_index import is_needed_whole
+from scalops.engine.relations.partitioned_index import may_be_partitioned
 
 Details = list[tuple[str, str]]
 _LISTED = 6  # ranks, or edges of a tree, that are named; of more the first ones and the last
@@ -47,13 +47,15 @@ class Meeting(Protocol):
 class Workers:
     """What the display is told: `count` workers, one rank each, and how partial results meet.
 
-    `fan_in` is that of the tree; `meeting(partial_bytes)` the choice for one reduction. Of a
-    cluster that nobody has asked `count` is None and `where` its URI.
+    `fan_in` is that of the tree; `meeting(partial_bytes)` the choice for one reduction. Values of
+    more than `forward_bytes` go down the tree. Of a cluster that nobody has asked `count` is None
+    and `where` its URI.
     """
 
     count: int | None
     fan_in: int
     meeting: Callable[[float], Meeting]
+    forward_bytes: int
     where: str = "processes of this machine"
 
 
@@ -146,7 +148,7 @@ class ClusterNotes:
     def _reduction(self, stage: pp.Stage, sink: pp.TreeAggregate) -> Details:
         partial = sum(f.type.bytes for f in sink.folds)
         meeting = self._workers.meeting(partial)
-        how = "flat, to the driver" if meeting.flat else "along the tree"
+        how = "flat, at rank 0" if meeting.flat else "along the tree"
         details = [("meet", f"{how}: {meeting.reason}")]
         leaves = self._leaves(stage, sink)
         if leaves is None:
@@ -157,20 +159,17 @@ class ClusterNotes:
         if len(by_rank) > _LISTED:
             listed = f"{min(by_rank)} to {max(by_rank)} a rank"
         details.append(("leaves", f"{leaves[1]}; {listed}"))
-        details.append(("pieces", self._pieces(by_rank, meeting.flat)))
+        details.append(("pieces", self._pieces(by_rank)))
         return details
 
-    def _pieces(self, leaves: Sequence[int], flat: bool) -> str:
+    def _pieces(self, leaves: Sequence[int]) -> str:
         """Partial results that each rank sends: parts of the tree over leaves that are whole."""
         ends = [sum(leaves[:i]) for i in range(len(leaves) + 1)]
-        sent = []
-        for rank in self._ranks:
-            if flat:
-                to, last = "driver", rank.own + 1
-            else:
-                to, last = str(rank.parent), _end_below(rank)
-            if flat or rank.parent is not None:
-                sent.append(f"{rank.own} → {to}: {_dyadic(ends[rank.own], ends[last])}")
+        sent = [
+            f"{rank.own} → {rank.parent}: {_dyadic(ends[rank.own], ends[_end_below(rank)])}"
+            for rank in self._ranks
+            if rank.parent is not None
+        ]
         return "; ".join(_some(sent)) or "none: one rank has all leaves"
 
     def _leaves(self, stage: pp.Stage, sink: pp.TreeAggregate) -> tuple[int, int] | None:
@@ -186,7 +185,7 @@ class ClusterNotes:
         """Where the held side of a join lies; the run decides, by the bytes that there are."""
         most, size = self._ranks[0].broadcast_bytes, self._size(stage.source)
         by_hash = f"by hash of {', '.join(sink.keys)}: each worker the records of its own keys"
-        if not sink.keys or is_needed_whole(self._plan.stages, sink.number):
+        if not sink.keys or not may_be_partitioned(self._plan.stages, sink.number):
             return f"broadcast: all records to every worker, {self._whole(stage)}"
         if size is None:
             return f"broadcast up to {bytes_text(most)}, more {by_hash}"
@@ -267,8 +266,9 @@ class ClusterNotes:
         size = sum(self._plan.slots[slot][1].bytes for slot in read)
         details = []
         if read:
-            sent = f"{bytes_text(size)} an iteration, down the tree with the stages that read it"
-            details.append(("environment", f"to every worker: {sent}"))
+            how = "down the tree" if size > self._workers.forward_bytes else "from the driver"
+            shown = f"{bytes_text(size)} an iteration to every worker, {how}"
+            details.append(("environment", shown))
         if loop.nested:
             return details
         if loop.fields:

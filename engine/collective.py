@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+import numpy as np
+
 from scalops.algebra.errors import ExecutionError
 from scalops.engine.columns import Array
 from scalops.engine.reduction import leaf_ranges
@@ -174,6 +176,16 @@ def gather_all(ranks: Ranks, own: Piece) -> Program[list[Piece]]:
 
     yield Shuffle([(to, own) for to in range(ranks.size)], take)
     return [found[i] for i in range(ranks.size)]
+
+
+def gather_array(ranks: Ranks, own: Array) -> Program[Array]:
+    """The arrays of all ranks, one after the other, at every rank; of one type and item shape."""
+    if ranks.is_alone:
+        return own
+    shown = np.ascontiguousarray(own)
+    pieces = yield from gather_all(ranks, Piece(list(own.shape), [shown]))
+    parts = [p.buffers[0].view(own.dtype).reshape(p.header) for p in pieces]
+    return np.concatenate(parts)
 
 
 # Reductions along a tree of ranks.

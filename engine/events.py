@@ -18,8 +18,8 @@ class EventLog(Protocol):
     - `stage`: `stages` that ran in one pass, `sink`, `seconds`;
     - `iteration` of an outermost loop: `loop`, its name or None; `number` from 0; `scalars`, the
       environment's scalar fields after it; `seconds`; `rows` read, None where nobody knows;
-    - `worker_joined`: `worker`, `host`; `worker_lost`: `worker`, `reason`;
-    - `recovered`: `lost`, the workers; `seconds` from the loss until the work went on;
+    - `worker_joined`: `worker`, `host`; `worker_lost`: `worker`, its `ranks`, `reason`;
+    - `recovered`: the `ranks` that were lost; `seconds` from the loss until the work went on;
     - `error`: `type`, `message`.
     """
 

@@ -66,11 +66,11 @@ def near_equal(rows: int, count: int) -> list[tuple[int, int]]:
 def _by_hash(blocks: list[Block], keys: tuple[str, ...], count: int, schema: Schema) -> Parts:
     parts: Parts = [[] for _ in range(count)]
     for block in blocks:
-        target = hash_targets(block, keys, count)
-        for i in range(count):
-            kept = block.keep(target == i)
-            if kept.rows:
-                parts[i].append(kept)
+        for _, splits, own in by_target(block, hash_targets(block, keys, count), [0] * count):
+            at = 0
+            for target, rows in splits:
+                parts[target].append(own.slice(at, at + rows))
+                at += rows
     return [list(settled(p, schema)) for p in parts]
 
 

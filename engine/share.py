@@ -25,6 +25,7 @@ from scalops.engine.rank_folds import RankPass
 from scalops.engine.relations.base import Relation
 from scalops.engine.relations.compiled import RELATIONS, relation
 from scalops.engine.relations.gathering import own_partitions, runs_by_home
+from scalops.engine.relations.partitioned_index import PartitionedIndex
 from scalops.engine.relations.state import state_table
 from scalops.engine.stacked import NullsFound, Stacks, stacks_of
 from scalops.engine.threads import Task
@@ -107,13 +108,22 @@ class Share:
         for own in self._relations.values():
             own.forget()
 
+    @property
+    def _is_partitioned(self) -> bool:
+        """Whether there are tables that stages ask other ranks about: the same at all ranks."""
+        return any(isinstance(t, PartitionedIndex) for t in self.runtime.tables.values())
+
     def _prepared(self, program: Program[T], *pipelines: Pipeline) -> Program[T]:
         """Run a program over blocks of these pipelines, once they have what that takes."""
-        if self.ranks.is_alone:
+        if not self._is_partitioned:
             return (yield from program)
+        return (yield from self._asked(program, {p: p.active() for p in pipelines}))
+
+    def _asked(self, program: Program[T], reads: Mapping[Pipeline, Sequence[int]]) -> Program[T]:
+        """The same; it reads these partitions alone."""
         try:
-            for pipeline in pipelines:
-                own = own_partitions(pipeline, self.ranks)
+            for pipeline, partitions in reads.items():
+                own = [p for p in partitions if pipeline.home(p) == self.ranks.own]
                 yield from pipeline.prepare(own, self._run())
             return (yield from program)
         finally:
@@ -170,7 +180,8 @@ class Share:
         """Run a stage that counts."""
         sink, pipeline = self.stages[stage].sink, self.pipelines[stage]
         if isinstance(sink, pp.CountPrefix):
-            yield from self._prepared(self._count_prefix(pipeline, sink), pipeline)
+            count = self._count_asking if self._is_partitioned else self._count_prefix
+            yield from count(pipeline, sink)
         else:
             assert isinstance(sink, pp.CountRows)
             yield from self._prepared(self._count_rows(stage, sink), pipeline)
@@ -198,6 +209,26 @@ class Share:
         found = yield from self._together(own)
         every = range(pipeline.partitions())
         self.runtime.prefixes[sink.number] = [found.get(p, 0) for p in every]
+
+    def _count_asking(self, pipeline: Pipeline, sink: pp.CountPrefix) -> Program[None]:
+        """The same where others are asked before partitions are read: ever more at once."""
+        left, at, active = sink.count, 0, pipeline.active()
+        counts = [0] * pipeline.partitions()
+        while left and at < len(active):
+            some = active[at : 2 * at + 1]
+            found = yield from self._asked(self._firsts(pipeline, some, left), {pipeline: some})
+            for partition in some:
+                counts[partition] = min(left, found[partition])
+                left -= counts[partition]
+            at += len(some)
+        self.runtime.prefixes[sink.number] = counts
+
+    def _firsts(
+        self, pipeline: Pipeline, partitions: Sequence[int], count: int
+    ) -> Program[dict[int, int]]:
+        """The records of each of these partitions, as far as one is counted."""
+        own = [p for p in partitions if pipeline.home(p) == self.ranks.own]
+        return (yield from self._together({p: _first_rows(pipeline, p, count) for p in own}))
 
     def _count_rows(self, stage: int, sink: pp.CountRows) -> Program[None]:
         """Records of each partition; those that are known are not read."""
@@ -244,8 +275,9 @@ class Share:
             table.fill(worker, missing[index])
 
         yield from self._prepared(self._tasks(task, len(missing), stage), pipeline)
-        parts = yield from gather_all(self.ranks, Piece(table.stays(), []))
-        table.is_complete = all(part.header for part in parts)
+        if self._is_partitioned:
+            parts = yield from gather_all(self.ranks, Piece(table.stays(), []))
+            table.is_complete = all(part.header for part in parts)
         filled(sink.number, table)
         if kept is not None:
             table.hand_over(kept)

@@ -1,7 +1,7 @@
-"""How workers' partial results meet: along a tree of ranks, or all at once at the driver.
+"""How workers' partial results meet: along a tree of ranks, or all at once at its root.
 
-A neutral decision: the order of additions is that of the leaves, whoever adds them. The constants
-are assumed; no link has been measured.
+A neutral decision: the order of additions is that of the leaves, whoever adds them. All reductions
+of a plan share one tree. The constants are assumed; no link has been measured.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ HOP = Constant("hop", 1.0e-4, "s until a message is heard of", "assumed")
 MESSAGE = Constant("message", 3.0e-5, "s that each message takes of who hears it", "assumed")
 LINK = Constant("link", 1.0e9, "bytes/s between two workers, one message at a time", "assumed")
 ADD = Constant("add", 3.0e9, "bytes/s of partial results added to others", "assumed")
-# Those that a plan chooses from.
+# Those that a plan chooses from, beside the flat tree: as many as there are workers.
 FAN_INS = (2, 4, 8, 16)
 
 
@@ -24,8 +24,8 @@ FAN_INS = (2, 4, 8, 16)
 class AggregationTree:
     """How a reduction's partial results meet.
 
-    Each rank of the tree adds those of at most `fan_in - 1` others to its own, on each level;
-    where it is `flat` all ranks send theirs to the driver instead.
+    On each level of the tree a rank adds those of at most `fan_in - 1` others to its own; what the
+    root has goes to the driver. Where it is `flat` there is one level: all send to the root.
     """
 
     fan_in: int
@@ -39,11 +39,6 @@ def tree_levels(workers: int, fan_in: int) -> int:
     while reach < workers:
         levels, reach = levels + 1, reach * fan_in
     return levels
-
-
-def flat_seconds(workers: int, partial_bytes: float) -> float:
-    """Seconds until the driver has heard all workers and added what they sent."""
-    return HOP.value + workers * _taken(partial_bytes)
 
 
 def tree_seconds(workers: int, partial_bytes: float, fan_in: int) -> float:
@@ -69,7 +64,8 @@ def common_fan_in(workers: int, partial_bytes: Iterable[float], fan_in: int | No
     if fan_in is not None:
         return fan_in
     sizes = tuple(partial_bytes) or (0.0,)
-    return min(FAN_INS, key=lambda f: (sum(tree_seconds(workers, s, f) for s in sizes), f))
+    choices = {*FAN_INS, max(2, workers)}
+    return min(choices, key=lambda f: (sum(tree_seconds(workers, s, f) for s in sizes), f))
 
 
 def aggregation_tree(
@@ -80,16 +76,24 @@ def aggregation_tree(
     `fan_in` is what the session was told, which no estimate overrides; `common` what the plan's
     reductions share, else that of this one alone.
     """
-    size = bytes_text(partial_bytes)
-    if workers == 1:
-        return AggregationTree(fan_in or FAN_INS[0], True, "there is one worker")
     if fan_in is not None:
-        return AggregationTree(fan_in, False, "the session's fan_in")
+        return AggregationTree(fan_in, fan_in >= workers, "the session's fan_in")
     own = common_fan_in(workers, (partial_bytes,)) if common is None else common
-    flat, tree = flat_seconds(workers, partial_bytes), tree_seconds(workers, partial_bytes, own)
+    return AggregationTree(own, own >= workers, _compared(workers, partial_bytes, own))
+
+
+def _compared(workers: int, partial_bytes: float, own: int) -> str:
+    """The seconds of the tree, and of what stands against it."""
+    many = f"{workers} workers" if workers > 1 else "one worker"
+    shown = f"partials of {bytes_text(partial_bytes)} from {many}"
+    deep = [f for f in FAN_INS if f < workers]
+    if not deep:
+        return shown
+    best = min(deep, key=lambda f: tree_seconds(workers, partial_bytes, f))
+    tree = tree_seconds(workers, partial_bytes, best if own >= workers else own)
+    flat = tree_seconds(workers, partial_bytes, workers)
     times = f"{_milliseconds(flat)} flat, {_milliseconds(tree)} by a tree"
-    reason = f"partials of {size} from {workers} workers: {times}, with assumed links"
-    return AggregationTree(own, flat <= tree, reason)
+    return f"{shown}: {times}, with assumed links"
 
 
 def _milliseconds(seconds: float) -> str:

@@ -75,8 +75,11 @@ def _partial_bytes(sink: TreeAggregate) -> float:
 
 def workers_of(physical: PhysicalPlan, options: Options, attached: int | None) -> Workers:
     """What explain shows of workers; of a cluster there are as many as are `attached`, if any."""
+    from scalops.engine.cluster.coordinator import FORWARD_BYTES
+
     where = "processes of this machine" if options.connect is None else options.connect
     count = options.workers or attached
     known = count or 1
     meeting = tree_of(physical, known, options)
-    return Workers(count, fan_in_of(physical, known, options), meeting, where)
+    fan_in = fan_in_of(physical, known, options)
+    return Workers(count, fan_in, meeting, FORWARD_BYTES, where)

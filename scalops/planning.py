@@ -15,7 +15,6 @@ import pyarrow as pa
 from scalops.algebra import operators as op
 from scalops.algebra.schema import Schema
 from scalops.clusters import fan_in_of
-from scalops.engine.backends import Backend
 from scalops.engine.blas import single_threaded
 from scalops.engine.driver import Driver, Listener, Replan
 from scalops.engine.embedded import EmbeddedBackend
@@ -139,9 +138,7 @@ def execute(
     events.emit("plan", fingerprint=physical.fingerprint, stages=len(physical.stages))
     with single_threaded():
         if workers is not None:
-            fan_in = partial(fan_in_of, physical, options=options)
-            backend: Backend = workers.backend(options.workers or None, fan_in, events)
-            results = Driver(physical, backend, listener, None, control, events).run()
+            results = _on_workers(physical, options, workers, listener, control, events)
         else:
             embedded, again = _embedded(physical, options, runner, kept or KeptTables(), tables)
             results = Driver(physical, embedded, listener, again, control, events).run()
@@ -149,6 +146,25 @@ def execute(
         if isinstance(node, op.Operator) and not isinstance(node, op.Loop):
             results[i] = arrow_table(results[i], node.schema)
     return results
+
+
+def _on_workers(
+    physical: PhysicalPlan,
+    options: Options,
+    workers: SessionWorkers,
+    listener: Listener | None,
+    control: LoopControl | None,
+    events: EventLog,
+) -> list[Any]:
+    from scalops.engine.cluster.going_back import run_again
+
+    fan_in = partial(fan_in_of, physical, options=options)
+
+    def run(own: LoopControl | None) -> list[Any]:
+        backend = workers.backend(options.workers or None, fan_in, events)
+        return Driver(physical, backend, listener, None, own, events).run()
+
+    return run_again(run, control)
 
 
 def _embedded(

@@ -7,10 +7,8 @@ has the settings in `settings.json`, and while the daemon runs `cluster.json` sa
 from __future__ import annotations
 
 import json
-import logging
 import os
-import select
-import signal
+import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -30,11 +28,14 @@ from scalops.engine.cluster.relay import Relay
 from scalops.engine.cluster.remote_worker import MACHINE
 from scalops.engine.cluster.security import require_transport
 from scalops.engine.cluster.supervisor import Supervisor, WorkerSettings
+from scalops.engine.cluster.worker_daemon import Signals
+from scalops.engine.processes import launching
 
-log = logging.getLogger("scalops")
+MODULE = "scalops.engine.cluster.broker"
 STATE, LOG, SOCKET = "cluster.json", "broker.log", "broker"
 LOCAL_WORKERS = "local"  # the name of their keys
 DRIVER = "driver"  # the name of the key that is made for drivers
+_START_SECONDS = 30.0  # for the workers of this host to come before the first driver's turn
 _LAST_WORDS = 1.0  # seconds for everybody to hear that the cluster ends
 
 
@@ -66,10 +67,13 @@ class Broker:
             pair = read_secret(self._key(BROKER))
             self.relay = self._made_relay(settings.bind, pair, folder)
         try:
-            self._supervisor = Supervisor(settings.workers, self._worker_settings(), folder)
+            self._supervisor = Supervisor(
+                settings.workers, self._worker_settings(), folder, self.relay.note_end
+            )
         except BaseException:
             self.relay.close()
             raise
+        self.relay.membership.expect(settings.workers, monotonic() + _START_SECONDS)
 
     def _made_relay(self, address: str, pair: Any, keys: Path | None) -> Relay:
         settings = self._settings
@@ -126,6 +130,8 @@ class Broker:
             self.relay.socket.poll(10)
         self._supervisor.close()
         self.relay.close()
+        if self._settings.bind is None:
+            (self._settings.folder / SOCKET).unlink(missing_ok=True)
 
 
 def prepare(settings: BrokerSettings) -> None:
@@ -173,24 +179,88 @@ def serve(settings: BrokerSettings) -> None:
             f"a cluster runs in {settings.folder} already: {other['uri']}",
             hint="scalops cluster stop ends it",
         )
-    heard, told = os.pipe()
-    os.set_blocking(told, False)
-    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-    stopped: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: stopped.append(number))
-    broker = Broker(settings)
+    signals = Signals()
     try:
-        write_state(settings.folder, broker.uri)
-        print(broker.uri, flush=True)
-        while not stopped and not broker.ended:
-            broker.turn(heard)
-            if select.select([heard], [], [], 0)[0]:
-                os.read(heard, 4096)
+        broker = Broker(settings)
+        try:
+            write_state(settings.folder, broker.uri)
+            print(broker.uri, flush=True)
+            while not signals.came and not broker.ended:
+                broker.turn(signals.file)
+        finally:
+            broker.close()
+            with suppress(OSError):
+                (settings.folder / STATE).unlink()
     finally:
-        broker.close()
-        with suppress(OSError):
-            (settings.folder / STATE).unlink()
+        signals.close()
+
+
+def default_folder(bind: str | None) -> Path:
+    """Where a cluster's files are: over TCP its keys outlive the machine's runs."""
+    if bind is not None:
+        given = os.environ.get("XDG_CONFIG_HOME")
+        config = Path(given) if given else Path.home() / ".config"
+        return config / "scalops" / "cluster"
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(runtime) / "scalops" if runtime else Path(f"/tmp/scalops-{os.geteuid()}")
+
+
+def start(settings: BrokerSettings) -> dict[str, Any]:
+    """Start the daemon, and wait until it serves; what `running` says of it.
+
+    Raises: ConfigError, SecurityError, with what the daemon said where it ended.
+    """
+    prepare(settings)
+    log_file = settings.folder / LOG
+    with log_file.open("ab") as output:
+        os.chmod(log_file, 0o600)
+        said_before = output.tell()
+        daemon = subprocess.Popen(
+            launching.command(MODULE),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            env=launching.environment(),
+            start_new_session=True,
+        )
+    assert daemon.stdin is not None
+    assert daemon.stdout is not None
+    with daemon.stdin, daemon.stdout:
+        with suppress(OSError):  # it has ended: that is seen below
+            daemon.stdin.write(encode_settings(settings).encode() + b"\n")
+            daemon.stdin.flush()
+        if not daemon.stdout.readline():
+            daemon.wait()
+            said = log_file.read_bytes()[said_before:].decode("utf-8", "replace").strip()
+            raise ConfigError(
+                f"the cluster did not start: {said.rpartition(chr(10))[2] or 'it said nothing'}",
+                hint=f"{log_file} has all that it said",
+            )
+    found = running(settings.folder)
+    if found is None:
+        raise ConfigError("the cluster ended as it began", hint=f"see {log_file}")
+    return found
+
+
+def stop(folder: Path, seconds: float = 10.0) -> dict[str, Any] | None:
+    """End the daemon of a folder; what was known of it, None where none ran.
+
+    Raises ConfigError where it does not end in time.
+    """
+    found = running(folder)
+    if found is None:
+        return None
+    with suppress(psutil.NoSuchProcess):
+        daemon = psutil.Process(found["process"])
+        daemon.terminate()
+        try:
+            daemon.wait(seconds)
+        except psutil.TimeoutExpired:
+            raise ConfigError(
+                f"the cluster {found['uri']} (process {found['process']}) has not ended within"
+                f" {seconds:g} s"
+            ) from None
+    return found
 
 
 def encode_settings(settings: BrokerSettings) -> str:

@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -34,8 +35,10 @@ class LocalProcess:
         )
         assert self._process.stdin is not None
         self.end = os.pidfd_open(self._process.pid)  # readable once it has ended
+        by_main = threading.current_thread() is threading.main_thread()
+        greeting = {"path": sys.path, "by_main_thread": by_main}
         with suppress(OSError):  # it has ended already: that is seen where ends are looked for
-            send(self._process.stdin.fileno(), Message({"path": sys.path, **told}, []))
+            send(self._process.stdin.fileno(), Message(greeting | dict(told), []))
         self._computed: float | None = None
 
     @property

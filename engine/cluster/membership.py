@@ -142,6 +142,10 @@ class Membership:
             if peer in self._workers:
                 self._workers[peer].heard = now
 
+    def expect(self, workers: int, until: float) -> None:
+        """Serve nobody before so many workers are there, or until then."""
+        self._due = workers, until
+
     def lost(self, peer: str) -> str | None:
         """Why a peer is gone; None where it is not."""
         return self._lost.get(peer)
@@ -201,8 +205,8 @@ class Membership:
                 worker = self._workers[peer]
                 worker.partitions, worker.cached_bytes = partitions, cached
                 return []
-            case Bye(reason=reason):
-                return self._end_of(peer, reason or "it left", now)
+            case Bye(worker=worker, reason=reason):
+                return self._bye(said, worker, reason or "it left", now)
             case Attach():
                 return self._attach(peer, body)
             case Detach():
@@ -248,6 +252,13 @@ class Membership:
         if len(self._workers) >= _MOST:
             return f"the cluster {self._name} has {_MOST} workers already"
         return None
+
+    def _bye(self, said: Said, worker: str, reason: str, now: float) -> list[Action]:
+        """A worker leaves, or one who has its key has seen its end."""
+        known = self._workers.get(worker)
+        if known is None or known.hello.key != said.key:
+            return []
+        return self._end_of(worker, reason, now)
 
     def _assign(self, peer: str, worker: _Worker, driver: _Driver) -> list[Action]:
         """Have a worker serve the driver, if it would give the same bits."""

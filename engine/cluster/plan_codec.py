@@ -141,7 +141,7 @@ def decode_plan(data: bytes | memoryview, store: PartitionStore, caches: RankCac
             "the plan that has arrived is not the one that was sent",
             hint="install the same version of scalops, and of what the program imports, everywhere",
         )
-    may_wait = any(placement is None and not facts.away for facts, placement in told)
+    may_wait = any(t.may_wait for t in unpickler.tables)
     return Decoded(with_keys(plan), tuple(t.facts for t in unpickler.tables), may_wait)
 
 

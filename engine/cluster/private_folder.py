@@ -15,7 +15,7 @@ from scalops.algebra.errors import ExecutionError, SecurityError
 _LOCK = "lock"
 _SYSTEM = "/tmp"
 MOST_PATH = 107  # bytes of a Unix socket's path
-_ROOM = 24  # bytes that the names in the folder take
+_ROOM = 16  # bytes that the names in the folder take
 
 
 class PrivateFolder:

@@ -144,6 +144,10 @@ class Relay:
         self._do(self.membership.stop(reason))
         self._transmit(monotonic())
 
+    def note_end(self, peer: str, reason: str) -> None:
+        """A peer's process has ended."""
+        self._handle(Gone(peer, reason), monotonic())
+
     def has_words_left(self) -> bool:
         """Whether something that was told has not arrived."""
         return any(self._channels.waiting_bytes(peer) for peer in self._routes)

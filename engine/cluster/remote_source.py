@@ -89,6 +89,11 @@ class RemoteSource:
         """As of `Records`."""
         return self._records.columns
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether to read may be to wait for the driver."""
+        return isinstance(self._records, Fetched)
+
     def partitions(self) -> list[Partition]:
         """Those of the source that it stands for."""
         return list(self.facts.parts)

@@ -23,7 +23,6 @@ import numpy as np
 from scalops.algebra.errors import ConfigError, SecurityError
 from scalops.engine.blas import single_threaded
 from scalops.engine.cluster import security
-from scalops.engine.cluster.actions import Action, Emit, Event
 from scalops.engine.cluster.broker_link import BrokerLink, connection_name, received
 from scalops.engine.cluster.channel import Channels, ChannelSettings
 from scalops.engine.cluster.keys import KeyPair, read_secret
@@ -40,9 +39,10 @@ from scalops.engine.cluster.messages import (
 )
 from scalops.engine.cluster.relay import BROKER
 from scalops.engine.cluster.security import sender_key
-from scalops.engine.cluster.worker_loop import Machine, WorkerLoop, flush
+from scalops.engine.cluster.worker_loop import WorkerLoop, flush
 from scalops.engine.cluster.worker_process import detach_input, end_with_driver, hello
 from scalops.engine.cluster.worker_sockets import DRIVER, WorkerSockets
+from scalops.engine.columns import Array
 from scalops.engine.processes.messages import receive
 
 MACHINE = ("scalops.engine.cluster.rank_machine", "WorkerMachine")
@@ -185,18 +185,16 @@ class BrokerSockets(WorkerSockets):
             self.link.flush(monotonic())
 
 
-class _Watched:
-    """A machine whose heartbeats tell the broker, too, what the worker holds."""
+class _WatchedChannels(Channels):
+    """Channels whose heartbeats tell the broker, too, what the worker holds."""
 
-    def __init__(self, machine: Machine, sockets: BrokerSockets) -> None:
-        self._machine, self._sockets = machine, sockets
+    sockets: BrokerSockets
 
-    def handle(self, event: Event, now: float) -> list[Action]:
-        actions = self._machine.handle(event, now)
-        for action in actions:
-            if isinstance(action, Emit) and isinstance(action.body, Heartbeat):
-                self._sockets.held = action.body.partitions, action.body.cached_bytes
-        return actions
+    def send(self, peer: str, body: Any, buffers: Sequence[Array] = ()) -> None:
+        """As of `Channels`."""
+        if isinstance(body, Heartbeat):
+            self.sockets.held = body.partitions, body.cached_bytes
+        super().send(peer, body, buffers)
 
 
 def serve(told: Mapping[str, Any]) -> int:
@@ -208,14 +206,14 @@ def serve(told: Mapping[str, Any]) -> int:
     security.require_welcome(told["broker"], pair, told["key"])
     sockets = BrokerSockets(told["worker"], told["broker"], told["data"], pair)
     try:
-        sockets.join(hello(told["worker"], sockets.data, b"" if pair is None else pair.public))
+        greeting = hello(told["worker"], sockets.data, b"" if pair is None else pair.public)
+        sockets.join(greeting)
         module, name = told["machine"]
         machine = getattr(importlib.import_module(module), name)(told["worker"], told["settings"])
         token = sockets.session.encode("ascii")
-        channels = Channels(told["worker"], ChannelSettings(), token)
-        greeting = hello(told["worker"], sockets.data, b"" if pair is None else pair.public)
-        watched = _Watched(machine, sockets)
-        loop = WorkerLoop(greeting, sockets, channels, watched, told["heartbeat"])
+        channels = _WatchedChannels(told["worker"], ChannelSettings(), token)
+        channels.sockets = sockets
+        loop = WorkerLoop(greeting, sockets, channels, machine, told["heartbeat"])
         gc.collect()
         gc.freeze()  # what has been imported stays
         with np.errstate(all="ignore"), single_threaded():

@@ -159,7 +159,7 @@ def limited(socket: Socket) -> Socket:
     socket.linger = 0
     socket.maxmsgsize = MAX_FRAME
     socket.setsockopt(zmq.HANDSHAKE_IVL, round(HANDSHAKE_SECONDS * 1000))
-    if socket.socket_type == zmq.ROUTER:
+    if socket.type == zmq.ROUTER:
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         # Who comes back over a new connection is heard before the old one is known to be dead.
         socket.setsockopt(zmq.ROUTER_HANDOVER, 1)

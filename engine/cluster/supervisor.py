@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -40,6 +40,7 @@ class _Place:
     """One of the workers that there are to be, whichever process it is."""
 
     process: LocalProcess | None = None
+    worker: str = ""
     folder: Path | None = None
     started: float = 0.0
     pause: float = 0.0
@@ -49,9 +50,17 @@ class _Place:
 class Supervisor:
     """So many worker processes, each replaced as it ends; they end with this process."""
 
-    def __init__(self, count: int, settings: WorkerSettings, folder: Path) -> None:
-        """`folder` is a private one, for the workers' sockets."""
-        self._settings, self._folder = settings, folder
+    def __init__(
+        self,
+        count: int,
+        settings: WorkerSettings,
+        folder: Path,
+        on_end: Callable[[str, str], None],
+    ) -> None:
+        """`folder` is a private one, for the workers' sockets; `on_end` is told of each worker that
+        has ended, and why: nobody else notices a process that is killed as soon.
+        """
+        self._settings, self._folder, self._on_end = settings, folder, on_end
         self._places = [_Place() for _ in range(count)]
         self.keep()
 
@@ -99,7 +108,7 @@ class Supervisor:
             "machine": list(settings.machine),
             "settings": dict(settings.worker),
         }
-        place.process, place.started = LocalProcess(told, MODULE), now
+        place.process, place.worker, place.started = LocalProcess(told, MODULE), name, now
 
     def _note_end(self, place: _Place, reason: str, now: float) -> None:
         assert place.process is not None
@@ -111,7 +120,8 @@ class Supervisor:
         if reason == "exit code 0":
             place.pause = place.start_at = 0.0
             return
-        log.warning("a worker process ended: %s", reason)
+        log.warning("the worker %s ended: %s", place.worker, reason)
+        self._on_end(place.worker, reason)
         if now - place.started > _LONG_ENOUGH:
             place.pause = 0.0
         place.pause = min(_MOST_PAUSE, max(_FIRST_PAUSE, 2 * place.pause))

@@ -123,10 +123,11 @@ class WorkerLoop:
                     self._take(peer, message, now)
             for peer, why in self._channels.broken.items():
                 self._exit = Exit(1, f"the messages of {peer} make no sense: {why}")
-            while self._machine.urgent:
-                self._carry_out(deque([self._machine.urgent.popleft()]), now)
+            self._carry_out(self._machine.urgent, now)
             while self._compute.done:
-                self._handle(self._compute.done.popleft(), now)
+                computed = self._compute.done.popleft()
+                self._carry_out(self._machine.urgent, now)  # what it had said before its end
+                self._handle(computed, now)
             if now >= self._tick_at:
                 self._tick(now)
             self._transmit(now)

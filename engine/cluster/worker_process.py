@@ -6,6 +6,7 @@ first message on its standard input tells it what it is.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import os
@@ -29,6 +30,7 @@ from scalops.engine.cluster.worker_sockets import WorkerSockets
 from scalops.engine.processes.messages import receive
 
 LAST_WORDS_SECONDS = 0.2
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def hello(worker: str, data: str, key: bytes = b"") -> Hello:
@@ -82,6 +84,20 @@ def end_with_driver(told: int, driver: int, folder: str) -> None:
     threading.Thread(target=wait, name="scalops-driver", daemon=True).start()
 
 
+def die_with_thread() -> None:
+    """Have the system end this process, soon after the thread that started it has ended.
+
+    Python cannot while a user's function keeps the interpreter's lock. The signal that the system
+    sends then is handled by libc's `alarm`, whose argument is the signal's number, 3: after as many
+    seconds, in which `end_with_driver` has cleaned up if it can, SIGALRM ends the process.
+    """
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    libc.signal.restype = ctypes.c_void_p
+    libc.signal(signal.SIGQUIT, ctypes.cast(libc.alarm, ctypes.c_void_p))
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
+
+
 def serve(told: Mapping[str, Any]) -> int:
     """Work for the driver; the exit code."""
     sockets = WorkerSockets(told["worker"], told["driver"], told["data"])
@@ -106,6 +122,8 @@ def main() -> None:
         told = receive(file).header
     except EOFError:  # the driver is gone already
         return
+    if told["by_main_thread"]:  # which lives as long as the driver
+        die_with_thread()
     end_with_driver(file, told["process"], told["folder"])
     sys.path[:] = told["path"]
     code = serve(told)

@@ -27,9 +27,19 @@ def _cuts(ends: Array, first: int, last: int, parts: int) -> list[int]:
     """Bounds of runs of groups with about as many records each, not with as many groups."""
     if last <= first:
         return [first, last]
-    marks = np.linspace(0, int(ends[-1]), parts + 1)[1:-1]
-    found: list[int] = np.unique([first, *np.searchsorted(ends, marks), last]).tolist()
+    begin = int(ends[first - 1]) if first else 0
+    marks = np.linspace(begin, int(ends[last - 1]), parts + 1)[1:-1]
+    inner = np.clip(np.searchsorted(ends, marks), first, last)
+    found: list[int] = np.unique([first, *inner, last]).tolist()
     return found
+
+
+def share_of(ends: Array, number: int, parts: int) -> tuple[int, int]:
+    """The groups of one of several parts with about as many records each, perhaps none."""
+    groups = len(ends)
+    marks = np.linspace(0, int(ends[-1]) if groups else 0, parts + 1)[1:-1]
+    bounds = [0, *np.searchsorted(ends, marks).tolist(), groups]
+    return bounds[number], bounds[number + 1]
 
 
 class Segments:
@@ -65,7 +75,8 @@ class SegmentProduct:
 
     `ids`: int[records], the group of each, of `groups`. `positions`: of each record, where in x
     its number is, -1: nowhere; None: at the record's own place. `weights`: a number for each
-    record, None: 1. All of them are given once, x comes with each call.
+    record, None: 1. All of them are given once, x comes with each call. With a `part`, (number,
+    how many), only the groups `first` to `last` - 1 are added up.
     """
 
     def __init__(
@@ -77,18 +88,21 @@ class SegmentProduct:
         sources: int,
         dtype: np.dtype[Any],
         run: Run,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         kind = np.int32 if max(sources, len(ids), groups) < 2**31 else np.int64
         narrow: Any = ids.astype(kind, copy=False)
-        self.groups, self.dtype = groups, dtype
+        self.dtype = dtype
         self.counts: Array = np.bincount(narrow, minlength=groups)  # the entries of each group
         ends = np.cumsum(self.counts)
         made: list[list[tuple[int, int, Any]]] = [[] for _ in range(_SORTS)]
-        cuts = _cuts(ends, 0, groups, _SORTS)
+        self.first, self.last = share_of(ends, *part)
+        cuts = _cuts(ends, self.first, self.last, _SORTS)
+        all_of_them = len(cuts) == 2 and part[1] == 1
 
         def sort(_: int, index: int) -> None:
             a, b = cuts[index], cuts[index + 1]
-            own = np.flatnonzero((narrow >= a) & (narrow < b)) if len(cuts) > 2 else slice(None)
+            own = np.flatnonzero((narrow >= a) & (narrow < b)) if not all_of_them else slice(None)
             members = narrow[own] - kind(a)
             carried = np.ones(len(members), np.int8) if positions is None else positions[own]
             starts, order, places = by_group(members, b - a, carried.astype(kind, copy=False))
@@ -120,13 +134,13 @@ class SegmentProduct:
         return sum(m.data.nbytes + m.indices.nbytes + m.indptr.nbytes for _, _, m in self._parts)
 
     def sums(self, x: Array, run: Run) -> Array:
-        """dtype[groups, *item]: of x, dtype[sources, *item]."""
+        """dtype[last - first, *item]: of x, dtype[sources, *item]."""
         flat = x.reshape(len(x), prod(x.shape[1:])) if x.ndim > 2 else x
-        out = np.empty((self.groups, *flat.shape[1:]), self.dtype)
+        out = np.empty((self.last - self.first, *flat.shape[1:]), self.dtype)
 
         def task(_: int, index: int) -> None:
             a, b, matrix = self._parts[index]
-            out[a:b] = matrix @ flat
+            out[a - self.first : b - self.first] = matrix @ flat
 
         run(task, len(self._parts))
-        return out.reshape(self.groups, *x.shape[1:])
+        return out.reshape(len(out), *x.shape[1:])

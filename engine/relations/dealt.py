@@ -64,14 +64,16 @@ def dealt(
 ) -> Program[Whole]:
     """The table of `rows` records of which this rank has made those of `numbers`.
 
-    `numbers`, int64[own records], rise; all ranks' are 0 to rows - 1. `own` may be empty where
-    there are none. What the rank gets to hold is told to `hold`.
+    `numbers`, int64[own records], rise; all ranks' are 0 to rows - 1. One rank at least knows how
+    many there are, others may say 0. `own` may be empty where there are none. What the rank gets
+    to hold is told to `hold`.
     """
     masks = {n: m for n, (_, m) in own.items() if m is not None}
     block = Block(len(numbers), {n: v for n, (v, _) in own.items()}, masks)
     # A column has a mask where any of its records is null, wherever that is.
-    told = yield from gather_all(ranks, Piece(sorted(masks), []))
-    masked = {name for piece in told for name in piece.header}
+    told = yield from gather_all(ranks, Piece([rows, sorted(masks)], []))
+    rows = max(piece.header[0] for piece in told)
+    masked = {name for piece in told for name in piece.header[1]}
     everywhere = rows * schema.bytes_per_row <= SMALL_BYTES
     wanted = [(0, rows)] * ranks.size if everywhere else _wanted(ranks, schema, rows)
     found: list[tuple[Array, Block]] = []

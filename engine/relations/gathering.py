@@ -10,7 +10,7 @@ from scalops.engine.block_codec import blocks_of_piece, piece_of_blocks
 from scalops.engine.blocks import Block, concatenate
 from scalops.engine.collective import Piece, Program, Ranks, Shuffle
 from scalops.engine.pipelines.base import Pipeline
-from scalops.engine.relations.routing import PIECE_BYTES, cut
+from scalops.engine.relations.routing import PIECE_BYTES, cut_to
 
 Parts = list[list[Block]]  # for each active partition its blocks
 
@@ -58,7 +58,7 @@ def _pieces(ranks: Ranks, own: dict[int, list[Block]]) -> Iterator[tuple[int, Pi
             waiting: list[tuple[bool, Block]] = []
             size = 0
             for block in blocks:
-                for i, part in enumerate(cut(block)):
+                for i, part in enumerate(cut_to(block)):
                     if waiting and size + part.bytes > PIECE_BYTES:
                         yield _piece(partition, waiting)
                         waiting, size = [], 0
@@ -100,6 +100,8 @@ class _Spread:
                 parts = blocks_of_piece(Piece(blocks, piece.buffers), self._schema)
             case _:
                 raise ValueError(f"blocks of a partition that rank {rank} has not")
+        if len(more) != len(parts):
+            raise ValueError(f"{len(parts)} blocks of partition {partition}, not {len(more)}")
         known = self._found.setdefault(partition, [])
         for continues, part in zip(more, parts, strict=True):
             self._received(part)

@@ -18,8 +18,8 @@ from scalops.algebra.schema import HIDDEN, Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Array, Block, concatenate, identities, mask_of
-from scalops.engine.collective import Program
-from scalops.engine.columns import concatenated
+from scalops.engine.collective import Piece, Program, gather_all
+from scalops.engine.columns import concatenated, sliced
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.keys import record_codes
 from scalops.engine.kernels.segments import Segments
@@ -36,7 +36,8 @@ from scalops.engine.opaque.group_functions import (
 from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored
 from scalops.engine.pipelines.row_ranges import present
 from scalops.engine.relations.base import Relation, Run
-from scalops.engine.relations.gathering import spread
+from scalops.engine.relations.dealt import dealt
+from scalops.engine.relations.group_ranges import sent_to_groups, split
 from scalops.engine.relations.held import collected, same_vector
 from scalops.engine.relations.whole import Columns
 
@@ -60,10 +61,12 @@ class ApplyGroups(Relation):
             for table, keys in zip(sink.tables, sink.table_keys, strict=True)
         ]
         self._bound: dict[int, tuple[int, Callable[..., Any]]] = {}
+        self._bounds: list[int] = []  # of the ranks' groups
         self._named: tuple[int, ...] = ()
         self._name = ""
 
     def forget(self) -> None:
+        self._bounds = []
         for table in self._tables:
             table.forget()
 
@@ -84,24 +87,61 @@ class ApplyGroups(Relation):
         sink, budget = self._sink, self.runtime.budget
         count, own = yield from self._groups(run)
         keys = [own[n] for n in sink.keys]
-        tables = []
-        for table in self._tables:
-            tables.append((yield from table.by_group(count, keys, self.owner)))
+        first, last, tables = yield from self._tables_of(count, keys)
         groups = Groups(
-            count,
+            last - first,
             tuple(tables),
-            tuple(Column(*k) for k in keys),
-            tuple(column(*own[n]) for n in self._columns),
+            tuple(Column(*_part(k, first, last)) for k in keys),
+            tuple(column(*_part(own[n], first, last)) for n in self._columns),
         )
         blocks = self._called(groups, run)
         size = sum(b.bytes for b in blocks)
         budget.require(size, self.owner)
-        vectors = {n: own[n] for n in sink.kept}
-        known = {n: self.pipeline.identity(n) for n in sink.kept}
+        vectors = {n: _part(own[n], first, last) for n in sink.kept}
         for name, kind in sink.declared:
             whole = concatenated([b.columns[name] for b in blocks], kind)
             vectors[name] = whole, mask_of(blocks, name)
-        return Columns(sink.made, sum(b.rows for b in blocks), vectors, known)
+        return (yield from self._table(sum(b.rows for b in blocks), vectors, size))
+
+    def _tables_of(
+        self, count: int, keys: list[Vector]
+    ) -> Program[tuple[int, int, list[GroupedTable]]]:
+        """This rank's groups, from which to which, and their records of each table."""
+        ranks, tables = self.runtime.ranks, self._tables
+        if ranks.is_alone:
+            return 0, count, [t.by_group(count, keys, self.owner) for t in tables]
+        fresh = [not t.is_known(count, keys) for t in tables]
+        if any(fresh) or self._bounds[-1:] != [count]:
+            for table, is_fresh in zip(tables, fresh, strict=True):
+                if is_fresh:
+                    table.count(keys)
+            records = sum((t.records for t in tables), np.zeros(count, np.int64))
+            bounds = yield from split(ranks, records)
+            fresh = [f or bounds != self._bounds for f in fresh]
+            self._bounds = bounds
+        made = []
+        for table, is_fresh in zip(tables, fresh, strict=True):
+            if is_fresh:
+                made.append((yield from table.fetch(keys, self._bounds, self.owner)))
+            else:
+                made.append(table.known(self.owner))
+        return self._bounds[ranks.own], self._bounds[ranks.own + 1], made
+
+    def _table(self, rows: int, own: dict[str, Vector], size: int) -> Program[Stored]:
+        """The table, of which this rank has made so many records."""
+        ranks, budget, made = self.runtime.ranks, self.runtime.budget, self._sink.made
+        known = {n: self.pipeline.identity(n) for n in self._sink.kept}
+        if ranks.is_alone:
+            return Columns(made, rows, own, known)
+        told = yield from gather_all(ranks, Piece(rows, []))
+        ends = np.cumsum([0, *(piece.header for piece in told)])
+        numbers = np.arange(ends[ranks.own], ends[ranks.own + 1])
+        budget.release(self.owner, size)
+
+        def hold(more: int) -> None:
+            budget.require(more, self.owner)
+
+        return (yield from dealt(ranks, made, int(ends[-1]), numbers, own, known, hold))
 
     def _groups(self, run: Run) -> Program[tuple[int, dict[str, Vector]]]:
         """How many groups there are, and their columns."""
@@ -156,75 +196,137 @@ def _is_value(e: ex.Expression) -> bool:
     return not isinstance(e, (ex.Column, RowsArgument))
 
 
+def _part(vector: Vector, start: int, stop: int) -> Vector:
+    """The records start..stop-1 of a column; the column itself where that is all of them."""
+    values, mask = vector
+    if stop - start == len(values):
+        return vector
+    return sliced(values, start, stop), None if mask is None else mask[start:stop]
+
+
 class _Grouped:
-    """A stored table by group; its records in that order are kept while they are the same."""
+    """A stored table by group; its records in that order are kept while they are the same.
+
+    Of several ranks each has those of its own groups.
+    """
 
     def __init__(self, table: pp.StoredTable, keys: tuple[str, ...], runtime: Runtime) -> None:
         self._node, self._keys, self._runtime = table, keys, runtime
         kinds = tuple((n, k) for n, k in table.schema if not n.startswith(HIDDEN))
         self._schema = Schema(kinds)
         self.version = 0  # of the groups and their records
+        self.records: Array = np.zeros(0, np.int64)  # of each group, those that this rank holds
         self._bytes = 0  # beyond those of the stored table
         self._made: GroupedTable | None = None
-        self._group_keys: list[Vector] = []
+        self._count, self._group_keys = 0, list[Vector]()
         self._identities: tuple[Identity | None, ...] = ()
 
     def forget(self) -> None:
-        """Drop the records by group of the last iteration."""
-        self._made, self._group_keys, self._identities = None, [], ()
+        """Drop the records by group."""
+        self._made = None
+        self._group_keys, self._identities = [], ()
 
-    def by_group(
-        self, count: int, group_keys: list[Vector], owner: str
-    ) -> Program[GroupedTable]:
-        """The table's records in the order of `count` groups of these keys.
+    @property
+    def _table(self) -> Stored:
+        return self._runtime.tables[self._node.number]
+
+    def by_group(self, count: int, group_keys: list[Vector], owner: str) -> GroupedTable:
+        """The table's records in the order of `count` groups of these keys, of the only rank.
 
         What that takes beyond the stored table is reserved under `owner`, each time.
         """
-        table = self._runtime.tables[self._node.number]
-        now = tuple(table.identity(n) for n in self._node.schema.names)
+        if self.is_known(count, group_keys):
+            return self.known(owner)
+        return self._arranged(self._whole(), count, group_keys, owner, 0)
+
+    def is_known(self, count: int, group_keys: list[Vector]) -> bool:
+        """Whether the records and the groups are those of the last time; else they are new."""
+        now = tuple(self._table.identity(n) for n in self._node.schema.names)
         if self._made is not None and now == self._identities and None not in now:
             known = zip(self._group_keys, group_keys, strict=True)
-            if len(self._made.offsets) == count + 1 and all(same_vector(a, b) for a, b in known):
-                self._runtime.budget.require(self._bytes, owner)
-                return self._made
+            if self._count == count and all(same_vector(a, b) for a, b in known):
+                return True
         self._made = None  # before there is another
         self.version += 1
-        self._identities, self._group_keys = now, group_keys
-        self._made = yield from self._arranged(table, count, group_keys, owner)
+        self._identities, self._count, self._group_keys = now, count, group_keys
+        return False
+
+    def known(self, owner: str) -> GroupedTable:
+        """What was made last; what it takes is reserved under `owner`."""
+        assert self._made is not None
+        self._runtime.budget.require(self._bytes, owner)
         return self._made
 
     def _arranged(
-        self, table: Stored, count: int, group_keys: list[Vector], owner: str
-    ) -> Program[GroupedTable]:
-        block = yield from self._whole(table)
-        kinds = [self._node.schema[n] for n in self._keys]
-        keys = [(block.columns[n], block.valid.get(n)) for n in self._keys]
-        order, offsets = rows_of_groups(group_keys, keys, kinds, count, block.rows)
-        names = self._schema.names
+        self, block: Block, count: int, group_keys: list[Vector], owner: str, held: int
+    ) -> GroupedTable:
+        """A block's records by group; `held` bytes of them are reserved already."""
+        order, offsets = self._found(block, count, group_keys)
+        names, budget = self._schema.names, self._runtime.budget
         own = Block(
             block.rows,
             {n: block.columns[n] for n in names},
             {n: block.valid[n] for n in names if n in block.valid},
         )
-        self._bytes = 0
+        self._bytes = held
         if len(order) != block.rows or np.any(order[1:] < order[:-1]):
             self._bytes = own.bytes * len(order) // max(1, block.rows)
-            self._runtime.budget.require(self._bytes, owner)
+            budget.require(self._bytes, owner)
             own = own.take(order)
-        return GroupedTable(self._schema, own, offsets)
+            budget.release(owner, held)
+        self._made = GroupedTable(self._schema, own, offsets)
+        return self._made
 
-    def _whole(self, table: Stored) -> Program[Block]:
+    def _found(self, block: Block, count: int, group_keys: list[Vector]) -> tuple[Array, Array]:
+        kinds = [self._node.schema[n] for n in self._keys]
+        keys = [(block.columns[n], block.valid.get(n)) for n in self._keys]
+        return rows_of_groups(group_keys, keys, kinds, count, block.rows)
+
+    def _whole(self) -> Block:
         """All records, column by column in one piece."""
-        schema = self._node.schema
+        schema, table = self._node.schema, self._table
         vectors = {n: v for n in schema.names if (v := table.whole(n)) is not None}
         if vectors and len(vectors) == len(schema):
             rows = len(next(iter(vectors.values()))[0])
             masks = {n: m for n, (_, m) in vectors.items() if m is not None}
             return Block(rows, {n: v for n, (v, _) in vectors.items()}, masks)
-        ranks, count = self._runtime.ranks, table.partitions()
-        own = {p: list(table.blocks(p, 0)) for p in range(*ranks.range_of(ranks.own, count))}
-        parts = yield from spread(ranks, own, range(count), schema)
-        return concatenate([b for part in parts for b in part], schema)
+        every = range(table.partitions())
+        return concatenate([b for p in every for b in table.blocks(p, 0)], schema)
+
+    # Several ranks: each counts what it holds, and gets what its groups have.
+
+    def count(self, group_keys: list[Vector]) -> None:
+        """Find out how many of this rank's own records each group has."""
+        _, offsets = self._found(self._own(self._keys), self._count, group_keys)
+        self.records = np.diff(offsets)
+
+    def fetch(
+        self, group_keys: list[Vector], bounds: Sequence[int], owner: str
+    ) -> Program[GroupedTable]:
+        """The records of the rank's own groups: those from one of the bounds to the next."""
+        self._made = None  # before there is another
+        self.version += 1
+        ranks, budget, schema = self._runtime.ranks, self._runtime.budget, self._node.schema
+        block = self._own(schema.names)
+        given = block.bytes
+        budget.require(given, owner)
+        order, offsets = self._found(block, self._count, group_keys)
+        own = yield from sent_to_groups(ranks, block, schema, order, offsets, bounds, budget, owner)
+        del block
+        budget.release(owner, given)
+        budget.require(own.bytes, owner)
+        first, last = bounds[ranks.own], bounds[ranks.own + 1]
+        keys = [_part(k, first, last) for k in group_keys]
+        return self._arranged(own, last - first, keys, owner, own.bytes)
+
+    def _own(self, names: Sequence[str]) -> Block:
+        """These columns of the rank's own partitions, in one piece each."""
+        ranks, table = self._runtime.ranks, self._table
+        schema = Schema(tuple((n, self._node.schema[n]) for n in dict.fromkeys(names)))
+        chosen = {n: n for n in schema.names}
+        own = range(*ranks.range_of(ranks.own, table.partitions()))
+        blocks = [b.chosen(chosen) for p in own for b in table.blocks(p, 0)]
+        return concatenate(blocks, schema)
 
 
 def rows_of_groups(

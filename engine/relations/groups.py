@@ -20,7 +20,7 @@ import pyarrow as pa
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Array, Block
-from scalops.engine.collective import Piece, Program, gather_all
+from scalops.engine.collective import Program
 from scalops.engine.columns import SparseColumn, empty, taken
 from scalops.engine.kernels.grouped_folds import GroupedFolds
 from scalops.engine.kernels.grouping import Groups, group_rows
@@ -261,6 +261,8 @@ class GroupRows(Relation):
 
     def _of_ranks(self, run: Run) -> Program[Stored]:
         ranks, keys = self.runtime.ranks, self._sink.keys
+        if self._folds.by_group:
+            return (yield from self._by_hash(run))
 
         def first(partitions: Sequence[int]) -> list[Block]:
             return self._head(self._blocks(partitions, 0))
@@ -269,8 +271,7 @@ class GroupRows(Relation):
         groups, rows = self._groups_in(head), sum(b.rows for b in head)
         if self._is_whole(groups, rows):
             return (yield from self._by_hash(run))
-        bytes_ = groups * self._sink.made.bytes_per_row
-        return (yield from self._along_the_tree(bytes_, run))
+        return (yield from self._along_the_tree(groups * self._sink.made.bytes_per_row, run))
 
     def _along_the_tree(self, partial_bytes: int, run: Run) -> Program[Stored]:
         pipeline, ranks = self.pipeline, self.runtime.ranks
@@ -285,8 +286,7 @@ class GroupRows(Relation):
         if wholes is not None:
             count = wholes[0].count
             vectors = self._columns(wholes[0].keys, self._folds.finish(wholes[0].folds, count))
-        (told, *_) = yield from gather_all(ranks, Piece(count, []))
-        return (yield from self._dealt(told.header, np.arange(count), vectors))
+        return (yield from self._dealt(count, np.arange(count), vectors))
 
     def _by_hash(self, run: Run) -> Program[Stored]:
         pipeline, ranks, budget = self.pipeline, self.runtime.ranks, self.runtime.budget

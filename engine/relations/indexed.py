@@ -19,12 +19,13 @@ from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Array
 from scalops.engine.blocks import identities as serials
-from scalops.engine.collective import Program
+from scalops.engine.collective import ALONE, Program, Ranks
 from scalops.engine.kernels.kernel import Vector
-from scalops.engine.kernels.matching import KeyIndex, Matches, Pairs, looked_up
+from scalops.engine.kernels.matching import KeyIndex, Matches, Pairs
 from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored, derived
 from scalops.engine.relations.base import Relation, Run
 from scalops.engine.relations.held import collected, same_vector
+from scalops.engine.relations.shared_lookup import looked_up_by_all
 from scalops.engine.relations.whole import Mapped, Positions, Side, Whole
 
 Found = TypeVar("Found")
@@ -104,6 +105,9 @@ class _Indexed(Relation):
 
     def __init__(self, stage: pp.Stage, pipeline: Pipeline, runtime: Runtime) -> None:
         super().__init__(stage, pipeline, runtime)
+        self.forget()
+
+    def forget(self) -> None:
         self._index: Index[Pairing] = Index()
         self._gathered = _Gathered()
 
@@ -145,7 +149,6 @@ class IndexJoin(_Indexed):
     """Pairs of records of two tables in whole columns, in left order."""
 
     def make(self, run: Run) -> Program[Stored]:
-        yield from ()
         sink, tables, index = self.stage.sink, self.runtime.tables, self._index
         assert isinstance(sink, pr.IndexJoin)
         left, right = tables[sink.left], tables[sink.right]
@@ -160,7 +163,9 @@ class IndexJoin(_Indexed):
                 found = index.found
             else:
                 cut = len(sink.left_keys)
-                found = matched(vectors[:cut], vectors[cut:], left, right, sink, run, self._room)
+                keys = vectors[:cut], vectors[cut:]
+                ranks = self.runtime.ranks
+                found = yield from matched(*keys, left, right, sink, run, self._room, ranks)
                 index.renew(identities, vectors, found)
         assert found is not None
         both = [
@@ -178,13 +183,16 @@ def matched(
     sink: pr.IndexJoin,
     run: Run,
     room: Callable[[int], None] = lambda size: None,
-) -> Pairing:
+    ranks: Ranks = ALONE,
+) -> Program[Pairing]:
     """Which records meet, in left order and, among one's matches, in right order.
 
-    `room` is asked for memory, and raises where there is none, before all pairs are made.
+    `room` is asked for memory, and raises where there is none, before all pairs are made. Every
+    rank learns it of all records.
     """
     index = KeyIndex(right_keys, right.count, sink.nulls_equal, run)
-    matches = _matches(index, left_keys, left.count, run)
+    parts = yield from looked_up_by_all(ranks, index, left_keys, left.count, run)
+    matches = _together([m for m, _ in parts])
     if sink.kind in ("semi", "anti"):
         found = matches.found if sink.kind == "semi" else ~matches.found
         rows = int(np.count_nonzero(found))
@@ -213,9 +221,10 @@ def _unless_all(numbers: Array, count: int) -> Positions | None:
     return None if every else Positions(numbers)
 
 
-def _matches(index: KeyIndex, keys: list[Vector], rows: int, run: Run) -> Matches:
+def _together(found: Sequence[Matches]) -> Matches:
     """The matches of all records."""
-    found = [m for m, _ in looked_up(index, keys, rows, run)]
+    if len(found) == 1:
+        return found[0]
     first = np.concatenate([p.first for p in found])
     if any(p.counts is None for p in found):
         return Matches(first)

@@ -12,7 +12,7 @@ from scalops.algebra.folds import Fold
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Array
-from scalops.engine.collective import Program
+from scalops.engine.collective import Program, gather_array
 from scalops.engine.columns import taken
 from scalops.engine.kernels.grouped_folds import GroupedFolds
 from scalops.engine.kernels.grouping import Groups, group_rows
@@ -59,9 +59,7 @@ class IndexGroup(Relation):
 
     def forget(self) -> None:
         self._index: Index[_Grouping] = Index()
-        self._sums: list[_Sum | None] = [
-            _Sum(f, self.pipeline, self.runtime) for f in self._folds
-        ]
+        self._sums: list[_Sum | None] = [_Sum(f, self.pipeline, self.runtime) for f in self._folds]
 
     def make(self, run: Run) -> Program[Stored]:
         sink = self._sink
@@ -180,16 +178,19 @@ class _Sum:
                 weights = yield from self._weights(relation, weight, run)
                 if weights is None:
                     return None
+            ranks = self._runtime.ranks
+            part = ranks.own, ranks.size
             self._product = SegmentProduct(
-                groups.ids, groups.count, positions, weights, len(x), dtype, run
+                groups.ids, groups.count, positions, weights, len(x), dtype, run, part
             )
             self._known = known
         sums = self._product.sums(x.astype(dtype, copy=False), run)
         if self._fold.kind == "mean":
-            numbers = self._product.counts
+            numbers = self._product.counts[self._product.first : self._product.last]
             with np.errstate(all="ignore"):
                 sums = sums / np.expand_dims(numbers, tuple(range(1, sums.ndim)))
-        return sums.astype(self._fold.type.numpy, copy=False), None
+        own = sums.astype(self._fold.type.numpy, copy=False)
+        return (yield from gather_array(self._runtime.ranks, own)), None
 
     def _factors(self) -> tuple[ex.Expression | None, ex.Column] | None:
         """(weight, column) with argument = weight · column, the weight being one that stays."""

@@ -19,7 +19,7 @@ from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored, o
 from scalops.engine.relations.base import Relation, Run
 from scalops.engine.relations.gathering import own_partitions, spread
 from scalops.engine.relations.indexed_table import IndexedTable, in_one_piece
-from scalops.engine.relations.partitioned_index import is_needed_whole, partitioned
+from scalops.engine.relations.partitioned_index import may_be_partitioned, partitioned
 
 Parts = dict[int, list[Block]]  # a rank's own blocks by partition
 
@@ -39,9 +39,10 @@ class BuildIndex(Relation):
         self._names = tuple(dict.fromkeys((*self.sink.kept, *self.sink.keys)))
         pipeline.read_only(self._names)
         self._last: tuple[tuple[Identity, ...], KeyIndex] | None = None
-        pointed_into = is_needed_whole(runtime.stages, self.sink.number)
         self._may_be_partitioned = (
-            not runtime.ranks.is_alone and bool(self.sink.keys) and not pointed_into
+            not runtime.ranks.is_alone
+            and bool(self.sink.keys)
+            and may_be_partitioned(runtime.stages, self.sink.number)
         )
 
     def make(self, run: Run) -> Program[Stored]:

@@ -9,11 +9,12 @@ from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Array
 from scalops.engine.collective import Program
-from scalops.engine.kernels.matching import KeyIndex, Matches, Pairs, looked_up
+from scalops.engine.kernels.matching import KeyIndex, Matches, Pairs
 from scalops.engine.pipelines.base import Pipeline, Runtime, Stored
 from scalops.engine.relations.base import Relation, Run
 from scalops.engine.relations.indexed_table import IndexedTable
 from scalops.engine.relations.join_index import columns_of
+from scalops.engine.relations.shared_lookup import looked_up_by_all
 from scalops.engine.relations.whole import Columns, Mapped, Positions, Side
 
 # Neutral: pairs found from the right side are sorted, at some 100 ns each; probing with a left
@@ -44,20 +45,21 @@ class MeetIndexed(Relation):
         rows, vectors = yield from columns_of(self, self._names, run)
         schema = Schema(tuple((n, self.pipeline.schema[n]) for n in self._names))
         right = Columns(schema, rows, vectors)
-        own, theirs = self._pairs(left, right, run)
+        own, theirs = yield from self._pairs(left, right, run)
         self.runtime.budget.require(own.nbytes + theirs.nbytes, self.owner)
         sides = [Side(left, Positions(own), None), Side(right, Positions(theirs), None)]
         return Mapped(sink.made, len(own), sides, sink.outputs, {})
 
-    def _pairs(self, left: IndexedTable, right: Columns, run: Run) -> Found:
-        sink = self._sink
+    def _pairs(self, left: IndexedTable, right: Columns, run: Run) -> Program[Found]:
+        sink, ranks = self._sink, self.runtime.ranks
         keys = [right.whole(n) for n in sink.keys]
         if right.count * SORT_COST <= left.count:
-            parts = looked_up(left.index, keys, right.count, run)
+            parts = yield from looked_up_by_all(ranks, left.index, keys, right.count, run)
             if sum(_count(p) for p, _ in parts) * SORT_COST <= left.count:
                 return self._in_left_order(parts)
         index = KeyIndex(keys, right.count, sink.nulls_equal, run, self._reserve)
-        parts = looked_up(index, [left.whole(n) for n in sink.left_keys], left.count, run)
+        probing = [left.whole(n) for n in sink.left_keys]
+        parts = yield from looked_up_by_all(ranks, index, probing, left.count, run)
         if sink.kind == "semi":
             found = [start + np.flatnonzero(p.found) for p, start in parts]
             return _together(found), _NONE

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scalops.algebra.expressions import Opaque
 from scalops.algebra.functions.hashing import hash_numbers
 from scalops.algebra.schema import Schema
 from scalops.algebra.tree import find
 from scalops.engine import physical_plan as pp
+from scalops.engine import physical_relations as pr
 from scalops.engine.block_codec import blocks_of_piece, piece_of_blocks
 from scalops.engine.blocks import Array, Block, mask_of
 from scalops.engine.collective import Piece, Program, Ranks, Shuffle, gather_all
@@ -92,10 +94,16 @@ def owners(keys: Sequence[Key], rows: int, nulls_equal: bool, ranks: Ranks) -> A
     return made
 
 
-def is_needed_whole(stages: Sequence[pp.Stage], number: int) -> bool:
-    """Whether a stage points into this table's columns: then every rank has all of it."""
-    sinks = (s.sink for s in stages)
-    return any(isinstance(s, pp.StoreSink) and number in s.other_tables for s in sinks)
+def may_be_partitioned(stages: Sequence[pp.Stage], number: int) -> bool:
+    """Whether the held side of this number need not lie at every rank.
+
+    No where a stage points into its columns; nor where the probing records come of a captured
+    function, which would be called for each of them twice.
+    """
+    if any(number in s.sink.other_tables for s in stages):
+        return False
+    below = [probe.source for probe in find(stages, pr.Probe) if probe.number == number]
+    return not find(below, Opaque) and not find(below, pp.CallBatches)
 
 
 def is_read_in_order(stages: Sequence[pp.Stage], number: int) -> bool:

@@ -8,8 +8,9 @@ one at a time is in memory: by where they lie between records of a sample, or by
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ from scalops.engine.pipelines.base import HeldTable, Stored
 from scalops.engine.relations.base import Relation
 from scalops.engine.relations.base import Run as RunTasks
 from scalops.engine.relations.gathering import own_partitions
-from scalops.engine.relations.routing import Arrivals, Run, cut, routed
+from scalops.engine.relations.routing import Arrivals, Run, cut_to, routed
 from scalops.engine.spill import Kept, SpilledBlocks, SpilledTable
 
 BUCKET_BYTES = 16 << 20  # of a bucket, which is in memory two or three times
@@ -134,7 +135,7 @@ class _Exchange:
                     block = block.chosen(chosen)
                     if isinstance(sink, pp.DistinctRows):
                         block = distinct_block([block], schema, sink.columns)
-                    own.extend(map(kept.add, cut(block)))
+                    own.extend(map(kept.add, cut_to(block)))
                     count[0] += block.rows
                     count[1] += block.bytes
 
@@ -151,7 +152,7 @@ class _Exchange:
         pieces = yield from gather_all(self._ranks, Piece(told, []))
         rows, total = [0] * len(homes), 0
         for rank, piece in enumerate(pieces):
-            for item in piece.header:
+            for item in _list(piece.header):
                 match item:
                     case [int(source), int(count), int(size)] if (
                         0 <= source < len(homes) and homes[source] == rank and min(count, size) >= 0
@@ -168,24 +169,23 @@ class _Exchange:
     # Where it goes.
 
     def _routed(
-        self, runs: Iterable[tuple[int, Run]], schema: Schema, homes: Sequence[int], sources: Held
-    ) -> Program[Arrivals]:
-        """What arrives for the rank's own of the targets that have these homes."""
-        own = [t for t, home in enumerate(homes) if home == self._ranks.own]
-        arrivals = Arrivals(self._blocks(schema), schema, own, sources.homes)
-        yield from routed(self._ranks, runs, arrivals)
-        return arrivals
+        self, runs: Iterable[tuple[int, Run]], schema: Schema, homes: list[int], sent: Held
+    ) -> Program[tuple[Arrivals, list[int]]]:
+        """What arrives for the rank's own of the targets, and the records of each target.
 
-    def _complete(self, arrivals: Arrivals, expected: int) -> Program[None]:
-        """Refuse to go on where not all records have arrived at one rank or another."""
-        own = sum(map(arrivals.rows, arrivals.targets))
-        pieces = yield from gather_all(self._ranks, Piece(own, []))
-        found = sum(piece.header for piece in pieces)
-        if found != expected:
+        `homes` are those of the targets. Raises: ExecutionError where of what there was to be
+        sent not all has arrived.
+        """
+        own = [t for t, home in enumerate(homes) if home == self._ranks.own]
+        arrivals = Arrivals(self._blocks(schema), schema, own, sent.homes)
+        yield from routed(self._ranks, runs, arrivals)
+        rows, _ = yield from self._counted({t: [arrivals.rows(t), 0] for t in own}, homes)
+        if sum(rows) != sum(sent.rows):
             raise ExecutionError(
-                f"{self._owner}: of {expected} records that were sent {found} have arrived",
+                f"{self._owner}: of {sum(sent.rows)} records that were sent {sum(rows)} arrived",
                 hint="run it again",
             )
+        return arrivals, rows
 
     def _homes(self, count: int) -> list[int]:
         return [self._ranks.home(t, count) for t in range(count)]
@@ -202,15 +202,13 @@ class _Exchange:
         return HeldTable([[kept.get(k) for k in part] for part in parts], size)
 
     def _by_range(self, held: Held, count: int) -> Program[Stored]:
-        total = sum(held.rows)
-        bounds, homes = near_equal(total, count), self._homes(count)
-        ends = [stop for _, stop in bounds]
+        ends = [stop for _, stop in near_equal(sum(held.rows), count)]
+        homes = self._homes(count)
 
         def sharing(source: int, first: int, block: Block) -> Iterator[Share]:
             return by_range(block, first, ends, homes)
 
-        arrivals = yield from self._routed(held.runs(sharing), held.schema, homes, held)
-        yield from self._complete(arrivals, total)
+        arrivals, _ = yield from self._routed(held.runs(sharing), held.schema, homes, held)
         return self._stored(arrivals, held.schema, count)
 
     def _by_hash(self, held: Held, keys: Sequence[str], count: int) -> Program[Stored]:
@@ -219,8 +217,7 @@ class _Exchange:
         def sharing(source: int, first: int, block: Block) -> Iterator[Share]:
             return by_target(block, hash_targets(block, keys, count), homes)
 
-        arrivals = yield from self._routed(held.runs(sharing), held.schema, homes, held)
-        yield from self._complete(arrivals, sum(held.rows))
+        arrivals, _ = yield from self._routed(held.runs(sharing), held.schema, homes, held)
         return self._stored(arrivals, held.schema, count)
 
     # Order.
@@ -244,18 +241,14 @@ class _Exchange:
         def sharing(source: int, first: int, block: Block) -> Iterator[Share]:
             return by_target(block, sort_targets(block, first, bounds, sink, keys), homes)
 
-        arrivals = yield from self._routed(held.runs(sharing), held.schema, homes, held)
-        yield from self._complete(arrivals, sum(held.rows))
+        arrivals, rows = yield from self._routed(held.runs(sharing), held.schema, homes, held)
         kept = self._blocks(kept_schema)
         parts: dict[int, list[Kept]] = {}
-        counts: dict[int, list[int]] = {}
         for bucket in arrivals.targets:
-            counts[bucket] = [arrivals.rows(bucket), 0]
             blocks = list(arrivals.blocks(bucket))
             if blocks:
                 made = sorted_block(blocks, sink, held.schema)
-                parts[bucket] = list(map(kept.add, cut(made)))
-        rows, _ = yield from self._counted(counts, homes)
+                parts[bucket] = list(map(kept.add, cut_to(made)))
         in_order = Held(parts, kept, kept_schema, rows, homes)
         return (yield from self._by_range(in_order, count))
 
@@ -295,7 +288,7 @@ class _Exchange:
                     for to, splits, own in by_target(keys, found, homes):
                         yield to, Run(source, number, splits, own)
 
-        arrivals = yield from self._routed(runs(), kinds, homes, held)
+        arrivals, _ = yield from self._routed(runs(), kinds, homes, held)
         flags = {key: np.zeros(len(own), bool) for key, own in targets.items()}
         answers = _Answers(targets, flags, homes)
         yield Shuffle(_firsts(arrivals, kinds, held.homes), answers.take)
@@ -306,6 +299,10 @@ class _Exchange:
         """The records with a flag, in the partition in which they are, at its home."""
         count = len(held.homes)
         homes = self._homes(count)
+        left: dict[int, list[int]] = {source: [0, 0] for source in held.parts}
+        for (source, _), kept in flags.items():
+            left[source][0] += int(np.count_nonzero(kept))
+        rows, _ = yield from self._counted(left, held.homes)
 
         def runs() -> Iterator[tuple[int, Run]]:
             for source, number, block in held.drained():
@@ -313,7 +310,8 @@ class _Exchange:
                 if block.rows:
                     yield homes[source], Run(source, number, [(source, block.rows)], block)
 
-        arrivals = yield from self._routed(runs(), held.schema, homes, held)
+        firsts = replace(held, rows=rows)
+        arrivals, _ = yield from self._routed(runs(), held.schema, homes, firsts)
         return self._stored(arrivals, held.schema, count)
 
 
@@ -381,6 +379,12 @@ class _Answers:
                 f"{owner}: nobody says of {self._left} records whether they are the first",
                 hint="run it again",
             )
+
+
+def _list(header: object) -> list[Any]:
+    if not isinstance(header, list):
+        raise ValueError(f"{header!r} where numbers were expected")
+    return header
 
 
 def _run_of(item: object) -> tuple[int, int, int]:

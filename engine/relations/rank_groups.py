@@ -41,27 +41,32 @@ def first_keys(
     """
     runs = runs_by_home(pipeline, ranks)
     found = {i: first(own) for i, (rank, own) in enumerate(runs) if rank == ranks.own}
+    if len(runs) > 1:
+        found = yield from _as_far_as_needed(ranks, found, len(runs), is_enough)
+    schema = Schema(tuple((n, pipeline.schema[n]) for n in dict.fromkeys(keys)))
+    names = {n: n for n in schema.names}
+    own = {i: [b.chosen(names) for b in blocks] for i, blocks in found.items()}
+    parts = yield from spread(ranks, own, range(len(runs)), schema)
+    return [block for part in parts for block in part]
+
+
+def _as_far_as_needed(
+    ranks: Ranks, found: dict[int, list[Block]], runs: int, is_enough: Enough
+) -> Program[dict[int, list[Block]]]:
+    """The first blocks of all runs of partitions that together are enough."""
+    own = [(i, [b.rows for b in blocks]) for i, blocks in found.items()]
     sizes: dict[int, list[int]] = {}
-    for piece in (yield from gather_all(ranks, Piece(_sizes(found), []))):
+    for piece in (yield from gather_all(ranks, Piece(own, []))):
         sizes.update(dict(piece.header))
-    wanted = [0] * len(runs)  # blocks of each run
+    wanted = [0] * runs
     seen: list[int] = []
-    for i in range(len(runs)):
+    for i in range(runs):
         for rows in sizes[i]:
             if is_enough(seen):
                 break
             seen.append(rows)
             wanted[i] += 1
-    schema = Schema(tuple((n, pipeline.schema[n]) for n in dict.fromkeys(keys)))
-    names = {n: n for n in schema.names}
-    some = [i for i, count in enumerate(wanted) if count]
-    own = {i: [b.chosen(names) for b in found[i][: wanted[i]]] for i in some if i in found}
-    parts = yield from spread(ranks, own, some, schema)
-    return [block for part in parts for block in part]
-
-
-def _sizes(found: dict[int, list[Block]]) -> list[tuple[int, list[int]]]:
-    return [(i, [b.rows for b in blocks]) for i, blocks in found.items()]
+    return {i: blocks[: wanted[i]] for i, blocks in found.items()}
 
 
 class GroupPass:

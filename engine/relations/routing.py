@@ -140,7 +140,7 @@ def _piece(runs: Sequence[Run]) -> Piece:
     return Piece(header, buffers)
 
 
-def cut(block: Block) -> Iterator[Block]:
+def cut_to(block: Block) -> Iterator[Block]:
     """A block's records in parts of at most PIECE_BYTES; a record is not cut."""
     parts = min(block.rows, -(-block.bytes // PIECE_BYTES))
     if parts <= 1:
@@ -148,4 +148,4 @@ def cut(block: Block) -> Iterator[Block]:
         return
     for i in range(parts):  # of uneven records some parts are larger than others
         a, b = i * block.rows // parts, (i + 1) * block.rows // parts
-        yield from cut(block.slice(a, b))
+        yield from cut_to(block.slice(a, b))

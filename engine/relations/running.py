@@ -1,4 +1,7 @@
-"""The carries of running aggregates: partitions summarized, and the scan over their summaries."""
+"""The carries of running aggregates: partitions summarized, and the scan over their summaries.
+
+Each rank summarizes its own partitions; all of them scan all summaries, which are small.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ import numpy as np
 
 from scalops.algebra.dtypes import INT64
 from scalops.algebra.schema import Schema
+from scalops.engine.block_codec import decode_block, encode_block
 from scalops.engine.blocks import Array, Block, concatenate
-from scalops.engine.collective import Program
+from scalops.engine.collective import Piece, Program, Receive, Send, gather_all
 from scalops.engine.kernels.keys import value_codes
 from scalops.engine.kernels.running import Summary
 from scalops.engine.kernels.running_columns import RunningColumn, names_of
@@ -20,16 +24,21 @@ from scalops.engine.physical_plan import Stage
 from scalops.engine.physical_running import SummarizeRuns
 from scalops.engine.pipelines.base import Pipeline, Runtime, Stored, own_bytes
 from scalops.engine.relations.base import Relation
+from scalops.engine.relations.gathering import own_partitions
 from scalops.engine.threads import Task
+from scalops.engine.value_codec import decode_value, encode_value
 
 Keys = tuple[str, ...]
 
 
 @dataclass
 class _Groups:
-    """The groups of one partition: `ids`, uint[rows], of each record; `keys` of each group."""
+    """The groups of one partition: `ids`, uint[rows], of each record; `keys` of each group.
 
-    ids: Array
+    Of other ranks' partitions there are no ids.
+    """
+
+    ids: Array | None
     keys: Block
 
 
@@ -76,24 +85,77 @@ class Summaries(Relation):
         assert isinstance(sink, SummarizeRuns)
         self._columns = [RunningColumn(c) for c in sink.columns]
         self._over = [names_of(c.over) for c in sink.columns]
+        self._keys = tuple(dict.fromkeys(over for over in self._over if over))
 
     def make(self, run: Callable[[Task, int], None]) -> Program[Stored]:
-        yield from ()
-        active: Sequence[int] = self.pipeline.active()
+        pipeline = self.pipeline
+        own = own_partitions(pipeline, self.runtime.ranks)
         found: dict[int, _Partition] = {}
 
         def task(worker: int, index: int) -> None:
-            partition = active[index]
+            partition = own[index]
             with in_partition(partition):
                 found[partition] = self._summarized(partition, worker)
 
-        run(task, len(active))
-        made = Carries(self.pipeline.partitions(), len(self._columns))
-        groups = {over: self._united(over, found) for over in set(self._over) if over}
+        run(task, len(own))
+        yield from self._told(found)
+        made = Carries(pipeline.partitions(), len(self._columns))
+        groups = {over: self._united(over, found) for over in self._keys}
         for i in range(len(self._columns)):
-            with np.errstate(all="ignore"):
-                self._scan(i, made, found, groups.get(self._over[i]))
+            yield from self._scan(i, made, found, groups.get(self._over[i]))
         return made
+
+    # What the ranks tell each other.
+
+    def _told(self, found: dict[int, _Partition]) -> Program[None]:
+        """What other ranks have found of their partitions goes to `found`; records' groups do not."""
+        ranks = self.runtime.ranks
+        if ranks.is_alone:
+            return
+        buffers: list[Array] = []
+        items = [
+            [
+                partition,
+                encode_value(own.summaries, buffers),
+                [encode_block(own.groups[over].keys, buffers) for over in self._keys],
+            ]
+            for partition, own in found.items()
+        ]
+        pieces = yield from gather_all(ranks, Piece(items, buffers))
+        for rank, piece in enumerate(pieces):
+            for partition, summaries, keys in piece.header if rank != ranks.own else ():
+                blocks = [
+                    decode_block(item, piece.buffers, self._schema(over))
+                    for over, item in zip(self._keys, keys, strict=True)
+                ]
+                self.runtime.budget.require(sum(b.bytes for b in blocks), self.owner)
+                groups = {
+                    over: _Groups(None, block)
+                    for over, block in zip(self._keys, blocks, strict=True)
+                }
+                found[partition] = _Partition(decode_value(summaries, piece.buffers), groups)
+
+    def _is_own(self, partition: int) -> bool:
+        ranks = self.runtime.ranks
+        return ranks.is_alone or self.pipeline.home(partition) == ranks.own
+
+    def _led_through(
+        self, column: RunningColumn, partition: int, carry: Array, ids: Array | None
+    ) -> Program[Array]:
+        """The carry behind a partition, led through its records at the rank that reads them."""
+        ranks, home = self.runtime.ranks, self.pipeline.home(partition)
+        if not self._is_own(partition):
+            piece = yield Receive(home)
+            after: Array = decode_value(piece.header, piece.buffers)
+            return after
+        after = self._through(column, partition, carry, ids)
+        if not ranks.is_alone:
+            buffers: list[Array] = []
+            told = Piece(encode_value(after, buffers), buffers)
+            for rank in range(ranks.size):
+                if rank != ranks.own:
+                    yield Send(rank, told)
+        return after
 
     # The first pass.
 
@@ -123,11 +185,11 @@ class Summaries(Relation):
         names = {name for over in self._over for name in over}
         keys = (_only(b, names) for b in self.pipeline.blocks(partition, worker))
         with self._held(keys) as held:
-            return {over: self._grouped(held, over) for over in set(self._over) if over}
+            return {over: self._grouped(held, over) for over in self._keys}
 
     def _grouped(self, blocks: Sequence[Block], over: Keys) -> _Groups:
         """The groups of records, by first appearance."""
-        schema = Schema(tuple((n, self.pipeline.schema[n]) for n in over))
+        schema = self._schema(over)
         whole = _joined(blocks, schema)
         codes = _codes(whole, schema)
         new: Array = np.ones(len(codes), bool)
@@ -137,12 +199,15 @@ class Summaries(Relation):
         self.runtime.budget.require(int(ids.nbytes) + keys.bytes, self.owner)
         return _Groups(ids, keys)
 
+    def _schema(self, over: Keys) -> Schema:
+        return Schema(tuple((n, self.pipeline.schema[n]) for n in over))
+
     # The scan.
 
     def _united(self, over: Keys, found: dict[int, _Partition]) -> dict[int, Array]:
         """For each partition the numbers of its groups among those of all partitions."""
         order = sorted(found)
-        schema = Schema(tuple((n, self.pipeline.schema[n]) for n in over))
+        schema = self._schema(over)
         keys = [found[p].groups[over].keys for p in order]
         codes = _codes(_joined(keys, schema), schema)
         ends = np.cumsum([0, *(k.rows for k in keys)])
@@ -154,12 +219,13 @@ class Summaries(Relation):
         made: Carries,
         found: dict[int, _Partition],
         groups: dict[int, Array] | None,
-    ) -> None:
-        """Lead a column's carry over the partitions."""
+    ) -> Program[None]:
+        """Lead a column's carry over the partitions, and keep it for those of the rank's own."""
         column, over = self._columns[number], self._over[number]
         if groups is None:
             order = sorted(found, reverse=column.reverse)
-            carries = column.form.carries([found[p].summaries[number] for p in order])
+            with np.errstate(all="ignore"):
+                carries = column.form.carries([found[p].summaries[number] for p in order])
             if carries is not None:
                 self.runtime.budget.require(int(carries.nbytes), self.owner)
                 for partition, carry in zip(order, carries[:-1], strict=True):
@@ -171,11 +237,13 @@ class Summaries(Relation):
             there = slice(None) if groups is None else groups[partition]
             ids = found[partition].groups[over].ids if over else None
             carry = state[there].copy()
-            self.runtime.budget.require(int(carry.nbytes), self.owner)
-            made.put(number, partition, carry, ids)
-            after, known = column.form.join(carry, found[partition].summaries[number])
+            if self._is_own(partition):
+                self.runtime.budget.require(int(carry.nbytes), self.owner)
+                made.put(number, partition, carry, ids)
+            with np.errstate(all="ignore"):
+                after, known = column.form.join(carry, found[partition].summaries[number])
             if not known.all():
-                after = self._through(column, partition, carry.copy(), ids)
+                after = yield from self._led_through(column, partition, carry.copy(), ids)
             state[there] = after
 
     def _through(
@@ -184,7 +252,8 @@ class Summaries(Relation):
         """The carry behind a partition, led through its records."""
         with in_partition(partition), self._held(self.pipeline.blocks(partition, 0)) as blocks:
             for _, block, part in column.in_order(blocks, ids):
-                column.scan(block, part, carry)
+                with np.errstate(all="ignore"):
+                    column.scan(block, part, carry)
         return carry
 
     @contextmanager

@@ -24,8 +24,8 @@ def main(workers: int = 1, key: str = "k"):
 """
 
 
-class NoHub(Exception):
-    """A hub was asked for."""
+class NoWorkers(Exception):
+    """Workers were asked for."""
 
 
 @pytest.fixture
@@ -33,11 +33,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The options with which workers were asked for; there are none."""
     found: list[Any] = []
 
-    def open_hub(options: Any) -> Any:
+    def open_workers(options: Any) -> Any:
         found.append(options)
-        raise NoHub
+        raise NoWorkers
 
-    monkeypatch.setattr(SESSION, "open_hub", open_hub)
+    monkeypatch.setattr(SESSION, "open_workers", open_workers)
     for name in ("WORKERS", "CONNECT", "KEY"):
         monkeypatch.delenv(f"SCALOPS_{name}", raising=False)
     return found
@@ -50,7 +50,7 @@ def test_workers_are_asked_for_at_the_first_run(
     for arguments in (["--workers", "4", path], [path, "--workers", "4"]):
         result = invoke("run", *arguments)
         assert result.exit_code == 1
-        assert "NoHub" in result.stderr
+        assert "NoWorkers" in result.stderr
     assert [(o.workers, o.connect) for o in asked] == [(4, None)] * 2
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from scalops.engine.cluster.actions import (
@@ -36,6 +38,8 @@ class EchoMachine:
     def __init__(self, own: str, settings: dict[str, Any]) -> None:
         self._own, self._settings = own, settings
         self._waiting: list[Data] = []
+        self.urgent: deque[Action] = deque()
+        self.wake: Callable[[], None] = lambda: None
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Answer."""

@@ -17,7 +17,7 @@ from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine.backends import TableInfo
 from scalops.engine.blocks import Block
-from scalops.engine.collective import Ask, Piece, Program, Ranks, Receive, Send, Shuffle
+from scalops.engine.collective import BROADCAST_BYTES, Ask, Piece, Program, Ranks, Receive, Send, Shuffle
 from scalops.engine.memory import FreeMemory, MemoryBudget
 from scalops.engine.share import Share
 from scalops.engine.threads import Task
@@ -135,15 +135,22 @@ class _Run:
 class LockstepBackend:
     """Fulfils `backends.Backend` by several shares in this process, in lock-step."""
 
-    def __init__(self, size: int, fan_in: int = 4, memory: int | None = None) -> None:
-        self.size, self.fan_in = size, fan_in
+    def __init__(
+        self,
+        size: int,
+        fan_in: int = 4,
+        memory: int | None = None,
+        broadcast_bytes: int = BROADCAST_BYTES,
+    ) -> None:
+        self.size, self.fan_in, self.broadcast_bytes = size, fan_in, broadcast_bytes
         self.budgets = [MemoryBudget(memory) for _ in range(size)]
         self._results: dict[int, tuple[Any, ...]] = {}
         self._gathered: dict[int, dict[int, list[Block]]] = {}
         self.shares: list[Share] = []
 
     def start(self, plan: pp.PhysicalPlan) -> None:
-        ranks = [Ranks(i, self.size, self.fan_in) for i in range(self.size)]
+        sizes = self.size, self.fan_in, self.broadcast_bytes
+        ranks = [Ranks(i, *sizes) for i in range(self.size)]
         self.shares = [Share(plan, self, b, r) for r, b in zip(ranks, self.budgets, strict=True)]
 
     def run(self, task: Task, count: int, *stages: int) -> None:

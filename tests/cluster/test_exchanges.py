@@ -31,12 +31,12 @@ from scalops.engine.exchanges import (
     sort_targets,
     splitters,
 )
-from scalops.engine.kernels.keys import first_of_equals
+from scalops.engine.kernels.keys import first_of_equals, sort_order
 from scalops.engine.memory import MemoryBudget
 from scalops.engine.relations import rank_exchanges, routing
 from scalops.engine.relations.gathering import spread
-from scalops.engine.relations.rank_exchanges import _Answers, _Exchange
-from scalops.engine.relations.routing import PIECE_BYTES, Arrivals, Run, cut, routed
+from scalops.engine.relations.rank_exchanges import _Answers
+from scalops.engine.relations.routing import PIECE_BYTES, Arrivals, Run, cut_to, routed
 from scalops.engine.spill import SpilledBlocks, SpilledTable
 from scalops.planning import plan as planned
 from tests.cluster.lockstep import LockstepBackend, sent, together
@@ -44,7 +44,6 @@ from tests.engine.grouped import source as every_type
 from tests.engine.plans import Backend, bits, job_of, physical, run, scan
 
 RANGE, HASH = "range", "hash"
-INT64 = ArrayType("int64")
 
 
 def source_of(table: so.Table) -> Any:
@@ -77,7 +76,7 @@ def made(backend: AnyBackend, plan: pp.PhysicalPlan) -> tuple[Any, list[list[Blo
     backend.start(plan)
     infos = [backend.exchange(0), backend.exchange(1)]
     parts = [backend.fetch(2, p) for p in range(backend.partitions(2))]
-    return [(i.partitions, i.rows, i.bytes, i.cached) for i in infos], parts
+    return [(i.partitions, i.rows, i.cached) for i in infos], parts
 
 
 def same_as_embedded(plan: pp.PhysicalPlan, backend: LockstepBackend) -> list[list[Block]]:
@@ -126,7 +125,7 @@ def test_small_pieces_and_buckets_change_nothing(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(routing, "PIECE_BYTES", 400)
     monkeypatch.setattr(routing, "LEAST_BYTES", 500)
     monkeypatch.setattr(rank_exchanges, "BUCKET_BYTES", 700)
-    source = odd_source(120, 4)
+    source = odd_source(50, 4)
     for sink in sinks(np.random.default_rng(9), source.schema.names):
         backend = LockstepBackend(3)
         same_as_embedded(plan_of(source, 11, sink), backend)
@@ -134,8 +133,8 @@ def test_small_pieces_and_buckets_change_nothing(monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_finds_no_room_is_spilled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routing, "PIECE_BYTES", 2_000)
-    source = odd_source(150, 5)
+    monkeypatch.setattr(routing, "PIECE_BYTES", 3_000)
+    source = odd_source(70, 5)
     for sink in sinks(np.random.default_rng(3), source.schema.names):
         for memory in (0, 4_000):
             backend = LockstepBackend(3, memory=memory)
@@ -198,61 +197,244 @@ def test_records_that_are_equal_in_many_places_are_found() -> None:
         assert sum(b.rows for part in parts for b in part) <= 6
 
 
-# Sorting.
+# How records are shared out.
 
 
-def test_sort_of_equal_keys_is_even_among_ranks() -> None:
+def test_sort_of_equal_keys_is_even_among_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    add = Arrivals.add
+
+    def added(self: Arrivals, run: Run) -> None:
+        shares.setdefault(self, []).append(run.block.rows)
+        add(self, run)
+
+    shares: dict[Arrivals, list[int]] = {}
+    monkeypatch.setattr(Arrivals, "add", added)
     source = source_of(so.table({"k": np.zeros(4_000, int), "at": np.arange(4_000)}))
-    received: list[int] = []
-    sink = pp.SortRows(2, ("k",), (True,), ("at",))
-    plan = plan_of(source, 8, sink)
-
-    class Watched(LockstepBackend):
-        def start(self, plan: pp.PhysicalPlan) -> None:
-            super().start(plan)
-
-    with pytest.MonkeyPatch.context() as patch:
-        known = _Exchange._complete
-
-        def complete(self: _Exchange, arrivals: Arrivals, expected: int) -> Any:
-            received.append(sum(map(arrivals.rows, arrivals.targets)))
-            return known(self, arrivals, expected)
-
-        patch.setattr(_Exchange, "_complete", complete)
-        same_as_embedded(plan, Watched(4))
-    assert len(received) == 12  # two exchanges by range, and one to the buckets of the sort
-    assert max(received) < 1_400
-
-
-@pytest.mark.parametrize("buckets", [1, 2, 7, 40])
-def test_buckets_follow_one_another(buckets: int) -> None:
-    rng = np.random.default_rng(buckets)
-    schema = Schema((("k", ArrayType("float64")), ("s", ArrayType("string"))))
-    values = np.round(rng.normal(size=500), 1)
-    values[rng.random(500) < 0.1] = np.nan
-    block = Block(
-        500,
-        {"k": values, "s": pa.array(rng.choice(["a", "b", ""], 500))},
-        {"k": rng.random(500) < 0.8},
+    same_as_embedded(
+        plan_of(source, 8, pp.SortRows(2, ("k",), (True,), ("at",))), LockstepBackend(4)
     )
-    sink = pp.SortRows(1, ("k", "s"), (True, False), ("s",))
-    keys = sort_schema(sink, schema)
+    assert max(map(sum, shares.values())) < 1_200
+
+
+SCHEMA = Schema((("k", ArrayType("float64")), ("s", ArrayType("string"))))
+SINK = pp.SortRows(1, ("k", "s"), (True, False), ("s",))
+
+
+def two_columns(rows: int, seed: int = 0) -> Block:
+    """Numbers with ties, NaN and nulls; short strings."""
+    rng = np.random.default_rng(seed)
+    values = np.round(rng.normal(size=rows), 1)
+    values[rng.random(rows) < 0.1] = np.nan
+    texts = pa.array(rng.choice(["a", "b", ""], rows), pa.string())
+    return Block(rows, {"k": values, "s": texts}, {"k": rng.random(rows) < 0.8})
+
+
+@pytest.mark.parametrize("buckets", [1, 2, 7, 40, 600])
+def test_buckets_of_a_sort_follow_one_another(buckets: int) -> None:
+    block, keys = two_columns(500), sort_schema(SINK, SCHEMA)
     places = sample_places(500, buckets)
+    assert len(places) == min(500, 32 * buckets)
+    assert np.all(np.diff(places) > 0)
     samples = block.take(places)
     samples.columns[keys.names[-1]] = places
-    bounds = splitters(samples, sink, buckets)
-    whole = sort_targets(block, 0, bounds, sink, keys)
-    cut_up = [sort_targets(block.slice(a, a + 50), a, bounds, sink, keys) for a in range(0, 500, 50)]
-    assert np.concatenate(cut_up).tolist() == whole.tolist()
-    assert np.bincount(whole, minlength=buckets).max() <= 2 * -(-500 // buckets)
-    order = [int(n) for b in range(buckets) for n in np.flatnonzero(whole == b)]
-    alone, _ = sorted_rows(block, sink), order
-    assert np.all(np.diff(whole[alone]) >= 0)
+    bounds = splitters(samples, SINK, buckets)
+    found = [sort_targets(block.slice(a, a + 50), a, bounds, SINK, keys) for a in range(0, 500, 50)]
+    targets = np.concatenate(found)
+    order = sort_order([((block.columns[n], block.valid.get(n)), n == "k") for n in "ks"], 500)
+    assert np.all(np.diff(targets[order]) >= 0)
+    assert np.bincount(targets).max() <= 2 * -(-500 // buckets)
 
 
-def sorted_rows(block: Block, sink: pp.SortRows) -> tuple[Any, Any]:
-    """The records' numbers in order."""
-    from scalops.engine.kernels.keys import sort_order
+def test_sort_of_a_table_with_a_period_has_even_buckets() -> None:
+    keys = np.arange(64_000) % 1_000
+    chosen = np.bincount(keys[sample_places(64_000, 2)] // 500)
+    assert abs(int(chosen[0]) - 32) <= 12
 
-    keys = [((block.columns[n], block.valid.get(n)), d) for n, d in zip(sink.keys, sink.descending)]
-    return sort_order(keys, block.rows), None
+
+def test_a_range_is_cut_where_targets_and_homes_end() -> None:
+    block = Block(10, {"k": np.arange(10.0)})
+    ends = [stop for _, stop in near_equal(30, 7)]
+    assert ends == [4, 8, 12, 17, 21, 25, 30]
+    shares = list(by_range(block, 6, ends, [0, 0, 1, 1, 2, 2, 2]))
+    assert [(home, splits) for home, splits, _ in shares] == [(0, [(1, 2)]), (1, [(2, 4), (3, 4)])]
+    assert [list(b.columns["k"]) for *_, b in shares] == [[0, 1], list(range(2, 10))]
+    (share,) = by_range(block, 0, [0, 0, 10, 10], [0, 0, 0, 1])
+    assert share[:2] == (0, [(2, 10)])
+
+
+def test_records_of_a_target_keep_their_order() -> None:
+    block = Block(6, {"k": np.arange(6.0)})
+    shares = list(by_target(block, np.array([3, 0, 3, 1, 0, 3]), [0, 0, 1, 1]))
+    assert [(home, splits) for home, splits, _ in shares] == [(0, [(0, 2), (1, 1)]), (1, [(3, 3)])]
+    assert [list(b.columns["k"]) for *_, b in shares] == [[1, 4, 3], [0, 2, 5]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_equal_records_have_one_bucket(seed: int) -> None:
+    source = odd_source(300, seed)
+    (block,) = (b for p in source.partitions() for b in source.read(p, source.schema.names))
+    for name, kind in source.schema:
+        own = block.chosen({name: name})
+        targets = distinct_targets(own, 1 << 15)
+        new = first_of_equals(own, [(name, kind)])
+        assert len(set(targets.tolist())) <= np.count_nonzero(new)
+        assert len(set(targets.tolist())) > np.count_nonzero(new) // 2
+
+
+def test_stored_blocks_do_not_show_how_they_came() -> None:
+    schema = Schema((("m", ArrayType("float64", (2,))), ("k", ArrayType("int64"))))
+    m, k = np.asfortranarray(np.arange(12.0).reshape(6, 2)), np.arange(12)[::2]
+    blocks = [
+        Block(3, {"m": m[:3], "k": k[:3]}, {"k": np.ones(3, bool)}),
+        Block(3, {"m": m[3:], "k": k[3:]}),
+    ]
+    (made_one,) = settled(blocks, schema)
+    (other,) = settled([concatenate(blocks, schema)], schema)
+    (third,) = settled([replace(blocks[0]), blocks[1].slice(0, 1), blocks[1].slice(1, 3)], schema)
+    assert bits(made_one) == bits(other) == bits(third)
+    assert all(b.columns["m"].flags.c_contiguous and not b.valid for b in (made_one, other, third))
+
+
+# Pieces.
+
+
+def streamed(ranks: Ranks, runs: list[tuple[int, Run]], arrivals: Arrivals) -> list[Any]:
+    """The pieces that a rank sends."""
+    ask = next(routed(ranks, runs, arrivals))
+    assert isinstance(ask, Shuffle)
+    return list(ask.pieces)
+
+
+def arrivals_of(targets: Sequence[int], homes: Sequence[int]) -> Arrivals:
+    """Where records of two columns arrive."""
+    return Arrivals(SpilledBlocks(MemoryBudget(), "x", SCHEMA), SCHEMA, targets, homes)
+
+
+def test_pieces_are_small_and_what_stays_is_not_sent() -> None:
+    block = two_columns(200_000)
+    runs = [(i % 3, Run(0, i, [(i % 3, b.rows)], b)) for i, b in enumerate(cut_to(block))]
+    runs += [(1, Run(0, 100 + i, [(1, 1)], block.slice(i, i + 1))) for i in range(300)]
+    own = arrivals_of([0], [0])
+    pieces = streamed(Ranks(0, 3), runs, own)
+    assert max(sum(b.nbytes for b in p.buffers) for _, p in pieces) <= PIECE_BYTES * 1.1
+    assert len(pieces) <= 6
+    assert {to for to, _ in pieces} == {1, 2}
+    assert own.rows(0) == sum(r.block.rows for to, r in runs if to == 0)
+
+
+def test_runs_are_put_in_order() -> None:
+    block = two_columns(12)
+    arrivals = arrivals_of([4, 5], [1, 1, 1])
+    runs = [Run(s, n, [(4, 2), (5, 1)], block.slice(3 * i, 3 * i + 3))
+            for i, (s, n) in enumerate([(0, 0), (0, 1), (1, 0), (2, 0)])]  # fmt: skip
+    for run_ in (runs[3], runs[1], runs[0], runs[2]):
+        for to, piece in streamed(Ranks(1, 2), [(0, run_)], arrivals_of([], [])):
+            assert to == 0
+            arrivals.take(1, sent(piece))
+    assert arrivals.runs(5) == [(0, 0, 1), (0, 1, 1), (1, 0, 1), (2, 0, 1)]
+    found = concatenate(list(arrivals.blocks(4)), SCHEMA)
+    assert bits(found) == bits(block.take(np.array([0, 1, 3, 4, 6, 7, 9, 10])))
+
+
+def test_pieces_that_make_no_sense_are_refused() -> None:
+    block = two_columns(3)
+    ((_, good),) = streamed(Ranks(1, 2), [(0, Run(1, 0, [(2, 3)], block))], arrivals_of([], []))
+    ((source, number, splits, item),) = good.header
+
+    def refused(header: Any, rank: int = 1) -> None:
+        with pytest.raises(ValueError, match=r"record|column|run"):
+            arrivals_of([2], [0, 1]).take(rank, sent(Piece(header, good.buffers)))
+
+    arrivals = arrivals_of([2], [0, 1])
+    arrivals.take(1, sent(good))
+    with pytest.raises(ValueError, match="twice"):
+        arrivals.take(1, sent(good))
+    refused(good.header, rank=0)
+    refused([[9, number, splits, item]])
+    refused([[-1, number, splits, item]])
+    refused([[source, number, [[3, 3]], item]])
+    refused([[source, number, [[2, 2]], item]])
+    refused([[source, number, [[2, 4]], item]])
+    refused([[source, number, [[2, 3], [2, 0]], item]])
+    refused([[source, number, [[2, -1], [2, 4]], item]])
+    refused([[source, number, [2], item]])
+    refused([[source, number, splits, [3, item[1][:1]]]])
+    refused([[source, number, splits, [4, item[1]]]])
+    refused([[source, number, splits]])
+    refused({"runs": []})
+    refused(None)
+
+
+def test_answers_that_nobody_asked_for_are_refused() -> None:
+    def fresh() -> tuple[_Answers, dict[tuple[int, int], Any]]:
+        flags = {(0, 0): np.zeros(3, bool)}
+        return _Answers({(0, 0): np.array([0, 1, 0], np.uint16)}, flags, [0, 1]), flags
+
+    good = Piece([0, [[0, 0, 2]]], [np.array([0b01000000], np.uint8)])
+    answers, flags = fresh()
+    with pytest.raises(ExecutionError, match="of 3 records"):
+        answers.complete("exchange 1")
+    answers.take(0, good)
+    assert flags[0, 0].tolist() == [False, False, True]
+    with pytest.raises(ValueError, match="nobody asked for"):
+        answers.take(0, good)
+    answers.take(1, Piece([1, [[0, 0, 1]]], [np.array([0], np.uint8)]))
+    answers.complete("exchange 1")
+    for rank, header, buffers in [
+        (1, good.header, good.buffers), (0, good.header, []), (0, [0, [[0, 0, 1]]], good.buffers),
+        (0, [0, [[0, 1, 2]]], good.buffers), (0, [0, [[0, 0]]], good.buffers),
+        (0, [5, [[0, 0, 2]]], good.buffers), (0, None, good.buffers),
+        (0, good.header, [np.zeros(2, np.uint8)]),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match="answer"):
+            fresh()[0].take(rank, Piece(header, buffers))
+
+
+def test_what_does_not_arrive_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    add = Arrivals.add
+    monkeypatch.setattr(
+        Arrivals, "add", lambda self, run: None if run.source == 2 else add(self, run)
+    )
+    backend = LockstepBackend(2)
+    with pytest.raises(ExecutionError, match="records that were sent"):
+        made(backend, plan_of(odd_source(60, 1), 5, exchange(2, 4)))
+    assert not any("exchange 2" in b.owners() for b in backend.budgets)
+    backend.stop()
+
+
+def test_large_blocks_are_spread_in_small_pieces_and_come_as_they_were() -> None:
+    blocks = [two_columns(n, n) for n in (3, 90_000, 5, 70_000, 1)]
+    pieces: list[Any] = []
+    received: list[int] = []
+
+    def program(rank: int) -> Any:
+        own: dict[int, list[Block]] = {1: [], 3: blocks} if rank == 1 else {0: blocks[:1]}
+        asked = spread(Ranks(rank, 3), own if rank < 2 else {}, [0, 1, 3], SCHEMA, watched)
+        ask = next(asked)
+        assert isinstance(ask, Shuffle)
+        sending = list(ask.pieces)
+        pieces.extend(sending)
+        yield Shuffle(sending, ask.take)
+        try:
+            next(asked)
+        except StopIteration as end:
+            return end.value
+
+    def watched(block: Block) -> None:
+        received.append(block.bytes)
+
+    for found in together([program(rank) for rank in range(3)]):
+        assert bits(found) == bits([blocks[:1], [], blocks])
+    assert max(sum(b.nbytes for b in p.buffers) for _, p in pieces) <= PIECE_BYTES * 1.1
+    assert len({id(p) for _, p in pieces}) == len(pieces) // 2  # one for both who receive it
+    assert sum(received) == 2 * sum(b.bytes for b in blocks) + 2 * blocks[0].bytes
+
+
+@pytest.mark.parametrize(
+    "header", [None, [7, [False], []], [3, [False, False], []], [3, [True], 0]]
+)
+def test_blocks_of_other_partitions_are_not_taken(header: Any) -> None:
+    ask = next(spread(Ranks(0, 2), {1: []}, [1, 3], SCHEMA))
+    assert isinstance(ask, Shuffle)
+    with pytest.raises(ValueError, match="block"):
+        ask.take(1, Piece(header, []))

@@ -24,7 +24,7 @@ ROWS = 65536  # of a partition: one block of numbers
 @pytest.fixture(autouse=True)
 def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     """No worker may be asked for."""
-    monkeypatch.setattr(SESSION, "open_hub", None)
+    monkeypatch.setattr(SESSION, "open_workers", None)
 
 
 def physical(*things: Any, **options: Any) -> str:
@@ -181,13 +181,23 @@ def test_many_ranks_are_shown_in_part() -> None:
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_large_values_go_down_the_tree() -> None:
+    table = in_partitions(2)
+    for width, how in ((10, "80 B an iteration to every worker, from the driver"),
+                       (10_000, "80 KB an iteration to every worker, down the tree")):  # fmt: skip
+        loop = so.loop(np.zeros(width), range(2))(
+            lambda w: w + table.map(lambda r, w=w: r.v + w[0]).sum()
+        )
+        assert shown(loop, "environment", workers=3) == [how]
+
+
 def test_flat_or_tree_is_told_with_the_reason() -> None:
     small, large = in_partitions(2).sum("v"), so.table({"x": np.zeros((4, 300, 300))}).sum("x")
     (meet,) = shown(small, "meet", workers=3)
-    assert meet.startswith("flat, to the driver: partials of 8 B from 3 workers: ")
+    assert meet.startswith("flat, at rank 0: partials of 8 B from 3 workers: ")
     (meet,) = shown(large, "meet", workers=8)
     assert meet.startswith("along the tree: partials of 720 KB from 8 workers: ")
-    (meet,) = shown(small, "meet", workers=3, fan_in=2)
+    (meet,) = shown(small, "meet", workers=5, fan_in=2)
     assert meet == "along the tree: the session's fan_in"
 
 
@@ -204,13 +214,13 @@ def test_bytes_of_a_filtered_table_are_estimated() -> None:
 
 
 def test_a_long_side_of_a_join_is_held_by_hash() -> None:
-    long = so.table({"v": np.arange(2_200_000.0)})
-    (held, *_) = shown(in_partitions(1).join(long, on="v"), "workers", workers=2)[1:]
+    long = so.table({"v": np.arange(45_000.0), "w": np.zeros((45_000, 200))})
+    (_, held, *_) = shown(in_partitions(1).join(long, on="v"), "workers", workers=2)
     by_hash = "by hash of v: each worker the records of its own keys"
-    assert held == f"{by_hash}, 8.8 MB a worker (estimated)"
-    unknown = long.flat_map(lambda r: [{"v": r.v}, {"v": -r.v}])
-    (held, *_) = shown(in_partitions(1).join(unknown, on="v"), "workers", workers=2)[1:]
-    assert held == f"broadcast up to 16.8 MB, more {by_hash}"
+    assert held == f"{by_hash}, 36.2 MB a worker (estimated)"
+    unknown = so.table({"v": [1.0]}).flat_map(lambda r: [{"v": r.v}, {"v": -r.v}])
+    (_, held, *_) = shown(in_partitions(1).join(unknown, on="v"), "workers", workers=2)
+    assert held == f"broadcast up to 67.1 MB, more {by_hash}"
 
 
 def test_an_embedded_session_shows_nothing_of_workers() -> None:

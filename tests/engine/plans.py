@@ -17,6 +17,7 @@ from scalops.algebra.tree import find
 from scalops.engine import physical_plan as pp
 from scalops.engine.blas import single_threaded
 from scalops.engine.blocks import Block
+from scalops.engine.columns import SparseColumn
 from scalops.engine.driver import Driver, Listener, Replan
 from scalops.engine.embedded import EmbeddedBackend
 from scalops.engine.memory import MemoryBudget
@@ -143,6 +144,8 @@ def bits(results: Any) -> Any:
         return results.rows, bits(results.columns), bits(results.valid)
     if isinstance(results, pa.Array):
         return results.to_pylist()
+    if isinstance(results, SparseColumn):
+        return results.dimension, bits([results.indptr, results.indices, results.values])
     if isinstance(results, (list, tuple)):
         return [bits(r) for r in results]
     if isinstance(results, (np.ndarray, np.generic)):

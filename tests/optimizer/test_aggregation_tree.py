@@ -13,7 +13,6 @@ from scalops.optimizer.aggregation_tree import (
     MESSAGE,
     aggregation_tree,
     common_fan_in,
-    flat_seconds,
     tree_levels,
     tree_seconds,
 )
@@ -55,13 +54,13 @@ def test_levels_are_those_of_the_ranks(workers: int, fan_in: int, levels: int) -
     assert max(map(depth, range(workers))) <= levels
 
 
-def test_small_partials_of_few_workers_go_straight_to_the_driver() -> None:
+def test_small_partials_of_few_workers_meet_at_once() -> None:
     for workers in (2, 3, 4, 8):
         assert aggregation_tree(workers, 800).flat
 
 
 def test_many_workers_or_large_partials_make_a_tree() -> None:
-    assert not aggregation_tree(64, 8).flat
+    assert not aggregation_tree(256, 8).flat
     for workers in (8, 16, 64):
         for size in (1e6, 64e6):
             assert not aggregation_tree(workers, size).flat
@@ -71,9 +70,9 @@ def test_many_workers_or_large_partials_make_a_tree() -> None:
 def test_the_fan_in_is_that_of_the_least_seconds(workers: int) -> None:
     for size in (8.0, 1e5, 1e7):
         made = aggregation_tree(workers, size)
-        best = min(tree_seconds(workers, size, f) for f in FAN_INS)
-        assert tree_seconds(workers, size, made.fan_in) == best
-        assert made.flat == (flat_seconds(workers, size) <= best)
+        found = {f: tree_seconds(workers, size, f) for f in (*FAN_INS, workers)}
+        assert found[made.fan_in] == min(found.values())
+        assert made.flat == (tree_levels(workers, made.fan_in) == 1)
 
 
 def test_large_partials_want_a_narrow_tree() -> None:
@@ -82,8 +81,9 @@ def test_large_partials_want_a_narrow_tree() -> None:
 
 
 def test_what_the_session_says_is_not_overruled() -> None:
-    made = aggregation_tree(2, 8, fan_in=16)
+    made = aggregation_tree(20, 8, fan_in=16)
     assert (made.fan_in, made.flat, made.reason) == (16, False, "the session's fan_in")
+    assert aggregation_tree(3, 64e6, fan_in=3).flat
     assert common_fan_in(64, [64e6], fan_in=3) == 3
 
 
@@ -91,18 +91,25 @@ def test_reductions_of_a_plan_share_a_fan_in() -> None:
     common = common_fan_in(64, [8, 64e6])
     assert common == 2  # the large ones take nearly all of the time
     small = aggregation_tree(64, 8, common=common)
-    assert small.fan_in == 2
-    assert common_fan_in(64, []) in FAN_INS
+    assert (small.fan_in, small.flat) == (2, False)
+    assert common_fan_in(64, []) == common_fan_in(64, [0.0])
 
 
-def test_one_worker_sends_to_the_driver() -> None:
-    assert aggregation_tree(1, 1e9).flat
-    assert aggregation_tree(1, 1e9, fan_in=3).reason == "there is one worker"
+def test_one_worker_is_the_root() -> None:
+    made = aggregation_tree(1, 1e9)
+    assert (made.fan_in, made.flat, made.reason) == (2, True, "partials of 1 GB from one worker")
 
 
-def test_the_reason_says_what_was_compared() -> None:
-    reason = aggregation_tree(8, 1e6).reason
-    assert reason == (
-        "partials of 1 MB from 8 workers: 11 ms flat, 5.85 ms by a tree, with assumed links"
-    )
+@pytest.mark.parametrize(
+    ("workers", "size", "reason"),
+    [
+        (8, 1e6, "partials of 1 MB from 8 workers: 11.1 ms flat, 5.85 ms by a tree"),
+        (8, 80, "partials of 80 B from 8 workers: 0.441 ms flat, 0.451 ms by a tree"),
+    ],
+)
+def test_the_reason_says_what_was_compared(workers: int, size: float, reason: str) -> None:
+    assert aggregation_tree(workers, size).reason == f"{reason}, with assumed links"
+
+
+def test_all_is_assumed() -> None:
     assert {c.provenance for c in (HOP, MESSAGE, LINK, ADD)} == {"assumed"}

@@ -17,11 +17,12 @@ from scalops.engine.events import SILENT
 SESSION = importlib.import_module("scalops.session")  # so.session hides it
 
 
-class FakeHub:
+class FakeWorkers:
     """Counts how often it is closed."""
 
     def __init__(self, options: Any) -> None:
         self.options, self.closed = options, 0
+        self.hub = self
 
     def workers(self) -> list[str]:
         return ["w"] * self.options.workers
@@ -31,27 +32,27 @@ class FakeHub:
 
 
 @pytest.fixture
-def hubs(monkeypatch: pytest.MonkeyPatch) -> list[FakeHub]:
-    """The hubs that were opened."""
-    opened: list[FakeHub] = []
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[FakeWorkers]:
+    """Those that were opened."""
+    found: list[FakeWorkers] = []
 
-    def open_hub(options: Any) -> FakeHub:
-        opened.append(FakeHub(options))
-        return opened[-1]
+    def open_workers(options: Any) -> FakeWorkers:
+        found.append(FakeWorkers(options))
+        return found[-1]
 
-    monkeypatch.setattr(SESSION, "open_hub", open_hub)
-    return opened
+    monkeypatch.setattr(SESSION, "open_workers", open_workers)
+    return found
 
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
-    """Runs as (hub, process runner); each gives 7."""
+    """Runs as (workers, process runner); each gives 7."""
     found: list[tuple[Any, Any]] = []
 
     def execute(job: Any, options: Any, *rest: Any) -> list[Any]:
-        _, runner, _, _, _, hub, events = rest
+        _, runner, _, _, _, workers, events = rest
         assert events is SILENT
-        found.append((hub, runner))
+        found.append((workers, runner))
         return [7 for _ in job.outputs]
 
     monkeypatch.setattr(SESSION, "execute", execute)
@@ -63,41 +64,43 @@ def count() -> Any:
     return so.table({"x": [1.0]}).count()
 
 
-def test_one_hub_from_the_first_run_to_the_end(hubs: list[FakeHub], runs: list[Any]) -> None:
+def test_workers_are_there_from_the_first_run_to_the_end(
+    opened: list[FakeWorkers], runs: list[Any]
+) -> None:
     with so.session(workers=2, threads=1) as session:
-        assert (hubs, session.attached) == ([], None)
+        assert (opened, session.attached) == ([], None)
         so.collect(count())
         so.collect(count())
-        (hub,) = hubs
-        assert (hub.options.workers, session.attached) == (2, 2)
+        (made,) = opened
+        assert (made.options.workers, session.attached) == (2, 2)
         with session:
             so.collect(count())
-        assert hub.closed == 0
-    assert (hub.closed, len(hubs)) == (1, 1)
-    assert runs == [(hub, None)] * 3
+        assert made.closed == 0
+    assert (made.closed, len(opened)) == (1, 1)
+    assert runs == [(made, None)] * 3
     assert session.attached is None
 
 
-def test_an_embedded_session_has_none(hubs: list[FakeHub], runs: list[Any]) -> None:
+def test_an_embedded_session_has_none(opened: list[FakeWorkers], runs: list[Any]) -> None:
     with so.session(workers=0, processes=0):
         so.collect(count())
-    assert (hubs, runs) == ([], [(None, None)])
+    assert (opened, runs) == ([], [(None, None)])
 
 
-def test_a_session_inside_has_its_own(hubs: list[FakeHub], runs: list[Any]) -> None:
+def test_a_session_inside_has_its_own(opened: list[FakeWorkers], runs: list[Any]) -> None:
     with so.session(workers=2):
         so.collect(count())
         with so.session(workers=0):
             so.collect(count())
         with so.session(fan_in=2):
             so.collect(count())
-        assert [(h.options.workers, h.closed) for h in hubs] == [(2, 0), (2, 1)]
-    assert [h.closed for h in hubs] == [1, 1]
-    assert [hub for hub, _ in runs] == [hubs[0], None, hubs[1]]
+        assert [(h.options.workers, h.closed) for h in opened] == [(2, 0), (2, 1)]
+    assert [h.closed for h in opened] == [1, 1]
+    assert [workers for workers, _ in runs] == [opened[0], None, opened[1]]
 
 
 def test_an_exception_ends_it(
-    hubs: list[FakeHub], runs: list[Any], monkeypatch: pytest.MonkeyPatch
+    opened: list[FakeWorkers], runs: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def program() -> None:
         with so.session(workers=2):
@@ -106,7 +109,7 @@ def test_an_exception_ends_it(
 
     with pytest.raises(KeyError):
         program()
-    assert hubs[0].closed == 1
+    assert opened[0].closed == 1
 
     def failing(*_: Any) -> None:
         raise so.WorkerLost("all workers are gone")
@@ -116,44 +119,46 @@ def test_an_exception_ends_it(
         for _ in range(2):
             with pytest.raises(so.WorkerLost):
                 so.collect(count())
-        assert [h.closed for h in hubs] == [1, 0]  # a failed run ends no session
-    assert [h.closed for h in hubs] == [1, 1]
+        assert [h.closed for h in opened] == [1, 0]  # a failed run ends no session
+    assert [h.closed for h in opened] == [1, 1]
 
 
-def test_a_hub_that_cannot_be_opened_is_asked_for_again(
+def test_workers_that_cannot_be_had_are_asked_for_again(
     monkeypatch: pytest.MonkeyPatch, runs: list[Any]
 ) -> None:
     def refused(options: Any) -> Any:
         raise so.SecurityError("the broker does not know the key")
 
-    monkeypatch.setattr(SESSION, "open_hub", refused)
+    monkeypatch.setattr(SESSION, "open_workers", refused)
     with so.session(workers=2) as session:
-        with pytest.raises(so.SecurityError, match=r"test_session_hub\.py:\d+"):
+        with pytest.raises(so.SecurityError, match=r"test_session_workers\.py:\d+"):
             so.collect(count())
-        monkeypatch.setattr(SESSION, "open_hub", FakeHub)
+        monkeypatch.setattr(SESSION, "open_workers", FakeWorkers)
         so.collect(count())
         assert session.attached == 2
 
 
-def test_a_closed_session_may_be_entered_again(hubs: list[FakeHub], runs: list[Any]) -> None:
+def test_a_closed_session_may_be_entered_again(opened: list[FakeWorkers], runs: list[Any]) -> None:
     session = so.session(workers=2)
     for _ in range(2):
         with session:
             so.collect(count())
-    assert [h.closed for h in hubs] == [1, 1]
+    assert [h.closed for h in opened] == [1, 1]
     session.close()
-    assert [h.closed for h in hubs] == [1, 1]
+    assert [h.closed for h in opened] == [1, 1]
 
 
-def test_a_hub_ends_with_a_session_that_nobody_closed(hubs: list[FakeHub]) -> None:
+def test_workers_end_with_a_session_that_nobody_closed(opened: list[FakeWorkers]) -> None:
     session = so.session(workers=2)
-    session.hub()
+    session.workers()
     del session
     gc.collect()
-    assert hubs[0].closed == 1
+    assert opened[0].closed == 1
 
 
-def test_the_rest_is_given_back_where_closing_fails(hubs: list[FakeHub], runs: list[Any]) -> None:
+def test_the_rest_is_given_back_where_closing_fails(
+    opened: list[FakeWorkers], runs: list[Any]
+) -> None:
     total = count()
 
     def stuck() -> None:
@@ -163,39 +168,39 @@ def test_the_rest_is_given_back_where_closing_fails(hubs: list[FakeHub], runs: l
     with session:
         so.collect(total)
         assert session._results
-        session._end_hub = stuck
+        session._end_workers = stuck
         with pytest.raises(OSError, match="stuck"):
             session.close()
     assert not session._results
 
 
-def test_a_fork_leaves_the_workers_alone(hubs: list[FakeHub]) -> None:
+def test_a_fork_leaves_the_workers_alone(opened: list[FakeWorkers]) -> None:
     session = so.session(workers=2)
-    session.hub()
-    (hub,) = hubs
+    session.workers()
+    (made,) = opened
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         session.close()
-        os.write(writer, bytes([hub.closed, session._hub is None]))
+        os.write(writer, bytes([made.closed, session._workers is None]))
         os._exit(0)
     os.waitpid(child, 0)
     assert os.read(reader, 2) == bytes([0, 1])
     os.close(reader)
     os.close(writer)
     session.close()
-    assert hub.closed == 1
+    assert made.closed == 1
 
 
-def test_the_interpreters_end_is_the_hubs() -> None:
+def test_the_interpreters_end_is_theirs() -> None:
     program = """
 import importlib, scalops as so
 session_module = importlib.import_module("scalops.session")
-class Hub:
+class Workers:
     def close(self): print("closed", flush=True)
-session_module.open_hub = lambda options: Hub()
+session_module.open_workers = lambda options: Workers()
 kept = so.session(workers=2)
-kept.hub()
+kept.workers()
 import sys
 print("zmq" in sys.modules)
 raise RuntimeError("the driver's")

@@ -17,7 +17,6 @@ import numpy as np
 
 from scalops.algebra.errors import ExecutionError
 from scalops.engine.columns import Array
-from scalops.engine.reduction import leaf_ranges
 
 T = TypeVar("T")
 DRIVER = -1  # stands for the driver where a rank is asked for
@@ -95,27 +94,14 @@ class Ranks:
     def range_of(self, rank: int, partitions: int) -> tuple[int, int]:
         """The partitions start..stop-1 whose home is `rank`, of a table that has so many."""
         units = self.units(partitions)
-        bounds = leaf_ranges(partitions, units)
-        first, last = rank * units // self.size, (rank + 1) * units // self.size
-        if first == last:
-            at = bounds[first][0] if first < units else partitions
-            return at, at
-        return bounds[first][0], bounds[last - 1][1]
+        first, last = (-(-r * units // self.size) for r in (rank, rank + 1))
+        return first * partitions // units, last * partitions // units
 
     def home(self, partition: int, partitions: int) -> int:
-        """The rank that is home of a partition."""
-        if self.size == 1:
-            return 0
+        """The rank that is home of a partition; where there are few, those are the first ranks."""
         units = self.units(partitions)
-        unit = min(units - 1, partition * units // max(1, partitions))
-        while unit + 1 < units and partition >= (unit + 1) * partitions // units:
-            unit += 1
-        while partition < unit * partitions // units:
-            unit -= 1
-        rank = unit * self.size // units
-        while (rank + 1) * units // self.size <= unit:
-            rank += 1
-        return rank
+        unit = ((partition + 1) * units - 1) // max(1, partitions)
+        return unit * self.size // units
 
     @cached_property
     def parent(self) -> int | None:
@@ -194,12 +180,12 @@ def gather_array(ranks: Ranks, own: Array) -> Program[Array]:
 class Span(NamedTuple):
     """Which leaves of which reduction a partial covers: those of one node of its tree.
 
-    Node `index` of `level` covers the leaves index * 2**level to (index + 1) * 2**level - 1.
+    Node `node` of `level` covers the leaves node * 2**level to (node + 1) * 2**level - 1.
     """
 
     tree: int
     level: int
-    index: int
+    node: int
 
 
 class Spans:
@@ -237,7 +223,7 @@ class Spans:
                 raise ExecutionError(f"partial results overlap at {span}")
         for known in self.held:
             if known.tree == tree and known.level < level:
-                if known.index >> (level - known.level) == index:
+                if known.node >> (level - known.level) == index:
                     raise ExecutionError(f"partial results overlap at {span}")
 
     def whole(self) -> list[Any]:

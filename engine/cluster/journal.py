@@ -106,9 +106,12 @@ def _left_by(sink: pp.Sink) -> list[Key]:
 
 def _read_by(stage: pp.Stage) -> list[Key]:
     keys: list[Key] = [("table", number) for number in stage.sink.other_tables]
-    for kind in (pp.StoredTable, pr.Probe, Accumulate):
-        keys += [("table", node.number) for node in find((stage,), kind)]  # type: ignore[attr-defined]
-    keys += [("prefix", node.number) for node in find((stage,), pp.TakePrefix)]
-    for kind in (pp.TakeRange, pp.NumberRows):
-        keys += [("count", node.number) for node in find((stage,), kind)]  # type: ignore[attr-defined]
+    for node in find((stage,), pp.PhysicalTable):
+        match node:
+            case pp.StoredTable(number=n) | pr.Probe(number=n) | Accumulate(number=n):
+                keys.append(("table", n))
+            case pp.TakePrefix(number=n):
+                keys.append(("prefix", n))
+            case pp.TakeRange(number=n) | pp.NumberRows(number=n):
+                keys.append(("count", n))
     return list(dict.fromkeys(keys))

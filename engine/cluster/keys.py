@@ -217,6 +217,15 @@ def _no_key(path: Path) -> ConfigError:
     return ConfigError(f"{path} is no file of keys", hint=_MAKE)
 
 
+def is_key(text: str) -> bool:
+    """Whether a text may be a key (Z85)."""
+    try:
+        _key(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _key(value: Any) -> bytes:
     if not isinstance(value, str) or len(value) != _KEY_BYTES:
         raise ValueError("not the length of a key")

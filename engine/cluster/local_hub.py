@@ -15,13 +15,14 @@ import zmq
 
 from scalops.algebra.errors import ExecutionError
 from scalops.engine.cluster import security
-from scalops.engine.cluster.channel import Channels, ChannelSettings, Message
+from scalops.engine.cluster.channel import ChannelSettings, Message
 from scalops.engine.cluster.hub import Arrived, HubEvent, Joined, Left, WorkerInfo
 from scalops.engine.cluster.leases import Leases
 from scalops.engine.cluster.local_process import LocalProcess, end_all
 from scalops.engine.cluster.messages import PROTOCOL, Bye, Hello, Refused, Welcome
 from scalops.engine.cluster.private_folder import PrivateFolder
 from scalops.engine.cluster.security import Socket
+from scalops.engine.cluster.shared_payloads import SharedChannels, can_read_files_of
 from scalops.engine.cluster.versions import own_versions, refusal
 from scalops.engine.cluster.worker_sockets import DRIVER, Wake, ready, received, transmit
 
@@ -75,7 +76,7 @@ class LocalHub:
         self.refused: Counter[str] = Counter()
         self._session, self._token = secrets.token_hex(8), secrets.token_bytes(32)
         # Frames of whoever does not know the token are refused.
-        self.channels = Channels(DRIVER, self._settings.channel, self._token)
+        self.channels = SharedChannels(DRIVER, self._settings.channel, self._token)
         self._held = held = _Held()
         self._end = weakref.finalize(self, held.close)
         self._socket = held.context.socket(zmq.ROUTER)
@@ -236,6 +237,9 @@ class LocalHub:
         if worker in self._joined:
             return
         self._started.pop(worker, None)
+        process = self._processes[worker].pid
+        if can_read_files_of(process):
+            self.channels.share(worker, process)
         info = WorkerInfo(
             worker, hello.host, hello.process, hello.cores, hello.memory, hello.data, hello.key
         )

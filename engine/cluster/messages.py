@@ -289,6 +289,26 @@ class Copy:
     piece: Any
 
 
+# Between processes of one host, beneath all others.
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A message whose buffers lie in a segment of memory: that of file `file` of `process`."""
+
+    process: Number
+    file: Number
+    number: Number
+    message: Annotated[bytes, Most(1 << 20)]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The buffers in a segment have been copied out: it can serve another message."""
+
+    number: Number
+
+
 # With a broker.
 
 
@@ -402,6 +422,8 @@ MESSAGES: dict[int, type] = {
     42: StreamEnd,
     43: Copy,
     44: Credit,
+    50: Mapped,
+    51: Taken,
     60: Attach,
     61: Attached,
     62: Joined,

@@ -335,7 +335,7 @@ class RankJob:
         self._running = None
         for known in (self._mail, self._streamed, self._ends):
             for key in [k for k in known if k[0] <= op]:
-                del known[key]  # type: ignore[attr-defined]
+                del known[key]
 
     # Shuffles.
 

@@ -178,6 +178,7 @@ def bind(
     """
     transport = require_transport(address, pair)
     limited(socket)
+    socket.ipv6 = "[" in address
     if transport == "ipc":
         return _bind_file(socket, Path(address.removeprefix("ipc://")))
     if zap is None:
@@ -218,6 +219,7 @@ def connect(socket: Socket, address: str, pair: KeyPair | None, server: bytes | 
         socket.curve_serverkey = server
         socket.curve_publickey, socket.curve_secretkey = pair.public, pair.secret
     limited(socket)
+    socket.ipv6 = "[" in address
     try:
         socket.connect(address)
     except zmq.ZMQError as error:

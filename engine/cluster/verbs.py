@@ -38,16 +38,16 @@ def pickled(value: Any) -> list[Array]:
 
 def unpickled(buffers: Sequence[Array]) -> Any:
     """What the driver has pickled."""
-    return pickle.loads(buffers[0], buffers=buffers[1:])
+    return pickle.loads(buffers[0].data, buffers=buffers[1:])
 
 
 def run(share: Share, command: Command, buffers: list[Array]) -> Reply:
     """The program of a command; where it is for some ranks only, others do nothing."""
     arguments = command.arguments
-    given = unpickled(buffers) if buffers else None
+    values, given = unpickled(buffers) if buffers else ((), None)
     if command.slots:
-        share.bind(dict(zip(command.slots, given[0], strict=True)))
-    return VERBS[command.verb](share, arguments, None if given is None else given[1])
+        share.bind(dict(zip(command.slots, values, strict=True)))
+    return VERBS[command.verb](share, arguments, given)
 
 
 def _bind(share: Share, arguments: Any, given: Any) -> Reply:

@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from scalops.engine.blas import single_threaded
-from scalops.engine.cluster.channel import Channels, ChannelSettings
+from scalops.engine.cluster.channel import ChannelSettings
 from scalops.engine.cluster.messages import PROTOCOL, Hello
+from scalops.engine.cluster.shared_payloads import SharedChannels, can_read_files_of
 from scalops.engine.cluster.versions import own_versions
 from scalops.engine.cluster.worker_loop import WorkerLoop, flush
 from scalops.engine.cluster.worker_sockets import WorkerSockets
@@ -101,7 +102,12 @@ def die_with_thread() -> None:
 def serve(told: Mapping[str, Any]) -> int:
     """Work for the driver; the exit code."""
     sockets = WorkerSockets(told["worker"], told["driver"], told["data"])
-    channels = Channels(told["worker"], ChannelSettings(**told["channel"]), told["token"])
+    channels = SharedChannels(
+        told["worker"],
+        ChannelSettings(**told["channel"]),
+        told["token"],
+        everybody=can_read_files_of(told["process"]),
+    )
     module, name = told["machine"]
     machine = getattr(importlib.import_module(module), name)(told["worker"], told["settings"])
     greeting = hello(told["worker"], sockets.data)

@@ -108,7 +108,7 @@ class Summaries(Relation):
     # What the ranks tell each other.
 
     def _told(self, found: dict[int, _Partition]) -> Program[None]:
-        """What other ranks have found of their partitions goes to `found`; records' groups do not."""
+        """What other ranks have found goes to `found`, but for the group of each record."""
         ranks = self.runtime.ranks
         if ranks.is_alone:
             return

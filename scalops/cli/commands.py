@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scalops.cli import refusals
+from scalops.cli import cluster_commands, refusals
 from scalops.cli.failures import ended_by_term, user_code
 from scalops.cli.loading import choose_program, execute_file, split_program
 from scalops.cli.options import (
@@ -276,5 +276,7 @@ cli.add_command(_FindProgram("run", _run_options, _run, "Run a program and print
 cli.add_command(
     _FindProgram("explain", _explain_options, _explain, "Show a program's plan; nothing is run.")
 )
+for _command in cluster_commands.COMMANDS:
+    cli.add_command(_command)
 for _name in refusals.COMMANDS:
     cli.add_command(refusals.refused_command(_name))

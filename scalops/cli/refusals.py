@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import click
 
-COMMANDS = ("whatif", "calibrate", "cluster", "worker", "keys")
+COMMANDS = ("whatif", "calibrate")
 FORMATS = ("dot", "mermaid", "html")
 
 

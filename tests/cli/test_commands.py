@@ -147,9 +147,6 @@ def test_explain_passes_on_what_was_returned(
         (["whatif"], "scalops whatif"),
         (["whatif", "PROGRAM", "--records", "9", "--json"], "scalops whatif"),
         (["calibrate", "--help"], "scalops calibrate"),
-        (["cluster", "start"], "scalops cluster"),
-        (["worker", "--connect", "tcp://host:1", "--key", "k"], "scalops worker"),
-        (["keys", "create"], "scalops keys"),
     ],
 )
 def test_what_is_not_built_is_refused(

@@ -15,6 +15,7 @@ from scalops.algebra import relations as rel
 from scalops.algebra.tree import find
 from scalops.engine.kernels import grouping
 from scalops.engine.memory import MemoryBudget
+from scalops.engine.collective import Program
 from scalops.engine.pipelines.base import Stored
 from scalops.engine.relations import indexed, indexed_groups
 from scalops.optimizer.column_invariance import invariant_columns
@@ -39,7 +40,7 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         found.append(("group", *names))
         return grouped(*given)
 
-    def making(self: Any, run: Any) -> Stored:
+    def making(self: Any, run: Any) -> Program[Stored]:
         names[:] = self._sink.names
         return make(self, run)
 

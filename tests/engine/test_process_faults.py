@@ -136,7 +136,7 @@ def test_the_failing_record_is_the_first_of_the_table_with_any_threads() -> None
         return 1.0
 
     for options in ({"threads": 1}, {"threads": 2}, {"threads": 3, "processes": 2}):
-        with so.session(**options), pytest.raises(UserFunctionError, match="'k': 400"):  # type: ignore[arg-type]
+        with so.session(**options), pytest.raises(UserFunctionError, match="'k': 400"):
             t.map(so.udf(fails, returns=so.float64)).sum().collect()
 
 

@@ -25,7 +25,7 @@ from scalops.engine.rank_folds import RankPass
 from scalops.engine.relations.base import Relation
 from scalops.engine.relations.compiled import RELATIONS, relation
 from scalops.engine.relations.gathering import own_partitions, runs_by_home
-from scalops.engine.relations.partitioned_index import PartitionedIndex
+from scalops.engine.relations.partitioned_index import PartitionedIndex, probed_by
 from scalops.engine.relations.state import state_table
 from scalops.engine.stacked import NullsFound, Stacks, stacks_of
 from scalops.engine.threads import Task
@@ -59,6 +59,7 @@ class Share:
         """`keep` are the tables that outlive the plan, by key."""
         self.runtime = Runtime(plan, budget, runner, ranks)
         self.ranks, self.stages = ranks, list(plan.stages)
+        self._probed = probed_by(plan.stages)
         self._threads, self._budget, self._keep = threads, budget, keep or {}
         self.pipelines: dict[int, Pipeline] = {}
         self.reductions: dict[int, Reduction] = {}
@@ -108,16 +109,17 @@ class Share:
         for own in self._relations.values():
             own.forget()
 
-    @property
-    def _is_partitioned(self) -> bool:
-        """Whether there are tables that stages ask other ranks about: the same at all ranks."""
-        return any(isinstance(t, PartitionedIndex) for t in self.runtime.tables.values())
+    def _asks(self, stage: int) -> bool:
+        """Whether a stage asks other ranks for something before it reads: the same at all ranks."""
+        tables = self.runtime.tables
+        return any(isinstance(tables.get(n), PartitionedIndex) for n in self._probed[stage])
 
-    def _prepared(self, program: Program[T], *pipelines: Pipeline) -> Program[T]:
-        """Run a program over blocks of these pipelines, once they have what that takes."""
-        if not self._is_partitioned:
+    def _prepared(self, program: Program[T], pipelines: Mapping[int, Pipeline]) -> Program[T]:
+        """Run a program over blocks of these stages, once they have what that takes."""
+        asking = [p for stage, p in pipelines.items() if self._asks(stage)]
+        if not asking:
             return (yield from program)
-        return (yield from self._asked(program, {p: p.active() for p in pipelines}))
+        return (yield from self._asked(program, {p: p.active() for p in asking}))
 
     def _asked(self, program: Program[T], reads: Mapping[Pipeline, Sequence[int]]) -> Program[T]:
         """The same; it reads these partitions alone."""
@@ -156,7 +158,8 @@ class Share:
         """
         units = self.stacks.units(stages)
         try:
-            yield from self._prepared(self._passed(units), *(u.pipeline for u in units))
+            pipelines = {u.number: u.pipeline for u in units}
+            yield from self._prepared(self._passed(units), pipelines)
         except NullsFound as found:
             self.stacks.take_apart(found.number)
             return (yield from self.fold(stages))
@@ -180,11 +183,11 @@ class Share:
         """Run a stage that counts."""
         sink, pipeline = self.stages[stage].sink, self.pipelines[stage]
         if isinstance(sink, pp.CountPrefix):
-            count = self._count_asking if self._is_partitioned else self._count_prefix
+            count = self._count_asking if self._asks(stage) else self._count_prefix
             yield from count(pipeline, sink)
         else:
             assert isinstance(sink, pp.CountRows)
-            yield from self._prepared(self._count_rows(stage, sink), pipeline)
+            yield from self._prepared(self._count_rows(stage, sink), {stage: pipeline})
 
     def _count_prefix(self, pipeline: Pipeline, sink: pp.CountPrefix) -> Program[None]:
         """Partitions in order, as many as it takes to find `count` records.
@@ -274,8 +277,9 @@ class Share:
         def task(worker: int, index: int) -> None:
             table.fill(worker, missing[index])
 
-        yield from self._prepared(self._tasks(task, len(missing), stage), pipeline)
-        if self._is_partitioned:
+        tasks = self._tasks(task, len(missing), stage)
+        yield from self._prepared(tasks, {stage: pipeline})
+        if self._asks(stage):
             parts = yield from gather_all(self.ranks, Piece(table.stays(), []))
             table.is_complete = all(part.header for part in parts)
         filled(sink.number, table)
@@ -291,7 +295,7 @@ class Share:
         self.release(sink.number)
         own = self._relations[stage]
         try:
-            made = yield from self._prepared(own.make(self._run(stage)), own.pipeline)
+            made = yield from self._prepared(own.make(self._run(stage)), {stage: own.pipeline})
         except BaseException:
             self._budget.release(owner)
             raise
@@ -348,7 +352,7 @@ class Share:
 
         try:
             tasks = self._tasks(task, len(active), stage)
-            yield from self._prepared(tasks, pipeline)
+            yield from self._prepared(tasks, {stage: pipeline})
         except BaseException:
             for part in parts.values():  # which the error's traceback would hold
                 part.clear()

@@ -242,13 +242,15 @@ def _read(path: Path, *, private: bool) -> dict[str, Any]:
         raise ConfigError(
             f"the keys {path} cannot be read: {error.strerror or error}", hint=_MAKE
         ) from None
-    with open(file, "rb") as source:
+    try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
             raise _no_key(path)
         if private:
             _require_private(path, status)
-        data = source.read(_MOST_BYTES)
+        data = os.read(file, _MOST_BYTES)
+    finally:
+        os.close(file)
     try:
         return tomllib.loads(data.decode("ascii"))
     except (ValueError, RecursionError):

@@ -299,7 +299,7 @@ class Mapped:
     process: Number
     file: Number
     number: Number
-    message: Annotated[bytes, Most(1 << 20)]
+    message: Annotated[bytes, Most(1 << 16)]
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,12 @@ from scalops.engine.cluster.messages import Mapped, Taken, decode_with_sizes, en
 from scalops.engine.columns import Array
 
 LEAST_BYTES = 128 << 10  # of a message's buffers; below, frames are quicker
-MOST_ENVELOPE = 1 << 20  # bytes of a message aside its buffers
-MOST_IDLE = 256 << 20  # bytes of segments that wait for the next message
-MOST_MAPPED = 256 << 20  # bytes of one peer's segments that stay mapped
+MOST_ENVELOPE = 1 << 16  # bytes of a message aside its buffers
+# Python keeps two files open for a segment and one for what is mapped: files are few.
+MOST_SEGMENTS = 64
+MOST_MAPPED = 64
+MOST_IDLE_BYTES = 256 << 20  # of segments that wait for the next message
+MOST_MAPPED_BYTES = 256 << 20  # of others' segments that stay mapped
 _NAME = "scalops-payload"
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
@@ -40,7 +43,7 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 def can_read_files_of(process: int) -> bool:
     """Whether this process may open the files of another one; hardened systems forbid it."""
     try:
-        os.readlink(f"/proc/{process}/fd/0")
+        os.readlink(f"/proc/{process}/cwd")
     except OSError:
         return False
     return True
@@ -68,50 +71,75 @@ class Segment:
 
 
 class _Pool:
-    """Segments that no message is in."""
+    """The segments of an endpoint."""
 
     def __init__(self) -> None:
         self._idle: list[Segment] = []
-        self._bytes = 0
         self._numbers = count(1)
+        self._used = 0
 
-    def take(self, size: int) -> Segment:
-        """The smallest that is large enough, or a new one. Raises OSError."""
+    def take(self, size: int) -> Segment | None:
+        """The smallest that is large enough, or a new one; None where there are many already.
+
+        Raises OSError.
+        """
         fitting = [s for s in self._idle if size <= s.size <= 4 * size]
-        if not fitting:
-            return Segment(next(self._numbers), _roomy(size))
-        found = min(fitting, key=lambda s: s.size)
-        self._idle.remove(found)
-        self._bytes -= found.size
+        if fitting:
+            found = min(fitting, key=lambda s: s.size)
+            self._idle.remove(found)
+        else:
+            while self._idle and self._used + len(self._idle) >= MOST_SEGMENTS:
+                del self._idle[0]
+            if self._used >= MOST_SEGMENTS:
+                return None
+            found = Segment(next(self._numbers), _roomy(size))
+        self._used += 1
         return found
 
     def give_back(self, segment: Segment) -> None:
         """Keep it for another message; those that have waited longest make room for it."""
+        self._used -= 1
         self._idle.append(segment)
-        self._bytes += segment.size
-        while self._bytes > MOST_IDLE:
-            self._bytes -= self._idle.pop(0).size
+        while sum(s.size for s in self._idle) > MOST_IDLE_BYTES:
+            del self._idle[0]
+
+    def forget(self, count: int) -> None:
+        """So many will not be given back."""
+        self._used -= count
+
+
+class _Mappings:
+    """Segments of other processes, those that were used last."""
+
+    def __init__(self) -> None:
+        self._found: OrderedDict[tuple[str, int], Array] = OrderedDict()
+
+    def find(self, peer: str, body: Mapped) -> Array:
+        """The bytes of a segment of a peer. Raises OSError, ValueError."""
+        key = peer, body.number
+        found = self._found.pop(key, None)
+        if found is None:
+            found = _mapped(body.process, body.file)
+        self._found[key] = found
+        while len(self._found) > MOST_MAPPED or self._bytes() > MOST_MAPPED_BYTES:
+            self._found.popitem(last=False)
+        return found
+
+    def _bytes(self) -> int:
+        return sum(map(len, self._found.values()))
+
+    def forget(self, peer: str) -> None:
+        """Unmap what is a peer's."""
+        for key in [k for k in self._found if k[0] == peer]:
+            del self._found[key]
 
 
 class _Peer:
-    """What this end knows of another one that maps its segments."""
+    """Another end that shares."""
 
     def __init__(self, process: int | None) -> None:
         self.process = process  # the only one whose files are opened; None: any
         self.under_way: dict[int, Segment] = {}
-        self.mapped: OrderedDict[int, Array] = OrderedDict()
-
-    def segment(self, body: Mapped) -> Array:
-        """The bytes of a segment of the peer. Raises OSError, ValueError."""
-        found = self.mapped.pop(body.number, None)
-        if found is None:
-            if self.process not in (None, body.process):
-                raise ValueError(f"memory of process {body.process}, not of {self.process}")
-            found = _mapped(body.process, body.file)
-        self.mapped[body.number] = found
-        while sum(map(len, self.mapped.values())) > MOST_MAPPED:
-            self.mapped.popitem(last=False)
-        return found
 
 
 class SharedChannels(Channels):
@@ -123,7 +151,7 @@ class SharedChannels(Channels):
         """`everybody`: all peers are on this host, and share."""
         super().__init__(own, settings, token)
         self._limits, self._everybody = settings, everybody
-        self._pool = _Pool()
+        self._pool, self._mappings = _Pool(), _Mappings()
         self._peers: dict[str, _Peer] = {}
 
     def share(self, peer: str, process: int | None = None) -> None:
@@ -161,6 +189,8 @@ class SharedChannels(Channels):
             segment = self._pool.take(sum(map(_padded, sizes)))
         except OSError:  # no more files or memory: frames need neither
             return None
+        if segment is None:
+            return None
         segment.write(flat)
         peer.under_way[segment.number] = segment
         return Mapped(os.getpid(), segment.file, segment.number, envelope)
@@ -186,9 +216,11 @@ class SharedChannels(Channels):
         try:
             if shared is None:
                 raise ValueError("memory that nobody expects")
+            if shared.process not in (None, mapped.process):
+                raise ValueError(f"memory of process {mapped.process}, not of {shared.process}")
             body, sizes = decode_with_sizes(mapped.message)
             check_sizes(sizes, self._limits)
-            message = Message(body, _copied(shared.segment(mapped), sizes))
+            message = Message(body, _copied(self._mappings.find(peer, mapped), sizes))
         except (OSError, ValueError, MemoryError) as error:
             self.refused["malformed"] += 1
             self.broken[peer] = str(error)
@@ -213,7 +245,10 @@ class SharedChannels(Channels):
     def drop(self, peer: str) -> None:
         """As of `Channels`; segments on their way to the peer serve no other message."""
         super().drop(peer)
-        self._peers.pop(peer, None)
+        self._mappings.forget(peer)
+        shared = self._peers.pop(peer, None)
+        if shared is not None:
+            self._pool.forget(len(shared.under_way))
 
 
 def _padded(size: int) -> int:

@@ -106,6 +106,19 @@ def may_be_partitioned(stages: Sequence[pp.Stage], number: int) -> bool:
     return not find(below, Opaque) and not find(below, pp.CallBatches)
 
 
+def probed_by(stages: Sequence[pp.Stage]) -> dict[int, frozenset[int]]:
+    """The tables that each stage probes, if only where it makes parts of a cached one again."""
+    caches = {s.sink.number: s for s in stages if isinstance(s.sink, pp.CacheTable)}
+    found: dict[int, frozenset[int]] = {}
+    for stage in stages:  # what a stage reads stands before it
+        numbers = {probe.number for probe in find([stage.source], pr.Probe)}
+        for table in find([stage.source], pp.StoredTable):
+            if table.number in caches:
+                numbers |= found[caches[table.number].number]
+        found[stage.number] = frozenset(numbers)
+    return found
+
+
 def is_read_in_order(stages: Sequence[pp.Stage], number: int) -> bool:
     """Whether a stage reads this table's partitions, too."""
     return any(table.number == number for table in find(stages, pp.StoredTable))

@@ -13,9 +13,9 @@ import scalops as so
 from scalops.algebra import operators as op
 from scalops.algebra import relations as rel
 from scalops.algebra.tree import find
+from scalops.engine.collective import Program
 from scalops.engine.kernels import grouping
 from scalops.engine.memory import MemoryBudget
-from scalops.engine.collective import Program
 from scalops.engine.pipelines.base import Stored
 from scalops.engine.relations import indexed, indexed_groups
 from scalops.optimizer.column_invariance import invariant_columns

@@ -55,6 +55,11 @@ def moved_kept(table: KeptTable, budget: MemoryBudget, run: Run) -> SharedTable 
     return table.shared
 
 
+def made_again(pipeline: Pipeline, partition: int, worker: int) -> Iterator[Block]:
+    """The blocks of a partition as a cached table holds them: the same bounds, the same layout."""
+    return map(contiguous, reblock(pipeline.blocks(partition, worker), pipeline.schema))
+
+
 class CachedTable(Stored):
     """Partitions held as far as the budget reaches; the rest is made again.
 
@@ -92,6 +97,11 @@ class CachedTable(Stored):
         """Partitions that are not held from an earlier plan."""
         return [p for p in self._own if p not in self._held]
 
+    @property
+    def rows_held(self) -> dict[int, int]:
+        """The records of each partition that is held."""
+        return {p: sum(b.rows for b in blocks) for p, blocks in self._held.items()}
+
     def hand_over(self, kept: KeptTable) -> None:
         """Let the session keep what is held."""
         kept.count, kept.source_bytes = self._count, self.bytes
@@ -128,8 +138,7 @@ class CachedTable(Stored):
         self._seconds[partition] = perf_counter() - begin
 
     def _fresh(self, partition: int, worker: int) -> Iterator[Block]:
-        blocks = reblock(self._pipeline.blocks(partition, worker), self._pipeline.schema)
-        return map(contiguous, blocks)
+        return made_again(self._pipeline, partition, worker)
 
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
         held = self._held.get(partition)

@@ -48,8 +48,8 @@ class Workers:
     """What the display is told: `count` workers, one rank each, and how partial results meet.
 
     `fan_in` is that of the tree; `meeting(partial_bytes)` the choice for one reduction. Values of
-    more than `forward_bytes` go down the tree. Of a cluster that nobody has asked `count` is None
-    and `where` its URI.
+    more than `forward_bytes` go down the tree. The partial results of the stages `at_driver` are
+    added up by the driver. Of a cluster that nobody has asked `count` is None and `where` its URI.
     """
 
     count: int | None
@@ -57,6 +57,7 @@ class Workers:
     meeting: Callable[[float], Meeting]
     forward_bytes: int
     where: str = "processes of this machine"
+    at_driver: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,8 @@ class ClusterNotes:
     def _reduction(self, stage: pp.Stage, sink: pp.TreeAggregate) -> Details:
         partial = sum(f.type.bytes for f in sink.folds)
         meeting = self._workers.meeting(partial)
-        how = "flat, at rank 0" if meeting.flat else "along the tree"
+        flat = stage.number in self._workers.at_driver
+        how = "flat, at the driver" if flat else "along the tree"
         details = [("meet", f"{how}: {meeting.reason}")]
         leaves = self._leaves(stage, sink)
         if leaves is None:
@@ -159,12 +161,15 @@ class ClusterNotes:
         if len(by_rank) > _LISTED:
             listed = f"{min(by_rank)} to {max(by_rank)} a rank"
         details.append(("leaves", f"{leaves[1]}; {listed}"))
-        details.append(("pieces", self._pieces(by_rank)))
+        details.append(("pieces", self._pieces(by_rank, flat)))
         return details
 
-    def _pieces(self, leaves: Sequence[int]) -> str:
+    def _pieces(self, leaves: Sequence[int], flat: bool) -> str:
         """Partial results that each rank sends: parts of the tree over leaves that are whole."""
         ends = [sum(leaves[:i]) for i in range(len(leaves) + 1)]
+        if flat:
+            each = [f"{i} → driver: {_dyadic(*ends[i : i + 2])}" for i in range(len(leaves))]
+            return "; ".join(_some(each))
         sent = [
             f"{rank.own} → {rank.parent}: {_dyadic(ends[rank.own], ends[_end_below(rank)])}"
             for rank in self._ranks

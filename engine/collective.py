@@ -8,7 +8,7 @@ rank only (`alone`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -236,25 +236,22 @@ class Spans:
 
 def combine(
     ranks: Ranks,
-    own: Mapping[Span, Any],
-    spans: Spans,
+    own: Spans,
     encode: Callable[[Any, list[Array]], Any],
     decode: Callable[[Any, Sequence[Array]], Any],
 ) -> Program[list[Any] | None]:
-    """What each tree gives, at the root (rank 0); None elsewhere.
+    """What each tree gives, at the root (rank 0), of what every rank has; None elsewhere.
 
     `encode(partial, buffers)` gives what msgpack can hold, arrays going to `buffers`; `decode`
     is its inverse.
     """
-    for span, partial in own.items():
-        spans.add(span, partial)
     for child in ranks.children:
         piece = yield Receive(child)
         for key, item in piece.header:
-            spans.add(Span(*key), decode(item, piece.buffers))
+            own.add(Span(*key), decode(item, piece.buffers))
     if ranks.parent is None:
-        return spans.whole()
+        return own.whole()
     buffers: list[Array] = []
-    items = [[list(span), encode(partial, buffers)] for span, partial in spans.held.items()]
+    items = [[list(span), encode(partial, buffers)] for span, partial in own.held.items()]
     yield Send(ranks.parent, Piece(items, buffers))
     return None

@@ -14,6 +14,7 @@ from scalops.engine.blocks import Block, concatenate
 from scalops.engine.storage.partitions import Partition
 
 if TYPE_CHECKING:
+    from scalops.engine.physical_plan import PhysicalTable
     from scalops.engine.processes.shared_memory import SharedTable
 
 OWNER = "kept tables"
@@ -25,7 +26,8 @@ class KeptTable:
 
     `source_bytes` and `count` are those of the table they were computed from, so that plans over
     them add up in the same order. `seconds` are what partitions took to compute. Where the
-    blocks lie at the ranks of a cluster, `away` is how many records each partition has.
+    blocks lie at the ranks of a cluster, `away` is how many records each partition has, and
+    `origin` what they are made of, where a rank can make any of them again by itself.
     """
 
     key: str
@@ -36,6 +38,7 @@ class KeptTable:
     sizes: dict[int, int] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
     away: tuple[int, ...] | None = None
+    origin: PhysicalTable | None = None
     shared: SharedTable | None = None  # where they lie, if worker processes map them
 
     @property
@@ -50,10 +53,12 @@ class KeptTable:
 
     def clear(self) -> None:
         """Give everything back."""
-        self.count = self.away = self.shared = None
+        self.count = self.away = self.origin = self.shared = None
         self.parts, self.sizes, self.seconds = {}, {}, {}
 
-    def lie_away(self, rows: Sequence[int], source_bytes: int) -> None:
+    def lie_away(
+        self, rows: Sequence[int], source_bytes: int, origin: PhysicalTable | None = None
+    ) -> None:
         """Note that the ranks hold all partitions, of so many records each.
 
         Plans over the table are then those over one that is held here: the same rows, bytes and
@@ -61,6 +66,7 @@ class KeptTable:
         """
         self.clear()
         self.away, self.count, self.source_bytes = tuple(rows), len(rows), source_bytes
+        self.origin = origin
 
 
 class KeptTables:
@@ -119,6 +125,7 @@ class KeptSource:
         self.schema, self.stamp = table.schema, table.key
         self.table, self._parts = table, [table.parts[i] for i in range(len(table.parts))]
         self.bytes, self.is_away = table.source_bytes, table.away is not None
+        self.origin = table.origin
         self._rows = table.away or [sum(b.rows for b in part) for part in self._parts]
         self.rows = sum(self._rows)
 

@@ -109,7 +109,12 @@ class RankPass:
                 self._parts.append(_Part(task, i, own[0], own[-1] + 1, before, after))
 
     def folded(self, run: Run) -> Program[list[Any] | None]:
-        """What each reduction gives, at the root (rank 0); None elsewhere.
+        """What each reduction gives, at the root (rank 0); None elsewhere. Raises as `spans`."""
+        own = yield from self.spans(run)
+        return (yield from combine(self._ranks, own, self._encode, self._decode))
+
+    def spans(self, run: Run) -> Program[Spans]:
+        """What this rank has of each reduction.
 
         Raises: NullsFound at all ranks where one of them finds what a stack must not have.
         """
@@ -126,12 +131,12 @@ class RankPass:
             if found:
                 raise NullsFound(min(found))
         spans = Spans(made.leaves, made.merge)
-        own: dict[Span, Any] = {}
         for index, trees in done.items():
             for tree, leaves in enumerate(trees):
                 first = index * len(leaves)
-                own.update({Span(tree, 0, first + i): leaf for i, leaf in enumerate(leaves)})
-        return (yield from combine(self._ranks, own, spans, self._encode, self._decode))
+                for i, leaf in enumerate(leaves):
+                    spans.add(Span(tree, 0, first + i), leaf)
+        return spans
 
     def _fold_whole(self, run: Run, done: dict[int, Leaves], nulls: list[int]) -> None:
         """Fold the tasks that are this rank's alone."""

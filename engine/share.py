@@ -14,7 +14,7 @@ from scalops.engine import physical_plan as pp
 from scalops.engine.backends import TableInfo
 from scalops.engine.blocks import Block
 from scalops.engine.cached_table import CachedTable
-from scalops.engine.collective import ALONE, Piece, Program, Ranks, Receive, Send, gather_all
+from scalops.engine.collective import ALONE, Piece, Program, Ranks, Receive, Send, Spans, gather_all
 from scalops.engine.kept_tables import KeptTable
 from scalops.engine.memory import FreeMemory, MemoryBudget
 from scalops.engine.passes import Pass, Reduction, in_partition, passes
@@ -151,6 +151,19 @@ class Share:
             known = self._passes[key] = lie, passes(units)
         return known[1]
 
+    def partials(self, stages: Sequence[int]) -> Program[list[tuple[Pass, Spans]]]:
+        """What this rank has of TreeAggregate stages whose sources have one base: no stacks."""
+        units = [self.reductions[s] for s in stages]
+        pipelines = {u.number: u.pipeline for u in units}
+        return (yield from self._prepared(self._of_passes(units), pipelines))
+
+    def _of_passes(self, units: Sequence[Reduction]) -> Program[list[tuple[Pass, Spans]]]:
+        found = []
+        for made in self.passes_of(units):
+            spans = yield from self._rank_pass(made).spans(self._run(*made.stages))
+            found.append((made, spans))
+        return found
+
     def fold(self, stages: Sequence[int]) -> Program[dict[int, tuple[Any, ...]]]:
         """Results of TreeAggregate stages whose sources have one base, at the root; else none.
 
@@ -172,12 +185,15 @@ class Share:
             yield from self._folded(made)
 
     def _folded(self, made: Pass) -> Program[None]:
+        wholes = yield from self._rank_pass(made).folded(self._run(*made.stages))
+        if wholes is not None:
+            made.conclude(wholes)
+
+    def _rank_pass(self, made: Pass) -> RankPass:
         own = self._rank_passes.get(id(made))
         if own is None:
             own = self._rank_passes[id(made)] = RankPass(made, self.ranks)
-        wholes = yield from own.folded(self._run(*made.stages))
-        if wholes is not None:
-            made.conclude(wholes)
+        return own
 
     def run_stage(self, stage: int) -> Program[None]:
         """Run a stage that counts."""

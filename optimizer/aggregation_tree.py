@@ -1,4 +1,4 @@
-"""How workers' partial results meet: along a tree of ranks, or all at once at its root.
+"""How workers' partial results meet: along a tree of ranks, or all at once at the driver.
 
 A neutral decision: the order of additions is that of the leaves, whoever adds them. All reductions
 of a plan share one tree. The constants are assumed; no link has been measured.
@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from scalops.algebra.explain import bytes_text
+from scalops.algebra.tree import find
+from scalops.engine import physical_plan as pp
 from scalops.optimizer.cost import Constant
 
 HOP = Constant("hop", 1.0e-4, "s until a message is heard of", "assumed")
@@ -18,6 +20,8 @@ LINK = Constant("link", 1.0e9, "bytes/s between two workers, one message at a ti
 ADD = Constant("add", 3.0e9, "bytes/s of partial results added to others", "assumed")
 # Those that a plan chooses from, beside the flat tree: as many as there are workers.
 FAN_INS = (2, 4, 8, 16)
+# Few and small partial results are added up by the driver: that spares a hop.
+MOST_AT_DRIVER, MOST_BYTES_AT_DRIVER = 4, 1 << 16
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class AggregationTree:
     """How a reduction's partial results meet.
 
     On each level of the tree a rank adds those of at most `fan_in - 1` others to its own; what the
-    root has goes to the driver. Where it is `flat` there is one level: all send to the root.
+    root has goes to the driver. Where it is `flat` all ranks send theirs to the driver.
     """
 
     fan_in: int
@@ -77,9 +81,27 @@ def aggregation_tree(
     reductions share, else that of this one alone.
     """
     if fan_in is not None:
-        return AggregationTree(fan_in, fan_in >= workers, "the session's fan_in")
+        return AggregationTree(fan_in, False, "the session's fan_in")
     own = common_fan_in(workers, (partial_bytes,)) if common is None else common
-    return AggregationTree(own, own >= workers, _compared(workers, partial_bytes, own))
+    flat = workers <= MOST_AT_DRIVER and partial_bytes <= MOST_BYTES_AT_DRIVER
+    return AggregationTree(own, flat, _compared(workers, partial_bytes, own))
+
+
+def at_driver(plan: pp.PhysicalPlan, workers: int, fan_in: int | None = None) -> frozenset[int]:
+    """The stages that fold whose partial results the driver adds up.
+
+    Not those in which users' functions add, nor compiled ones, nor folds that may be one for
+    several loops.
+    """
+    if find(plan.program, pp.IterateTogether):
+        return frozenset()
+    found = []
+    for stage in plan.stages:
+        if type(stage.sink) is pp.TreeAggregate and not stage.calls_functions:
+            size = sum(f.type.bytes for f in stage.sink.folds)
+            if aggregation_tree(workers, size, fan_in).flat:
+                found.append(stage.number)
+    return frozenset(found)
 
 
 def _compared(workers: int, partial_bytes: float, own: int) -> str:

@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING
 
 from scalops.engine.cluster_display import Workers
 from scalops.engine.physical_plan import PhysicalPlan, TreeAggregate
-from scalops.optimizer.aggregation_tree import AggregationTree, aggregation_tree, common_fan_in
+from scalops.optimizer.aggregation_tree import (
+    AggregationTree,
+    aggregation_tree,
+    at_driver,
+    common_fan_in,
+)
 
 if TYPE_CHECKING:
+    from scalops.engine.cluster.coordinator import JobSettings
     from scalops.engine.cluster.session_workers import SessionWorkers
     from scalops.options import Options
 
@@ -57,6 +63,14 @@ def fan_in_of(physical: PhysicalPlan, count: int, options: Options) -> int:
     return common_fan_in(count, map(_partial_bytes, sinks), options.fan_in)
 
 
+def job_settings(physical: PhysicalPlan, options: Options, count: int) -> JobSettings:
+    """How a plan runs on so many ranks."""
+    from scalops.engine.cluster.coordinator import JobSettings
+
+    fan_in = fan_in_of(physical, count, options)
+    return JobSettings(count, fan_in, at_driver(physical, count, options.fan_in))
+
+
 def tree_of(
     physical: PhysicalPlan, count: int, options: Options
 ) -> Callable[[float], AggregationTree]:
@@ -82,4 +96,5 @@ def workers_of(physical: PhysicalPlan, options: Options, attached: int | None) -
     known = count or 1
     meeting = tree_of(physical, known, options)
     fan_in = fan_in_of(physical, known, options)
-    return Workers(count, fan_in, meeting, FORWARD_BYTES, where)
+    flat = at_driver(physical, known, options.fan_in)
+    return Workers(count, fan_in, meeting, FORWARD_BYTES, where, flat)

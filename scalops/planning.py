@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from scalops.algebra import operators as op
 from scalops.algebra.schema import Schema
-from scalops.clusters import fan_in_of
+from scalops.clusters import job_settings
 from scalops.engine.blas import single_threaded
 from scalops.engine.driver import Driver, Listener, Replan
 from scalops.engine.embedded import EmbeddedBackend
@@ -158,10 +158,10 @@ def _on_workers(
 ) -> list[Any]:
     from scalops.engine.cluster.going_back import run_again
 
-    fan_in = partial(fan_in_of, physical, options=options)
+    settings = partial(job_settings, physical, options)
 
     def run(own: LoopControl | None) -> list[Any]:
-        backend = workers.backend(options.workers or None, fan_in, events)
+        backend = workers.backend(options.workers or None, settings, events)
         return Driver(physical, backend, listener, None, own, events).run()
 
     return run_again(run, control)

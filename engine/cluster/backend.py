@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from scalops.engine import physical_plan as pp
 from scalops.engine.backends import TableInfo
 from scalops.engine.block_codec import blocks_of_piece
+from scalops.engine.cluster.driver_merges import DriverMerges
 from scalops.engine.cluster.coordinator import Coordinator, Expect, JobSettings, Replies
 from scalops.engine.collective import Piece
 from scalops.engine.memory import FreeMemory
@@ -37,6 +38,7 @@ class ClusterBackend:
     def start(self, plan: pp.PhysicalPlan) -> None:
         self._begun = True
         self._schemas = {s.number: s.source.schema for s in plan.stages}
+        self._merges = DriverMerges(plan)
         self._coordinator.begin(plan, self._encode(plan), self._settings)
 
     def stop(self) -> None:
@@ -75,9 +77,18 @@ class ClusterBackend:
         journal.made(stage, "count", self._coordinator.values)
 
     def run_stages(self, stages: Sequence[int]) -> None:
+        if self._settings.at_driver.issuperset(stages):
+            self._add_up(list(stages))
+            return
         found = self._call("fold", list(stages), "root")[0]
         for stage, item in found.header:
             self._results[stage] = tuple(decode_value(item, found.buffers))
+
+    def _add_up(self, stages: list[int]) -> None:
+        """The same, by the driver itself."""
+        replies = self._call("partials", stages)
+        self._merges.bind(self._coordinator.values)
+        self._results.update(self._merges.results([replies[r] for r in sorted(replies)]))
 
     def combine(self, stage: int) -> tuple[Any, ...]:
         return self._results[stage]

@@ -59,11 +59,13 @@ class StateLost(Exception):
 class JobSettings:
     """`ranks` of a job; seconds to wait for workers that start, and for one that replaces another.
 
-    `most_losses`: workers that a job may lose.
+    `most_losses`: workers that a job may lose. `at_driver`: stages that fold whose partial results
+    the driver adds up.
     """
 
     ranks: int
     fan_in: int
+    at_driver: frozenset[int] = frozenset()
     start_seconds: float = 60.0
     replace_seconds: float = 20.0
     most_losses: int = 100
@@ -85,7 +87,7 @@ class Coordinator:
     def __init__(
         self, hub: Hub, events: EventLog = SILENT, now: Callable[[], float] = monotonic
     ) -> None:
-        self._hub, self._events, self._now = hub, events, now
+        self._hub, self.events, self._now = hub, events, now
         self.job, self.epoch = 0, 0
         self._op = 0
         self._hosts: dict[int, WorkerInfo] = {}
@@ -282,7 +284,7 @@ class Coordinator:
                     self._arrived(worker, message.body, list(message.buffers))
                 case Joined(info=info):
                     self._alive[info.worker] = info
-                    self._events.emit("worker_joined", worker=info.worker, host=info.host)
+                    self.events.emit("worker_joined", worker=info.worker, host=info.host)
                 case Left(worker=worker, reason=reason):
                     self._left(worker, reason)
 
@@ -323,7 +325,7 @@ class Coordinator:
         self._lost_ranks.update(ranks)
         self._losses.append(worker)
         self._count += 1
-        self._events.emit("worker_lost", worker=worker, ranks=ranks, reason=reason)
+        self.events.emit("worker_lost", worker=worker, ranks=ranks, reason=reason)
         self._blame(worker, reason, ranks)
 
     def _blame(self, worker: str, reason: str, ranks: Sequence[int]) -> None:
@@ -372,7 +374,7 @@ class Coordinator:
         self._give_back(sorted(self._fresh))
         self._fresh.clear()
         self._unsent = dict(self._values)
-        self._events.emit("recovered", ranks=lost, seconds=self._now() - begin)
+        self.events.emit("recovered", ranks=lost, seconds=self._now() - begin)
 
     def _give_back(self, fresh: Sequence[int]) -> None:
         """Let fresh ranks hold what the others hold."""

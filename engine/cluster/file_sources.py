@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from scalops.algebra.errors import DataError, ScalopsError
-from scalops.algebra.tree import find
+from scalops.algebra.tree import Node, find
 from scalops.engine import physical_plan as pp
 from scalops.engine.storage.file_source import FileFormat, FileSource
 from scalops.engine.storage.files import File
@@ -17,18 +17,18 @@ from scalops.engine.storage.text_contents import TextContents
 _REMEMBERED = 64  # sources
 
 
-def file_scans(plan: pp.PhysicalPlan) -> list[pp.TableScan]:
-    """The scans of files, one for each source, in the plan's order."""
+def file_scans(roots: Sequence[Node]) -> list[pp.TableScan]:
+    """The scans of files below stages or tables, one for each source, in their order."""
     scans: dict[int, pp.TableScan] = {}
-    for scan in find(plan.stages, pp.TableScan):
+    for scan in find(roots, pp.TableScan):
         if isinstance(scan.source, FileSource):
             scans.setdefault(id(scan.source), scan)
     return list(scans.values())
 
 
-def check_files(plan: pp.PhysicalPlan) -> None:
-    """Raise DataError where a file is not, on this host, what the plan was made from."""
-    for scan in file_scans(plan):
+def check_files(roots: Sequence[Node]) -> None:
+    """Raise DataError where a file is not, on this host, what a plan was made from."""
+    for scan in file_scans(roots):
         try:
             _check(scan.source)
         except ScalopsError as error:
@@ -63,13 +63,13 @@ def _inspected(
 
 def bad_records_of(plan: pp.PhysicalPlan) -> list[Any]:
     """What was passed over at this rank, by file source of the plan, as data; then forgotten."""
-    sources = [scan.source.contents for scan in file_scans(plan)]
+    sources = [scan.source.contents for scan in file_scans(plan.stages)]
     return [c.bad.given_up() if isinstance(c, TextContents) else [] for c in sources]
 
 
 def note_bad_records(plan: pp.PhysicalPlan, found: Sequence[Any]) -> None:
     """Count at the driver what a rank has passed over. Raises ValueError for nonsense."""
-    scans = file_scans(plan)
+    scans = file_scans(plan.stages)
     if len(found) != len(scans):
         raise ValueError("bad records of other sources")
     for scan, items in zip(scans, found, strict=True):

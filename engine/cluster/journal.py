@@ -81,16 +81,19 @@ class Journal:
         return [key[1] for key, entry in self._made.items() if entry is None]
 
     def again(self) -> list[Made]:
-        """The stages to be run again, in their order; what is stale by now is dropped."""
-        stale = [
-            key
-            for key, entry in self._made.items()
-            if entry is not None
-            and any(self._version.get(k) != version for k, version in entry.reads.items())
-        ]
-        for key in stale:
-            del self._made[key]
+        """The stages to be run again, in their order; what is stale by now is dropped.
+
+        So is what was made of that: the program makes it anew, too, before it is read.
+        """
+        while stale := [k for k, entry in self._made.items() if self._is_stale(entry)]:
+            for key in stale:
+                del self._made[key], self._version[key]
         return [entry for entry in self._made.values() if entry is not None]
+
+    def _is_stale(self, entry: Made | None) -> bool:
+        return entry is not None and any(
+            self._version.get(key) != version for key, version in entry.reads.items()
+        )
 
 
 def _left_by(sink: pp.Sink) -> list[Key]:

@@ -66,13 +66,14 @@ def encode_plan(
     pickler = _Pickler(made, {id(t.source): t.facts.number for t in tables})
     try:
         pickler.dump([(t.facts, (placed or {}).get(t.facts.number)) for t in tables])
-        roots = [*plan.stages, *plan.program, *plan.loops]
+        made_of = {t.facts.number: t.source.origin for t in tables if t.facts.remade}
+        roots = [*plan.stages, *plan.program, *plan.loops, *made_of.values()]
         nodes = _children_first(roots)
         pickler.dump(len(nodes))
         for node in nodes:
             pickler.dump((type(node), node.__getstate__()))
             pickler.nodes[id(node)] = len(pickler.nodes)
-        pickler.dump(plan)
+        pickler.dump((plan, made_of))
     except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
         raise PlanError(
             f"the plan cannot be sent to the workers: {error}",
@@ -126,21 +127,27 @@ def decode_plan(data: bytes | memoryview, store: PartitionStore, caches: RankCac
     digest = _checked_digest(source)
     unpickler = _Unpickler(source)
     told: list[tuple[TableFacts, Placement | None]] = unpickler.load()
+    kept: dict[int, KeptHere] = {}
     for facts, placement in told:
-        unpickler.tables.append(RemoteSource(facts, _records(facts, placement, store, caches)))
+        records = _records(facts, placement, store, caches)
+        unpickler.tables.append(RemoteSource(facts, records))
+        if isinstance(records, KeptHere):
+            kept[facts.number] = records
     try:
-        plan = unpickler.plan()
+        plan, made_of = unpickler.plan()
     except (ImportError, AttributeError) as error:
         raise ExecutionError(
             f"the plan needs what {socket.gethostname()} does not have: {error}",
             hint="install what the program imports on every host",
         ) from error
-    check_files(plan)
+    check_files((*plan.stages, *made_of.values()))
     if plan_digest(plan) != digest:
         raise ExecutionError(
             "the plan that has arrived is not the one that was sent",
             hint="install the same version of scalops, and of what the program imports, everywhere",
         )
+    for number, origin in made_of.items():
+        kept[number].origin = origin
     may_wait = any(t.may_wait for t in unpickler.tables)
     return Decoded(with_keys(plan), tuple(t.facts for t in unpickler.tables), may_wait)
 
@@ -168,15 +175,15 @@ class _Unpickler(pickle.Unpickler):
         self.nodes: list[Node] = []
         self.tables: list[RemoteSource] = []
 
-    def plan(self) -> pp.PhysicalPlan:
-        """The plan, after its nodes."""
+    def plan(self) -> tuple[pp.PhysicalPlan, dict[int, pp.PhysicalTable]]:
+        """The plan, after its nodes; of tables by number what they are made of."""
         for _ in range(self.load()):
             kind, state = self.load()
             node = kind.__new__(kind)
             node.__setstate__(state)
             self.nodes.append(node)
-        plan: pp.PhysicalPlan = self.load()
-        return plan
+        found: tuple[pp.PhysicalPlan, dict[int, pp.PhysicalTable]] = self.load()
+        return found
 
     def persistent_load(self, pid: Any) -> Any:
         kind, number = pid

@@ -174,6 +174,7 @@ _INVARIANT = "invariant "
 # Tables that need nothing of other stages.
 _ALONE = (
     pp.TableScan, pp.Compute, pp.Select, pp.Gate, pp.Concatenate, pp.Unnest, pp.Interleave,
+    pp.CallBatches,
 )  # fmt: skip
 
 
@@ -194,14 +195,18 @@ def with_keys(plan: pp.PhysicalPlan) -> pp.PhysicalPlan:
     return replace(plan, stages=tuple(stages))
 
 
+def stands_alone(table: pp.PhysicalTable) -> bool:
+    """Whether a rank can compute any partition from sources alone, at any time."""
+    tables = find((table,), pp.PhysicalTable)
+    return not find((table,), Slot) and all(isinstance(t, _ALONE) for t in tables)
+
+
 def content_key(stage: pp.Stage) -> str | None:
     """What the content of a stage's table depends on; None where that is not known beforehand."""
-    if stage.calls_functions or find((stage.source,), Slot):
+    if stage.calls_functions or not stands_alone(stage.source):
         return None
-    tables = find((stage.source,), pp.PhysicalTable)
-    if not all(isinstance(t, _ALONE) for t in tables):
-        return None
+    tables = find((stage.source,), pp.TableScan)
     # A stamp is that of a sample: a source's own text tells two of them apart for sure.
-    sources = sorted(repr(t.source) for t in tables if isinstance(t, pp.TableScan))
+    sources = sorted(repr(t.source) for t in tables)
     text = f"{fingerprint(stage.source)} {sources}"
     return _INVARIANT + blake2b(text.encode(), digest_size=16).hexdigest()

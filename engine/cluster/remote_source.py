@@ -16,12 +16,16 @@ from typing import Any, Protocol
 
 from scalops.algebra.errors import ExecutionError
 from scalops.algebra.schema import Schema
+from scalops.engine import physical_plan as pp
 from scalops.engine.block_codec import decode_block
 from scalops.engine.blocks import Block
+from scalops.engine.cached_table import made_again
 from scalops.engine.cluster.rank_caches import RankCaches
 from scalops.engine.cluster.shared_tables import Placement
 from scalops.engine.collective import Piece, Ranks
 from scalops.engine.columns import Array, ColumnData
+from scalops.engine.memory import MemoryBudget
+from scalops.engine.pipelines.base import Pipeline, Runtime
 from scalops.engine.storage.memory_source import MemorySource
 from scalops.engine.storage.partitions import Partition
 
@@ -31,7 +35,8 @@ class TableFacts:
     """What is known of a table of the driver's; `columns` are those that a plan reads.
 
     `text` is the source's own, which tells it from others. `wholes` are the columns that lie in
-    one piece in the driver's memory. One that is `away` is held by the ranks, under `stamp`.
+    one piece in the driver's memory. One that is `away` is held by the ranks, under `stamp`; if it
+    is `remade`, a rank that lacks a partition computes it again.
     """
 
     number: int
@@ -48,6 +53,7 @@ class TableFacts:
     columns: tuple[str, ...]
     wholes: frozenset[str] = frozenset()
     away: bool = False
+    remade: bool = False
 
     @property
     def key(self) -> str:
@@ -153,13 +159,21 @@ class MappedBlocks(_InBlocks):
 
 
 class KeptHere(_InBlocks):
-    """Partitions that this rank has computed in an earlier job, and kept."""
+    """Partitions that this rank has computed in an earlier job, and kept.
+
+    What it lacks it makes again of `origin`, if that is known.
+    """
 
     def __init__(self, facts: TableFacts, caches: RankCaches) -> None:
         self._facts, self._caches = facts, caches
+        self.origin: pp.PhysicalTable | None = None
+        self._lock = threading.Lock()
 
     def read(self, partition: Partition, columns: tuple[str, ...]) -> Iterator[Block]:
         blocks = self._caches.find(self._facts.key, partition.index)
+        if blocks is None and self.origin is not None:
+            with self._lock:  # the pipeline serves one thread
+                blocks = list(made_again(self._pipeline, partition.index, 0))
         if blocks is None:
             raise ExecutionError(
                 f"partition {partition.index} of a kept table is not at its rank any more",
@@ -167,9 +181,17 @@ class KeptHere(_InBlocks):
             )
         return (_chosen(block, columns) for block in blocks)
 
+    @cached_property
+    def _pipeline(self) -> Pipeline:
+        from scalops.engine.pipelines.compiled import build  # which knows all tables
+
+        assert self.origin is not None
+        nothing = pp.PhysicalPlan((), (), (), (), (), "")
+        return build(self.origin, Runtime(nothing, MemoryBudget()))
+
 
 def tables_gone(tables: Iterable[TableFacts], caches: RankCaches, ranks: Ranks) -> tuple[str, ...]:
-    """Keys of kept tables of which this rank lacks partitions that it is home of.
+    """Keys of kept tables of which this rank lacks partitions, and cannot make them again.
 
     The driver then forgets that they are kept, and makes the plan anew.
     """
@@ -177,6 +199,7 @@ def tables_gone(tables: Iterable[TableFacts], caches: RankCaches, ranks: Ranks) 
         facts.key
         for facts in tables
         if facts.away
+        and not facts.remade
         and not caches.has(facts.key, range(*ranks.range_of(ranks.own, len(facts.parts))))
     )
 

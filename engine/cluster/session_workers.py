@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,9 +25,14 @@ if TYPE_CHECKING:
 class SessionWorkers:
     """The workers of one session, which run its jobs one after the other."""
 
-    def __init__(self, hub: Hub, share_memory: bool) -> None:
-        """With `share_memory` all workers are on this machine, and map the driver's tables."""
-        self._hub, self._shares_memory = hub, share_memory
+    def __init__(
+        self, hub: Hub, share_memory: bool, now: Callable[[], float] = monotonic
+    ) -> None:
+        """With `share_memory` all workers are on this machine, and map the driver's tables.
+
+        `now` is the hub's clock, in seconds.
+        """
+        self._hub, self._shares_memory, self._now = hub, share_memory, now
         self._coordinator: Coordinator | None = None
         self._shared = SharedTables()
 
@@ -36,15 +42,18 @@ class SessionWorkers:
         return self._hub
 
     def backend(
-        self, ranks: int | None, fan_in: Callable[[int], int], events: EventLog = SILENT
+        self,
+        ranks: int | None,
+        settings: Callable[[int], JobSettings],
+        events: EventLog = SILENT,
     ) -> ClusterBackend:
-        """For one job, on `ranks` ranks, or one for each worker there is."""
+        """For one job, on `ranks` ranks, or one for each worker there is; `settings` for so many.
+        """
         if self._coordinator is None:
-            self._coordinator = Coordinator(self._hub, events)
+            self._coordinator = Coordinator(self._hub, events, self._now)
         count = ranks or max(1, len(self._hub.workers()))
-        return ClusterBackend(
-            self._coordinator, JobSettings(count, fan_in(count)), self._encoded
-        )
+        self._coordinator.events = events
+        return ClusterBackend(self._coordinator, settings(count), self._encoded)
 
     def _encoded(self, plan: pp.PhysicalPlan) -> list[Array]:
         """A plan as workers get it; from now on they may ask for its tables."""

@@ -27,11 +27,19 @@ class PlanTable:
 
 
 def plan_tables(plan: pp.PhysicalPlan) -> tuple[PlanTable, ...]:
-    """The tables of a plan that are not read from files, numbered in their order."""
+    """The tables of a plan that are not read from files, numbered in their order.
+
+    Those too from which partitions of kept tables are made again.
+    """
     read: dict[int, tuple[Any, set[str]]] = {}
-    for scan in find(plan.stages, pp.TableScan):
-        if not isinstance(scan.source, FileSource):
-            read.setdefault(id(scan.source), (scan.source, set()))[1].update(scan.columns)
+    open_to = [plan.stages]
+    while open_to:
+        for scan in find(open_to.pop(), pp.TableScan):
+            origin = getattr(scan.source, "origin", None)
+            if origin is not None and id(scan.source) not in read:
+                open_to.append((origin,))
+            if not isinstance(scan.source, FileSource):
+                read.setdefault(id(scan.source), (scan.source, set()))[1].update(scan.columns)
     return tuple(
         PlanTable(source, _facts(i, source, columns))
         for i, (source, columns) in enumerate(read.values())
@@ -56,6 +64,7 @@ def _facts(number: int, source: Any, columns: set[str]) -> TableFacts:
         columns=names,
         wholes=frozenset(n for n in names if lies_whole(n) is not None),
         away=getattr(source, "is_away", False),
+        remade=getattr(source, "origin", None) is not None,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from scalops.engine.backends import TableInfo
 from scalops.engine.block_codec import piece_of_blocks
+from scalops.engine.cluster.driver_merges import encode_partials
 from scalops.engine.cluster.messages import Command
 from scalops.engine.collective import DRIVER, Piece, Program, Send
 from scalops.engine.columns import Array
@@ -61,6 +62,11 @@ def _fold(share: Share, arguments: Any, given: Any) -> Reply:
         return None
     buffers: list[Array] = []
     return Piece([[s, encode_value(r, buffers)] for s, r in results.items()], buffers)
+
+
+def _partials(share: Share, arguments: Any, given: Any) -> Reply:
+    found = yield from share.partials(arguments)
+    return encode_partials((m.stages, m.leaves, spans.held) for m, spans in found)
 
 
 def _count(share: Share, arguments: Any, given: Any) -> Reply:
@@ -148,6 +154,7 @@ def _cut(blocks: list[Any]) -> Iterator[list[Any]]:
 VERBS: dict[str, Callable[[Share, Any, Any], Reply]] = {
     "bind": _bind,
     "fold": _fold,
+    "partials": _partials,
     "count": _count,
     "load": _load,
     "exchange": _exchange,

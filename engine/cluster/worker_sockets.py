@@ -16,6 +16,9 @@ from scalops.engine.cluster.security import Admits, Authenticator, Socket
 
 DRIVER = "driver"
 MAX_PARTS = security.MAX_PARTS
+# As plain numbers: the enumerations take a microsecond each time.
+_NOBLOCK, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 
 
 class Wake:
@@ -40,13 +43,13 @@ class Wake:
 
 def has_some(socket: Socket) -> bool:
     """Whether a message can be received."""
-    return bool(cast(int, socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+    return bool(cast(int, socket.get(_EVENTS)) & _POLLIN)
 
 
 def received(socket: Socket, refused: Counter[str]) -> Iterator[list[bytes]]:
     """The messages that are there; those of too many frames are counted."""
     while has_some(socket):  # quicker than to try and fail
-        frames = socket.recv_multipart(zmq.NOBLOCK)
+        frames = socket.recv_multipart(_NOBLOCK)
         if len(frames) > MAX_PARTS:
             refused["too many frames"] += 1
         else:
@@ -55,10 +58,14 @@ def received(socket: Socket, refused: Counter[str]) -> Iterator[list[bytes]]:
 
 def transmit(socket: Socket, frames: Sequence[bytes | memoryview]) -> bool:
     """Send a message at once; False where nobody is there to take it."""
+    # Large frames are not copied: whoever made them keeps them until they are acknowledged.
+    last = frames[-1]
+    copies = len(last) < zmq.COPY_THRESHOLD
     try:
-        # Large frames are not copied: whoever made them keeps them until they are acknowledged.
-        socket.send_multipart(frames, zmq.NOBLOCK, copy=len(frames[-1]) < zmq.COPY_THRESHOLD)
-    except (zmq.Again, zmq.ZMQError):
+        for part in frames[:-1]:
+            socket.send(part, _MORE, copies)
+        socket.send(last, _NOBLOCK, copies)
+    except zmq.ZMQError:
         return False
     return True
 

@@ -1,15 +1,18 @@
 """A cluster in one thread: real machines and channels over a network and a clock that are simulated.
 
 Everything that happens follows from the seed: which frames are lost, doubled, late or damaged,
-which workers die, and when.
+which workers die, and when. What workers compute is computed at once, in virtual time of its own;
+only a step that waits for the driver's tables has a thread, which runs while all else stands still.
 """
 
 from __future__ import annotations
 
 import heapq
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -25,35 +28,123 @@ from scalops.engine.cluster.actions import (
     Tick,
 )
 from scalops.engine.cluster.channel import Channels, ChannelSettings
+from scalops.engine.cluster.frames import read_frame
 from scalops.engine.cluster.hub import Arrived as FromWorker
 from scalops.engine.cluster.hub import HubEvent, Joined, Left, WorkerInfo
+from scalops.engine.cluster.messages import Heartbeat, Partitions, Wanted, decode
 from scalops.engine.cluster.rank_machine import WorkerMachine
 
 DRIVER = "driver"
+ACKNOWLEDGEMENT, CONTINUATION = "Acknowledgement", "Continuation"  # frames that begin no message
+QUIET_SECONDS = 300.0  # virtual ones, without any progress: nothing will ever happen any more
 
 
 @dataclass(frozen=True)
 class Faults:
-    """Shares of frames that are lost, doubled, late by up to `late_seconds`, damaged."""
+    """Shares of frames that are lost, doubled, late by up to `late_seconds`, damaged.
+
+    `only`: of frames that begin a message of this class alone, or ACKNOWLEDGEMENT, CONTINUATION.
+    """
 
     lost: float = 0.0
     doubled: float = 0.0
     late: float = 0.0
     damaged: float = 0.0
     late_seconds: float = 0.5
+    only: str | None = None
 
 
 class Hang(AssertionError):
     """Nothing will ever happen any more."""
 
 
+class _Computation:
+    """A call on a thread; whoever calls `go_on` waits until it has ended, or waits itself."""
+
+    def __init__(self, compute: Compute) -> None:
+        self.wanted: list[tuple[int, int]] = []  # (source, partition) that it waits for
+        self._compute = compute
+        self._said: SimpleQueue[Computed | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Have it called."""
+        self._thread.start()
+
+    def _run(self) -> None:
+        with np.errstate(all="ignore"):
+            self._said.put(called(self._compute))
+
+    def is_own_thread(self) -> bool:
+        """Whether the calling thread is that of this call."""
+        return threading.current_thread() is self._thread
+
+    def waits(self) -> None:
+        """Said by the thread: it is about to wait."""
+        self._said.put(None)
+
+    def go_on(self) -> Computed | None:
+        """What it gives; None where it waits."""
+        return self._said.get()
+
+
 class _Worker:
     def __init__(self, name: str, settings: dict[str, Any], channel: ChannelSettings) -> None:
         self.name = name
         self.machine = WorkerMachine(name, settings)
+        self.machine.wake = self._wake
         self.channels = Channels(name, channel)
         self.channels.open(DRIVER)
         self.stopped_until = 0.0
+        self.computations: list[_Computation] = []
+        self._cancel = self.machine._shares.cancel
+        self.machine._shares.cancel = self._cancelled  # type: ignore[method-assign]
+
+    def _wake(self) -> None:
+        """A thread asks the driver, and is about to wait for it."""
+        own = next(c for c in self.computations if c.is_own_thread())
+        asked = self.machine.urgent[-1]
+        assert isinstance(asked, Emit)
+        assert isinstance(asked.body, Wanted)
+        own.wanted = [(asked.body.source, p) for p in asked.body.partitions]
+        own.waits()
+
+    def _cancelled(self) -> None:
+        self._cancel()
+        for computation in self.computations:
+            computation.wanted = []
+
+    def released(self, event: Any) -> list[_Computation]:
+        """The threads that this event lets go on; nobody waits for what a cancelled one wants."""
+        body = event.message.body if isinstance(event, Arrived) else None
+        if isinstance(body, Partitions):
+            come = {(body.source, p) for p in body.partitions}
+            return [c for c in self.computations if not c.wanted or come.issuperset(c.wanted)]
+        return [c for c in self.computations if not c.wanted]
+
+    def end(self) -> None:
+        """Let its threads end, unheard."""
+        self._cancel()
+
+
+def called(compute: Compute) -> Computed:
+    """What a call gives, or raises."""
+    try:
+        outcome = Outcome(compute.call(), None)
+    except (Exception, KeyboardInterrupt) as error:
+        outcome = Outcome(None, error)
+    return Computed(compute.ticket, outcome)
+
+
+def kind_of(parts: Sequence[bytes]) -> str:
+    """Which message a frame begins."""
+    header, pieces = read_frame(parts, 1 << 20)
+    if not header.sequence:
+        return ACKNOWLEDGEMENT
+    if not header.envelope:
+        return CONTINUATION
+    envelope = b"".join(pieces)[: header.envelope]
+    return type(decode(envelope)).__name__ if len(envelope) == header.envelope else CONTINUATION
 
 
 class SimulatedHub:
@@ -68,16 +159,20 @@ class SimulatedHub:
         settings: dict[str, Any] | None = None,
         channel: ChannelSettings | None = None,
         most_workers: int = 1000,
+        threads: bool = False,
     ) -> None:
+        """With `threads`, steps of workers may wait for the driver."""
         self._random = np.random.default_rng(seed)
         self._faults, self._settings = faults, settings or {}
         self._channel = channel or ChannelSettings()
-        self._most = most_workers
+        self._most, self._threads = most_workers, threads
         self.channels = Channels(DRIVER, self._channel)
         self.refused: Counter[str] = Counter()
         self.now = 0.0
         self.steps = 0
         self.deaths = 0
+        self.hit: Counter[str] = Counter()  # frames that suffered, by the message
+        self._progress_at = 0.0
         self.on_step: Callable[[SimulatedHub], None] | None = None
         self._workers: dict[str, _Worker] = {}
         self._starting: set[str] = set()
@@ -117,23 +212,34 @@ class SimulatedHub:
         pass
 
     def close(self) -> None:
+        for worker in self._alive():
+            worker.end()
         self._workers.clear()
+        self._infos.clear()
         self._queue.clear()
 
     # Faults.
 
     def kill(self, name: str) -> None:
         """A worker is gone, as after SIGKILL."""
-        if self._workers.pop(name, None) is None:
+        worker = self._workers.pop(name, None)
+        if worker is None:
             return
-        self.deaths += 1
+        worker.end()
+        self._at(self.NOTICE_SECONDS, lambda: self._lose(name, "killed by signal 9"))
+        self.deaths += name in self._infos
         self._infos.pop(name, None)
 
-        def noticed() -> None:
-            self.channels.drop(name)
-            self._events.append(Left(name, "killed by signal 9"))
+    def forsake(self, name: str) -> None:
+        """A worker is given up while it lives on, as one that was silent for too long."""
+        if name in self._infos:
+            self.deaths += 1
+            self._infos.pop(name)
+            self._lose(name, "silent for 10 s")
 
-        self._at(self.NOTICE_SECONDS, noticed)
+    def _lose(self, name: str, reason: str) -> None:
+        self.channels.drop(name)
+        self._events.append(Left(name, reason))
 
     def stop_for(self, name: str, seconds: float) -> None:
         """A worker does nothing for a while, as after SIGSTOP and SIGCONT."""
@@ -141,8 +247,12 @@ class SimulatedHub:
             self._workers[name].stopped_until = self.now + seconds
 
     def names(self) -> list[str]:
-        """Workers alive."""
-        return list(self._workers)
+        """Workers alive, but for those that have been given up."""
+        return [name for name in self._workers if name in self._infos]
+
+    def machines(self) -> list[WorkerMachine]:
+        """The machines of those."""
+        return [self._workers[name].machine for name in self.names()]
 
     # The simulation.
 
@@ -167,6 +277,8 @@ class SimulatedHub:
         at = self._next()
         assert at is not None
         self.now = at
+        if at > self._progress_at + QUIET_SECONDS:
+            raise Hang(f"no progress in {QUIET_SECONDS:g} s")
         if self._queue and self._queue[0][0] <= at:
             heapq.heappop(self._queue)[2]()
         if self.on_step is not None:
@@ -193,7 +305,7 @@ class SimulatedHub:
                 case Emit(peer, body, buffers):
                     worker.channels.send(peer, body, buffers)
                 case Compute(quick=True) as compute:
-                    actions.extend(worker.machine.handle(self._called(compute), self.now))
+                    actions.extend(worker.machine.handle(called(compute), self.now))
                 case Compute() as compute:
                     seconds = float(self._random.exponential(1e-3))
                     self._at(seconds, lambda c=compute: self._compute(worker, c))  # type: ignore[misc]
@@ -202,23 +314,37 @@ class SimulatedHub:
                         worker.channels.open(name)
                 case Exit():
                     self.kill(worker.name)
+        for computation in worker.released(event):
+            self._go_on(worker, computation)
 
     def _compute(self, worker: _Worker, compute: Compute) -> None:
         if self._workers.get(worker.name) is not worker:
             return
         if worker.stopped_until > self.now:
             self._at(worker.stopped_until - self.now, lambda: self._compute(worker, compute))
-            return
-        computed = self._called(compute)
+        elif self._threads:
+            computation = _Computation(compute)
+            worker.computations.append(computation)
+            computation.start()
+            self._go_on(worker, computation)
+        else:
+            self._computed(worker, called(compute))
+
+    def _go_on(self, worker: _Worker, computation: _Computation) -> None:
+        """Wait until a thread has ended, or waits for what it asks the driver for."""
+        found = computation.go_on()
+        while worker.machine.urgent:
+            asked = worker.machine.urgent.popleft()
+            assert isinstance(asked, Emit)
+            worker.channels.send(asked.peer, asked.body, asked.buffers)
+        if found is not None:
+            worker.computations.remove(computation)
+            self._computed(worker, found)
+
+    def _computed(self, worker: _Worker, computed: Computed) -> None:
+        self._progress_at = self.now
         if self._workers.get(worker.name) is worker:
             self._handle(worker, computed)
-
-    def _called(self, compute: Compute) -> Computed:
-        try:
-            outcome = Outcome(compute.call(), None)
-        except (Exception, KeyboardInterrupt) as error:
-            outcome = Outcome(None, error)
-        return Computed(compute.ticket, outcome)
 
     def _transmit(self) -> None:
         for peer, frames in self.channels.outgoing(self.now):
@@ -228,18 +354,29 @@ class SimulatedHub:
                 self._carry(worker.name, peer, frames)
 
     def _carry(self, source: str, target: str, frames: Sequence[Any]) -> None:
+        whole = [bytes(f) for f in frames]
+        for seconds, parts in self._suffered(whole):
+            self._at(seconds, lambda p=parts: self._deliver(source, target, p))  # type: ignore[misc]
+
+    def _suffered(self, whole: list[bytes]) -> list[tuple[float, list[bytes]]]:
+        """What of a frame arrives, and after how many seconds."""
         faults, draw = self._faults, self._random.random
-        if draw() < faults.lost:
-            return
-        copies = 2 if draw() < faults.doubled else 1
+        if faults == Faults():
+            return [(self.HOP_SECONDS, whole)]
+        kind = kind_of(whole)
+        if faults.only not in (None, kind):
+            return [(self.HOP_SECONDS, whole)]
+        copies = 0 if draw() < faults.lost else 2 if draw() < faults.doubled else 1
+        arrive: list[tuple[float, list[bytes]]] = []
         for _ in range(copies):
-            parts = [bytes(f) for f in frames]
-            seconds = self.HOP_SECONDS
+            seconds, parts = self.HOP_SECONDS, whole
             if draw() < faults.late:
                 seconds += float(draw()) * faults.late_seconds
             if draw() < faults.damaged:
                 parts = self._damaged(parts)
-            self._at(seconds, lambda p=parts: self._deliver(source, target, p))  # type: ignore[misc]
+            arrive.append((seconds, parts))
+        self.hit[kind] += arrive != [(self.HOP_SECONDS, whole)]
+        return arrive
 
     def _damaged(self, parts: list[bytes]) -> list[bytes]:
         which = int(self._random.integers(len(parts)))
@@ -252,6 +389,8 @@ class SimulatedHub:
         if target == DRIVER:
             if source in self._infos:
                 for message in self.channels.arrived(source, parts, self.now):
+                    if not isinstance(message.body, Heartbeat):
+                        self._progress_at = self.now
                     self._events.append(FromWorker(source, message))
             return
         worker = self._workers.get(target)
@@ -262,4 +401,5 @@ class SimulatedHub:
             self._at(later, lambda: self._deliver(source, target, parts))
             return
         for message in worker.channels.arrived(source, parts, self.now):
+            self._progress_at = self.now
             self._handle(worker, Arrived(source, message))

@@ -113,10 +113,11 @@ def sent_pieces(size: int, fan_in: int, partitions: int, leaves: int) -> dict[in
     for own in reversed(range(size)):
         ranks = Ranks(own, size, fan_in)
         ends = [stop - 1 for _, stop in leaf_ranges(partitions, leaves)]
-        spans = {Span(0, 0, i): 1 for i, p in enumerate(ends) if ranks.home(p, partitions) == own}
-        program = combine(
-            ranks, spans, Spans([leaves], lambda _, a, b: a + b), lambda p, _: p, lambda p, _: p
-        )
+        spans = Spans([leaves], lambda _, a, b: a + b)
+        for i, p in enumerate(ends):
+            if ranks.home(p, partitions) == own:
+                spans.add(Span(0, 0, i), 1)
+        program = combine(ranks, spans, lambda p, _: p, lambda p, _: p)
         answer: Any = None
         try:
             while True:
@@ -194,7 +195,7 @@ def test_large_values_go_down_the_tree() -> None:
 def test_flat_or_tree_is_told_with_the_reason() -> None:
     small, large = in_partitions(2).sum("v"), so.table({"x": np.zeros((4, 300, 300))}).sum("x")
     (meet,) = shown(small, "meet", workers=3)
-    assert meet.startswith("flat, at rank 0: partials of 8 B from 3 workers: ")
+    assert meet.startswith("flat, at the driver: partials of 8 B from 3 workers: ")
     (meet,) = shown(large, "meet", workers=8)
     assert meet.startswith("along the tree: partials of 720 KB from 8 workers: ")
     (meet,) = shown(small, "meet", workers=5, fan_in=2)

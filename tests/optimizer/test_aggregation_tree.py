@@ -11,6 +11,8 @@ from scalops.optimizer.aggregation_tree import (
     HOP,
     LINK,
     MESSAGE,
+    MOST_AT_DRIVER,
+    MOST_BYTES_AT_DRIVER,
     aggregation_tree,
     common_fan_in,
     tree_levels,
@@ -55,8 +57,11 @@ def test_levels_are_those_of_the_ranks(workers: int, fan_in: int, levels: int) -
 
 
 def test_small_partials_of_few_workers_meet_at_once() -> None:
-    for workers in (2, 3, 4, 8):
+    for workers in (1, 2, 3, MOST_AT_DRIVER):
         assert aggregation_tree(workers, 800).flat
+        assert aggregation_tree(workers, MOST_BYTES_AT_DRIVER).flat
+        assert not aggregation_tree(workers, MOST_BYTES_AT_DRIVER + 1).flat
+    assert not aggregation_tree(MOST_AT_DRIVER + 1, 8).flat
 
 
 def test_many_workers_or_large_partials_make_a_tree() -> None:
@@ -72,7 +77,6 @@ def test_the_fan_in_is_that_of_the_least_seconds(workers: int) -> None:
         made = aggregation_tree(workers, size)
         found = {f: tree_seconds(workers, size, f) for f in (*FAN_INS, workers)}
         assert found[made.fan_in] == min(found.values())
-        assert made.flat == (tree_levels(workers, made.fan_in) == 1)
 
 
 def test_large_partials_want_a_narrow_tree() -> None:
@@ -83,7 +87,7 @@ def test_large_partials_want_a_narrow_tree() -> None:
 def test_what_the_session_says_is_not_overruled() -> None:
     made = aggregation_tree(20, 8, fan_in=16)
     assert (made.fan_in, made.flat, made.reason) == (16, False, "the session's fan_in")
-    assert aggregation_tree(3, 64e6, fan_in=3).flat
+    assert not aggregation_tree(3, 8, fan_in=3).flat
     assert common_fan_in(64, [64e6], fan_in=3) == 3
 
 
@@ -97,7 +101,7 @@ def test_reductions_of_a_plan_share_a_fan_in() -> None:
 
 def test_one_worker_is_the_root() -> None:
     made = aggregation_tree(1, 1e9)
-    assert (made.fan_in, made.flat, made.reason) == (2, True, "partials of 1 GB from one worker")
+    assert (made.fan_in, made.flat, made.reason) == (2, False, "partials of 1 GB from one worker")
 
 
 @pytest.mark.parametrize(

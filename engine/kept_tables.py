@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 OWNER = "kept tables"
 
 
+class TablesGone(Exception):
+    """Ranks lack partitions of kept tables: the job is to be planned again, without them."""
+
+    def __init__(self, keys: Collection[str]) -> None:
+        super().__init__(*sorted(keys))
+        self.keys = frozenset(keys)
+
+
 @dataclass
 class KeptTable:
     """Partitions as a plan has held them; `sizes` are the bytes of those that are here.
@@ -89,6 +97,12 @@ class KeptTables:
     def clear(self) -> None:
         """Drop everything."""
         self._tables.clear()
+
+    def gone(self, keys: Collection[str]) -> None:
+        """The ranks of a cluster do not have these tables any more."""
+        for table in list(self._tables.values()):
+            if table.key in keys and table.away is not None:
+                table.clear()
 
     @property
     def bytes(self) -> int:

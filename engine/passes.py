@@ -17,6 +17,7 @@ from scalops.algebra.definitions import over_source
 from scalops.algebra.errors import ScalopsError
 from scalops.algebra.expressions import Column, columns_read
 from scalops.engine import physical_plan as pp
+from scalops.engine import progress
 from scalops.engine.backends import StageFailure
 from scalops.engine.blocks import Block, block_rows
 from scalops.engine.kernels.folds import FoldSet, Partial
@@ -408,17 +409,21 @@ def passes(reductions: Sequence[Reduction]) -> list[Pass]:
 
 
 class in_partition:
-    """An error raised inside says in which partition."""
+    """An error raised inside says in which partition; a worker notes that it is there."""
 
-    __slots__ = ("_number",)
+    __slots__ = ("_notes", "_number", "_outer")
 
     def __init__(self, number: int) -> None:
         self._number = number
 
     def __enter__(self) -> None:
-        pass
+        self._notes = progress.notes()
+        if self._notes is not None:
+            self._outer = self._notes.enter(self._number)
 
     def __exit__(self, kind: object, error: BaseException | None, tb: object) -> None:
+        if self._notes is not None:
+            self._notes.leave(self._outer)
         if isinstance(error, ScalopsError):
             error.add_place(f"partition {self._number}")
 

@@ -303,6 +303,14 @@ class Share:
             table.hand_over(kept)
         return table.info()
 
+    def cached(self, stage: int) -> CachedTable:
+        """The table of a CacheTable stage, once it is loaded."""
+        sink = self.stages[stage].sink
+        assert isinstance(sink, pp.CacheTable)
+        found = self.runtime.tables[sink.number]
+        assert isinstance(found, CachedTable)
+        return found
+
     def exchange(self, stage: int) -> Program[TableInfo]:
         """Run a stage that leaves a table behind (a StoreSink), and keep it."""
         sink = self.stages[stage].sink

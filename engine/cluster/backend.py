@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from scalops.algebra.tree import find
 from scalops.engine import physical_plan as pp
 from scalops.engine.backends import TableInfo
 from scalops.engine.block_codec import blocks_of_piece
 from scalops.engine.cluster.driver_merges import DriverMerges
 from scalops.engine.cluster.coordinator import Coordinator, Expect, JobSettings, Replies
-from scalops.engine.collective import Piece
+from scalops.engine.cluster.file_sources import may_pass_over
+from scalops.engine.cluster.rank_caches import stands_alone
+from scalops.engine.collective import Piece, Ranks
+from scalops.engine.kept_tables import KeptTable
 from scalops.engine.memory import FreeMemory
 from scalops.engine.value_codec import decode_value
 
@@ -25,8 +29,18 @@ Encode = Callable[[pp.PhysicalPlan], "list[Array]"]
 class ClusterBackend:
     """Fulfils `backends.Backend` by the ranks of a coordinator's job."""
 
-    def __init__(self, coordinator: Coordinator, settings: JobSettings, encode: Encode) -> None:
-        """`encode` gives a plan as it is sent to workers."""
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        settings: JobSettings,
+        encode: Encode,
+        keep: Mapping[str, KeptTable] | None = None,
+    ) -> None:
+        """`encode` gives a plan as it is sent to workers; `keep` are the session's tables, by key.
+
+        Of these the ranks keep the records.
+        """
+        self._keep = keep or {}
         self._coordinator, self._settings, self._encode = coordinator, settings, encode
         self._results: dict[int, tuple[Any, ...]] = {}
         self._gathered: dict[int, tuple[int, dict[int, list[Block]]]] = {}
@@ -38,6 +52,9 @@ class ClusterBackend:
     def start(self, plan: pp.PhysicalPlan) -> None:
         self._begun = True
         self._schemas = {s.number: s.source.schema for s in plan.stages}
+        self._stages = {s.number: s for s in plan.stages}
+        # All ranks reply to each command where they may have something to tell beside.
+        self._root: Expect = "all" if may_pass_over(plan) else "root"
         self._merges = DriverMerges(plan)
         self._coordinator.begin(plan, self._encode(plan), self._settings)
 
@@ -80,7 +97,7 @@ class ClusterBackend:
         if self._settings.at_driver.issuperset(stages):
             self._add_up(list(stages))
             return
-        found = self._call("fold", list(stages), "root")[0]
+        found = self._call("fold", list(stages), self._root)[0]
         for stage, item in found.header:
             self._results[stage] = tuple(decode_value(item, found.buffers))
 
@@ -94,23 +111,37 @@ class ClusterBackend:
         return self._results[stage]
 
     def load(self, stage: int) -> TableInfo:
-        return self._made(stage, "load")
+        replies = self._made(stage, "load")
+        sink = self._stages[stage].sink
+        assert isinstance(sink, pp.CacheTable)
+        if sink.key in self._keep:
+            self._keep_away(self._keep[sink.key], stage, replies)
+        return _of_all(replies)
+
+    def _keep_away(self, table: KeptTable, stage: int, replies: Replies) -> None:
+        """Note that the ranks keep a table, if each of them has all of its own partitions."""
+        size, source = self._settings.ranks, self._stages[stage].source
+        rows: dict[int, int] = {}
+        for rank, piece in replies.items():
+            count, (source_bytes, items) = piece.header[0], piece.header[6:]
+            found = dict(items)
+            own = range(*Ranks(rank, size).range_of(rank, count))
+            rows.update({p: found[p] for p in own if p in found})
+        if len(rows) == count:
+            scans = [s.source for s in find((source,), pp.TableScan)]
+            if any(getattr(s, "table", None) is table for s in scans):
+                origin = table.origin  # it has been read, not made
+            else:
+                origin = source if stands_alone(source) else None
+            table.lie_away([rows[p] for p in range(count)], source_bytes, origin)
 
     def exchange(self, stage: int) -> TableInfo:
-        return self._made(stage, "exchange")
+        return _of_all(self._made(stage, "exchange"))
 
-    def _made(self, stage: int, verb: str) -> TableInfo:
+    def _made(self, stage: int, verb: str) -> Replies:
         replies = self._call(verb, stage)
         self._coordinator.journal.made(stage, verb, self._coordinator.values)
-        infos = [TableInfo(*p.header[:4], *map(tuple, p.header[4:])) for p in replies.values()]
-        return TableInfo(
-            infos[0].partitions,
-            sum(i.rows for i in infos),
-            sum(i.bytes for i in infos),
-            sum(i.cached for i in infos),
-            tuple(sorted({n for i in infos for n in i.nan})),
-            tuple(sorted({n for i in infos for n in i.infinite})),
-        )
+        return replies
 
     def adopt(self, moves: Sequence[tuple[int, int, bool]]) -> None:
         self._coordinator.tell("adopt", [list(move) for move in moves])
@@ -151,3 +182,16 @@ class ClusterBackend:
             replies = self._coordinator.call("gather", stage, "all", again=again)
             self._gathered[stage] = replies[0].header, found
         return self._gathered[stage]
+
+
+def _of_all(replies: Replies) -> TableInfo:
+    """What the ranks say of their parts of a table, together."""
+    infos = [TableInfo(*p.header[:4], *map(tuple, p.header[4:6])) for p in replies.values()]
+    return TableInfo(
+        infos[0].partitions,
+        sum(i.rows for i in infos),
+        sum(i.bytes for i in infos),
+        sum(i.cached for i in infos),
+        tuple(sorted({n for i in infos for n in i.nan})),
+        tuple(sorted({n for i in infos for n in i.infinite})),
+    )

@@ -24,6 +24,7 @@ from scalops.engine.cluster.messages import (
     Command,
     Failed,
     Finish,
+    Gone,
     Members,
     Replied,
     Sent,
@@ -32,6 +33,7 @@ from scalops.engine.cluster.messages import (
 from scalops.engine.cluster.verbs import pickled
 from scalops.engine.collective import Piece
 from scalops.engine.events import SILENT, EventLog
+from scalops.engine.kept_tables import TablesGone
 from scalops.engine.processes.errors import decode_error
 
 if TYPE_CHECKING:
@@ -102,7 +104,9 @@ class Coordinator:
         self._losses: list[str] = []  # not yet told to the driver
         self._count = 0
         self._verb = ""
+        self._gone: set[str] = set()  # kept tables that ranks lack
         self.answer: Callable[[Wanted], tuple[Any, list[Array]]] | None = None
+        self.passed_over: Callable[[Any], None] = lambda found: None
 
     # Jobs.
 
@@ -120,6 +124,7 @@ class Coordinator:
         self._fresh.clear()
         self._deaths.clear()
         self._losses.clear()
+        self._gone.clear()
         self._count = 0
         self._hosts = {}
         self._alive = {w.worker: w for w in self._hub.workers()}
@@ -196,7 +201,7 @@ class Coordinator:
 
         `again` makes what takes the pieces that ranks send before they reply: a new one for each
         time that the command is given. Raises what the ranks' programs raise, WorkerLost where
-        workers are lost again and again, StateLost.
+        workers are lost again and again, StateLost, TablesGone.
         """
         ranks = {0} if expect == "root" else set(range(self._settings.ranks))
         while True:
@@ -247,6 +252,8 @@ class Coordinator:
         waiting = self._waiting = _Waiting(op, set(ranks), sent)
         while waiting.expected:
             self._pump(None)
+            if self._gone:
+                raise TablesGone(self._gone)
             if self._lost_ranks:
                 raise Lost
             if self._failures:
@@ -299,6 +306,10 @@ class Coordinator:
             return  # it speaks for a rank that is not its own
         waiting = self._waiting
         match body:
+            case Sent(piece={"passed over": found}):
+                self.passed_over(found)
+            case Gone(keys=keys):
+                self._gone.update(keys)
             case Sent(op=op, rank=rank, piece=piece):
                 if waiting is not None and op == waiting.op:
                     waiting.sent(rank, Piece(piece, buffers))
@@ -313,7 +324,7 @@ class Coordinator:
                     waiting.replies.setdefault(rank, Piece(None, []))
 
     def _answer(self, worker: str, body: Wanted) -> None:
-        if self.answer is not None:
+        if self.answer is not None and body.job == self.job:
             reply, buffers = self.answer(body)
             self._send(worker, reply, buffers)
 

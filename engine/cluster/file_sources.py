@@ -61,6 +61,12 @@ def _inspected(
 # Bad records are counted where they are read, and reported where the table was made.
 
 
+def may_pass_over(plan: pp.PhysicalPlan) -> bool:
+    """Whether the plan reads files of which bad records are passed over."""
+    sources = [scan.source.contents for scan in file_scans(plan.stages)]
+    return any(isinstance(c, TextContents) and c.on_error != "raise" for c in sources)
+
+
 def bad_records_of(plan: pp.PhysicalPlan) -> list[Any]:
     """What was passed over at this rank, by file source of the plan, as data; then forgotten."""
     sources = [scan.source.contents for scan in file_scans(plan.stages)]

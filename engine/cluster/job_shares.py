@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from functools import partial
+
 from scalops.engine.cluster import verbs
+from scalops.engine.cluster.file_sources import bad_records_of, may_pass_over
 from scalops.engine.cluster.messages import Command, Partitions
 from scalops.engine.cluster.plan_codec import decode_plan
 from scalops.engine.cluster.rank_caches import RankCaches

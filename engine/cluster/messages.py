@@ -120,6 +120,19 @@ class Wanted:
 
 
 @dataclass(frozen=True)
+class Gone:
+    """A rank lacks partitions of kept tables that the plan reads, and cannot make them again.
+
+    `keys` are the tables'.
+    """
+
+    job: Number
+    epoch: Number
+    rank: Rank
+    keys: tuple[Text, ...]
+
+
+@dataclass(frozen=True)
 class Bye:
     """A worker leaves."""
 
@@ -211,6 +224,13 @@ class Finish:
     """A job is over: its tables can go."""
 
     job: Number
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Kept tables that nobody will ask for any more, by their keys."""
+
+    keys: tuple[Text, ...]
 
 
 @dataclass(frozen=True)
@@ -407,6 +427,7 @@ MESSAGES: dict[int, type] = {
     6: Working,
     7: Wanted,
     8: Bye,
+    9: Gone,
     20: Welcome,
     21: Refused,
     22: Begin,
@@ -417,6 +438,7 @@ MESSAGES: dict[int, type] = {
     27: Finish,
     28: Ping,
     29: Shutdown,
+    30: Forget,
     40: Data,
     41: Streamed,
     42: StreamEnd,

@@ -196,9 +196,14 @@ def with_keys(plan: pp.PhysicalPlan) -> pp.PhysicalPlan:
 
 
 def stands_alone(table: pp.PhysicalTable) -> bool:
-    """Whether a rank can compute any partition from sources alone, at any time."""
+    """Whether a rank can compute any partition from sources alone, at any time.
+
+    A kept table at the ranks is such a source if it can be made again itself.
+    """
     tables = find((table,), pp.PhysicalTable)
-    return not find((table,), Slot) and all(isinstance(t, _ALONE) for t in tables)
+    sources = [t.source for t in tables if isinstance(t, pp.TableScan)]
+    lasting = all(s.origin is not None for s in sources if getattr(s, "is_away", False))
+    return lasting and not find((table,), Slot) and all(isinstance(t, _ALONE) for t in tables)
 
 
 def content_key(stage: pp.Stage) -> str | None:

@@ -51,6 +51,15 @@ def run(share: Share, command: Command, buffers: list[Array]) -> Reply:
     return VERBS[command.verb](share, arguments, given)
 
 
+def accounted(program: Reply, given_up: Callable[[], list[Any]]) -> Reply:
+    """A program that tells the driver what sources have passed over meanwhile, and replies."""
+    reply = yield from program
+    found = given_up()
+    if any(found):
+        yield Send(DRIVER, Piece({"passed over": found}, []))
+    return reply or DONE
+
+
 def _bind(share: Share, arguments: Any, given: Any) -> Reply:
     yield from ()
     return None
@@ -82,7 +91,11 @@ def _info(info: TableInfo) -> Piece:
 
 
 def _load(share: Share, arguments: Any, given: Any) -> Reply:
-    return _info((yield from share.load(arguments)))
+    """Keep a table; the reply has the records of each partition that is held here, too."""
+    info = yield from share.load(arguments)
+    held = share.cached(arguments)
+    more = [held.bytes, [list(item) for item in held.rows_held.items()]]
+    return Piece([*_info(info).header, *more], [])
 
 
 def _exchange(share: Share, arguments: Any, given: Any) -> Reply:

@@ -14,9 +14,10 @@ from scalops.algebra.schema import Schema
 from scalops.engine.columns import Array, SparseColumn
 from scalops.engine.opaque.arguments import Argument, Column, concatenated, rows_of
 from scalops.engine.opaque.calls import WantsText, call_rows, python_value, raised, reads_text
-from scalops.engine.opaque.pieces import piece_bounds
+from scalops.engine.opaque.pieces import piece_bounds, timed_bounds
 from scalops.engine.opaque.records import take_apart
 from scalops.engine.opaque.results import Unfit, column_of, widened
+from scalops.engine.progress import calling, seconds_for_call
 from scalops.engine.threads import Stopped
 
 if TYPE_CHECKING:
@@ -36,6 +37,25 @@ def call_over(
     """The function's results for a block's records, in this process."""
     if captured.batch:
         return call_pieces(captured, function, arguments, piece_bounds(rows), names, kinds)
+    if seconds_for_call() is None or rows == 0:
+        with calling(captured, lambda: over_records(0, rows)):
+            return _call_records(captured, function, arguments, rows, names, kinds)
+    parts = []
+    for start, stop in timed_bounds(rows):
+        own = [a.slice(start, stop) for a in arguments]
+        with calling(captured, lambda a=start, b=stop: over_records(a, b)):  # type: ignore[misc]
+            parts.append(_call_records(captured, function, own, stop - start, names, kinds))
+    return [concatenated(p, k) for p, k in zip(zip(*parts, strict=True), kinds, strict=True)]
+
+
+def _call_records(
+    captured: Captured,
+    function: Function,
+    arguments: Sequence[Argument],
+    rows: int,
+    names: tuple[str, ...] | None,
+    kinds: Sequence[ArrayType],
+) -> list[Column]:
     try:
         own = [a.records(rows, reads_text(captured)) for a in arguments]
         made = call_rows(captured, function, own, names, kinds)
@@ -43,6 +63,11 @@ def call_over(
         own = [a.records(rows, text=True) for a in arguments]
         made = call_rows(captured, function, own, names, kinds)
     return [Column(*c) for c in made]
+
+
+def over_records(start: int, stop: int) -> str:
+    """What a call is over, as part of a sentence."""
+    return f", over records {start} to {stop - 1} of a block"
 
 
 def call_pieces(
@@ -60,7 +85,9 @@ def call_pieces(
     parts: list[list[Column]] = []
     for start, stop in pieces:
         own = [a.slice(start, stop).arrays(stop - start) for a in arguments]
-        result = call_batch(captured, function, own, f"the batch is records {start} to {stop - 1}")
+        place = f"the batch is records {start} to {stop - 1}"
+        with calling(captured, lambda a=start, b=stop: over_records(a, b)):  # type: ignore[misc]
+            result = call_batch(captured, function, own, place)
         parts.append(batch_columns(captured, result, stop - start, names, kinds))
     return [concatenated(p, k) for p, k in zip(zip(*parts, strict=True), kinds, strict=True)]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -44,6 +44,33 @@ class LoopControl:
     resumed: Checkpoint | None = None
     fingerprint: str = ""
     about: dict[str, str] | None = None
+
+
+class _Once:
+    """An `on_iteration` that hears of no iteration twice, however often the loop is run."""
+
+    def __init__(self, on_iteration: Callable[[int, dict[str, Any]], Any]) -> None:
+        self._call, self._heard = on_iteration, -1
+
+    def __call__(self, number: int, fields: dict[str, Any]) -> Any:
+        if number <= self._heard:
+            return True
+        self._heard = number
+        return self._call(number, fields)
+
+
+def heard_once(control: LoopControl | None) -> LoopControl | None:
+    """The control of a loop that may be run again: its callback hears of an iteration once."""
+    call = None if control is None else control.on_iteration
+    if control is None or call is None or isinstance(call, _Once):
+        return control
+    return replace(control, on_iteration=_Once(call))
+
+
+def further_back(control: LoopControl | None) -> LoopControl | None:
+    """The control of a run that goes on from the last checkpoint of this one."""
+    saved = None if control is None or control.folder is None else control.folder.last_saved()
+    return control if saved is None or control is None else replace(control, resumed=saved)
 
 
 class Host(Protocol):

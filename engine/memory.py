@@ -8,8 +8,16 @@ from collections.abc import Callable
 from scalops.algebra.errors import OutOfMemoryError
 from scalops.algebra.explain import bytes_text
 
+FREE_SHARE = 0.6  # of what is free: the budget where none is given
 LEAST_FREE = 1 / 16  # of the machine's memory: with less left the system may end the process
 LOOK_BYTES = 64 << 20  # as often the machine is asked what is left
+
+
+def usable_memory() -> int:
+    """Bytes that all plans of this machine together may hold, if nothing else is said."""
+    import psutil
+
+    return int(FREE_SHARE * psutil.virtual_memory().available)
 
 
 class FreeMemory:
@@ -44,7 +52,8 @@ class MemoryBudget:
 
     `reserve` answers whether there is room and takes it; `require` raises where there is none.
     Before it does, `spare` is asked to free as many bytes; it tells the owner and how many. So is
-    `evict` where `reserve` finds no room: for what is worth less than anything new.
+    `evict` where `reserve` finds no room: for what is worth less than anything new. `beside` tells
+    what others hold under the same limit; `place` and `hint` are for the error's text.
     """
 
     def __init__(self, limit: int | None = None) -> None:
@@ -54,6 +63,9 @@ class MemoryBudget:
         self.refused = 0
         self.spare: Callable[[int], tuple[str, int]] | None = None
         self.evict: Callable[[int], tuple[str, int]] | None = None
+        self.beside: Callable[[], int] = lambda: 0
+        self.place = "the budget"
+        self.hint = "raise it: so.session(memory=...)"
 
     @property
     def held(self) -> int:
@@ -77,7 +89,7 @@ class MemoryBudget:
 
     def _taken(self, size: int, owner: str) -> bool:
         with self._lock:
-            if self.limit is not None and self.held + size > self.limit:
+            if self.limit is not None and self.held + self.beside() + size > self.limit:
                 return False
             self._held[owner] = self._held.get(owner, 0) + size
             return True
@@ -91,9 +103,9 @@ class MemoryBudget:
         if not self.reserve(size, owner):
             held = ", ".join(f"{o} {bytes_text(s)}" for o, s in self.owners().items())
             raise OutOfMemoryError(
-                f"{owner} needs {bytes_text(size)}; the budget is {bytes_text(self.limit or 0)},"
+                f"{owner} needs {bytes_text(size)}; {self.place} is {bytes_text(self.limit or 0)},"
                 f" of which are held: {held or 'nothing'}",
-                hint="raise it: so.session(memory=...)",
+                hint=self.hint,
             )
 
     def transfer(self, owner: str, other: str) -> None:

@@ -51,9 +51,11 @@ def open_workers(options: Options) -> SessionWorkers:
     told = {
         "threads": threads_of_worker(options),
         "memory": options.memory and options.memory // options.workers,
-        "task_timeout": options.task_timeout,
+        "workers": options.workers,
     }
-    settings = LocalSettings(options.lease, options.lease / HEARTBEATS, worker=told)
+    settings = LocalSettings(
+        options.lease, options.lease / HEARTBEATS, task_timeout=options.task_timeout, worker=told
+    )
     return SessionWorkers(LocalHub(options.workers, settings), share_memory=True)
 
 
@@ -68,7 +70,12 @@ def job_settings(physical: PhysicalPlan, options: Options, count: int) -> JobSet
     from scalops.engine.cluster.coordinator import JobSettings
 
     fan_in = fan_in_of(physical, count, options)
-    return JobSettings(count, fan_in, at_driver(physical, count, options.fan_in))
+    return JobSettings(
+        count,
+        fan_in,
+        at_driver(physical, count, options.fan_in),
+        task_timeout=options.task_timeout,
+    )
 
 
 def tree_of(

@@ -21,7 +21,7 @@ from scalops.engine.embedded import EmbeddedBackend
 from scalops.engine.events import SILENT, EventLog
 from scalops.engine.kept_tables import OWNER, KeptTable, KeptTables
 from scalops.engine.loop_runner import LoopControl
-from scalops.engine.memory import MemoryBudget
+from scalops.engine.memory import MemoryBudget, usable_memory
 from scalops.engine.output_memory import is_own
 from scalops.engine.physical_plan import PhysicalPlan
 from scalops.engine.physical_work import fold_works
@@ -93,7 +93,6 @@ def _cores(options: Options, runner: ProcessRunner | None) -> Cores:
     return Cores(max(least, min(threads - 1, runner.count)), len(runner.workers()))
 
 
-FREE_SHARE = 0.6
 WAITING_THREADS = 3  # for each worker process
 
 
@@ -110,11 +109,7 @@ def _budget(options: Options, kept: KeptTables, used: Collection[str]) -> Memory
 
 def _memory(options: Options) -> int:
     """The budget: as given, else 60 % of what is free on this machine now."""
-    if options.memory is not None:
-        return options.memory
-    import psutil
-
-    return int(FREE_SHARE * psutil.virtual_memory().available)
+    return usable_memory() if options.memory is None else options.memory
 
 
 def execute(
@@ -138,7 +133,7 @@ def execute(
     events.emit("plan", fingerprint=physical.fingerprint, stages=len(physical.stages))
     with single_threaded():
         if workers is not None:
-            results = _on_workers(physical, options, workers, listener, control, events)
+            results = _on_workers(physical, options, workers, listener, control, tables, events)
         else:
             embedded, again = _embedded(physical, options, runner, kept or KeptTables(), tables)
             results = Driver(physical, embedded, listener, again, control, events).run()
@@ -154,6 +149,7 @@ def _on_workers(
     workers: SessionWorkers,
     listener: Listener | None,
     control: LoopControl | None,
+    tables: Mapping[str, KeptTable] | None,
     events: EventLog,
 ) -> list[Any]:
     from scalops.engine.cluster.going_back import run_again
@@ -161,7 +157,7 @@ def _on_workers(
     settings = partial(job_settings, physical, options)
 
     def run(own: LoopControl | None) -> list[Any]:
-        backend = workers.backend(options.workers or None, settings, events)
+        backend = workers.backend(options.workers or None, settings, events, tables)
         return Driver(physical, backend, listener, None, own, events).run()
 
     return run_again(run, control)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
@@ -31,8 +31,8 @@ from scalops.clusters import has_workers, open_workers
 from scalops.configuration import Config, configure, given_options, inherited
 from scalops.differentiating import refuse_number
 from scalops.engine.events import SILENT, EventLog
-from scalops.engine.kept_tables import KeptSource, KeptTable, KeptTables
-from scalops.engine.loop_runner import LoopControl
+from scalops.engine.kept_tables import KeptSource, KeptTable, KeptTables, TablesGone
+from scalops.engine.loop_runner import LoopControl, further_back, heard_once
 from scalops.engine.outcome import LoopOutcome, StateRows
 from scalops.engine.storage.bad_records import bad_records_reported
 from scalops.engine.threads import in_engine_thread
@@ -118,11 +118,23 @@ class Session:
         """Drop the kept result of a Value or Loop, or the records of a cached table."""
         if isinstance(thing, Table) and isinstance(thing.plan, Cache):
             self._tables.forget(thing.plan)
+            self._forget_at_ranks(thing.plan.key)
         nodes: list[Node] = [thing.expression] if isinstance(thing, Value) else []
         if isinstance(thing, AnyLoop):
             nodes.append(thing.loop_plan)
         for node in nodes:
             self._results.pop(node, None)
+
+    def _forget_at_ranks(self, key: str) -> None:
+        workers = self._workers
+        if workers is None:
+            return
+        workers.forget(key)
+        if self._lock.acquire(blocking=False):  # else a plan runs, and the next one tells them
+            try:
+                workers.tell_forgotten()
+            finally:
+                self._lock.release()
 
     def run(
         self,
@@ -148,22 +160,9 @@ class Session:
             validate(job)
             _check_unchanged(job)
             check_traces(job, self._checked)
-            kept = self._kept(job)
             open_nodes = [n for n in nodes if control is not None or n not in self._results]
             if open_nodes:
-                rewritten = tuple(substitute(n, kept) for n in open_nodes)
-                workers = self.workers()
-                runner = self.processes() if workers is None else None
-                _running.plan = True
-                try:
-                    with bad_records_reported(list(find((job,), Scan))):
-                        results = execute(
-                            Job(rewritten), options, listen, runner, _at_rest(control),
-                            self._tables, {c.key: self._tables.of(c) for c in _caches(job)},
-                            workers, self.events,
-                        )  # fmt: skip
-                finally:
-                    _running.plan = False
+                results = self._results_of(job, open_nodes, options, listen, control)
                 for node, result in zip(open_nodes, results, strict=True):
                     stopped = isinstance(result, LoopOutcome) and result.stopped
                     if isinstance(node, (Expression, LoopPlan)) and not stopped:
@@ -173,6 +172,38 @@ class Session:
             else:
                 fresh = {}
             return [fresh[n] if n in fresh else self._results[n] for n in nodes]
+
+    def _results_of(
+        self,
+        job: Job,
+        nodes: Sequence[Node],
+        options: Options,
+        listen: Any,
+        control: LoopControl | None,
+    ) -> list[Any]:
+        """Results of these nodes of a job; where kept tables are gone it is planned anew."""
+        workers = self.workers()
+        runner = self.processes() if workers is None else None
+        own, gone = _at_rest(control), frozenset[str]()
+        if workers is not None:
+            own = heard_once(own)
+        while True:
+            kept = self._kept(job, gone)
+            rewritten = Job(tuple(substitute(n, kept) for n in nodes))
+            _running.plan = True
+            try:
+                with bad_records_reported(list(find((job,), Scan))):
+                    return execute(
+                        rewritten, options, listen, runner, own,
+                        self._tables, {c.key: self._tables.of(c) for c in _caches(job)},
+                        workers, self.events,
+                    )  # fmt: skip
+            except TablesGone as found:  # each of them once: it is not read again in this run
+                self._tables.gone(found.keys)
+                gone |= found.keys
+                own = further_back(own)
+            finally:
+                _running.plan = False
 
     @contextmanager
     def _told(self, options: Options) -> Iterator[None]:
@@ -216,8 +247,8 @@ class Session:
             self._runner = ProcessRunner(count, self.options.task_timeout, room)
         return self._runner
 
-    def _kept(self, job: Job) -> dict[Node, Node]:
-        """What of the job is known from earlier runs, as constants."""
+    def _kept(self, job: Job, gone: Collection[str] = ()) -> dict[Node, Node]:
+        """What of the job is known from earlier runs, as constants; tables but those `gone`."""
         kept: dict[Node, Node] = {}
         for node in find((job,), Expression):
             if isinstance(node, Constant):
@@ -232,7 +263,7 @@ class Session:
                 kept[made] = Scan(_kept_rows(made, self._results[made.loop].state[made.name]))
         for cache in _caches(job):
             table = self._tables.of(cache)
-            if table.is_complete:
+            if table.is_complete and table.key not in gone:
                 # The plan over it stays as it is, so that its numbers do.
                 kept[cache] = replace(cache, source=Scan(KeptSource(table)))
         return kept

@@ -8,7 +8,7 @@ other workers and these hold what the program needs.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from scalops.algebra.captured import Captured
 from scalops.algebra.errors import ExecutionError, WorkerLost
 from scalops.engine.block_codec import blocks_of_piece
+from scalops.engine.cluster.deaths import Deaths
 from scalops.engine.cluster.hub import Arrived, Hub, Joined, Left, WorkerInfo
+from scalops.engine.cluster.interrupts import Interrupts
 from scalops.engine.cluster.journal import Journal
 from scalops.engine.cluster.messages import (
     Begin,
@@ -24,8 +26,11 @@ from scalops.engine.cluster.messages import (
     Command,
     Failed,
     Finish,
+    Finished,
     Gone,
+    Heartbeat,
     Members,
+    Partitions,
     Replied,
     Sent,
     Wanted,
@@ -35,6 +40,7 @@ from scalops.engine.collective import Piece
 from scalops.engine.events import SILENT, EventLog
 from scalops.engine.kept_tables import TablesGone
 from scalops.engine.processes.errors import decode_error
+from scalops.engine.progress import Place
 
 if TYPE_CHECKING:
     from scalops.algebra.schema import Schema
@@ -45,7 +51,6 @@ if TYPE_CHECKING:
 Expect = Literal["root", "all", "none"]
 Replies = dict[int, Piece]
 FORWARD_BYTES = 1 << 16  # of a command: larger ones go down the tree of ranks
-MOST_DEATHS = 3  # of workers over one partition: then it is the partition's fault
 _NOBODY = Captured(b"", "a function", None)
 
 
@@ -59,8 +64,10 @@ class StateLost(Exception):
 
 @dataclass(frozen=True)
 class JobSettings:
-    """`ranks` of a job; seconds to wait for workers that start, and for one that replaces another.
+    """`ranks` of a job; seconds to wait for workers that start, for one that replaces another, and
+    for those that still are at the last job.
 
+    `task_timeout`: seconds that a call of a user's function may take; None for any time.
     `most_losses`: workers that a job may lose. `at_driver`: stages that fold whose partial results
     the driver adds up.
     """
@@ -70,7 +77,9 @@ class JobSettings:
     at_driver: frozenset[int] = frozenset()
     start_seconds: float = 60.0
     replace_seconds: float = 20.0
+    end_seconds: float = 3.0
     most_losses: int = 100
+    task_timeout: float | None = None
 
 
 @dataclass
@@ -93,27 +102,50 @@ class Coordinator:
         self.job, self.epoch = 0, 0
         self._op = 0
         self._hosts: dict[int, WorkerInfo] = {}
+        self._before: dict[int, str] = {}  # the worker of each rank in the job before
         self._alive: dict[str, WorkerInfo] = {}
         self._values: dict[int, Any] = {}
         self._unsent: dict[int, Any] = {}
-        self._failures: dict[int, tuple[int, ExecutionError]] = {}
+        self._failures: dict[int, tuple[int, BaseException]] = {}
         self._waiting: _Waiting | None = None
         self._lost_ranks: set[int] = set()
         self._fresh: set[int] = set()  # ranks that do not hold yet what the others hold
-        self._deaths: Counter[tuple[str, int]] = Counter()
+        self._deaths = Deaths()
+        self._heard: dict[str, Place] = {}  # where workers said that they were
+        self._ending: set[str] = set()  # workers that may still be at the last job
         self._losses: list[str] = []  # not yet told to the driver
         self._count = 0
-        self._verb = ""
+        self._verb: tuple[str, Any] = "", None
         self._gone: set[str] = set()  # kept tables that ranks lack
-        self.answer: Callable[[Wanted], tuple[Any, list[Array]]] | None = None
+        self.answer: Callable[[Wanted], Iterator[tuple[Partitions, list[Array]]]] | None = None
         self.passed_over: Callable[[Any], None] = lambda found: None
+        self._interrupts = Interrupts(hub.wake)
 
     # Jobs.
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a job has begun and not ended."""
+        return bool(self._hosts)
 
     def begin(
         self, plan: PhysicalPlan, encoded: list[Array], settings: JobSettings
     ) -> None:
         """Give every rank to a worker and the plan to every rank."""
+        with self._interrupts:
+            self._end_last(settings.end_seconds)
+            self._begin(plan, encoded, settings)
+
+    def _end_last(self, seconds: float) -> None:
+        """Wait for workers that still compute for a job that was given up, but not for long."""
+        until = self._now() + seconds
+        while self._ending and (left := until - self._now()) > 0:
+            self._pump(left)
+        for worker in list(self._ending):
+            self._hub.end(worker, f"still at the last job {seconds:g} s after its end")
+        self._ending.clear()
+
+    def _begin(self, plan: PhysicalPlan, encoded: list[Array], settings: JobSettings) -> None:
         self.job += 1
         self.epoch, self._op = 1, 0
         self._plan, self._encoded, self._settings = plan, encoded, settings
@@ -146,20 +178,24 @@ class Coordinator:
             self._pump(left)
 
     def _place(self, ranks: Sequence[int]) -> None:
-        """Give ranks to the workers that host the fewest."""
+        """Give ranks to those who had them in the job before, else to who hosts the fewest."""
         hosted = Counter({name: 0 for name in self._alive})
         hosted.update(w.worker for w in self._hosts.values())
-        for rank in ranks:
-            name = min(self._alive, key=lambda n: hosted[n])
+        most = -(-self._settings.ranks // len(self._alive))
+        again = [r for r in ranks if self._before.get(r) in self._alive]  # they keep its tables
+        for rank in dict.fromkeys((*again, *ranks)):
+            name = self._before.get(rank, "")
+            if hosted.get(name, most) >= most:
+                name = min(self._alive, key=lambda n: hosted[n])
             hosted[name] += 1
             self._hosts[rank] = self._alive[name]
 
     def _announce(self, fresh: Sequence[int]) -> None:
         """Tell every worker of its ranks, those that are `fresh` with the plan, and of the others."""
         size, fan_in = self._settings.ranks, self._settings.fan_in
-        careful = self._count > 0
+        careful, timeout = self._deaths.is_suspicious, self._settings.task_timeout or 0.0
         for rank, host in sorted(self._hosts.items()):
-            begin = Begin(self.job, self.epoch, rank, size, fan_in, careful)
+            begin = Begin(self.job, self.epoch, rank, size, fan_in, careful, timeout)
             plan = self._encoded if rank in fresh else ()
             self._send(host.worker, begin, plan)
         hosts = tuple((r, w.worker, w.data, w.key) for r, w in sorted(self._hosts.items()))
@@ -168,15 +204,20 @@ class Coordinator:
 
     def finish(self) -> None:
         """End the job: ranks give back what they hold."""
-        if self._waiting is not None or self._failures:
-            for name in {w.worker for w in self._hosts.values()}:
-                self._send(name, Cancel(self.job, self._op, at_once=True))
-        for name in {w.worker for w in self._hosts.values()}:
-            self._send(name, Finish(self.job))
-        self._waiting = None
-        self._hosts = {}
-        self._values, self._unsent = {}, {}
-        self._hub.pump(0)
+        with self._interrupts:
+            names = {w.worker for w in self._hosts.values() if w.worker in self._alive}
+            if self._waiting is not None or self._failures:
+                self._ending = names
+                for name in names:
+                    self._send(name, Cancel(self.job, self._op, at_once=True))
+            for name in names:
+                self._send(name, Finish(self.job))
+            self._waiting = None
+            self._before = {rank: host.worker for rank, host in self._hosts.items()}
+            self._hosts = {}
+            self._values, self._unsent = {}, {}
+            self._heard.clear()
+            self._pump(0)
 
     # Commands.
 
@@ -187,7 +228,8 @@ class Coordinator:
 
     def tell(self, verb: str, arguments: Any) -> None:
         """Give a command that nobody replies to."""
-        self._submit(verb, arguments)
+        with self._interrupts:
+            self._submit(verb, arguments)
 
     def call(
         self,
@@ -204,13 +246,16 @@ class Coordinator:
         workers are lost again and again, StateLost, TablesGone.
         """
         ranks = {0} if expect == "root" else set(range(self._settings.ranks))
-        while True:
-            try:
-                self._recover()
-                op = self._submit(verb, arguments, given)
-                return self._await(op, ranks, again())
-            except Lost:
-                continue
+        with self._interrupts:
+            while True:
+                try:
+                    self._recover()
+                    op = self._submit(verb, arguments, given)
+                    found = self._await(op, ranks, again())
+                    self._deaths.clear()
+                    return found
+                except Lost:
+                    continue
 
     @property
     def journal(self) -> Journal:
@@ -229,7 +274,7 @@ class Coordinator:
 
     def _submit(self, verb: str, arguments: Any, given: Any = None) -> int:
         self._op += 1
-        self._verb = f"{verb} {arguments}"
+        self._verb = verb, arguments
         slots = tuple(self._unsent)
         buffers: list[Array] = []
         if slots or given is not None:
@@ -254,15 +299,18 @@ class Coordinator:
             self._pump(None)
             if self._gone:
                 raise TablesGone(self._gone)
-            if self._lost_ranks:
-                raise Lost
             if self._failures:
                 self._raise_first()
+            if self._lost_ranks:
+                raise Lost
         self._waiting = None
         return waiting.replies
 
     def _raise_first(self) -> None:
-        """Raise the error of the lowest rank: those below the first to fail may fail as well."""
+        """Raise the error of the lowest rank: those below the first to fail may fail as well.
+
+        Not if one of these is lost: then the command has to be given again.
+        """
         waiting = self._waiting
         assert waiting is not None
         told: set[int] = set()
@@ -274,12 +322,12 @@ class Coordinator:
                     self._hosts[rank].worker, Cancel(self.job, waiting.op, at_once=False)
                 )
             told |= below
+            if any(r < first for r in self._lost_ranks):
+                raise Lost
             # A rank that has nothing to do any more says so by a reply.
             if not [r for r in range(first) if r not in waiting.replies]:
                 break
             self._pump(None)
-            if self._lost_ranks:
-                raise Lost
         raise self._failures[min(self._failures)][1]
 
     # What happens.
@@ -292,12 +340,21 @@ class Coordinator:
                 case Joined(info=info):
                     self._alive[info.worker] = info
                     self.events.emit("worker_joined", worker=info.worker, host=info.host)
-                case Left(worker=worker, reason=reason):
-                    self._left(worker, reason)
+                case Left():
+                    self._left(event)
+        self._interrupts.check()
 
     def _arrived(self, worker: str, body: Any, buffers: list[Array]) -> None:
         if isinstance(body, Wanted):
             self._answer(worker, body)
+            return
+        if isinstance(body, Finished):
+            if body.job == self.job:
+                self._ending.discard(worker)
+            return
+        if isinstance(body, Heartbeat):
+            if (body.job, body.op) == (self.job, self._op):
+                self._heard[worker] = Place(body.partition)
             return
         place = getattr(body, "job", -1), getattr(body, "epoch", -1)
         if place != (self.job, self.epoch):
@@ -319,40 +376,48 @@ class Coordinator:
                     waiting.expected.discard(rank)
             case Failed(rank=rank, error=error, partition=partition):
                 made = decode_error(error, _NOBODY)
-                self._failures.setdefault(rank, (partition, made))  # type: ignore[arg-type]
-                if waiting is not None:
-                    waiting.replies.setdefault(rank, Piece(None, []))
+                self._failed(rank, partition, made)
+
+    def _failed(self, rank: int, partition: int, error: BaseException) -> None:
+        self._failures.setdefault(rank, (partition, error))
+        if self._waiting is not None:
+            self._waiting.replies.setdefault(rank, Piece(None, []))
 
     def _answer(self, worker: str, body: Wanted) -> None:
         if self.answer is not None and body.job == self.job:
-            reply, buffers = self.answer(body)
-            self._send(worker, reply, buffers)
+            for reply, buffers in self.answer(body):
+                self._send(worker, reply, buffers)
 
-    def _left(self, worker: str, reason: str) -> None:
+    def _left(self, left: Left) -> None:
+        worker = left.worker
         self._alive.pop(worker, None)
+        self._ending.discard(worker)
+        heard = self._heard.pop(worker, None)
         ranks = [r for r, w in self._hosts.items() if w.worker == worker]
         if not ranks:
             return
         self._lost_ranks.update(ranks)
         self._losses.append(worker)
         self._count += 1
-        self.events.emit("worker_lost", worker=worker, ranks=ranks, reason=reason)
-        self._blame(worker, reason, ranks)
+        self.events.emit("worker_lost", worker=worker, ranks=ranks, reason=left.reason)
+        if left.error is not None:
+            self._failed(ranks[0], -1, left.error)
+        if any(rank in self._failures for rank in ranks):
+            return  # it has ended for that
+        if not left.places and heard is not None:
+            left = left._replace(places=(heard,))
+        self._blame(left, ranks[0])
 
-    def _blame(self, worker: str, reason: str, ranks: Sequence[int]) -> None:
+    def _blame(self, left: Left, rank: int) -> None:
         """Count what a worker was at when it died; WorkerLost where that is always the same."""
-        at = getattr(self._hub, "last_partition", lambda worker: -1)(worker)
-        place = self._verb, at if at >= 0 else -1 - ranks[0]
-        self._deaths[place] += 1
-        many = self._deaths[place] >= MOST_DEATHS
-        if not many and self._count <= self._settings.most_losses:
-            return
-        what = f"at partition {at}" if at >= 0 else f"as rank {ranks[0]} of {len(self._hosts)}"
-        raise WorkerLost(
-            f"{self._deaths[place]} workers were lost {what}, the last one: {reason}",
-            hint="signal 9 may mean that memory ran out; a function that ends its process shows"
-            " itself with so.session(processes=0)",
-        )
+        error = self._deaths.add(*self._verb, left, rank)
+        if error is not None:
+            raise error
+        if self._count > self._settings.most_losses:
+            raise WorkerLost(
+                f"{self._count} workers were lost in one job, the last one: {left.reason}",
+                hint="signal 9 may mean that memory ran out",
+            )
 
     # Losses.
 
@@ -373,6 +438,7 @@ class Coordinator:
         self._wait_for_workers(size, seconds)
         if not self._alive:
             raise WorkerLost(f"all workers were lost, and none has come within {seconds:g} s")
+        self._failures.clear()  # who has failed fails again
         lost = sorted(self._lost_ranks)  # some more, perhaps, while it waited
         for rank in lost:
             self._hosts.pop(rank, None)

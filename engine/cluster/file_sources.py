@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from scalops.algebra.errors import DataError, ScalopsError
+from scalops.algebra.errors import DataError, ExecutionError, ScalopsError
 from scalops.algebra.tree import Node, find
 from scalops.engine import physical_plan as pp
 from scalops.engine.storage.file_source import FileFormat, FileSource
@@ -74,10 +74,11 @@ def bad_records_of(plan: pp.PhysicalPlan) -> list[Any]:
 
 
 def note_bad_records(plan: pp.PhysicalPlan, found: Sequence[Any]) -> None:
-    """Count at the driver what a rank has passed over. Raises ValueError for nonsense."""
+    """Count at the driver what a rank has passed over. Raises ExecutionError for nonsense."""
     scans = file_scans(plan.stages)
-    if len(found) != len(scans):
-        raise ValueError("bad records of other sources")
-    for scan, items in zip(scans, found, strict=True):
-        if isinstance(scan.source.contents, TextContents):
-            scan.source.contents.bad.take_over(items)
+    try:
+        for scan, items in zip(scans, found, strict=True):
+            if isinstance(scan.source.contents, TextContents):
+                scan.source.contents.bad.take_over(items)
+    except (ValueError, TypeError) as error:
+        raise ExecutionError(f"what a rank tells of bad records makes no sense: {error}") from error

@@ -7,12 +7,11 @@ is done again gives what it gave. The user's callback hears of an iteration once
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from scalops.algebra.errors import ExecutionError
 from scalops.engine.cluster.coordinator import StateLost
-from scalops.engine.loop_runner import LoopControl
+from scalops.engine.loop_runner import LoopControl, further_back, heard_once
 
 MOST_TIMES = 5
 
@@ -24,33 +23,14 @@ def run_again(
 
     Raises: ExecutionError where it is lost again and again.
     """
-    heard = -1
-
-    def once(number: int, fields: dict[str, Any]) -> Any:
-        nonlocal heard
-        assert control is not None
-        assert control.on_iteration is not None
-        if number <= heard:
-            return True
-        heard = number
-        return control.on_iteration(number, fields)
-
-    own = control
-    if control is not None and control.on_iteration is not None:
-        own = replace(control, on_iteration=once)
+    own = heard_once(control)
     for _ in range(MOST_TIMES):
         try:
             return run(own)
         except StateLost:
-            own = _back(own)
+            own = further_back(own)
     raise ExecutionError(
         f"all workers that held the state of a loop were lost {MOST_TIMES} times",
         hint="loop.run(checkpoint=folder) keeps it on disk; so.session(workers=...) of more workers"
         " holds more copies of it",
     )
-
-
-def _back(control: LoopControl | None) -> LoopControl | None:
-    """The control of a run that goes on from the last checkpoint of this one."""
-    saved = None if control is None or control.folder is None else control.folder.last_saved()
-    return control if saved is None or control is None else replace(control, resumed=saved)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    from scalops.algebra.errors import ScalopsError
     from scalops.engine.cluster.channel import Channels, Message
+    from scalops.engine.progress import Place
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Left(NamedTuple):
 
     worker: str
     reason: str
+    places: tuple[Place, ...] = ()  # where its threads were, as far as that is known
+    error: ScalopsError | None = None  # of a user's function that it had to be ended for
 
 
 HubEvent: TypeAlias = Arrived | Joined | Left
@@ -64,6 +68,10 @@ class Hub(Protocol):
 
     def ask_for(self, count: int) -> None:
         """Have so many workers, if this hub can start some; they join as they are ready."""
+        ...
+
+    def end(self, worker: str, reason: str) -> None:
+        """Give a worker up: it leaves."""
         ...
 
     def wake(self) -> None:

@@ -2,27 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from functools import partial
-
+from scalops.algebra.errors import OutOfMemoryError
 from scalops.engine.cluster import verbs
 from scalops.engine.cluster.file_sources import bad_records_of, may_pass_over
 from scalops.engine.cluster.messages import Command, Partitions
 from scalops.engine.cluster.plan_codec import decode_plan
 from scalops.engine.cluster.rank_caches import RankCaches
-from scalops.engine.cluster.remote_source import PartitionStore
+from scalops.engine.cluster.remote_source import PartitionStore, tables_gone
 from scalops.engine.collective import Piece, Program, Ranks, alone
-from scalops.engine.memory import MemoryBudget
+from scalops.engine.memory import MemoryBudget, usable_memory
 from scalops.engine.share import Share
 from scalops.engine.threads import Task, ThreadPool
 
 if TYPE_CHECKING:
     from scalops.engine.columns import Array
 
-Start = Callable[[Command, list["Array"]], Program[Piece | None]]
-Ask = Callable[[int, int, tuple[int, ...]], None]  # of a rank: a source, partitions
+Reply = Program[Piece | None]
+Start = Callable[[Command, list["Array"]], Reply]
+# Of a rank: a source, partitions, the first block of each.
+Ask = Callable[[int, int, tuple[int, ...], int], None]
+_MORE_MEMORY = (
+    "so.session(memory=...) is shared out among the workers of a machine: raise it, or use fewer"
+    " workers on each machine, or more machines"
+)
+
+
+@dataclass(frozen=True)
+class _Hosted:
+    """A rank of the present job; `gone`: kept tables that it lacks.
+
+    `given_up` tells what its sources have passed over, where they may pass over records.
+    """
+
+    share: Share
+    store: PartitionStore
+    budget: MemoryBudget
+    gone: tuple[str, ...]
+    given_up: Callable[[], list[Any]] | None
+
+    def start(self, command: Command, given: list[Array]) -> Reply:
+        """The program of a command."""
+        program = verbs.run(self.share, command, given)
+        if self.given_up is not None and command.verb in verbs.READING:
+            program = verbs.accounted(program, self.given_up)
+        return _named(program, self.share.ranks.own)
+
+
+def _named(program: Reply, rank: int) -> Reply:
+    """A program whose lack of memory is told with the place where it was."""
+    try:
+        return (yield from program)
+    except OutOfMemoryError:
+        raise
+    except MemoryError as error:
+        raise OutOfMemoryError(
+            f"{_place(rank)} has not the memory: {error}", hint=_MORE_MEMORY
+        ) from error
+
+
+def _place(rank: int) -> str:
+    return f"rank {rank} (process {os.getpid()} on {socket.gethostname()})"
 
 
 class JobShares:
@@ -31,14 +77,15 @@ class JobShares:
     def __init__(self, settings: Mapping[str, Any], ask: Ask) -> None:
         """`settings`: "threads", and "memory" in bytes, of this worker.
 
-        `ask` is called by compute threads, for partitions of tables that lie with the driver.
+        Without "memory" it has its part of what is free as a job begins: there are "workers" of
+        them on this machine. `ask` is called for partitions of tables that lie with the driver.
         """
         self._pool = ThreadPool(int(settings.get("threads") or 1))
-        self._memory, self._ask = settings.get("memory"), ask
-        self._shares: dict[int, Share] = {}
-        self._stores: dict[int, PartitionStore] = {}
+        self._memory, self._workers = settings.get("memory"), int(settings.get("workers") or 1)
+        self._limit, self._ask = 0, ask
+        self._ranks: dict[int, _Hosted] = {}
         self._caches: dict[int, RankCaches] = {}
-        self.may_block = False  # whether a read may wait for the driver
+        self.may_block = False  # whether a read may wait for the driver, or call users' functions
         self.progress = -1  # the partition that is read now
 
     def run(self, task: Task, count: int, *stages: int) -> None:
@@ -48,63 +95,89 @@ class JobShares:
     def begin(self, ranks: Ranks, buffers: list[Array], careful: bool) -> Start:
         """Host a rank: with a plan anew, without one as it was, but for what went stale."""
         if buffers:
-            share = self._shares[ranks.own] = self._made(ranks, buffers[0])
+            self._ranks[ranks.own] = self._made(ranks, buffers[0])
         else:
-            share = self._shares[ranks.own]
-            share.runtime.cancelled = False
-            share.forget()
+            hosted = self._ranks[ranks.own]
+            hosted.share.runtime.cancelled = False
+            hosted.share.forget()
+            hosted.store.go_on()
+        return self._ranks[ranks.own].start
 
-        def start(command: Command, given: list[Array]) -> Program[Piece | None]:
-            return verbs.run(share, command, given)
+    def gone(self, rank: int) -> tuple[str, ...]:
+        """Keys of kept tables that the plan reads and that this rank lacks."""
+        return self._ranks[rank].gone
 
-        return start
-
-    def _made(self, ranks: Ranks, plan: Array) -> Share:
+    def _made(self, ranks: Ranks, data: Array) -> _Hosted:
         rank = ranks.own
-        old = self._shares.pop(rank, None)
+        if not self._ranks:
+            self._limit = self._memory or self._usable()
+        old = self._ranks.pop(rank, None)
         if old is not None:
-            old.stop()
-        store = PartitionStore(lambda source, partitions: self._ask(rank, source, partitions))
+            old.share.stop()
+        store = PartitionStore(partial(self._ask, rank))
         caches = self._caches.setdefault(rank, RankCaches())
-        decoded = decode_plan(plan.data, store, caches)
-        self._stores[rank] = store
-        self.may_block = self.may_block or decoded.may_wait
-        budget = MemoryBudget(self._memory)
-        kept = caches.begin(decoded.plan, budget, decoded.reads)
-        return Share(decoded.plan, self, budget, ranks, keep=kept)
+        decoded = decode_plan(data.data, store, caches, ranks)
+        plan = decoded.plan
+        calls = any(s.calls_functions for s in decoded.plan.stages)
+        self.may_block = self.may_block or decoded.may_wait or calls
+        budget = MemoryBudget(self._limit)
+        budget.beside = partial(self._held_beside, rank)
+        budget.place, budget.hint = f"the budget of {_place(rank)}", _MORE_MEMORY
+        kept = caches.begin(plan, budget, decoded.reads)
+        gone = tables_gone(decoded.tables, caches, ranks)
+        share = Share(plan, self, budget, ranks, keep=kept)
+        given_up = partial(bad_records_of, plan) if may_pass_over(plan) else None
+        return _Hosted(share, store, budget, gone, given_up)
+
+    def _usable(self) -> int:
+        """The memory of a worker that was told none; what it keeps is its own already."""
+        return usable_memory() // self._workers + sum(c.bytes for c in self._caches.values())
+
+    def _held_beside(self, rank: int) -> int:
+        """Bytes that the other ranks hold here: they have the same memory."""
+        now = sum(hosted.budget.held for own, hosted in self._ranks.items() if own != rank)
+        idle = (c.bytes for own, c in self._caches.items() if own not in self._ranks)
+        return now + sum(idle)
 
     def catch_up(self, rank: int, commands: list[tuple[Command, list[Array]]]) -> None:
         """Run commands that ask nothing of other ranks."""
         for command, buffers in commands:
-            alone(verbs.run(self._shares[rank], command, buffers))
+            alone(self._ranks[rank].start(command, buffers))
 
     def partitions(self, body: Partitions, buffers: list[Array]) -> None:
-        """Partitions that ranks have asked the driver for."""
-        for store in self._stores.values():
-            store.arrived(body.source, body.partitions, Piece(body.piece, buffers))
+        """Blocks that ranks have asked the driver for."""
+        for hosted in self._ranks.values():
+            hosted.store.arrived(body.source, body.partition, Piece(body.piece, buffers))
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Nobody will ask for these kept tables any more."""
+        for caches in self._caches.values():
+            caches.forget(keys)
 
     def cancel(self) -> None:
         """Let what is computed end soon."""
-        for share in self._shares.values():
-            share.cancel()
-        for store in self._stores.values():
-            store.fail(KeyboardInterrupt())
+        for hosted in self._ranks.values():
+            hosted.share.cancel()
+            hosted.store.fail(KeyboardInterrupt())
 
     def finish(self) -> None:
-        """The job is over: give its tables back."""
-        for share in self._shares.values():
-            share.stop()
-        self._shares.clear()
-        self._stores.clear()
+        """The job is over: give its tables back, and what ranks that are elsewhere have kept."""
+        for hosted in self._ranks.values():
+            hosted.share.stop()
+        for rank in self._caches.keys() - self._ranks.keys():
+            if self._ranks:
+                del self._caches[rank]
+        self._ranks.clear()
         self.may_block = False
 
     def held(self) -> tuple[int, int]:
         """Bytes that tables hold here, and how many of the own partitions are held."""
-        kept = sum(c.bytes for c in self._caches.values())
         count = 0
-        for share in self._shares.values():
-            ranks = share.ranks
-            for table in list(share.runtime.tables.values()):
+        for hosted in self._ranks.values():
+            ranks = hosted.share.ranks
+            for table in list(hosted.share.runtime.tables.values()):
                 start, stop = ranks.range_of(ranks.own, table.partitions())
                 count += stop - start
-        return kept + sum(s.runtime.budget.held for s in self._shares.values()), count
+        own = sum(hosted.budget.held for hosted in self._ranks.values())
+        idle = sum(c.bytes for rank, c in self._caches.items() if rank not in self._ranks)
+        return own + idle, count

@@ -13,7 +13,7 @@ from typing import Any
 
 import zmq
 
-from scalops.algebra.errors import ExecutionError
+from scalops.algebra.errors import ExecutionError, ScalopsError
 from scalops.engine.cluster import security
 from scalops.engine.cluster.channel import ChannelSettings, Message
 from scalops.engine.cluster.hub import Arrived, HubEvent, Joined, Left, WorkerInfo
@@ -25,6 +25,7 @@ from scalops.engine.cluster.security import Socket
 from scalops.engine.cluster.shared_payloads import SharedChannels, can_read_files_of
 from scalops.engine.cluster.versions import own_versions, refusal
 from scalops.engine.cluster.worker_sockets import DRIVER, Wake, ready, received, transmit
+from scalops.engine.processes.errors import took_too_long
 
 GRACE_SECONDS = 1.0  # for workers to end by themselves
 MACHINE = ("scalops.engine.cluster.rank_machine", "WorkerMachine")
@@ -37,6 +38,7 @@ class LocalSettings:
     lease: float = 10.0  # a worker that is silent for longer is lost
     heartbeat: float = 1.0  # between two signs of life
     start: float = 60.0  # that a worker may take until it greets
+    task_timeout: float | None = None  # that a user's function may take for one call
     channel: ChannelSettings = field(default_factory=ChannelSettings)
     worker: Mapping[str, Any] = field(default_factory=dict)  # what its machine is told
     machine: tuple[str, str] = MACHINE  # module and class of what decides in a worker
@@ -155,7 +157,7 @@ class LocalHub:
                 "driver": self._address,
                 # Not the worker's name, which nobody else is to know.
                 "data": self._held.folder.address(f"worker{self._count}"),
-                "heartbeat": self._settings.heartbeat,
+                "heartbeat": self._heartbeat(),
                 "channel": vars(self._settings.channel),
                 "machine": list(self._settings.machine),
                 "settings": dict(self._settings.worker),
@@ -166,6 +168,11 @@ class LocalHub:
         self._poller.register(process.end, zmq.POLLIN)
         self._started[worker] = monotonic()
         self.channels.open(worker)
+
+    def _heartbeat(self) -> float:
+        """Seconds between two looks that a worker takes at itself."""
+        own = self._settings
+        return min(own.heartbeat, (own.task_timeout or own.heartbeat) / 4)
 
     # One round.
 
@@ -204,6 +211,7 @@ class LocalHub:
         for worker, at in list(self._started.items()):
             if now - at > self._settings.start:
                 self._lose(worker, f"not ready {self._settings.start:g} s after its start")
+        self._judge_calls()
         silent = dict(self._leases.judge(now))
         for worker, process in list(self._processes.items()):
             if worker not in silent:
@@ -212,6 +220,26 @@ class LocalHub:
                 self._leases.heard(worker)
             elif self._leases.is_over(silent[worker]):
                 self._lose(worker, f"silent for {self._settings.lease:g} s")
+
+    def _judge_calls(self) -> None:
+        """End workers whose functions take too long, where they cannot tell so themselves."""
+        own = self._settings
+        if own.task_timeout is None:
+            return
+        for worker, process in list(self._processes.items()):
+            place = process.overdue(own.task_timeout + 2 * own.heartbeat)
+            if place is not None:
+                error = took_too_long(
+                    place.function, place.location, own.task_timeout, place.over
+                )
+                if place.partition >= 0:
+                    error.add_place(f"partition {place.partition}")
+                self._lose(worker, error.found, error)
+
+    def end(self, worker: str, reason: str) -> None:
+        """As of `Hub`."""
+        if worker in self._processes:
+            self._lose(worker, reason)
 
     # What becomes of workers.
 
@@ -259,7 +287,7 @@ class LocalHub:
             reason = self._processes[worker].reason() or "ended"
             self._lose(worker, reason)
 
-    def _lose(self, worker: str, reason: str) -> None:
+    def _lose(self, worker: str, reason: str, error: ScalopsError | None = None) -> None:
         process = self._processes[worker]
         self._poller.unregister(process.end)
         del self._ends[process.end]
@@ -269,4 +297,4 @@ class LocalHub:
         self._started.pop(worker, None)
         self._leases.forget(worker)
         self.channels.drop(worker)
-        self._events.append(Left(worker, reason))
+        self._events.append(Left(worker, reason, tuple(process.places()), error))

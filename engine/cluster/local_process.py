@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import select
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 
 from scalops.engine.processes import launching
 from scalops.engine.processes.messages import Message, send
+from scalops.engine.progress import BYTES, Place, overdue, places
 
 MODULE = "scalops.engine.cluster.worker_process"
 
@@ -27,16 +29,23 @@ class LocalProcess:
         """`told`: what it is to know, in a message on its standard input: never on its command
         line, which all users can read. `module` is what it runs.
         """
-        self._process = subprocess.Popen(
-            launching.command(module),
-            stdin=subprocess.PIPE,
-            env=launching.environment(),
-            process_group=0,  # Ctrl-C is the driver's to answer
-        )
+        notes = os.memfd_create("scalops-notes", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(notes, BYTES)
+            self._notes = mmap.mmap(notes, BYTES)
+            self._process = subprocess.Popen(
+                launching.command(module),
+                stdin=subprocess.PIPE,
+                env=launching.environment(),
+                process_group=0,  # Ctrl-C is the driver's to answer
+                pass_fds=[notes],
+            )
+        finally:
+            os.close(notes)
         assert self._process.stdin is not None
         self.end = os.pidfd_open(self._process.pid)  # readable once it has ended
         by_main = threading.current_thread() is threading.main_thread()
-        greeting = {"path": sys.path, "by_main_thread": by_main}
+        greeting = {"path": sys.path, "by_main_thread": by_main, "notes": notes}
         with suppress(OSError):  # it has ended already: that is seen where ends are looked for
             send(self._process.stdin.fileno(), Message(greeting | dict(told), []))
         self._computed: float | None = None
@@ -57,6 +66,14 @@ class LocalProcess:
         except ValueError:
             return f"killed by signal {-code}"
         return f"killed by signal {-code} ({name})"
+
+    def places(self) -> list[Place]:
+        """Where its threads are, or were when it ended."""
+        return places(self._notes)
+
+    def overdue(self, seconds: float) -> Place | None:
+        """A call of a user's function that has taken longer, if there is one."""
+        return overdue(self._notes, seconds)
 
     def has_computed(self) -> bool:
         """Whether it has used the processor since it was last asked, or `heard`.

@@ -110,13 +110,17 @@ class Working:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A rank asks for partitions of a table that lies in the driver's memory."""
+    """A rank asks for partitions of a table that lies in the driver's memory.
+
+    Of each from block `first` on, as much as goes into one message.
+    """
 
     job: Number
     epoch: Number
     rank: Rank
     source: Number
     partitions: tuple[Partition, ...]
+    first: Number = 0
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,13 @@ class Gone:
     epoch: Number
     rank: Rank
     keys: tuple[Text, ...]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Answers Finish: nothing of the job is computed any more."""
+
+    job: Number
 
 
 @dataclass(frozen=True)
@@ -163,7 +174,8 @@ class Refused:
 class Begin:
     """A job, or an epoch of it, begins: the worker is one rank of `size`. + buffers: the plan.
 
-    In careful mode ranks name each partition before they begin it.
+    In careful mode a rank reads one partition at a time. `task_timeout`: seconds that a call of a
+    user's function may take; 0 for any time.
     """
 
     job: Number
@@ -172,6 +184,7 @@ class Begin:
     size: Rank
     fan_in: Rank
     careful: bool
+    task_timeout: Seconds = 0.0
 
 
 @dataclass(frozen=True)
@@ -201,12 +214,12 @@ class Command:
 
 @dataclass(frozen=True)
 class Partitions:
-    """Answers Wanted. + buffers: what `piece` refers to."""
+    """Answers Wanted: some blocks of a partition. + buffers: what `piece` refers to."""
 
     job: Number
     epoch: Number
     source: Number
-    partitions: tuple[Partition, ...]
+    partition: Partition
     piece: Any
 
 
@@ -428,6 +441,7 @@ MESSAGES: dict[int, type] = {
     7: Wanted,
     8: Bye,
     9: Gone,
+    10: Finished,
     20: Welcome,
     21: Refused,
     22: Begin,

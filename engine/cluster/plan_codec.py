@@ -37,6 +37,7 @@ from scalops.engine.cluster.remote_source import (
 from scalops.engine.cluster.shared_tables import Placement
 from scalops.engine.cluster.source_server import PlanTable
 from scalops.engine.cluster.versions import differences, own_versions
+from scalops.engine.collective import ALONE, Ranks
 
 _FORMAT = 1
 _PREFIX = 8  # bytes of the length of what is compared first
@@ -117,7 +118,9 @@ def _children_first(roots: Sequence[Node]) -> list[Node]:
 # At a rank.
 
 
-def decode_plan(data: bytes | memoryview, store: PartitionStore, caches: RankCaches) -> Decoded:
+def decode_plan(
+    data: bytes | memoryview, store: PartitionStore, caches: RankCaches, ranks: Ranks = ALONE
+) -> Decoded:
     """The plan again, over sources that are here.
 
     Raises: ExecutionError where it is not the plan that was sent, or of other versions; DataError
@@ -129,7 +132,7 @@ def decode_plan(data: bytes | memoryview, store: PartitionStore, caches: RankCac
     told: list[tuple[TableFacts, Placement | None]] = unpickler.load()
     kept: dict[int, KeptHere] = {}
     for facts, placement in told:
-        records = _records(facts, placement, store, caches)
+        records = _records(facts, placement, store, caches, ranks)
         unpickler.tables.append(RemoteSource(facts, records))
         if isinstance(records, KeptHere):
             kept[facts.number] = records
@@ -206,7 +209,11 @@ def _checked_digest(source: io.BytesIO) -> str:
 
 
 def _records(
-    facts: TableFacts, placement: Placement | None, store: PartitionStore, caches: RankCaches
+    facts: TableFacts,
+    placement: Placement | None,
+    store: PartitionStore,
+    caches: RankCaches,
+    ranks: Ranks,
 ) -> Records:
     if facts.away:
         return KeptHere(facts, caches)
@@ -217,4 +224,4 @@ def _records(
             return MappedBlocks(placement)
         except OSError:  # of another machine, or the driver has moved it
             pass
-    return Fetched(facts, store, caches)
+    return Fetched(facts, store, caches, ranks)

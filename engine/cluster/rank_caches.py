@@ -91,7 +91,7 @@ class RankCaches:
         used = self._used
         for self._used in (used, frozenset()):
             if budget.limit is not None:
-                self.spare(self.bytes - budget.limit)
+                self.spare(self.bytes + budget.beside() - budget.limit)
         self._used = used
         budget.require(self.bytes, OWNER)
 
@@ -162,10 +162,6 @@ class RankCaches:
                 table = self._tables.pop(key, None)
                 if table is not None:
                     self._budget.release(OWNER, table.bytes)
-
-    def clear(self) -> None:
-        """Drop everything: another session begins."""
-        self.forget(list(self._tables))
 
 
 # Keys.

@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgpack
+import numpy as np
+
 from scalops.engine.cluster.actions import Action, Compute, Emit
 from scalops.engine.cluster.messages import (
     Command,
@@ -264,6 +267,10 @@ class RankJob:
             return self._credited(running, running.stream, value) + self._stream_on()
         return self._asked(value)
 
+    def failed(self, error: BaseException) -> list[Action]:
+        """What is computed now will never end, and is given up for this."""
+        return [] if self._running is None else self._fail(error)
+
     def computed_in_vain(self) -> None:
         """A step has been computed that nobody waits for any more."""
         self.ticket = None
@@ -386,7 +393,7 @@ class RankJob:
             sizes = dict(stream.sent)
             for count, (to, piece) in enumerate(stream.pieces, 1):
                 if to == own:
-                    stream.ask.take(own, piece)
+                    stream.ask.take(own, _arrived(piece))
                 elif sizes.get(to, 0) >= WINDOW_BYTES:
                     stream.held_back = to, piece
                     return _Made(made, is_over=False)
@@ -416,6 +423,13 @@ class RankJob:
     def _credited(self, running: _Running, stream: _Stream, taken: _Taken) -> list[Action]:
         place = (self.job, self.epoch, running.op, stream.turn, self.ranks.own)
         return [a for rank, n in taken.sizes.items() for a in self._to(rank, Credit(*place, rank, n))]
+
+
+def _arrived(piece: Piece) -> Piece:
+    """A piece of the rank's own, as one of another rank's would arrive."""
+    header = msgpack.unpackb(msgpack.packb(piece.header), strict_map_key=False)
+    buffers = [np.ascontiguousarray(b).reshape(-1).view(np.uint8) for b in piece.buffers]
+    return Piece(header, buffers)
 
 
 def _bytes(piece: Piece) -> int:

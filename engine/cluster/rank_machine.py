@@ -19,6 +19,7 @@ from scalops.engine.cluster.actions import (
     Computed,
     Emit,
     Event,
+    Exit,
     Meet,
     Tick,
 )
@@ -31,6 +32,9 @@ from scalops.engine.cluster.messages import (
     Data,
     Failed,
     Finish,
+    Finished,
+    Forget,
+    Gone,
     Heartbeat,
     Members,
     Partitions,
@@ -40,7 +44,8 @@ from scalops.engine.cluster.messages import (
 )
 from scalops.engine.cluster.rank_job import DRIVER_NAME, Clock, RankJob
 from scalops.engine.collective import Ranks
-from scalops.engine.processes.errors import encode_error
+from scalops.engine.processes.errors import encode_error, took_too_long
+from scalops.engine.progress import notes
 
 if TYPE_CHECKING:
     from scalops.engine.columns import Array
@@ -75,19 +80,35 @@ class WorkerMachine:
             case Computed(ticket=ticket, outcome=outcome):
                 return self._noted(self._computed(ticket, outcome.value, outcome.error))
             case Tick():
-                return [Emit(DRIVER_NAME, self._sign_of_life())]
+                return [Emit(DRIVER_NAME, self._sign_of_life()), *self._ended_by_a_call()]
 
-    def _ask(self, rank: int, source: int, partitions: tuple[int, ...]) -> None:
-        """Ask the driver for partitions of a table of its own; on a compute thread."""
-        wanted = Wanted(self._job, self._epoch, rank, source, partitions)
+    def _ask(self, rank: int, source: int, partitions: tuple[int, ...], first: int) -> None:
+        """Ask the driver for partitions of a table of its own; on any thread."""
+        wanted = Wanted(self._job, self._epoch, rank, source, partitions, first)
         self.urgent.append(Emit(DRIVER_NAME, wanted))
         self.wake()
 
     def _sign_of_life(self) -> Heartbeat:
         op = next((r.op for r in self._ranks.values() if r.op), 0)
         held, partitions = self._shares.held()
-        progress = self._shares.progress
-        return Heartbeat(self._worker, self._job, op, progress, held, partitions)
+        own = notes()
+        partition = -1 if own is None else own.partition
+        return Heartbeat(self._worker, self._job, op, partition, held, partitions)
+
+    def _ended_by_a_call(self) -> list[Action]:
+        """End this worker where a user's function takes too long: nothing else ends a thread."""
+        own = notes()
+        place = None if own is None else own.overdue()
+        if own is None or place is None:
+            return []
+        seconds = own.timeout or 0.0
+        error = took_too_long(place.function, place.location, seconds, place.over)
+        if place.partition >= 0:
+            error.add_place(f"partition {place.partition}")
+        # Steps are computed in their order: the first that is not done is the one.
+        rank = next(iter(self._computing.values()), None)
+        told = [] if rank is None else rank.failed(error)
+        return [*told, Exit(1, error.found)]
 
     def _noted(self, actions: list[Action]) -> list[Action]:
         """Remember who computes what."""
@@ -110,7 +131,11 @@ class WorkerMachine:
                 case Cancel():
                     return self._cancel(body)
                 case Partitions():
-                    self._shares.partitions(body, buffers)
+                    if body.job == self._job:
+                        self._shares.partitions(body, buffers)
+                    return []
+                case Forget(keys=keys):
+                    self._shares.forget(keys)
                     return []
         if self._pending and self._place(body) >= (self._job, self._epoch):
             self._early.append((peer, body, buffers))
@@ -174,9 +199,11 @@ class WorkerMachine:
                     actions += self._begin(body, buffers)
                 case Members():
                     actions += self._members(body)
-                case Finish(job=job) if job == self._job:
-                    self._drop_ranks()
-                    self._shares.finish()
+                case Finish(job=job):
+                    if job == self._job:
+                        self._drop_ranks()
+                        self._shares.finish()
+                    actions.append(Emit(DRIVER_NAME, Finished(job)))
         if not self._pending:
             early, self._early = self._early, []
             for peer, message, kept in early:
@@ -207,11 +234,17 @@ class WorkerMachine:
         except Exception as error:
             told = encode_error(error, None)
             return [Emit(DRIVER_NAME, Failed(body.job, body.epoch, 0, body.rank, told, -1))]
+        actions: list[Action] = []
+        if gone := self._shares.gone(body.rank):
+            actions.append(Emit(DRIVER_NAME, Gone(body.job, body.epoch, body.rank, gone)))
         self._clock.is_quick = not self._shares.may_block
+        own = notes()
+        if own is not None:
+            own.timeout = body.task_timeout or None
         self._ranks[body.rank] = RankJob(
             body.job, body.epoch, ranks, start, self._tickets, self._clock
         )
-        return []
+        return actions
 
     def _members(self, body: Members) -> list[Action]:
         if (body.job, body.epoch) != (self._job, self._epoch):

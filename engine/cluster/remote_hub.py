@@ -34,6 +34,7 @@ from scalops.engine.cluster.messages import (
     Hello,
     Queued,
     Refused,
+    Shutdown,
     Welcome,
 )
 from scalops.engine.cluster.messages import Left as WorkerLeft
@@ -184,6 +185,13 @@ class RemoteHub:
 
     def ask_for(self, count: int) -> None:
         """As of `Hub`: a cluster has the workers that it has."""
+
+    def end(self, worker: str, reason: str) -> None:
+        """As of `Hub`: it is told to end, which the broker hears of too."""
+        if worker in self._joined:
+            self.channels.send(worker, Shutdown(reason))
+            self._transmit(monotonic())
+            self._lose(worker, reason)
 
     def wake(self) -> None:
         """As of `Hub`."""

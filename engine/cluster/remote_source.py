@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from time import perf_counter
 from typing import Any, Protocol
@@ -28,6 +28,9 @@ from scalops.engine.memory import MemoryBudget
 from scalops.engine.pipelines.base import Pipeline, Runtime
 from scalops.engine.storage.memory_source import MemorySource
 from scalops.engine.storage.partitions import Partition
+
+AHEAD_BYTES = 16 << 20  # of a table's partitions that are asked for before they are read
+_MOST_AHEAD = 64
 
 
 @dataclass(frozen=True)
@@ -207,25 +210,41 @@ def tables_gone(tables: Iterable[TableFacts], caches: RankCaches, ranks: Ranks) 
 class Fetched(_InBlocks):
     """Partitions that the driver sends when they are asked for, and that stay if there is room."""
 
-    def __init__(self, facts: TableFacts, store: PartitionStore, caches: RankCaches) -> None:
+    def __init__(
+        self, facts: TableFacts, store: PartitionStore, caches: RankCaches, ranks: Ranks
+    ) -> None:
         self._facts, self._store, self._caches = facts, store, caches
+        self._own = range(*ranks.range_of(ranks.own, len(facts.parts)))
+        width = sum(facts.schema[n].bytes for n in facts.columns)
+        size = facts.bytes * width / max(1, facts.schema.bytes_per_row)
+        self._ahead = min(_MOST_AHEAD, int(AHEAD_BYTES * len(facts.parts) / max(1, size)))
 
     def read(self, partition: Partition, columns: tuple[str, ...]) -> Iterator[Block]:
         facts, number = self._facts, partition.index
         blocks = self._caches.find(facts.key, number)
         if blocks is None:
             begin = perf_counter()
-            blocks = self._decoded(self._store.get(facts.number, number), number)
+            pieces = self._store.get(facts.number, number, self._next(number))
+            blocks = self._decoded(pieces, number)
             seconds = perf_counter() - begin
             self._caches.keep(facts.key, self._schema, number, blocks, seconds)
         return (_chosen(block, columns) for block in blocks)
+
+    def _next(self, number: int) -> list[int]:
+        """The partitions that this rank reads behind this one, unless they are here."""
+        behind = [p for p in self._own if number < p <= number + self._ahead]
+        return [p for p in behind if self._caches.find(self._facts.key, p) is None]
 
     @cached_property
     def _schema(self) -> Schema:
         return Schema(tuple((n, self._facts.schema[n]) for n in self._facts.columns))
 
-    def _decoded(self, piece: Piece, number: int) -> list[Block]:
-        blocks = [decode_block(item, piece.buffers, self._schema) for item in piece.header]
+    def _decoded(self, pieces: Sequence[Piece], number: int) -> list[Block]:
+        blocks = [
+            decode_block(item, piece.buffers, self._schema)
+            for piece in pieces
+            for item in piece.header
+        ]
         expected = self._facts.parts[number].rows
         if expected not in (None, sum(b.rows for b in blocks)):
             raise ExecutionError(
@@ -247,48 +266,76 @@ def _chosen(block: Block, columns: Sequence[str]) -> Block:
 # Asking the driver.
 
 
+@dataclass
+class _Coming:
+    """A partition on its way: the pieces that are there, in order."""
+
+    readers: int = 0  # threads that wait for it
+    pieces: list[Piece] = field(default_factory=list)
+    blocks: int = 0  # in the pieces
+    is_whole: bool = False
+
+
 class PartitionStore:
     """Partitions on their way from the driver to the compute threads of a rank.
 
-    `ask(source, partitions)` is called by compute threads and has a Wanted sent; the thread of the
-    loop calls `arrived` and `fail`.
+    `ask(source, partitions, first)` has a Wanted sent; any thread calls it. The thread of the loop
+    calls `arrived` and `fail`.
     """
 
-    def __init__(self, ask: Callable[[int, tuple[int, ...]], None]) -> None:
+    def __init__(self, ask: Callable[[int, tuple[int, ...], int], None]) -> None:
         self._ask = ask
         self._changed = threading.Condition()
-        self._found: dict[tuple[int, int], Piece] = {}
-        self._asked: dict[tuple[int, int], int] = {}  # how many threads wait for it
+        self._coming: dict[tuple[int, int], _Coming] = {}
         self._error: BaseException | None = None
 
-    def get(self, source: int, partition: int) -> Piece:
+    def get(self, source: int, partition: int, ahead: Sequence[int] = ()) -> list[Piece]:
         """The blocks of a partition, as `SourceServer` gives them; waits for them.
 
-        Raises: what `fail` was told.
+        Those `ahead` are asked for too, since they will be read next. Raises: what `fail` was told.
         """
         wanted = source, partition
         with self._changed:
-            waiting = self._asked.get(wanted, 0)
-            self._asked[wanted] = waiting + 1
-            if not waiting and self._error is None:
-                self._ask(source, (partition,))
-            self._changed.wait_for(lambda: wanted in self._found or self._error is not None)
-            self._asked[wanted] -= 1
-            if not self._asked[wanted]:
-                del self._asked[wanted]
+            if wanted not in self._coming:
+                self._drop_unread(source, ahead)
+            more = [p for p in (partition, *ahead) if (source, p) not in self._coming]
+            self._coming.update({(source, p): _Coming() for p in more})
+            coming = self._coming[wanted]
+            coming.readers += 1
+            if more and self._error is None:
+                self._ask(source, tuple(more), 0)
+            self._wait_until(lambda: coming.is_whole or self._error is not None)
+            coming.readers -= 1
             if self._error is not None:
                 raise self._error
-            return self._found[wanted] if wanted in self._asked else self._found.pop(wanted)
+            if not coming.readers:
+                self._coming.pop(wanted, None)
+            return coming.pieces
 
-    def arrived(self, source: int, partitions: Sequence[int], piece: Piece) -> None:
-        """The driver has sent partitions: `piece.header` has the blocks of each.
+    def _wait_until(self, ready: Callable[[], bool]) -> None:
+        self._changed.wait_for(ready)
 
-        What nobody waits for is dropped.
+    def _drop_unread(self, source: int, ahead: Sequence[int]) -> None:
+        """Reading goes on elsewhere than was expected."""
+        for key, coming in list(self._coming.items()):
+            if key[0] == source and not coming.readers and key[1] not in ahead:
+                del self._coming[key]
+
+    def arrived(self, source: int, partition: int, piece: Piece) -> None:
+        """The driver has sent blocks: `piece.header` is as of `SourceServer.answer`.
+
+        What nobody expects is dropped.
         """
+        first, blocks, is_last = piece.header
         with self._changed:
-            for number, blocks in zip(partitions, piece.header, strict=True):
-                if (source, number) in self._asked:
-                    self._found[source, number] = Piece(blocks, piece.buffers)
+            coming = self._coming.get((source, partition))
+            if coming is None or coming.is_whole or first != coming.blocks:
+                return
+            coming.pieces.append(Piece(blocks, piece.buffers))
+            coming.blocks += len(blocks)
+            coming.is_whole = is_last
+            if not is_last:
+                self._ask(source, (partition,), coming.blocks)
             self._changed.notify_all()
 
     def fail(self, error: BaseException) -> None:
@@ -296,3 +343,9 @@ class PartitionStore:
         with self._changed:
             self._error = error
             self._changed.notify_all()
+
+    def go_on(self) -> None:
+        """After `fail`, when nobody waits any more: ask anew."""
+        with self._changed:
+            self._error = None
+            self._coming.clear()

@@ -40,7 +40,7 @@ from scalops.engine.cluster.messages import (
 from scalops.engine.cluster.relay import BROKER
 from scalops.engine.cluster.security import sender_key
 from scalops.engine.cluster.worker_loop import WorkerLoop, flush
-from scalops.engine.cluster.worker_process import detach_input, end_with_driver, hello
+from scalops.engine.cluster.worker_process import detach_input, end_with_driver, hello, note_in
 from scalops.engine.cluster.worker_sockets import DRIVER, WorkerSockets
 from scalops.engine.columns import Array
 from scalops.engine.processes.messages import receive
@@ -231,6 +231,7 @@ def main() -> None:
     file = detach_input()
     told = receive(file).header
     end_with_driver(file, told["process"], told["folder"])
+    note_in(told["notes"])
     sys.path[:] = told["path"]
     try:
         code = serve(told)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 from scalops.algebra.errors import ExecutionError
 from scalops.algebra.tree import find
 from scalops.engine import physical_plan as pp
 from scalops.engine.block_codec import encode_block
+from scalops.engine.blocks import Block
 from scalops.engine.cluster.remote_source import TableFacts
 from scalops.engine.cluster.shared_tables import Placement, SharedTables
 from scalops.engine.collective import Piece
 from scalops.engine.columns import Array
 from scalops.engine.storage.file_source import FileSource
 from scalops.engine.storage.memory_source import MemorySource
+
+PIECE_BYTES = 4 << 20  # of blocks in one message, but for a single larger one
+_MOST_LEFT = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +80,8 @@ class SourceServer:
     def __init__(self, tables: Sequence[PlanTable], shared: SharedTables) -> None:
         """`shared` are the session's tables in shared memory, which outlive the job."""
         self._tables, self._shared = tuple(tables), shared
+        # What is left of partitions that are sent piece by piece, by where that begins.
+        self._left: OrderedDict[tuple[int, int, int], Iterator[Block]] = OrderedDict()
 
     def place(self) -> dict[int, Placement]:
         """Where workers of this machine map the tables; of those that are not there nothing.
@@ -91,19 +99,37 @@ class SourceServer:
                     continue
         return placed
 
-    def answer(self, source: int, partitions: Sequence[int]) -> Piece:
-        """What a Wanted message asks for: the header has the blocks of each partition.
+    def answer(self, source: int, partition: int, first: int = 0) -> Piece:
+        """Blocks of a partition from number `first` on, as many as make PIECE_BYTES.
+
+        The header is [first, the blocks, whether they are the last].
 
         Raises: ExecutionError for a table or partition that there is not.
         """
         known = {t.facts.number: t for t in self._tables if not t.facts.away}
         table = known.get(source)
-        if table is None or not all(0 <= p < len(table.facts.parts) for p in partitions):
-            raise ExecutionError(f"no partitions {list(partitions)} of a table {source}")
+        if table is None or not 0 <= partition < len(table.facts.parts):
+            raise ExecutionError(f"no partition {partition} of a table {source}")
+        blocks = self._left.pop((source, partition, first), None)
+        if blocks is None:
+            facts = table.facts
+            blocks = islice(table.source.read(facts.parts[partition], facts.columns), first, None)
+        chosen, left = _cut(blocks)
+        if left is not None:
+            self._left[source, partition, first + len(chosen)] = left
+            if len(self._left) > _MOST_LEFT:
+                self._left.popitem(last=False)
         buffers: list[Array] = []
-        parts, columns = table.facts.parts, table.facts.columns
-        header = [
-            [encode_block(b, buffers) for b in table.source.read(parts[p], columns)]
-            for p in partitions
-        ]
-        return Piece(header, buffers)
+        return Piece([first, [encode_block(b, buffers) for b in chosen], left is None], buffers)
+
+
+def _cut(blocks: Iterator[Block]) -> tuple[list[Block], Iterator[Block] | None]:
+    """The blocks that go together, at least one, and what is left; None for nothing."""
+    chosen: list[Block] = []
+    size = 0
+    for block in blocks:
+        size += block.bytes
+        if chosen and size > PIECE_BYTES:
+            return chosen, chain([block], blocks)
+        chosen.append(block)
+    return chosen, None

@@ -106,7 +106,7 @@ class Supervisor:
             "folder": "" if place.folder is None else str(place.folder),
             "heartbeat": settings.heartbeat,
             "machine": list(settings.machine),
-            "settings": dict(settings.worker),
+            "settings": {"workers": len(self._places), **settings.worker},
         }
         place.process, place.worker, place.started = LocalProcess(told, MODULE), name, now
 

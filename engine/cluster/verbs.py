@@ -24,6 +24,8 @@ from scalops.engine.value_codec import encode_value
 
 Reply = Program[Piece | None]
 PIECE_BYTES = 1 << 20  # of blocks that go to the driver together
+# Verbs whose programs read sources.
+READING = frozenset(("fold", "partials", "count", "load", "exchange", "gather"))
 DONE = Piece(None, [])  # there is nothing to tell but that
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib
+import mmap
 import os
 import select
 import shutil
@@ -29,6 +30,7 @@ from scalops.engine.cluster.versions import own_versions
 from scalops.engine.cluster.worker_loop import WorkerLoop, flush
 from scalops.engine.cluster.worker_sockets import WorkerSockets
 from scalops.engine.processes.messages import receive
+from scalops.engine.progress import BYTES, keep_notes
 
 LAST_WORDS_SECONDS = 0.2
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
@@ -60,6 +62,12 @@ def detach_input() -> int:
     os.close(nothing)
     os.dup2(2, 1)
     return told
+
+
+def note_in(file: int) -> None:
+    """Note where this process is at in the memory of a file, which is closed."""
+    keep_notes(mmap.mmap(file, BYTES))
+    os.close(file)
 
 
 def end_with_driver(told: int, driver: int, folder: str) -> None:
@@ -131,6 +139,7 @@ def main() -> None:
     if told["by_main_thread"]:  # which lives as long as the driver
         die_with_thread()
     end_with_driver(file, told["process"], told["folder"])
+    note_in(told["notes"])
     sys.path[:] = told["path"]
     code = serve(told)
     flush()

@@ -28,6 +28,7 @@ from scalops.engine.opaque.calls import (
     user_error,
 )
 from scalops.engine.opaque.packed import pack, unpack
+from scalops.engine.progress import calling
 from scalops.engine.threads import Stopped, check_stopped, may_be_stopped
 
 if TYPE_CHECKING:
@@ -162,10 +163,11 @@ class OpaqueFold:
             slots = self._slots[transition]
             return self._runner.fold(transition, slots, start, argument, rows, source)
         own = transition, self._bound[transition]
-        try:
-            return fold_packed(*own, start, argument.records(rows, reads_text(transition)))
-        except WantsText:
-            return fold_packed(*own, start, argument.records(rows, text=True))
+        with calling(transition, lambda: f", over records 0 to {rows - 1} of a block"):
+            try:
+                return fold_packed(*own, start, argument.records(rows, reads_text(transition)))
+            except WantsText:
+                return fold_packed(*own, start, argument.records(rows, text=True))
 
     def merge_states(self, left: bytes, right: bytes) -> bytes:
         """The state of left's records followed by right's."""
@@ -181,4 +183,5 @@ class OpaqueFold:
     def _apply(self, captured: Captured, *values: bytes) -> bytes:
         if self._runner is not None:
             return self._runner.apply(captured, self._slots[captured], values)
-        return apply_packed(captured, self._bound[captured], values)
+        with calling(captured, lambda: ""):
+            return apply_packed(captured, self._bound[captured], values)

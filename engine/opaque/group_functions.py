@@ -24,6 +24,7 @@ from scalops.engine.opaque.calls import python_value, user_error
 from scalops.engine.opaque.driver_calls import cast, described, expected, parts_of
 from scalops.engine.opaque.results import column_of
 from scalops.engine.opaque.table_functions import blocks_of
+from scalops.engine.progress import calling, seconds_for_call
 from scalops.engine.storage.arrow import block_to_batch
 from scalops.engine.threads import Stopped, check_stopped
 
@@ -128,6 +129,27 @@ def call_groups(
     Raises: UserFunctionError for the first group for which the function raises, or gives what
     is not as declared.
     """
+    if seconds_for_call() is not None and groups.count > 1:  # the time is that of each
+        alone = [groups.slice(g, g + 1) for g in range(groups.count)]
+        return concatenate(
+            [call_groups(function, bound, own, values) for own in alone], function.declared
+        )
+    with calling(function.captured, lambda: _over(groups)):
+        return _called(function, bound, groups, values)
+
+
+def _over(groups: Groups) -> str:
+    if not groups.count:
+        return ""
+    if groups.count == 1:
+        return f", over the group whose key is {groups.key(0)!r}"
+    first, last = groups.key(0), groups.key(groups.count - 1)
+    return f", over {groups.count} groups with keys from {first!r} to {last!r}"
+
+
+def _called(
+    function: GroupFunction, bound: Callable[..., Any], groups: Groups, values: Sequence[Any]
+) -> Block:
     columns = [rows_of(c.values, c.mask) for c in groups.columns]
     records: list[list[Any]] = []
     tables: list[Block] = []

@@ -7,6 +7,7 @@ follows from the block's number of records alone. Which worker has which pieces 
 from __future__ import annotations
 
 PIECES = 4  # of a block, at most; a power of two
+TIMED_ROWS = 1024  # records of a task that may take so and so long, at most
 
 
 def piece_count(rows: int) -> int:
@@ -26,6 +27,11 @@ def task_bounds(rows: int, workers: int) -> list[tuple[int, int]]:
     tasks = min(len(pieces), 1 << max(0, workers - 1).bit_length())
     size = len(pieces) // tasks
     return [(pieces[i][0], pieces[i + size - 1][1]) for i in range(0, len(pieces), size)]
+
+
+def timed_bounds(rows: int) -> list[tuple[int, int]]:
+    """Runs of records that may take so and so long each, for functions that see one at a time."""
+    return [(a, min(rows, a + TIMED_ROWS)) for a in range(0, rows, TIMED_ROWS)]
 
 
 def task_pieces(start: int, stop: int, rows: int) -> list[tuple[int, int]]:

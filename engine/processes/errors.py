@@ -14,12 +14,41 @@ from scalops.algebra.errors import (
     Location,
     ScalopsError,
     UserFunctionError,
+    WorkerLost,
     text_of,
 )
+from scalops.engine.backends import StageFailure
+
+
+def took_too_long(
+    name: str, location: Location | None, seconds: float, over: str
+) -> UserFunctionError:
+    """A function has been ended; `over` says at what: ", over records 0 to 9 of a block"."""
+    return UserFunctionError(
+        f"{name} was ended after {seconds:g} s{over}",
+        location=location,
+        hint="so.session(task_timeout=...) says how long it may take; None: as long as it does",
+    )
+
+
+def ended_its_worker(
+    name: str, location: Location | None, times: int, how: str, here: str
+) -> WorkerLost:
+    """A function has taken its process down again and again, the last time `how`.
+
+    `here` is the session in which it runs in the user's own process.
+    """
+    return WorkerLost(
+        f"{name} ended its worker process {times} times, the last time {how}",
+        location=location,
+        hint=f"signal 9 may mean that memory ran out; {here} runs it here",
+    )
 
 
 def encode_error(error: BaseException, captured: Captured | None) -> dict[str, Any]:
     """What the driver needs to raise it again."""
+    if isinstance(error, StageFailure):
+        return encode_error(error.error, captured) | {"stage": error.stage}
     if isinstance(error, ScalopsError):
         location = error.location
         return {
@@ -28,6 +57,7 @@ def encode_error(error: BaseException, captured: Captured | None) -> dict[str, A
             "hint": error.hint,
             "location": None if location is None else [location.file, location.line],
             "cause": None if error.__cause__ is None else _encode_cause(error.__cause__),
+            "during": list(error.during),
         }
     if isinstance(error, Exception):
         return {"type": None, "cause": _encode_cause(error)}
@@ -76,10 +106,11 @@ def decode_error(item: dict[str, Any], captured: Captured) -> BaseException:
     where = item["location"]
     location = captured.location if where is None else Location(str(where[0]), int(where[1]))
     made: ScalopsError = kind(str(item["found"]), location=location, hint=item["hint"])
+    made.during = tuple(map(str, item.get("during", ())))
     if cause is not None:
         made.__cause__ = cause
         made.add_note(f"in a worker process:\n{item['cause']['traceback']}")
-    return made
+    return made if item.get("stage") is None else StageFailure(int(item["stage"]), made)
 
 
 def _decode_cause(item: dict[str, Any]) -> BaseException:

@@ -16,11 +16,11 @@ from typing import Any
 
 from scalops.algebra.captured import Captured
 from scalops.algebra.dtypes import ArrayType
-from scalops.algebra.errors import ExecutionError, UserFunctionError, WorkerLost
+from scalops.algebra.errors import ExecutionError, UserFunctionError
 from scalops.engine.blocks import Block
 from scalops.engine.opaque.arguments import Argument, Column, digest
 from scalops.engine.opaque.group_functions import GroupFunction, Groups, batches
-from scalops.engine.opaque.pieces import PIECES, task_bounds
+from scalops.engine.opaque.pieces import PIECES, TIMED_ROWS, task_bounds
 from scalops.engine.processes.calls import (
     ApplyCall,
     Call,
@@ -30,7 +30,7 @@ from scalops.engine.processes.calls import (
     RowsCall,
     Task,
 )
-from scalops.engine.processes.errors import decode_error
+from scalops.engine.processes.errors import decode_error, ended_its_worker, took_too_long
 from scalops.engine.processes.group_calls import GroupsCall
 from scalops.engine.processes.handle import WorkerHandle
 from scalops.engine.processes.messages import Slots, slots_of
@@ -39,7 +39,6 @@ from scalops.engine.threads import check_stopped, may_be_stopped
 ATTEMPTS = 3  # a task that takes so many workers down is not tried again
 KEPT_SHARE = 8  # of the memory, that workers may keep tables in: one part in so many
 GROUP_TASKS = 4  # tasks that each worker gets of a table's groups, which may take unequally long
-TIMED_ROWS = 1024  # records of a task that may take so and so long, at most
 _LOOK_SECONDS = 0.05  # between two looks at whether the run has failed elsewhere
 _LET_GO_SECONDS = 10.0
 _STOPPED = "the worker processes have been stopped"
@@ -455,11 +454,12 @@ def _died(desk: _Desk, worker: WorkerHandle, task: Task, code: int) -> None:
         return
     captured = task.call.captured
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    error = WorkerLost(
-        f"{captured.name} ended its worker process {task.lost} times, the last time by {how}"
-        f"{task.call.place(task)}",
-        location=captured.location,
-        hint="signal 9 may mean that memory ran out; so.session(processes=0) runs it here",
+    error = ended_its_worker(
+        captured.name,
+        captured.location,
+        task.lost,
+        f"by {how}{task.call.place(task)}",
+        "so.session(processes=0)",
     )
     task.call.settle(task, error)
 
@@ -474,9 +474,4 @@ def _nonsense(task: Task, error: Exception) -> ExecutionError:
 
 def _too_long(task: Task, seconds: float) -> UserFunctionError:
     captured = task.call.captured
-    where = task.call.place(task)
-    return UserFunctionError(
-        f"{captured.name} was ended after {seconds:g} s{where}",
-        location=captured.location,
-        hint="so.session(task_timeout=...) says how long it may take; None: as long as it does",
-    )
+    return took_too_long(captured.name, captured.location, seconds, task.call.place(task))

@@ -7,10 +7,12 @@ of the two is decided by the number of records, so that all ranks decide alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from scalops.algebra.schema import Schema
+from scalops.algebra.dtypes import INT64
+from scalops.algebra.schema import HIDDEN, Schema
 from scalops.engine.block_codec import blocks_of_piece, piece_of_blocks
 from scalops.engine.blocks import Array, Block, concatenate, partition_bounds
 from scalops.engine.collective import Piece, Program, Ranks, Shuffle, gather_all
@@ -22,6 +24,8 @@ from scalops.engine.relations.whole import Columns, Whole
 
 # Neutral: whether records lie at one rank or at all of them changes no bit of what is made of them.
 SMALL_BYTES = 1 << 20
+
+NUMBER = HIDDEN + "number"  # the column of a record's number on its way
 
 Hold = Callable[[int], None]  # finds room for so many bytes, or raises
 
@@ -69,36 +73,39 @@ def dealt(
     to hold is told to `hold`.
     """
     masks = {n: m for n, (_, m) in own.items() if m is not None}
-    block = Block(len(numbers), {n: v for n, (v, _) in own.items()}, masks)
+    made = Block(len(numbers), {n: v for n, (v, _) in own.items()} | {NUMBER: numbers}, masks)
     # A column has a mask where any of its records is null, wherever that is.
     told = yield from gather_all(ranks, Piece([rows, sorted(masks)], []))
     rows = max(piece.header[0] for piece in told)
     masked = {name for piece in told for name in piece.header[1]}
     everywhere = rows * schema.bytes_per_row <= SMALL_BYTES
     wanted = [(0, rows)] * ranks.size if everywhere else _wanted(ranks, schema, rows)
-    found: list[tuple[Array, Block]] = []
+    sent = Schema((*schema.fields, (NUMBER, INT64)))
+    found: list[Block] = []
+
+    def keep(block: Block) -> None:
+        hold(block.bytes)
+        found.append(block)
 
     def pieces() -> Iterator[tuple[int, Piece]]:
         for to, (start, stop) in enumerate(wanted):
             first, last = np.searchsorted(numbers, (start, stop)).tolist()
-            if to == ranks.own and first < last:
-                found.append((numbers[first:last], block.slice(first, last)))
-                hold(found[-1][1].bytes)
-            elif first < last:
-                for part in cut_to(block.slice(first, last)):
-                    piece = piece_of_blocks([part])
-                    which = numbers[first : first + part.rows]
-                    first += part.rows
-                    yield to, Piece(piece.header, [*piece.buffers, which.view(np.uint8)])
+            if first == last:
+                continue
+            part = made.slice(first, last)
+            if to != ranks.own:
+                yield from ((to, piece_of_blocks([p])) for p in cut_to(part))
+            elif part.rows < made.rows:
+                keep(part.take(np.arange(part.rows)))  # which does not hold the others' records
+            else:
+                keep(part)
 
     def take(source: int, piece: Piece) -> None:
-        *buffers, which = piece.buffers
-        (part,) = blocks_of_piece(Piece(piece.header, buffers), schema)
-        hold(part.bytes)
-        found.append((which.view(np.int64), part))
+        for block in blocks_of_piece(piece, sent):
+            keep(block)
 
     yield Shuffle(pieces(), take)
-    vectors = _in_order(found, schema, masked)
+    vectors = _in_order(found, sent, masked)
     if everywhere:
         return Columns(schema, rows, vectors, identities)
     return Dealt(schema, rows, wanted[ranks.own][0], vectors, identities)
@@ -112,15 +119,12 @@ def _wanted(ranks: Ranks, schema: Schema, rows: int) -> Sequence[tuple[int, int]
     return [(ends[first], ends[last]) for first, last in ranges]
 
 
-def _in_order(
-    found: Sequence[tuple[Array, Block]], schema: Schema, masked: set[str]
-) -> dict[str, Vector]:
+def _in_order(found: list[Block], sent: Schema, masked: set[str]) -> dict[str, Vector]:
     """The columns, by the records' numbers."""
-    whole = concatenate([block for _, block in found], schema)
-    if len(found) > 1:
-        numbers = np.concatenate([which for which, _ in found])
-        if np.any(numbers[1:] < numbers[:-1]):
-            whole = whole.take(np.argsort(numbers))
+    whole = concatenate(found, sent)
+    numbers: Any = whole.columns.pop(NUMBER)
+    if np.any(numbers[1:] < numbers[:-1]):
+        whole = whole.take(np.argsort(numbers))
     ones: Array = np.ones(whole.rows, bool)
     return {
         n: (values, whole.valid.get(n, ones) if n in masked else None)

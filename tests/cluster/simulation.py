@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from scalops.engine.cluster import job_shares
 from scalops.engine.cluster.actions import (
     Arrived,
     Compute,
@@ -31,11 +32,13 @@ from scalops.engine.cluster.channel import Channels, ChannelSettings
 from scalops.engine.cluster.frames import read_frame
 from scalops.engine.cluster.hub import Arrived as FromWorker
 from scalops.engine.cluster.hub import HubEvent, Joined, Left, WorkerInfo
-from scalops.engine.cluster.messages import Heartbeat, Partitions, Wanted, decode
+from scalops.engine.cluster.messages import Heartbeat, decode
 from scalops.engine.cluster.rank_machine import WorkerMachine
+from scalops.engine.cluster.remote_source import PartitionStore
 
 DRIVER = "driver"
 ACKNOWLEDGEMENT, CONTINUATION = "Acknowledgement", "Continuation"  # frames that begin no message
+STUCK_SECONDS = 60.0  # of this machine: a thread waits for what is not simulated
 QUIET_SECONDS = 300.0  # virtual ones, without any progress: nothing will ever happen any more
 
 
@@ -58,26 +61,18 @@ class Hang(AssertionError):
     """Nothing will ever happen any more."""
 
 
-class _Computation:
+class _Computation(threading.Thread):
     """A call on a thread; whoever calls `go_on` waits until it has ended, or waits itself."""
 
     def __init__(self, compute: Compute) -> None:
-        self.wanted: list[tuple[int, int]] = []  # (source, partition) that it waits for
+        super().__init__(daemon=True)
+        self.is_released = False  # it has waited, and goes on
         self._compute = compute
         self._said: SimpleQueue[Computed | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def start(self) -> None:
-        """Have it called."""
-        self._thread.start()
-
-    def _run(self) -> None:
+    def run(self) -> None:
         with np.errstate(all="ignore"):
             self._said.put(called(self._compute))
-
-    def is_own_thread(self) -> bool:
-        """Whether the calling thread is that of this call."""
-        return threading.current_thread() is self._thread
 
     def waits(self) -> None:
         """Said by the thread: it is about to wait."""
@@ -85,46 +80,53 @@ class _Computation:
 
     def go_on(self) -> Computed | None:
         """What it gives; None where it waits."""
-        return self._said.get()
+        self.is_released = False
+        return self._said.get(timeout=STUCK_SECONDS)
+
+
+class _WatchedCondition(threading.Condition):
+    """Computations that wait for it say so, and are marked when they go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: list[_Computation] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        own = threading.current_thread()
+        if isinstance(own, _Computation):
+            self._waiting.append(own)
+            own.waits()
+        return super().wait(timeout)
+
+    def notify_all(self) -> None:
+        for computation in self._waiting:
+            computation.is_released = True
+        self._waiting.clear()
+        super().notify_all()
+
+
+class _WatchedStore(PartitionStore):
+    def __init__(self, ask: Callable[[int, tuple[int, ...], int], None]) -> None:
+        super().__init__(ask)
+        self._changed = _WatchedCondition()
 
 
 class _Worker:
     def __init__(self, name: str, settings: dict[str, Any], channel: ChannelSettings) -> None:
         self.name = name
         self.machine = WorkerMachine(name, settings)
-        self.machine.wake = self._wake
         self.channels = Channels(name, channel)
         self.channels.open(DRIVER)
         self.stopped_until = 0.0
         self.computations: list[_Computation] = []
-        self._cancel = self.machine._shares.cancel
-        self.machine._shares.cancel = self._cancelled  # type: ignore[method-assign]
 
-    def _wake(self) -> None:
-        """A thread asks the driver, and is about to wait for it."""
-        own = next(c for c in self.computations if c.is_own_thread())
-        asked = self.machine.urgent[-1]
-        assert isinstance(asked, Emit)
-        assert isinstance(asked.body, Wanted)
-        own.wanted = [(asked.body.source, p) for p in asked.body.partitions]
-        own.waits()
-
-    def _cancelled(self) -> None:
-        self._cancel()
-        for computation in self.computations:
-            computation.wanted = []
-
-    def released(self, event: Any) -> list[_Computation]:
-        """The threads that this event lets go on; nobody waits for what a cancelled one wants."""
-        body = event.message.body if isinstance(event, Arrived) else None
-        if isinstance(body, Partitions):
-            come = {(body.source, p) for p in body.partitions}
-            return [c for c in self.computations if not c.wanted or come.issuperset(c.wanted)]
-        return [c for c in self.computations if not c.wanted]
+    def released(self) -> list[_Computation]:
+        """The threads that go on by now."""
+        return [c for c in self.computations if c.is_released]
 
     def end(self) -> None:
         """Let its threads end, unheard."""
-        self._cancel()
+        self.machine._shares.cancel()
 
 
 def called(compute: Compute) -> Computed:
@@ -166,6 +168,8 @@ class SimulatedHub:
         self._faults, self._settings = faults, settings or {}
         self._channel = channel or ChannelSettings()
         self._most, self._threads = most_workers, threads
+        if threads:
+            job_shares.PartitionStore = _WatchedStore  # type: ignore[misc]
         self.channels = Channels(DRIVER, self._channel)
         self.refused: Counter[str] = Counter()
         self.now = 0.0
@@ -208,12 +212,16 @@ class SimulatedHub:
         found, self._events = list(self._events), deque()
         return found
 
+    def end(self, worker: str, reason: str) -> None:
+        self.kill(worker)
+
     def wake(self) -> None:
         pass
 
     def close(self) -> None:
         for worker in self._alive():
             worker.end()
+        job_shares.PartitionStore = PartitionStore  # type: ignore[misc]
         self._workers.clear()
         self._infos.clear()
         self._queue.clear()
@@ -314,7 +322,7 @@ class SimulatedHub:
                         worker.channels.open(name)
                 case Exit():
                     self.kill(worker.name)
-        for computation in worker.released(event):
+        for computation in worker.released():
             self._go_on(worker, computation)
 
     def _compute(self, worker: _Worker, compute: Compute) -> None:

@@ -281,6 +281,13 @@ def test_equal_records_have_one_bucket(seed: int) -> None:
         assert len(set(targets.tolist())) > np.count_nonzero(new) // 2
 
 
+def test_nulls_have_one_bucket_whatever_stands_there() -> None:
+    mask = np.array([False, False, True, False])
+    block = Block(4, {"k": np.array([1.0, 2.0, 0.0, np.nan])}, {"k": mask})
+    a, b, _, c = distinct_targets(block, 1 << 15).tolist()
+    assert a == b == c
+
+
 def test_stored_blocks_do_not_show_how_they_came() -> None:
     schema = Schema((("m", ArrayType("float64", (2,))), ("k", ArrayType("int64"))))
     m, k = np.asfortranarray(np.arange(12.0).reshape(6, 2)), np.arange(12)[::2]
@@ -312,12 +319,14 @@ def arrivals_of(targets: Sequence[int], homes: Sequence[int]) -> Arrivals:
 
 def test_pieces_are_small_and_what_stays_is_not_sent() -> None:
     block = two_columns(200_000)
-    runs = [(i % 3, Run(0, i, [(i % 3, b.rows)], b)) for i, b in enumerate(cut_to(block))]
+    parts = list(enumerate(cut_to(block)))
+    assert len(parts) >= 3
+    runs = [(to, Run(0, i, [(to, b.rows)], b)) for i, b in parts for to in (0, 2)]
     runs += [(1, Run(0, 100 + i, [(1, 1)], block.slice(i, i + 1))) for i in range(300)]
     own = arrivals_of([0], [0])
     pieces = streamed(Ranks(0, 3), runs, own)
     assert max(sum(b.nbytes for b in p.buffers) for _, p in pieces) <= PIECE_BYTES * 1.1
-    assert len(pieces) <= 6
+    assert len(pieces) == len(parts) + 1
     assert {to for to, _ in pieces} == {1, 2}
     assert own.rows(0) == sum(r.block.rows for to, r in runs if to == 0)
 

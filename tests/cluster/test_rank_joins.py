@@ -365,7 +365,7 @@ class Joins(Generator):
                 return made
 
 
-@pytest.mark.parametrize(("size", "most"), [(2, ALWAYS), (5, ALWAYS), (3, BROADCAST_BYTES)])
+@pytest.mark.parametrize(("size", "most"), [(2, ALWAYS), (5, ALWAYS), (4, BROADCAST_BYTES)])
 def test_random_queries_of_joins(size: int, most: int) -> None:
     check_queries(range(4 * size, 4 * size + 4), size, most)
 

@@ -20,7 +20,7 @@ from scalops.planning import plan as planned
 from tests.cluster.lockstep import LockstepBackend
 from tests.engine.plans import bits, job_of, run
 
-SIZES = [(2, 2), (3, 4), (5, 3), (8, 16)]
+SIZES = [(3, 2), (8, 16)]  # ranks, and how many of them meet at a node of their tree
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def numbers(rows: int, seed: int = 0) -> so.Table:
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("rows", [0, 1, 700])
+@pytest.mark.parametrize("rows", [0, 1, 500])
 def test_every_kind(rows: int, reverse: bool) -> None:
     same(
         numbers(rows).with_columns(
@@ -75,13 +75,13 @@ def test_every_kind(rows: int, reverse: bool) -> None:
     )
 
 
+@pytest.mark.long
 def test_many_partitions() -> None:
     made = numbers(257 * 64).with_columns(a=so.cumsum("v"), b=so.cumprod("b", reverse=True))
-    same(made.sum("a"), made.sum("b"), sizes=[(5, 2)])
+    same(made, sizes=[(1, 4), (2, 2), (5, 3), (8, 4)])
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("over", ["g", "s", ["g", "s"]])
+@pytest.mark.parametrize(("over", "reverse"), [("g", True), ("s", False), (["g", "s"], True)])
 def test_groups_run_on_from_rank_to_rank(over: Any, reverse: bool) -> None:
     same(
         numbers(900).with_columns(
@@ -134,7 +134,7 @@ def test_a_filter_may_leave_partitions_empty() -> None:
 # Prefixes and counts.
 
 
-@pytest.mark.parametrize("count", [0, 1, 64, 65, 400, 5000])
+@pytest.mark.parametrize("count", [0, 64, 65, 5000])
 def test_the_first_records_are_those_of_one_rank(count: int) -> None:
     table = numbers(700)
     same(table.limit(count), table.filter(lambda r: r.v > 1).limit(count).sum("v"))
@@ -175,7 +175,7 @@ def test_partitions_of_a_rank_need_not_be_neighbours() -> None:
 
 # Stacks of folds.
 
-ROWS, WIDTH = 6_000, 20
+ROWS, WIDTH = 4_000, 20
 
 
 def chosen(table: so.Table, c: float) -> Any:
@@ -202,7 +202,7 @@ def several(place: int | None) -> list[Any]:
     return [chosen(table, 0.1 * k) for k in range(5)]
 
 
-@pytest.mark.parametrize("place", [None, 0, 3_100, ROWS - 1])
+@pytest.mark.parametrize("place", [None, 3_100])
 def test_all_ranks_take_a_stack_apart_where_one_finds_a_null(
     monkeypatch: pytest.MonkeyPatch, place: int | None
 ) -> None:
@@ -211,7 +211,7 @@ def test_all_ranks_take_a_stack_apart_where_one_finds_a_null(
     stacked = watched(monkeypatch)
     one = bits(run(loops))
     assert stacked() == [5]
-    for size, fan_in in ((2, 2), (3, 2), (8, 3)):
+    for size, fan_in in ((2, 2), (5, 3)):
         assert bits(of_ranks(loops, size, fan_in)) == one
         assert stacked() == [5] * size
 

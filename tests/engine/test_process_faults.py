@@ -17,7 +17,8 @@ from scalops.algebra.dtypes import FLOAT64, INT64
 from scalops.algebra.errors import ExecutionError, UserFunctionError, WorkerLost
 from scalops.capture import capture
 from scalops.engine.opaque.arguments import Argument, Column
-from scalops.engine.processes.runner import TIMED_ROWS, ProcessRunner
+from scalops.engine.opaque.pieces import TIMED_ROWS
+from scalops.engine.processes.runner import ProcessRunner
 from scalops.engine.threads import ThreadPool
 
 ROWS = 50

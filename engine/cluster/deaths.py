@@ -1,0 +1,72 @@
+"""What workers were at when they died: one place that takes several down is itself at fault."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from scalops.algebra.errors import WorkerLost
+from scalops.engine.cluster.hub import Left
+from scalops.engine.processes.errors import ended_its_worker
+from scalops.engine.progress import Place
+
+MOST_DEATHS = 3  # of workers over one partition: then it is the partition's fault
+_OF_STAGES = frozenset(("fold", "count", "load", "exchange", "gather"))
+_HERE = "so.session(workers=0, processes=0)"
+
+
+class Deaths:
+    """Of one command, however often it is given again: once it has succeeded, count anew.
+
+    Workers that die elsewhere each time, or at nothing in particular, were ended from outside.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, int, str]] = Counter()
+
+    def clear(self) -> None:
+        """The command has succeeded, or is not wanted any more."""
+        self._counts.clear()
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether one more death may settle it: then a worker is to be at one place at a time."""
+        return any(n == MOST_DEATHS - 1 for n in self._counts.values())
+
+    def add(self, verb: str, arguments: Any, left: Left, rank: int) -> WorkerLost | None:
+        """Count a worker of this rank that died over a command; the error where that settles it.
+
+        A death outside of all partitions counts only where a user's function was called.
+        """
+        command = f"{verb} {arguments}"
+        for place in left.places:
+            if place.partition >= 0:
+                key = command, place.partition, ""
+            elif place.function:
+                key = command, -1 - rank, place.function
+            else:
+                continue
+            self._counts[key] += 1
+            if self._counts[key] >= MOST_DEATHS:
+                return _fault(place, left.reason, verb, arguments)
+        return None
+
+
+def _fault(place: Place, reason: str, verb: str, arguments: Any) -> WorkerLost:
+    is_end = reason.startswith(("killed by ", "exit code "))
+    how = f"by {reason.removeprefix('killed by ')}" if is_end else f"({reason})"
+    if place.function:
+        error = ended_its_worker(
+            place.function, place.location, MOST_DEATHS, how + place.over, _HERE
+        )
+    else:
+        error = WorkerLost(
+            f"{MOST_DEATHS} worker processes ended, the last one {how}",
+            hint=f"signal 9 may mean that memory ran out; {_HERE} runs it here",
+        )
+    if place.partition >= 0:
+        error.add_place(f"partition {place.partition}")
+    if verb in _OF_STAGES:
+        stages = arguments if isinstance(arguments, list) else [arguments]
+        error.add_place(f"stage{'s' * (len(stages) > 1)} {' and '.join(map(str, stages))}")
+    return error

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from scalops.algebra.captured import Captured
-from scalops.algebra.errors import ExecutionError, WorkerLost
+from scalops.algebra.errors import WorkerLost
 from scalops.engine.block_codec import blocks_of_piece
 from scalops.engine.cluster.deaths import Deaths
 from scalops.engine.cluster.hub import Arrived, Hub, Joined, Left, WorkerInfo

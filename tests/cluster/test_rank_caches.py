@@ -85,7 +85,7 @@ def test_bytes_count_against_each_job() -> None:
     assert budget.owners() == {OWNER: 80}
     caches.keep("a", SCHEMA, 1, blocks(160), 0.5)
     assert budget.owners() == {OWNER: 240}
-    caches.forget(["x"])
+    caches.forget(["a"])
     assert budget.owners() == {}
 
 

@@ -180,7 +180,10 @@ def test_groups_feed_what_follows_in_loops_and_out_of_them() -> None:
         near = table.filter(lambda r: r.v > env["w"]).group_by("k").agg(v=so.max("v"))
         return {"w": 0.5 * near.map(lambda r: r.v).mean() - near.map(lambda r: r.k * 1e-3).sum()}
 
-    things = [first.sort("n"), again, table.join(first, on="k").sum("m"), model]
+    both = table.join(first, on="k")
+    joined = both.group_by("n").agg(v=so.sum("v"), m=so.max("m"))
+    runs = both.with_columns(c=so.cumsum("m", over="k"))
+    things = [first.sort("n"), again, joined, runs, both.sum("m"), model]
     one = repr(bits(run(things)))
     for size in (2, 5):
         with single_threaded():

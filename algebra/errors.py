@@ -70,6 +70,7 @@ class ScalopsError(Exception):
         self.location = location
         self.hint = hint
         self.during: tuple[str, ...] = ()
+        self.partition = -1  # at which it was raised; -1: at none
 
     def add_place(self, place: str) -> None:
         """Say where the run was: a partition, an iteration; the innermost first."""

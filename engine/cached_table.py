@@ -79,8 +79,10 @@ class CachedTable(Stored):
         self._pipeline, self._budget, self._owner = pipeline, budget, owner
         self.bytes = pipeline.source_bytes
         self._count = pipeline.partitions()
-        homes = ((p, pipeline.home(p)) for p in range(self._count))
-        self._own = [p for p, home in homes if ranks.is_alone or home == ranks.own]
+        self._own = list(range(self._count))
+        if not ranks.is_alone:
+            self.homes = [pipeline.home(p) for p in self._own]
+            self._own = self.own(ranks)
         self._held: dict[int, list[Block]] = {}
         self._sizes: dict[int, int] = {}
         self._seconds: dict[int, float] = {}

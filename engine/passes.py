@@ -425,6 +425,7 @@ class in_partition:
         if self._notes is not None:
             self._notes.leave(self._outer)
         if isinstance(error, ScalopsError):
+            error.partition = self._number
             error.add_place(f"partition {self._number}")
 
 

@@ -87,6 +87,7 @@ class RankPass:
         self._encode, self._decode = encode, decode
         self._whole: list[int] = []
         self._parts: list[_Part] = []
+        self._failures: list[Exception] = []  # of tasks and parts; those before may still fail
         self._is_divided = False
         self._is_stacked = any(len(unit) > 1 for unit in made.units)
         for task in range(made.tasks):
@@ -116,15 +117,19 @@ class RankPass:
     def spans(self, run: Run) -> Program[Spans]:
         """What this rank has of each reduction.
 
-        Raises: NullsFound at all ranks where one of them finds what a stack must not have.
+        Raises: NullsFound at all ranks where one of them finds what a stack must not have; of
+        several errors that of the earliest partition.
         """
         made, done = self.made, dict[int, Leaves]()
         made.begin(may_wait=not self._is_divided)
         nulls: list[int] = []  # the numbers of stacks
+        self._failures.clear()
         # What others wait for comes first.
         yield from self._led_on([p for p in self._parts if p.before is None], done, nulls)
         self._fold_whole(run, done, nulls)
         yield from self._led_on([p for p in self._parts if p.before is not None], done, nulls)
+        if self._failures:
+            raise min(self._failures, key=_partition)
         if self._is_stacked:
             told = yield from gather_all(self._ranks, Piece(nulls, []))
             found = [number for piece in told for number in piece.header]
@@ -149,13 +154,15 @@ class RankPass:
             run(task, len(whole))
         except NullsFound as found:
             nulls.append(found.number)
+        except Exception as error:
+            self._failures.append(error)
 
     def _led_on(
         self, parts: Sequence[_Part], done: dict[int, Leaves], nulls: list[int]
     ) -> Program[None]:
         """Fold parts of tasks; the leaves come from the part before and go to the next.
 
-        None goes on where nulls were found: then nobody needs them.
+        None goes on where nulls were found, or an error: then nobody needs them.
         """
         for part in parts:
             leaves: Leaves | None = self.made.opened()
@@ -177,4 +184,12 @@ class RankPass:
             return self.made.part(0, part.task, part.first, part.last, leaves)
         except NullsFound as found:
             nulls.append(found.number)
-            return None
+        except Exception as error:
+            self._failures.append(error)
+        return None
+
+
+def _partition(error: Exception) -> int:
+    """At which an error was raised; of a StageFailure that which it tells of."""
+    found: int = getattr(getattr(error, "error", error), "partition", -1)
+    return found

@@ -325,7 +325,7 @@ class Share:
             raise
         self.runtime.tables[sink.number] = made
         count = made.partitions()
-        rows = sum(made.rows(p) or 0 for p in range(*self.ranks.range_of(self.ranks.own, count)))
+        rows = sum(made.rows(p) or 0 for p in made.own(self.ranks))
         return TableInfo(count, rows, made.bytes, count, own.nan, own.infinite)
 
     def adopt(self, moves: Sequence[tuple[int, int, bool]]) -> None:

@@ -199,15 +199,15 @@ class Coordinator:
             plan = self._encoded if rank in fresh else ()
             self._send(host.worker, begin, plan)
         hosts = tuple((r, w.worker, w.data, w.key) for r, w in sorted(self._hosts.items()))
-        for name in {w.worker for w in self._hosts.values()}:
+        for name in self._hosting():
             self._send(name, Members(self.job, self.epoch, hosts))
 
     def finish(self) -> None:
         """End the job: ranks give back what they hold."""
         with self._interrupts:
-            names = {w.worker for w in self._hosts.values() if w.worker in self._alive}
+            names = [name for name in self._hosting() if name in self._alive]
             if self._waiting is not None or self._failures:
-                self._ending = names
+                self._ending = set(names)
                 for name in names:
                     self._send(name, Cancel(self.job, self._op, at_once=True))
             for name in names:
@@ -227,9 +227,15 @@ class Coordinator:
         self._unsent.update(values)
 
     def tell(self, verb: str, arguments: Any) -> None:
-        """Give a command that nobody replies to."""
+        """Give a command that nobody replies to.
+
+        Values wait for the next one that is replied to: this one goes to all ranks directly, so
+        that those that survive a loss have it before the next epoch begins.
+        """
+        unsent, self._unsent = self._unsent, {}
         with self._interrupts:
             self._submit(verb, arguments)
+        self._unsent = unsent
 
     def call(
         self,
@@ -285,9 +291,13 @@ class Coordinator:
         if forward:
             self._send(self._hosts[0].worker, body, buffers)
         else:
-            for name in dict.fromkeys(w.worker for w in self._hosts.values()):
+            for name in self._hosting():
                 self._send(name, body, buffers)
         return self._op
+
+    def _hosting(self) -> list[str]:
+        """The workers that host ranks, in the order of these."""
+        return list(dict.fromkeys(w.worker for w in self._hosts.values()))
 
     def _send(self, worker: str, body: Any, buffers: Sequence[Array] = ()) -> None:
         if worker in self._alive:
@@ -307,28 +317,23 @@ class Coordinator:
         return waiting.replies
 
     def _raise_first(self) -> None:
-        """Raise the error of the lowest rank: those below the first to fail may fail as well.
+        """Raise the error of the earliest partition: other ranks may fail at earlier ones still.
 
-        Not if one of these is lost: then the command has to be given again.
+        They are told to end, one after the other: what lower ranks have for higher ones is there
+        by then, and only what a rank that has failed would have sent is missing. If one of them
+        is lost, the command has to be given again.
         """
         waiting = self._waiting
         assert waiting is not None
-        told: set[int] = set()
-        while True:
-            first = min(self._failures)
-            below = {r for r in range(first) if r not in told}
-            for rank in below:
-                self._send(
-                    self._hosts[rank].worker, Cancel(self.job, waiting.op, at_once=False)
-                )
-            told |= below
-            if any(r < first for r in self._lost_ranks):
-                raise Lost
-            # A rank that has nothing to do any more says so by a reply.
-            if not [r for r in range(first) if r not in waiting.replies]:
-                break
-            self._pump(None)
-        raise self._failures[min(self._failures)][1]
+        for rank in range(self._settings.ranks):
+            if rank not in waiting.replies:
+                cancel = Cancel(self.job, waiting.op, at_once=False)
+                self._send(self._hosts[rank].worker, cancel)
+            while rank not in waiting.replies:
+                if not waiting.replies.keys() >= self._lost_ranks:
+                    raise Lost
+                self._pump(None)
+        raise self._failures[min(self._failures, key=lambda r: (self._failures[r][0], r))][1]
 
     # What happens.
 

@@ -176,8 +176,7 @@ class JobShares:
         for hosted in self._ranks.values():
             ranks = hosted.share.ranks
             for table in list(hosted.share.runtime.tables.values()):
-                start, stop = ranks.range_of(ranks.own, table.partitions())
-                count += stop - start
+                count += len(table.own(ranks))
         own = sum(hosted.budget.held for hosted in self._ranks.values())
         idle = sum(c.bytes for rank, c in self._caches.items() if rank not in self._ranks)
         return own + idle, count

@@ -272,9 +272,11 @@ class RankJob:
         return [] if self._running is None else self._fail(error)
 
     def computed_in_vain(self) -> None:
-        """A step has been computed that nobody waits for any more."""
+        """A step has been computed that nobody waits for any more; what stands behind it stays."""
         self.ticket = None
-        self.drop()
+        if self._running is not None:
+            self._running.program.close()
+            self._running = None
 
     def _asked(self, ask: Ask | Ended) -> list[Action]:
         running = self._running
@@ -282,6 +284,8 @@ class RankJob:
         match ask:
             case Ended(reply=reply):
                 actions: list[Action] = []
+                if reply is None and running.end_when_waiting:
+                    reply = Piece(None, [])  # the driver waits for its end
                 if reply is not None:
                     body = Replied(self.job, self.epoch, running.op, self.ranks.own, reply.header)
                     actions.append(Emit(DRIVER_NAME, body, reply.buffers))
@@ -321,7 +325,7 @@ class RankJob:
     def _fail(self, error: BaseException) -> list[Action]:
         running = self._running
         assert running is not None
-        partition = getattr(error, "partition", -1)
+        partition = getattr(getattr(error, "error", error), "partition", -1)  # of a StageFailure
         told = encode_error(error, None)
         body = Failed(self.job, self.epoch, running.op, self.ranks.own, told, partition)
         self._forget(running.op)

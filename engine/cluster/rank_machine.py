@@ -128,6 +128,9 @@ class WorkerMachine:
                 case Begin() | Members() | Finish():
                     self._pending.append((body, buffers))
                     return self._settle()
+                case Cancel() if self._pending:  # it is for ranks that have not begun
+                    self._pending.append((body, buffers))
+                    return []
                 case Cancel():
                     return self._cancel(body)
                 case Partitions():
@@ -199,6 +202,8 @@ class WorkerMachine:
                     actions += self._begin(body, buffers)
                 case Members():
                     actions += self._members(body)
+                case Cancel():
+                    actions += self._cancel(body)
                 case Finish(job=job):
                     if job == self._job:
                         self._drop_ranks()

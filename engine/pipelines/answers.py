@@ -167,7 +167,7 @@ class Answers:
 
         def task(worker: int, index: int) -> None:
             keys = asked[index].keys
-            found[index] = held.own.index.lookup(_vectors(keys), keys.rows)
+            found[index] = held.records.index.lookup(_vectors(keys), keys.rows)
 
         run(task, len(asked))
         for index, (rank, place, keys) in enumerate(asked):
@@ -191,7 +191,7 @@ class Answers:
             own = positions[start : start + step]
             block = Block(len(own), {})
             for name in self._schema.names:
-                block.columns[name], mask = held.own.at(name, own)
+                block.columns[name], mask = held.records.at(name, own)
                 if mask is not None:
                     block.valid[name] = mask
             buffers = []

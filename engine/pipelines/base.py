@@ -87,9 +87,21 @@ class Stored:
     """A table kept by a backend, partition by partition."""
 
     bytes: int  # of the source it came from: decides leaves, held or not
+    homes: Sequence[int] | None = None  # of partitions that do not lie where most tables' do
 
     def partitions(self) -> int:
         raise NotImplementedError
+
+    def home(self, partition: int, ranks: Ranks) -> int:
+        """The rank where a partition lies."""
+        if self.homes is None:
+            return ranks.home(partition, self.partitions())
+        return self.homes[partition]
+
+    def own(self, ranks: Ranks) -> list[int]:
+        """The partitions that lie at this rank."""
+        every = range(self.partitions())
+        return [p for p in every if ranks.is_alone or self.home(p, ranks) == ranks.own]
 
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
         raise NotImplementedError
@@ -390,7 +402,7 @@ class StoredPipeline(Pipeline):
         return self.table.partitions()
 
     def home(self, partition: int) -> int:
-        return self._runtime.ranks.home(partition, self.table.partitions())
+        return self.table.home(partition, self._runtime.ranks)
 
     @property
     def source_bytes(self) -> int:

@@ -65,4 +65,8 @@ class Hold(Relation):
 
     def make(self, run: Run) -> Program[Stored]:
         yield from ()
-        return HeldTable(self.received(run), self.pipeline.source_bytes)
+        pipeline = self.pipeline
+        made = HeldTable(self.received(run), pipeline.source_bytes)
+        if not self.runtime.ranks.is_alone:
+            made.homes = [pipeline.home(p) for p in range(pipeline.partitions())]
+        return made

@@ -324,8 +324,7 @@ class _Grouped:
         ranks, table = self._runtime.ranks, self._table
         schema = Schema(tuple((n, self._node.schema[n]) for n in dict.fromkeys(names)))
         chosen = {n: n for n in schema.names}
-        own = range(*ranks.range_of(ranks.own, table.partitions()))
-        blocks = [b.chosen(chosen) for p in own for b in table.blocks(p, 0)]
+        blocks = [b.chosen(chosen) for p in table.own(ranks) for b in table.blocks(p, 0)]
         return concatenate(blocks, schema)
 
 

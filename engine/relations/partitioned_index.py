@@ -45,7 +45,7 @@ _NOBODY = -1  # owns a key that is null, and meets nothing
 
 
 class PartitionedIndex(Whole):
-    """A table of `count` records in all, of which this rank has those of its own keys: `own`.
+    """A table of `count` records in all, of which this rank has those of its own keys: `records`.
 
     `unique` tells whether no two records at all have one key. `ordered` are this rank's
     partitions of the table in its order, for stages that read it so: columns whose first record
@@ -57,14 +57,14 @@ class PartitionedIndex(Whole):
         schema: Schema,
         count: int,
         identities: Mapping[str, Identity | None],
-        own: IndexedTable,
+        records: IndexedTable,
         unique: bool,
         nulls_equal: bool,
         ranks: Ranks,
         ordered: tuple[int, Mapping[str, Vector]] | None,
     ) -> None:
         super().__init__(schema, count)
-        self.own, self.unique = own, unique
+        self.records, self.unique = records, unique
         self._identities, self._nulls_equal = identities, nulls_equal
         self._ranks, self._ordered = ranks, ordered
 

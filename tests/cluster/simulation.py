@@ -8,6 +8,7 @@ only a step that waits for the driver's tables has a thread, which runs while al
 from __future__ import annotations
 
 import heapq
+import itertools
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -112,9 +113,17 @@ class _WatchedStore(PartitionStore):
 
 
 class _Worker:
-    def __init__(self, name: str, settings: dict[str, Any], channel: ChannelSettings) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: dict[str, Any],
+        channel: ChannelSettings,
+        random: np.random.Generator,
+    ) -> None:
         self.name = name
         self.machine = WorkerMachine(name, settings)
+        seconds = itertools.accumulate(iter(lambda: float(random.exponential(2e-3)), -1.0))
+        self.machine._clock.now = lambda: next(seconds)  # which steps are quick is chance
         self.channels = Channels(name, channel)
         self.channels.open(DRIVER)
         self.stopped_until = 0.0
@@ -218,6 +227,9 @@ class SimulatedHub:
     def wake(self) -> None:
         pass
 
+    def end(self, worker: str, reason: str) -> None:
+        self.kill(worker, reason)
+
     def close(self) -> None:
         for worker in self._alive():
             worker.end()
@@ -228,13 +240,13 @@ class SimulatedHub:
 
     # Faults.
 
-    def kill(self, name: str) -> None:
+    def kill(self, name: str, reason: str = "killed by signal 9") -> None:
         """A worker is gone, as after SIGKILL."""
         worker = self._workers.pop(name, None)
         if worker is None:
             return
         worker.end()
-        self._at(self.NOTICE_SECONDS, lambda: self._lose(name, "killed by signal 9"))
+        self._at(self.NOTICE_SECONDS, lambda: self._lose(name, reason))
         self.deaths += name in self._infos
         self._infos.pop(name, None)
 
@@ -295,7 +307,7 @@ class SimulatedHub:
 
     def _start(self, name: str) -> None:
         self._starting.discard(name)
-        worker = self._workers[name] = _Worker(name, self._settings, self._channel)
+        worker = self._workers[name] = _Worker(name, self._settings, self._channel, self._random)
         info = self._infos[name] = WorkerInfo(name, "simulated", 0, 1, 1 << 30, name)
         self.channels.open(name)
         self._events.append(Joined(info))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 
 import scalops as so
+from scalops.algebra.errors import OutOfMemoryError
+from scalops.engine.cluster import job_shares
 from scalops.engine.cluster.session_workers import SessionWorkers
-from tests.cluster.simulation import Faults, SimulatedHub
+from tests.cluster.simulation import SimulatedHub
 from tests.engine.plans import bits
 
 SESSION = importlib.import_module("scalops.session")  # so.session hides it
-ROWS = 150_000  # of 2.4 MB: 8 partitions
+ROWS = 60_000  # of 960 kB: 3 partitions
 
 
 @contextmanager
@@ -37,16 +40,6 @@ def records() -> so.Table:
     """Random numbers by a key of 40 values."""
     rng = np.random.default_rng(0)
     return so.table({"x": rng.normal(size=ROWS), "k": rng.integers(0, 40, ROWS)})
-
-
-def counted(calls: list[int]) -> Any:
-    """A function that tells of its calls, each for a record."""
-
-    def call(x: float) -> float:
-        calls.append(1)
-        return x * 2.0
-
-    return so.udf(call, returns=so.float64)
 
 
 def caches_of(hub: SimulatedHub) -> list[set[str]]:
@@ -91,3 +84,168 @@ def test_a_kept_table_is_read_where_it_lies(made: Callable[[so.Table], so.Table]
         assert (table.origin is None) == (made is grouped)
         assert table.parts == {}
         assert all(table.key in keys for keys in caches_of(hub)[: 3 if made is simple else 1])
+
+
+def test_only_one_that_stands_alone_is_made_again_of_its_source() -> None:
+    with simulated() as (session, _):
+        first = simple(records())
+        second = first.map(lambda r: {"z": r.y * r.k}).cache()
+        third = first.join(grouped(records()), on="k").map(lambda r: {"z": r.y * r.k}).cache()
+        for kept in (first, second, third):
+            so.collect(kept.count())
+        origins = [session._tables.of(t.plan).origin for t in (first, second, third)]
+        assert [o is not None for o in origins] == [True, True, False]
+        so.collect(second.count())
+        assert session._tables.of(second.plan).origin is origins[1]
+
+
+@pytest.mark.parametrize("made", MADE, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("at", [1, 20, 45, 70])
+def test_ranks_that_are_lost_do_not_show(made: Callable[[so.Table], so.Table], at: int) -> None:
+    def program(heard: Callable[[int], None], trouble: Callable[[], None]) -> Any:
+        kept = made(records())
+        count = so.collect(kept.count())
+        trouble()
+        loop = descend(kept)
+        found = loop.run(on_iteration=lambda number, env: heard(number))
+        return bits([count, found.env, so.collect(kept.sum("y"))])
+
+    with so.session(workers=0, processes=0):
+        expected = program(lambda number: None, lambda: None)
+    heard: list[int] = []
+    with simulated() as (session, hub):
+
+        def trouble() -> None:
+            end = hub.steps + at
+
+            def blow(hub: SimulatedHub) -> None:
+                if hub.steps == end:
+                    hub.kill(hub.names()[0])
+
+            hub.on_step = blow
+
+        assert program(heard.append, trouble) == expected
+        assert hub.deaths == 1
+        assert heard == list(range(6))
+        # Three jobs; the loop is begun again where what is lost cannot be made again alone.
+        assert session.workers()._coordinator.job == (3 if made is simple else 4)
+
+
+def test_who_is_lost_between_jobs_leaves_the_others_their_tables() -> None:
+    with simulated() as (session, hub):
+        kept = simple(records())
+        so.collect(kept.sum("y"))
+        hub.kill(hub.names()[0])
+        before = {n: hub._workers[n].machine._shares._caches for n in hub.names()}
+        so.collect(kept.mean(lambda r: r.y * r.y))
+        after = {n: hub._workers[n].machine._shares._caches for n in hub.names()}
+        assert len(after) == 3
+        for name, caches in before.items():
+            assert list(after[name]) == list(caches)
+
+
+@pytest.mark.parametrize("made", MADE, ids=lambda m: m.__name__)
+def test_another_number_of_ranks(made: Callable[[so.Table], so.Table]) -> None:
+    with simulated() as (session, _):
+        kept = made(records())
+        expected = bits(so.collect(kept.sum("y")))
+        for ranks in (2, 5, 1):
+            session.options = replace(session.options, workers=ranks)
+            assert bits(so.collect(kept.sum(lambda r: r.y * 1.0))) == expected, ranks
+            assert session._tables.of(kept.plan).is_complete
+
+
+# What is forgotten.
+
+
+def test_what_is_forgotten_goes_at_the_ranks() -> None:
+    with simulated() as (session, hub):
+        kept, other = simple(records()), records().map(lambda r: {"y": r.x - 1.0}).cache()
+        so.collect(kept.count() + other.count())
+        keys = {kept.plan.key, other.plan.key}
+        assert all(keys <= found for found in caches_of(hub))
+        session.forget(kept)
+        hub.pump(0.1)
+        assert all(keys & found == {other.plan.key} for found in caches_of(hub))
+        assert bits(so.collect(kept.sum("y"))) == bits(so.collect(kept.sum("y")))
+        del other
+        so.collect(kept.sum(lambda r: r.y * 2.0))
+        assert all(keys & found == {kept.plan.key} for found in caches_of(hub))
+
+
+def test_a_table_is_forgotten_while_a_loop_reads_it() -> None:
+    with simulated() as (session, hub):
+        kept = grouped(records())
+        so.collect(kept.count())
+        key = kept.plan.key
+        loop = descend(kept)
+        expected = bits(loop.run().env)
+        found = loop.run(on_iteration=lambda number, env: session.forget(kept))
+        assert bits(found.env) == expected
+        so.collect(records().count())
+        assert not any(key in keys for keys in caches_of(hub))
+
+
+# Bad records.
+
+
+def test_bad_records_are_reported_as_in_one_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.csv"
+    lines = [f"{i},{i % 7}" if i % 9_001 else f"{i},bad{i}" for i in range(1, 60_000)]
+    path.write_text("x,y\n" + "\n".join(lines))
+
+    def said() -> list[str]:
+        caplog.clear()
+        table = so.read_csv(path, column_types={"y": "int64"}, on_error="skip")
+        so.collect(table.sum(lambda r: r.x * r.y), table.filter(lambda r: r.y > 5).count())
+        return [r.getMessage().partition(":")[2] for r in caplog.records]
+
+    with so.session(workers=0, processes=0):
+        expected = said()
+    assert "6 records were skipped" in expected[0]
+    with simulated():
+        assert said() == expected
+
+
+# Memory.
+
+
+def test_a_lack_of_memory_names_the_rank() -> None:
+    with simulated(settings={"memory": 150_000}), pytest.raises(OutOfMemoryError) as caught:
+        so.collect(records().sort("x").limit(5))
+    assert "the budget of rank" in str(caught.value)
+    assert "shared out among the workers" in str(caught.value)
+
+
+def test_an_allocation_that_fails_names_the_rank() -> None:
+    def greedy(x: float) -> float:
+        raise MemoryError("Unable to allocate 9 PiB")
+
+    call = so.udf(greedy, returns=so.float64)
+    with simulated(), pytest.raises(OutOfMemoryError, match=r"rank \d .*9 PiB"):
+        so.collect(records().limit(10).map(lambda r: call(r.x)).sum())
+
+
+def test_ranks_of_one_worker_have_its_memory_together() -> None:
+    with simulated(settings={"memory": 700_000}, most_workers=1) as (session, hub):
+        session.options = replace(session.options, workers=3)
+        kept = simple(records())
+        expected = bits(so.collect(kept.sum("y")))
+        (name,) = hub.names()
+        shares = hub._workers[name].machine._shares
+        assert 0 < shares.held()[0] <= 700_000
+        assert not session._tables.of(kept.plan).is_complete
+        assert bits(so.collect(kept.sum(lambda r: r.y * 1.0))) == expected
+
+
+def test_without_a_limit_it_is_part_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_shares, "usable_memory", lambda: 9 << 20)
+    with simulated(settings={"workers": 3}) as (_, hub):
+        kept = simple(records())
+        for held in (0, 1):
+            so.collect(kept.sum(lambda r, held=held: r.y * held))
+            for name in hub.names():
+                shares = hub._workers[name].machine._shares
+                assert shares._limit >= (3 << 20) + held * 100_000

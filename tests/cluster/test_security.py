@@ -49,12 +49,14 @@ def context() -> Iterator[zmq.Context[Socket]]:
 @pytest.fixture
 def router(context: zmq.Context[Socket]) -> Iterator[Socket]:
     with context.socket(zmq.ROUTER) as made:
+        made.linger = 0
         yield made
 
 
 @pytest.fixture
 def dealer(context: zmq.Context[Socket]) -> Iterator[Socket]:
     with context.socket(zmq.DEALER) as made:
+        made.linger = 0
         yield made
 
 

@@ -123,13 +123,14 @@ class RankPass:
         made, done = self.made, dict[int, Leaves]()
         made.begin(may_wait=not self._is_divided)
         nulls: list[int] = []  # the numbers of stacks
-        self._failures.clear()
+        failures = self._failures = []
         # What others wait for comes first.
         yield from self._led_on([p for p in self._parts if p.before is None], done, nulls)
         self._fold_whole(run, done, nulls)
         yield from self._led_on([p for p in self._parts if p.before is not None], done, nulls)
-        if self._failures:
-            raise min(self._failures, key=_partition)
+        if failures:
+            self._failures = []  # with all that their tracebacks hold
+            raise min(failures, key=_partition)
         if self._is_stacked:
             told = yield from gather_all(self._ranks, Piece(nulls, []))
             found = [number for piece in told for number in piece.header]

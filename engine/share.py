@@ -129,7 +129,8 @@ class Share:
                 yield from pipeline.prepare(own, self._run())
             return (yield from program)
         finally:
-            self.runtime.settle()
+            while self.runtime.prepared:
+                self.runtime.prepared.pop()()
 
     # Folds and counts.
 

@@ -35,6 +35,8 @@ MODULE = "scalops.engine.cluster.broker"
 STATE, LOG, SOCKET = "cluster.json", "broker.log", "broker"
 LOCAL_WORKERS = "local"  # the name of their keys
 DRIVER = "driver"  # the name of the key that is made for drivers
+# Kept, so that a process that has started a daemon does not give it up while it runs.
+_daemons: list[subprocess.Popen[bytes]] = []
 _START_SECONDS = 30.0  # for the workers of this host to come before the first driver's turn
 _LAST_WORDS = 1.0  # seconds for everybody to hear that the cluster ends
 
@@ -223,6 +225,7 @@ def start(settings: BrokerSettings) -> dict[str, Any]:
             env=launching.environment(),
             start_new_session=True,
         )
+    _daemons.append(daemon)
     assert daemon.stdin is not None
     assert daemon.stdout is not None
     with daemon.stdin, daemon.stdout:
@@ -250,6 +253,8 @@ def stop(folder: Path, seconds: float = 10.0) -> dict[str, Any] | None:
     found = running(folder)
     if found is None:
         return None
+    for child in _daemons:
+        child.poll()
     with suppress(psutil.NoSuchProcess):
         daemon = psutil.Process(found["process"])
         daemon.terminate()

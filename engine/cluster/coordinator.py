@@ -19,6 +19,7 @@ from scalops.engine.block_codec import blocks_of_piece
 from scalops.engine.cluster.deaths import Deaths
 from scalops.engine.cluster.hub import Arrived, Hub, Joined, Left, WorkerInfo
 from scalops.engine.cluster.interrupts import Interrupts
+from scalops.engine.cluster.job_settings import JobSettings as JobSettings
 from scalops.engine.cluster.journal import Journal
 from scalops.engine.cluster.messages import (
     Begin,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 Expect = Literal["root", "all", "none"]
 Replies = dict[int, Piece]
 FORWARD_BYTES = 1 << 16  # of a command: larger ones go down the tree of ranks
+MOST_STILLBORN = 3  # workers that leave as soon as they come: more would, too
 _NOBODY = Captured(b"", "a function", None)
 
 
@@ -60,26 +62,6 @@ class Lost(Exception):
 
 class StateLost(Exception):
     """No rank is left that holds a table of a loop's state: the loop goes back."""
-
-
-@dataclass(frozen=True)
-class JobSettings:
-    """`ranks` of a job; seconds to wait for workers that start, for one that replaces another, and
-    for those that still are at the last job.
-
-    `task_timeout`: seconds that a call of a user's function may take; None for any time.
-    `most_losses`: workers that a job may lose. `at_driver`: stages that fold whose partial results
-    the driver adds up.
-    """
-
-    ranks: int
-    fan_in: int
-    at_driver: frozenset[int] = frozenset()
-    start_seconds: float = 60.0
-    replace_seconds: float = 20.0
-    end_seconds: float = 3.0
-    most_losses: int = 100
-    task_timeout: float | None = None
 
 
 @dataclass
@@ -116,6 +98,7 @@ class Coordinator:
         self._losses: list[str] = []  # not yet told to the driver
         self._count = 0
         self._verb: tuple[str, Any] = "", None
+        self._stillborn: list[str] = []  # why workers left that hosted nothing yet
         self._gone: set[str] = set()  # kept tables that ranks lack
         self.answer: Callable[[Wanted], Iterator[tuple[Partitions, list[Array]]]] | None = None
         self.passed_over: Callable[[Any], None] = lambda found: None
@@ -160,22 +143,29 @@ class Coordinator:
         self._count = 0
         self._hosts = {}
         self._alive = {w.worker: w for w in self._hub.workers()}
-        self._hub.ask_for(settings.ranks)
         self._wait_for_workers(settings.ranks, settings.start_seconds)
         if not self._alive:
-            raise WorkerLost(
-                f"no worker has come within {settings.start_seconds:g} s",
-                hint="look at what they say on standard error; a running cluster's are listed by"
-                " `scalops cluster status`",
-            )
+            raise self._no_worker("no worker has come", settings.start_seconds)
         self._place(range(settings.ranks))
         self._announce(range(settings.ranks))
 
     def _wait_for_workers(self, count: int, seconds: float) -> None:
-        """Wait until there are so many, or as long as that."""
+        """Wait until there are so many, or as long as that, or until those that come leave."""
         end = self._now() + seconds
-        while len(self._alive) < count and (left := end - self._now()) > 0:
+        self._stillborn.clear()
+        while len(self._alive) < count and len(self._stillborn) <= MOST_STILLBORN:
+            self._hub.ask_for(count)  # for those that have come and gone, too
+            if (left := end - self._now()) <= 0:
+                break
             self._pump(left)
+
+    def _no_worker(self, what: str, seconds: float) -> WorkerLost:
+        why = f": {self._stillborn[-1]}" if self._stillborn else f" within {seconds:g} s"
+        return WorkerLost(
+            what + why,
+            hint="look at what they say on standard error; a running cluster's are listed by"
+            " `scalops cluster status`",
+        )
 
     def _place(self, ranks: Sequence[int]) -> None:
         """Give ranks to those who had them in the job before, else to who hosts the fewest."""
@@ -400,6 +390,7 @@ class Coordinator:
         heard = self._heard.pop(worker, None)
         ranks = [r for r, w in self._hosts.items() if w.worker == worker]
         if not ranks:
+            self._stillborn.append(left.reason)
             return
         self._lost_ranks.update(ranks)
         self._losses.append(worker)
@@ -439,10 +430,9 @@ class Coordinator:
         size, seconds = self._settings.ranks, self._settings.replace_seconds
         for rank in self._lost_ranks:
             self._hosts.pop(rank, None)
-        self._hub.ask_for(size)
         self._wait_for_workers(size, seconds)
         if not self._alive:
-            raise WorkerLost(f"all workers were lost, and none has come within {seconds:g} s")
+            raise self._no_worker("all workers were lost, and none has come", seconds)
         self._failures.clear()  # who has failed fails again
         lost = sorted(self._lost_ranks)  # some more, perhaps, while it waited
         for rank in lost:

@@ -53,8 +53,12 @@ HubEvent: TypeAlias = Arrived | Joined | Left
 class Hub(Protocol):
     """The workers of a session, wherever they are. One thread at a time may use it, but `wake`."""
 
-    channels: Channels
     refused: Counter[str]  # what has been turned away, by reason
+
+    @property
+    def channels(self) -> Channels:
+        """Those to the workers."""
+        ...
 
     def workers(self) -> list[WorkerInfo]:
         """Those alive now, in order of arrival."""

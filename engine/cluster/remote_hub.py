@@ -133,7 +133,7 @@ class _Held:
         until = monotonic() + _GRACE_SECONDS
         self.link.say(Detach(self.session, "its session ended"))
         self.link.flush(monotonic())
-        while self.link.has_words_left() and not self.link.is_gone:
+        while self.link.heard and self.link.has_words_left() and not self.link.is_gone:
             left = until - monotonic()
             if left <= 0 or not self.socket.poll(ceil(left * 1e3)):
                 break

@@ -206,7 +206,14 @@ def serve(told: Mapping[str, Any]) -> int:
     security.require_welcome(told["broker"], pair, told["key"])
     sockets = BrokerSockets(told["worker"], told["broker"], told["data"], pair)
     try:
-        greeting = hello(told["worker"], sockets.data, b"" if pair is None else pair.public)
+        return _serve_with(sockets, told, b"" if pair is None else pair.public)
+    finally:
+        sockets.close()
+
+
+def _serve_with(sockets: BrokerSockets, told: Mapping[str, Any], key: bytes) -> int:
+    try:
+        greeting = hello(told["worker"], sockets.data, key)
         sockets.join(greeting)
         module, name = told["machine"]
         machine = getattr(importlib.import_module(module), name)(told["worker"], told["settings"])

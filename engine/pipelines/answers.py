@@ -66,6 +66,7 @@ class Answers:
         self._owner = f"matches in table {node.number}"
         self._keys = Schema(tuple((f"{i}", source.schema[k]) for i, k in enumerate(node.keys)))
         self._schema = Schema(())
+        self._known: set[int] = set()  # the partitions that were asked about
         self._owners: dict[Place, Array] = {}
         self._parts: dict[Place, dict[int, _Part]] = {}
         self._found: dict[Place, _Answer] = {}
@@ -74,11 +75,17 @@ class Answers:
     def ask(
         self, held: PartitionedIndex, names: Sequence[str], partitions: Sequence[int], run: Run
     ) -> Program[None]:
-        """Get what the records of these partitions meet, with the columns `names` of it."""
-        self._schema = Schema(tuple((n, held.schema[n]) for n in names))
-        self._tables = SpilledBlocks(self._runtime.budget, self._owner, self._schema)
-        self._runtime.prepared.append(self._clear)
-        requests = self._requests(held, partitions, run)
+        """Get what the records of these partitions meet, with the columns `names` of it.
+
+        Where several stages of one pass make parts of a cached table again, it is got once.
+        """
+        if self._tables is None:
+            self._schema = Schema(tuple((n, held.schema[n]) for n in names))
+            self._tables = SpilledBlocks(self._runtime.budget, self._owner, self._schema)
+            self._runtime.prepared.append(self._clear)
+        new = [p for p in partitions if p not in self._known]
+        self._known.update(new)
+        requests = self._requests(held, new, run)
         asked: list[_Request] = []
 
         def take(source: int, piece: Piece) -> None:
@@ -112,6 +119,7 @@ class Answers:
     def _clear(self) -> None:
         for held in (self._owners, self._parts, self._found):
             held.clear()
+        self._known.clear()
         self._tables = None
         self._runtime.budget.release(self._owner)
 

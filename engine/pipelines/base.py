@@ -72,11 +72,6 @@ class Runtime:
             if self._frames.pop(key).buffered:
                 self.budget.release(BUFFERS, kernel.buffer_bytes)
 
-    def settle(self) -> None:
-        """Give back what was asked of other ranks for the stages that have run."""
-        while self.prepared:
-            self.prepared.pop()()
-
     def check_cancelled(self) -> None:
         """Raise KeyboardInterrupt after a cancel; asked before each block."""
         if self.cancelled:

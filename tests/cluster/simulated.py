@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -150,3 +151,32 @@ def budgets_of_ranks() -> Iterator[list[MemoryBudget]]:
         yield found
     finally:
         job_shares.MemoryBudget = before  # type: ignore[misc]
+
+
+@contextmanager
+def simulated_sessions(make: Callable[[], SimulatedHub]) -> Iterator[None]:
+    """Sessions with workers have simulated ones meanwhile, on a hub that `make` gives."""
+    session = importlib.import_module("scalops.session")  # so.session hides it
+    before = session.open_workers
+
+    def opened(options: Any) -> SessionWorkers:
+        hub = make()
+        return SessionWorkers(hub, share_memory=True, now=lambda: hub.now)
+
+    session.open_workers = opened
+    try:
+        yield
+    finally:
+        session.open_workers = before
+
+
+def blows_at(seed: int, kills: str) -> Blows | None:
+    """Kills at steps that follow from a seed: "none", "two" one by one, "all" workers at once."""
+    rng = np.random.default_rng(seed)
+    steps = [int(s) for s in np.exp(rng.uniform(np.log(20), np.log(900), 2))]
+    match kills:
+        case "two":
+            return Blows(seed, at=steps)
+        case "all":
+            return Blows(seed, all_at=steps[:1])
+    return None

@@ -68,6 +68,13 @@ class Backend(Protocol):
     def exchange(self, stage: int) -> TableInfo:
         """Run a stage that leaves a table behind (a StoreSink), and keep it."""
 
+    def settle(self) -> None:
+        """All that was asked for so far is done. Raises what it raises.
+
+        Until then a table that a stage leaves may be one that is only asked for: what is known of
+        it, its TableInfo, is there when it is read.
+        """
+
     def adopt(self, moves: Sequence[tuple[int, int, bool]]) -> None:
         """For each (state, source, keep): let the table `state` be what is kept as `source`.
 

@@ -275,6 +275,10 @@ class Driver:
             blank = TableInfo(0, 0, 0, 0)
             self._infos.update({s: self._infos.get(source, blank) for s, source, _ in moves})
 
+    def settle(self) -> None:
+        """All steps so far are done."""
+        self._backend.settle()
+
     def put(self, table: pp.TableField, rows: StateRows) -> None:
         """Let a table of the state have these records, which were saved."""
         self._backend.put(table.state, table.schema, rows.blocks)

@@ -165,6 +165,9 @@ class EmbeddedBackend:
     def exchange(self, stage: int) -> TableInfo:
         return alone(self._share.exchange(stage))
 
+    def settle(self) -> None:
+        pass  # all is done at once
+
     def adopt(self, moves: Sequence[tuple[int, int, bool]]) -> None:
         self._share.adopt(moves)
         self._gathered.clear()

@@ -108,6 +108,7 @@ class Share:
         """Drop what relations keep of earlier iterations: a rank that is new has nothing of it."""
         for own in self._relations.values():
             own.forget()
+        self.stacks.forget()
 
     def _asks(self, stage: int) -> bool:
         """Whether a stage asks other ranks for something before it reads: the same at all ranks."""

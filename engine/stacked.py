@@ -144,6 +144,11 @@ class Stacks:
         """From now on each stage of the reduction of this number is folded by itself."""
         self._of[number].apart = True
 
+    def forget(self) -> None:
+        """Let all that may be one be so again, as for somebody who has found no nulls yet."""
+        for stack in self._of.values():
+            stack.apart = stack.never
+
 
 class _Stack:
     """Stages of one form, and what was compiled for some of them together."""
@@ -152,7 +157,8 @@ class _Stack:
         self, stages: Sequence[pp.Stage], reductions: Mapping[int, Reduction], runtime: Runtime
     ) -> None:
         self.stages = {s.number: s for s in stages}
-        self.apart = not all(type(s.sink) is pp.TreeAggregate for s in stages)
+        self.never = not all(type(s.sink) is pp.TreeAggregate for s in stages)
+        self.apart = self.never
         self._reductions, self._runtime = reductions, runtime
         self._compiled: dict[tuple[int, ...], StackedReduction | None] = {}
         # Slots in the order in which they stand in each stage's steps, and those of its folds.

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from scalops.algebra.tree import find
 from scalops.engine import physical_plan as pp
 from scalops.engine.backends import TableInfo
 from scalops.engine.block_codec import blocks_of_piece
-from scalops.engine.cluster.driver_merges import DriverMerges
 from scalops.engine.cluster.coordinator import Coordinator, Expect, JobSettings, Replies
+from scalops.engine.cluster.driver_merges import DriverMerges
 from scalops.engine.cluster.file_sources import may_pass_over
+from scalops.engine.cluster.later import Later, LaterInfo
 from scalops.engine.cluster.rank_caches import stands_alone
+from scalops.engine.cluster.verbs import replies_of
 from scalops.engine.collective import Piece, Ranks
 from scalops.engine.kept_tables import KeptTable
 from scalops.engine.memory import FreeMemory
@@ -45,6 +47,8 @@ class ClusterBackend:
         self._results: dict[int, tuple[Any, ...]] = {}
         self._gathered: dict[int, tuple[int, dict[int, list[Block]]]] = {}
         self._schemas: dict[int, Schema] = {}
+        self._later = Later()
+        self._may_wait = False
         self._begun = False
 
     # Life.
@@ -56,12 +60,16 @@ class ClusterBackend:
         # All ranks reply to each command where they may have something to tell beside.
         self._root: Expect = "all" if may_pass_over(plan) else "root"
         self._merges = DriverMerges(plan)
+        self._later.drained()
+        # An error is to be raised in the loop whose stage it is.
+        self._may_wait = not find(plan.program, pp.IterateTogether)
         self._coordinator.begin(plan, self._encode(plan), self._settings)
 
     def stop(self) -> None:
         if self._begun:
             self._begun = False
             self._gathered.clear()
+            self._later.drained()
             self._coordinator.finish()
 
     def cancel(self) -> None:
@@ -77,21 +85,47 @@ class ClusterBackend:
         pass  # which thread runs a stage is each rank's own affair
 
     def bind(self, values: Mapping[int, Any]) -> None:
+        if self._later.reads(values):
+            self.settle()
         self._coordinator.bind(values)
         self._gathered.clear()
 
     # Stages.
 
-    def _call(self, verb: str, stage: Any, expect: Expect = "all") -> Replies:
-        return self._coordinator.call(verb, stage, expect)
+    def _call(self, verb: str, arguments: Any, expect: Expect = "all") -> Replies:
+        """The replies to a command; what was to be run later is run before, in the same one."""
+        later = self._later.drained()
+        if not later:
+            return self._coordinator.call(verb, arguments, expect)
+        steps = [[v, s.number] for s, v, _ in later]
+        if verb:
+            steps.append([verb, arguments])
+        replies = self._coordinator.call("steps", steps, "all")
+        parts = {rank: replies_of(piece) for rank, piece in replies.items()}
+        for i, (stage, own, take) in enumerate(later):
+            self._coordinator.journal.made(stage.number, own, self._coordinator.values)
+            take({rank: pieces[i] for rank, pieces in parts.items()})
+        return {rank: pieces[-1] for rank, pieces in parts.items()}
+
+    def settle(self) -> None:
+        if self._later:
+            self._call("", None)
+
+    def _run_later(self, stage: int, verb: str, take: Callable[[Replies], None]) -> bool:
+        """Whether a stage may be run with the next command; its replies go to `take` then."""
+        own = self._stages[stage]
+        if not self._may_wait or own.calls_functions:
+            return False
+        self._later.add(own, verb, take)
+        return True
 
     def run_stage(self, stage: int) -> None:
         journal = self._coordinator.journal
         if journal.is_fold(stage):
             self.run_stages((stage,))
-            return
-        self._call("count", stage)
-        journal.made(stage, "count", self._coordinator.values)
+        elif not self._run_later(stage, "count", lambda replies: None):
+            self._call("count", stage)
+            journal.made(stage, "count", self._coordinator.values)
 
     def run_stages(self, stages: Sequence[int]) -> None:
         if self._settings.at_driver.issuperset(stages):
@@ -136,6 +170,13 @@ class ClusterBackend:
             table.lie_away([rows[p] for p in range(count)], source_bytes, origin)
 
     def exchange(self, stage: int) -> TableInfo:
+        later = LaterInfo(self.settle)
+
+        def take(replies: Replies) -> None:
+            later.found = _of_all(replies)
+
+        if self._run_later(stage, "exchange", take):
+            return cast("TableInfo", later)
         return _of_all(self._made(stage, "exchange"))
 
     def _made(self, stage: int, verb: str) -> Replies:
@@ -144,15 +185,18 @@ class ClusterBackend:
         return replies
 
     def adopt(self, moves: Sequence[tuple[int, int, bool]]) -> None:
+        self.settle()
         self._coordinator.tell("adopt", [list(move) for move in moves])
         self._coordinator.journal.adopt(moves)
         self._gathered.clear()
 
     def put(self, table: int, schema: Schema, blocks: list[Block]) -> None:
+        self.settle()
         self._coordinator.call("put", [table, None], "all", (schema, blocks))
         self._coordinator.journal.put(table)
 
     def release(self, table: int) -> None:
+        self.settle()
         self._coordinator.tell("release", table)
         self._coordinator.journal.release(table)
 
@@ -164,6 +208,7 @@ class ClusterBackend:
 
     def _gather(self, stage: int) -> tuple[int, dict[int, list[Block]]]:
         if stage not in self._gathered:
+            self.settle()
             found: dict[int, list[Block]] = {}
             schema = self._schemas[stage]
 

@@ -187,7 +187,8 @@ def serve(settings: BrokerSettings) -> None:
         try:
             write_state(settings.folder, broker.uri)
             print(broker.uri, flush=True)
-            while not signals.came and not broker.ended:
+            # Without its folder nobody could find it to stop it.
+            while not signals.came and not broker.ended and (settings.folder / STATE).exists():
                 broker.turn(signals.file)
         finally:
             broker.close()

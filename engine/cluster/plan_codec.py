@@ -222,6 +222,12 @@ def _records(
             if placement.columns is not None:
                 return MappedColumns(facts, placement)
             return MappedBlocks(placement)
-        except OSError:  # of another machine, or the driver has moved it
-            pass
+        except OSError as error:  # of another machine, or the driver has moved it
+            if facts.wholes:
+                # Ranks that have a column whole and ranks that have not would ask differently.
+                raise ExecutionError(
+                    f"{socket.gethostname()} cannot map the driver's memory of {facts.title}:"
+                    f" {error}",
+                    hint="workers of one session share a machine and a user, or none does",
+                ) from error
     return Fetched(facts, store, caches, ranks)

@@ -3,7 +3,8 @@
 Three kinds of tables: those that the user keeps by `cache()`, those that do not change in a loop,
 and the driver's, sent over the network. A partition is worth the time that it saves: uses times
 the seconds it took to make. When memory is short, that goes first which is worth least per byte;
-what the present job reads stays.
+what the present job reads stays, unless the driver can send it again and the room is needed for
+what it cannot.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _LEAST_SECONDS = 1e-6  # of making a partition, however fast it was
 
 
 class _Worth(NamedTuple):
+    is_used: bool  # by the present job
     per_byte: float
     key: str
     partition: int
@@ -36,11 +38,13 @@ class _Worth(NamedTuple):
 class RankTable(KeptTable):
     """A table's partitions at this rank. `uses` counts the jobs that have read it.
 
-    `by_user` says that the user has asked for it, so that no other cache takes its room.
+    `by_user` says that the user has asked for it, so that no other cache takes its room; `sent`
+    that the driver can send it again.
     """
 
     uses: int = 0
     by_user: bool = field(default=False, kw_only=True)
+    sent: bool = field(default=False, kw_only=True)
 
     def worth(self, partition: int) -> float:
         """Seconds that it saves, for each byte."""
@@ -55,6 +59,7 @@ class RankCaches:
         self._tables: dict[str, RankTable] = {}
         self._used: frozenset[str] = frozenset()
         self._budget = MemoryBudget()
+        self._keeps = False  # what the driver has sent is being kept
         self._lock = threading.RLock()
 
     @property
@@ -78,12 +83,12 @@ class RankCaches:
             self._used = frozenset((*caches, *reads))
             for key in (self._used - caches.keys()) & self._tables.keys():
                 self._tables[key].uses += 1
-            budget.spare = lambda size: (OWNER, self.spare(size))
-            budget.evict = lambda size: (OWNER, self.spare(size, by_user=False))
+            budget.spare = lambda size: (OWNER, self.spare(size, sent=True))
+            budget.evict = lambda size: (OWNER, self._evict(size))
             self._fit(budget)
             found = {key: self._begun(key, s.source.schema) for key, s in caches.items()}
             for key, table in found.items():
-                table.by_user = not key.startswith(_INVARIANT)
+                table.by_user, table.sent = not key.startswith(_INVARIANT), False
             return found
 
     def _fit(self, budget: MemoryBudget) -> None:
@@ -121,30 +126,40 @@ class RankCaches:
         size = sum(b.bytes for b in blocks)
         with self._lock:
             table = self._tables.get(key) or self._begun(key, schema)
+            table.sent = True
             self._used |= {key}
             if partition in table.parts:
                 return True
-            if not self._budget.reserve(size, OWNER):
-                return False
+            self._keeps = True
+            try:
+                if not self._budget.reserve(size, OWNER):
+                    return False
+            finally:
+                self._keeps = False
             table.parts[partition], table.sizes[partition] = blocks, size
             table.seconds[partition] = seconds
             return True
 
-    def spare(self, size: int, *, by_user: bool = True) -> int:
+    def _evict(self, size: int) -> int:
+        """Make room for a cache of the job, or for what the driver sends: not for each other."""
+        return self.spare(size, by_user=False, sent=not self._keeps)
+
+    def spare(self, size: int, *, by_user: bool = True, sent: bool = False) -> int:
         """Drop what is worth least, of tables that the present job does not read.
 
-        Until `size` bytes are free, or nothing is left; the user's own only with `by_user`.
-        Returns the bytes that were freed.
+        Until `size` bytes are free, or nothing is left; the user's own only with `by_user`. With
+        `sent`, at last what the job reads and the driver can send again. Returns the bytes that
+        were freed.
         """
         freed = 0
         with self._lock:
-            open_to = [
-                t
+            worths = sorted(
+                _Worth(key in self._used, t.worth(p), key, p)
                 for key, t in self._tables.items()
-                if key not in self._used and (by_user or not t.by_user)
-            ]
-            worths = sorted(_Worth(t.worth(p), t.key, p) for t in open_to for p in t.parts)
-            for _, key, partition in worths:
+                if (t.sent and sent if key in self._used else by_user or not t.by_user)
+                for p in t.parts
+            )
+            for _, _, key, partition in worths:
                 if freed >= size:
                     break
                 freed += self._dropped(self._tables[key], partition)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 

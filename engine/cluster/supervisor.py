@@ -84,7 +84,10 @@ class Supervisor:
 
     def close(self) -> None:
         """End all."""
-        end_all([p.process for p in self._places if p.process is not None], _GRACE_SECONDS)
+        ended = [(p.worker, p.process) for p in self._places if p.process is not None]
+        end_all([process for _, process in ended], _GRACE_SECONDS)
+        for worker, _ in ended:
+            self._on_end(worker, "it was stopped")
         for place in self._places:
             if place.folder is not None:
                 shutil.rmtree(place.folder, ignore_errors=True)

@@ -62,6 +62,25 @@ def accounted(program: Reply, given_up: Callable[[], list[Any]]) -> Reply:
     return reply or DONE
 
 
+def _steps(share: Share, arguments: Any, given: Any) -> Reply:
+    """Several verbs, one after the other; the reply has theirs."""
+    headers, buffers = [], list[Array]()
+    for verb, own in arguments:
+        piece = (yield from VERBS[verb](share, own, None)) or DONE
+        headers.append([piece.header, len(piece.buffers)])
+        buffers += piece.buffers
+    return Piece(headers, buffers)
+
+
+def replies_of(piece: Piece) -> list[Piece]:
+    """The replies of several verbs that were one command."""
+    found, at = [], 0
+    for header, count in piece.header:
+        found.append(Piece(header, piece.buffers[at : at + count]))
+        at += count
+    return found
+
+
 def _bind(share: Share, arguments: Any, given: Any) -> Reply:
     yield from ()
     return None
@@ -167,6 +186,7 @@ def _cut(blocks: list[Any]) -> Iterator[list[Any]]:
 
 
 VERBS: dict[str, Callable[[Share, Any, Any], Reply]] = {
+    "steps": _steps,
     "bind": _bind,
     "fold": _fold,
     "partials": _partials,

@@ -17,7 +17,16 @@ from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine.backends import TableInfo
 from scalops.engine.blocks import Block
-from scalops.engine.collective import BROADCAST_BYTES, Ask, Piece, Program, Ranks, Receive, Send, Shuffle
+from scalops.engine.collective import (
+    BROADCAST_BYTES,
+    Ask,
+    Piece,
+    Program,
+    Ranks,
+    Receive,
+    Send,
+    Shuffle,
+)
 from scalops.engine.memory import FreeMemory, MemoryBudget
 from scalops.engine.share import Share
 from scalops.engine.threads import Task
@@ -188,6 +197,9 @@ class LockstepBackend:
 
     def combine(self, stage: int) -> tuple[Any, ...]:
         return self._results[stage]
+
+    def settle(self) -> None:
+        pass
 
     def adopt(self, moves: Sequence[tuple[int, int, bool]]) -> None:
         for share in self.shares:

@@ -120,6 +120,8 @@ def test_a_cluster_is_started_shown_and_stopped(
 def test_a_cluster_serves_sessions_one_after_another(
     invoke: Callable[..., Result], tmp_path: Path, bind: str | None
 ) -> None:
+    rows = so.table({"x": [0.1 * i for i in range(10_000)]})
+    expected: float = rows.map(lambda r: r.x * r.x).sum().collect()
     folder = tmp_path / "c"
     given = [] if bind is None else ["--bind", bind]
     started = invoke("cluster", "start", "--workers", 2, "--folder", folder, *given)
@@ -127,11 +129,9 @@ def test_a_cluster_serves_sessions_one_after_another(
     found = broker.running(folder)
     assert found is not None
     key = None if bind is None else str(folder / "driver.secret")
-    rows = so.table({"x": [0.1 * i for i in range(10_000)]})
-    expected: float = rows.map(lambda r: {"y": r.x * r.x}).y.sum().collect()
     try:
         for _ in range(2):
             with so.session(found["uri"], key=key):
-                assert rows.map(lambda r: {"y": r.x * r.x}).y.sum().collect() == expected
+                assert rows.map(lambda r: r.x * r.x).sum().collect() == expected
     finally:
         assert invoke("cluster", "stop", "--folder", folder).exit_code == 0

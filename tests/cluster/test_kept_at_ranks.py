@@ -14,6 +14,7 @@ import pytest
 
 import scalops as so
 from scalops.algebra.errors import OutOfMemoryError
+from scalops.algebra.operators import Cache
 from scalops.engine.cluster import job_shares, verbs
 from scalops.engine.cluster.session_workers import SessionWorkers
 from tests.cluster.simulation import SimulatedHub
@@ -48,6 +49,12 @@ def caches_of(hub: SimulatedHub) -> list[set[str]]:
         {key for c in hub._workers[n].machine._shares._caches.values() for key in c._tables}
         for n in hub.names()
     ]
+
+
+def key_of(kept: so.Table) -> str:
+    """Under which key a table is kept."""
+    assert isinstance(kept.plan, Cache)
+    return kept.plan.key
 
 
 def simple(table: so.Table) -> so.Table:
@@ -132,7 +139,7 @@ def test_ranks_that_are_lost_do_not_show(made: Callable[[so.Table], so.Table], a
 
 
 def test_who_is_lost_between_jobs_leaves_the_others_their_tables() -> None:
-    with simulated() as (session, hub):
+    with simulated() as (_, hub):
         kept = simple(records())
         so.collect(kept.sum("y"))
         hub.kill(hub.names()[0])
@@ -162,22 +169,22 @@ def test_what_is_forgotten_goes_at_the_ranks() -> None:
     with simulated() as (session, hub):
         kept, other = simple(records()), records().map(lambda r: {"y": r.x - 1.0}).cache()
         so.collect(kept.count() + other.count())
-        keys = {kept.plan.key, other.plan.key}
+        keys = {key_of(kept), key_of(other)}
         assert all(keys <= found for found in caches_of(hub))
         session.forget(kept)
         hub.pump(0.1)
-        assert all(keys & found == {other.plan.key} for found in caches_of(hub))
+        assert all(keys & found == {key_of(other)} for found in caches_of(hub))
         assert bits(so.collect(kept.sum("y"))) == bits(so.collect(kept.sum("y")))
         del other
         so.collect(kept.sum(lambda r: r.y * 2.0))
-        assert all(keys & found == {kept.plan.key} for found in caches_of(hub))
+        assert all(keys & found == {key_of(kept)} for found in caches_of(hub))
 
 
 def test_a_table_is_forgotten_while_a_loop_reads_it() -> None:
     with simulated() as (session, hub):
         kept = grouped(records())
         so.collect(kept.count())
-        key = kept.plan.key
+        key = key_of(kept)
         loop = descend(kept)
         expected = bits(loop.run().env)
         found = loop.run(on_iteration=lambda number, env: session.forget(kept))

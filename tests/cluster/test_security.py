@@ -388,6 +388,25 @@ def test_messages_out_of_place_change_nothing(tmp_path: Path, body: Any) -> None
         assert (relay.ended, relay.membership.workers) == (None, 1)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_who_talks_nonsense_in_sound_frames_is_listened_to_no_more(
+    tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    message = bytearray(messages.encode(Bye("w", "r"))) if seed else bytearray(b"\xc1")
+    message[0] = 0xDC if seed % 2 else message[0]
+    message += chance.randbytes(40)
+    with ipc_relay(tmp_path / "c") as relay, peer(relay) as other, peer(relay) as worker:
+        worker.join()
+        other.link.say(messages.Ping())
+        channel = other.link._channels._channel(BROKER)
+        assert channel is not None
+        channel._outbox.add(bytes(message), ())
+        other.until(lambda: relay.membership.lost(other.name) is not None)
+        assert str(relay.membership.lost(other.name)).startswith("it talks nonsense: ")
+        assert relay.membership.workers == 1
+
+
 def test_replayed_messages_are_accepted_0_times(
     keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,7 +37,7 @@ LOCAL = frozenset(("adopt", "bind", "release"))  # verbs that ask nothing of oth
 WINDOW_BYTES = 4 << 20  # of a shuffle, from one rank to another, that have not been taken yet
 BATCH_BYTES = 1 << 20  # that are made or taken in one step
 BATCH_PIECES = 64
-QUICK_SECONDS = 0.002  # a step that took no longer is computed where messages are read, too
+QUICK_SECONDS = 0.01  # a step that took no longer is computed where messages are read, too
 
 
 class Ended(NamedTuple):
@@ -82,6 +82,7 @@ class _Running:
     waits_for: int | None = None  # the rank of which a piece is awaited
     stream: _Stream | None = None
     turns: int = 0  # shuffles so far
+    steps: int = 0  # of the program so far
     end_when_waiting: bool = False
 
 
@@ -93,7 +94,7 @@ class Clock:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[tuple[str, str, int], float] = {}
         self.is_quick = True
 
 
@@ -231,22 +232,24 @@ class RankJob:
             except StopIteration as end:
                 return Ended(end.value)
 
-        return [self._compute(step)]
+        running.steps += 1
+        return [self._compute(step, "step", running.steps)]
 
-    def _compute(self, call: Callable[[], Any]) -> Action:
+    def _compute(self, call: Callable[[], Any], kind: str, number: int) -> Action:
+        """A call: on a thread, but where the same one of the same command was quick last time."""
         running, clock = self._running, self._clock
         assert running is not None
-        verb = running.verb
+        key = running.verb, kind, number
 
         def timed() -> Any:
             begin = clock.now()
             try:
                 return call()
             finally:
-                clock.seconds[verb] = clock.now() - begin
+                clock.seconds[key] = clock.now() - begin
 
         self.ticket = next(self.tickets)
-        quick = clock.is_quick and clock.seconds.get(verb, QUICK_SECONDS) < QUICK_SECONDS
+        quick = clock.is_quick and clock.seconds.get(key, QUICK_SECONDS) < QUICK_SECONDS
         return Compute(self.ticket, timed, quick)
 
     def computed(self, ticket: int, value: Any, error: BaseException | None) -> list[Action]:
@@ -385,7 +388,7 @@ class RankJob:
                 stream.ask.take(source, piece)
             return _Taken(sizes)
 
-        return [self._compute(take)]
+        return [self._compute(take, "take", stream.turn)]
 
     def _make(self, stream: _Stream) -> list[Action]:
         """Have the program make some pieces; those for this rank are taken at once."""
@@ -408,7 +411,7 @@ class RankJob:
                     return _Made(made, is_over=False)
             return _Made(made, is_over=True)
 
-        return [self._compute(make)]
+        return [self._compute(make, "make", stream.turn)]
 
     def _streamed_out(self, running: _Running, stream: _Stream, made: _Made) -> list[Action]:
         """Send what was made."""

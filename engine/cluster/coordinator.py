@@ -400,7 +400,7 @@ class Coordinator:
             self._failed(ranks[0], -1, left.error)
         if any(rank in self._failures for rank in ranks):
             return  # it has ended for that
-        if not left.places and heard is not None:
+        if left.places is None and heard is not None and heard.partition >= 0:
             left = left._replace(places=(heard,))
         self._blame(left, ranks[0])
 

@@ -11,6 +11,7 @@ from scalops.engine.processes.errors import ended_its_worker
 from scalops.engine.progress import Place
 
 MOST_DEATHS = 3  # of workers over one partition: then it is the partition's fault
+MOST_UNKNOWN = 8  # of one rank's over one command, where nobody knows what they were at
 _OF_STAGES = frozenset(("fold", "count", "load", "exchange", "gather"))
 _HERE = "so.session(workers=0, processes=0)"
 
@@ -23,10 +24,12 @@ class Deaths:
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, int, str]] = Counter()
+        self._unknown: Counter[tuple[str, int]] = Counter()
 
     def clear(self) -> None:
         """The command has succeeded, or is not wanted any more."""
         self._counts.clear()
+        self._unknown.clear()
 
     @property
     def is_suspicious(self) -> bool:
@@ -39,6 +42,12 @@ class Deaths:
         A death outside of all partitions counts only where a user's function was called.
         """
         command = f"{verb} {arguments}"
+        if left.places is None:
+            self._unknown[command, rank] += 1
+            many = self._unknown[command, rank]
+            if many < MOST_UNKNOWN:
+                return None
+            return _fault(Place(), many, left.reason, verb, arguments)
         for place in left.places:
             if place.partition >= 0:
                 key = command, place.partition, ""
@@ -48,20 +57,20 @@ class Deaths:
                 continue
             self._counts[key] += 1
             if self._counts[key] >= MOST_DEATHS:
-                return _fault(place, left.reason, verb, arguments)
+                return _fault(place, MOST_DEATHS, left.reason, verb, arguments)
         return None
 
 
-def _fault(place: Place, reason: str, verb: str, arguments: Any) -> WorkerLost:
+def _fault(place: Place, times: int, reason: str, verb: str, arguments: Any) -> WorkerLost:
     is_end = reason.startswith(("killed by ", "exit code "))
     how = f"by {reason.removeprefix('killed by ')}" if is_end else f"({reason})"
     if place.function:
         error = ended_its_worker(
-            place.function, place.location, MOST_DEATHS, how + place.over, _HERE
+            place.function, place.location, times, how + place.over, _HERE
         )
     else:
         error = WorkerLost(
-            f"{MOST_DEATHS} worker processes ended, the last one {how}",
+            f"{times} worker processes ended, the last one {how}",
             hint=f"signal 9 may mean that memory ran out; {_HERE} runs it here",
         )
     if place.partition >= 0:

@@ -43,7 +43,7 @@ class Left(NamedTuple):
 
     worker: str
     reason: str
-    places: tuple[Place, ...] = ()  # where its threads were, as far as that is known
+    places: tuple[Place, ...] | None = None  # where its threads were; None: nobody knows
     error: ScalopsError | None = None  # of a user's function that it had to be ended for
 
 

@@ -232,6 +232,7 @@ def _written(source: Any, names: Sequence[str]) -> Placement:
             for partition in source.partitions():
                 read = source.read(partition, tuple(names))
                 blocks.append(tuple(writer.block(b, names, kinds) for b in read))
+        os.ftruncate(writer.file, writer.end)  # what comes last may be empty
     except BaseException:
         os.close(writer.file)
         raise

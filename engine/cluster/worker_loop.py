@@ -174,6 +174,7 @@ class WorkerLoop:
                 case Emit(peer, body, buffers):
                     self._channels.send(peer, body, buffers)
                 case Compute(quick=True) as compute:
+                    self._transmit(now)  # others may wait for what has been said
                     actions.extend(self._machine.handle(called(compute), now))
                 case Compute() as compute:
                     self._compute.start(compute)

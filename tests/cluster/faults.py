@@ -124,6 +124,8 @@ def bits(found: Any) -> Any:
     """Results as bytes that compare."""
     if isinstance(found, (list, tuple)):
         return [bits(f) for f in found]
+    if isinstance(found, dict):
+        return {name: bits(f) for name, f in found.items()}
     if hasattr(found, "to_pylist"):
         return repr(found.to_pylist())
     if hasattr(found, "env"):

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 import scalops as so
+from scalops.algebra.errors import OutOfMemoryError
 from scalops.engine.cluster import local_hub
 from tests.cluster import faults
 from tests.cluster.faults import (
@@ -183,7 +184,7 @@ def test_an_interrupt_ends_a_run_and_what_hangs_is_replaced() -> None:
 def test_an_error_of_the_users_between_iterations_ends_nothing(session: Any) -> None:
     @so.loop({"w": 0.0}, range(5))
     def loop(env: Any) -> Any:
-        return {"w": env.w + T.map(lambda r: r.x * env.w + 1).mean()}
+        return {"w": env["w"] + T.map(lambda r: r.x * env["w"] + 1).mean()}
 
     def stop(number: int, env: Any) -> None:
         if number == 2:
@@ -200,7 +201,7 @@ def test_an_error_of_the_users_between_iterations_ends_nothing(session: Any) -> 
 def test_too_little_memory_is_a_named_error() -> None:
     with nothing_left(), so.session(workers=2, memory="1MB"):
         for _ in range(2):
-            with pytest.raises(so.OutOfMemoryError):
+            with pytest.raises(OutOfMemoryError):
                 T.join(T.select("x", z="k"), on="x").sort("z").map(lambda r: r.x + r.z).collect()
         assert FINE.collect() == 2
 
@@ -223,7 +224,8 @@ RESUMED = """
 
     @so.loop({{"w": np.float64(0.5)}}, range(8))
     def loop(env):
-        return {{"w": env.w + T.map(lambda r: np.tanh(r.x * env.w)).mean()}}
+        w = env["w"]
+        return {{"w": w + T.map(lambda r: np.tanh(r.x * w)).mean()}}
 
     def die(number, env):
         if number == 5:
@@ -231,7 +233,7 @@ RESUMED = """
 
     options = {options}
     with so.session(workers={workers}, processes=0):
-        print(float(loop.run(**options).env.w).hex())
+        print(float(loop.run(**options).env["w"]).hex())
 """
 
 

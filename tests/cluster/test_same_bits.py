@@ -184,11 +184,10 @@ def answer(plan: PhysicalPlan, run: Callable[[PhysicalPlan], list[Any]]) -> Any:
         return type(error), str(error)
 
 
-def difference(found: Any, expected: Any) -> str:
-    """Nothing, or what is wrong; bits are too many to be shown."""
-    if found == expected:
-        return ""
-    return f"{str(found)[:300]} is not {str(expected)[:300]}"
+def require_same(found: Any, expected: Any, *about: Any) -> None:
+    """Fail unless the bits are the same; there are too many of them to be compared by pytest."""
+    if found != expected:
+        pytest.fail(f"{about}: {str(found)[:300]} is not {str(expected)[:300]}", False)
 
 
 def embedded(plan: PhysicalPlan) -> Any:
@@ -229,7 +228,7 @@ def test_programs(name: str, small_blocks: pytest.MonkeyPatch) -> None:
     for seed, way in enumerate(ways):
         with small_blocks.context() as patch:
             partition_joins(patch, seed)
-            assert not difference(on_ranks(plan, way, seed), expected), (way, seed)
+            require_same(on_ranks(plan, way, seed), expected, way, seed)
 
 
 @pytest.mark.parametrize("name", GENERATED)
@@ -247,7 +246,7 @@ def compare_generated(name: str, seed: int, ways: list[Way], patch: pytest.Monke
         expected = embedded(plan)
         partition_joins(own, seed)
         for way in ways:
-            assert not difference(on_ranks(plan, way, seed), expected), (name, seed, way)
+            require_same(on_ranks(plan, way, seed), expected, name, seed, way)
 
 
 def run_shared(path: Path, way: Way | None, seed: int) -> Any:
@@ -271,7 +270,7 @@ def run_shared(path: Path, way: Way | None, seed: int) -> Any:
 def test_shared_programs(program: Path) -> None:
     number, expected = list(PROGRAMS).index(program.stem), run_shared(program, None, 0)
     for i, way in [w for w in dealt_out(len(PROGRAMS), 24) if w[0] == number]:
-        assert not difference(run_shared(program, way, i), expected), way
+        require_same(run_shared(program, way, i), expected, way)
 
 
 # All of them.
@@ -285,7 +284,7 @@ def test_programs_in_all_ways(name: str, small_blocks: pytest.MonkeyPatch) -> No
     for seed, way in enumerate(WAYS * 5):
         with small_blocks.context() as patch:
             partition_joins(patch, seed)
-            assert not difference(on_ranks(plan, way, seed), expected), (way, seed)
+            require_same(on_ranks(plan, way, seed), expected, way, seed)
 
 
 @pytest.mark.long
@@ -300,7 +299,7 @@ def test_generated_programs_in_all_ways(name: str, small_blocks: pytest.MonkeyPa
 def test_shared_programs_in_all_ways(program: Path) -> None:
     expected = run_shared(program, None, 0)
     for seed, way in enumerate(WAYS):
-        assert not difference(run_shared(program, way, seed), expected), (way, seed)
+        require_same(run_shared(program, way, seed), expected, way, seed)
 
 
 # Partitions.
@@ -322,7 +321,7 @@ def compare_partitions(count: int, rows: int, skew: str, way: Way) -> None:
         t.group_by("k").agg(s=so.sum("v")).repartition(count),
         t.filter(lambda r: r.k < 2).repartition(max(1, count // 2)).mean("v"),
     )
-    assert not difference(on_ranks(plan, way, count), embedded(plan))
+    require_same(on_ranks(plan, way, count), embedded(plan), count, rows, skew, way)
 
 
 COUNTS = (1, 2, 3, 4, 5, 7, 8, 9, 16, 31, 64, 100, 255, 256, 257)

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from scalops.engine.blas import single_threaded
-from scalops.engine.cluster import job_shares
 from scalops.engine.cluster.coordinator import JobSettings
 from scalops.engine.cluster.going_back import run_again
+from scalops.engine.cluster.job_shares import JobShares
 from scalops.engine.cluster.session_workers import SessionWorkers
+from scalops.engine.collective import Ranks
 from scalops.engine.driver import Driver, Listener
+from scalops.engine.kept_tables import OWNER
 from scalops.engine.loop_runner import LoopControl
 from scalops.engine.memory import MemoryBudget
 from scalops.engine.outcome import LoopOutcome, StateRows
@@ -125,8 +127,8 @@ class Simulation:
             return run_again(once, control)
 
     def settle(self) -> None:
-        """Let what is on its way arrive."""
-        self.hub.on_step = None
+        """Let what is on its way arrive, and nothing befall anybody any more."""
+        self.hub.on_step, self.hub.faults = None, Faults()
         for _ in range(40):
             self.hub.pump(0.25)
 
@@ -136,21 +138,32 @@ def plan_of(*things: Any) -> PhysicalPlan:
     return planned(job_of(*things))
 
 
-@contextmanager
-def budgets_of_ranks() -> Iterator[list[MemoryBudget]]:
-    """Notes the budgets of all ranks that are begun meanwhile."""
-    found: list[MemoryBudget] = []
-    before = job_shares.MemoryBudget
+class Budgets:
+    """Of all ranks that are begun while this is open."""
 
-    def noted(limit: int | None) -> MemoryBudget:
-        found.append(before(limit))
-        return found[-1]
+    def __init__(self) -> None:
+        self._found: list[tuple[JobShares, MemoryBudget]] = []
+        self._made = JobShares._made
 
-    job_shares.MemoryBudget = noted  # type: ignore[assignment,misc]
-    try:
-        yield found
-    finally:
-        job_shares.MemoryBudget = before  # type: ignore[misc]
+    def __enter__(self) -> Budgets:
+        def noted(shares: JobShares, ranks: Ranks, data: Any) -> Any:
+            hosted = self._made(shares, ranks, data)
+            self._found.append((shares, hosted.budget))
+            return hosted
+
+        JobShares._made = noted  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        JobShares._made = self._made  # type: ignore[method-assign]
+
+    def held(self, hub: SimulatedHub) -> int:
+        """Bytes that living workers hold, but for what they keep for later jobs."""
+        living = [machine._shares for machine in hub.machines()]
+        budgets = [budget for shares, budget in self._found if shares in living]
+        for budget in budgets:
+            budget.release(OWNER)
+        return sum(budget.held for budget in budgets)
 
 
 @contextmanager

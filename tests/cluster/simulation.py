@@ -174,7 +174,7 @@ class SimulatedHub:
     ) -> None:
         """With `threads`, steps of workers may wait for the driver."""
         self._random = np.random.default_rng(seed)
-        self._faults, self._settings = faults, settings or {}
+        self.faults, self._settings = faults, settings or {}
         self._channel = channel or ChannelSettings()
         self._most, self._threads = most_workers, threads
         if threads:
@@ -380,7 +380,7 @@ class SimulatedHub:
 
     def _suffered(self, whole: list[bytes]) -> list[tuple[float, list[bytes]]]:
         """What of a frame arrives, and after how many seconds."""
-        faults, draw = self._faults, self._random.random
+        faults, draw = self.faults, self._random.random
         if faults == Faults():
             return [(self.HOP_SECONDS, whole)]
         kind = kind_of(whole)

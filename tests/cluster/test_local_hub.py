@@ -165,9 +165,9 @@ def test_ends_of_workers_are_told_and_nothing_is_left() -> None:
         killed, exiting = hub.workers()
         folder = folder_of(hub)
         os.kill(killed.process, signal.SIGKILL)
-        assert left(hub) == [Left(killed.worker, "killed by signal 9 (SIGKILL)")]
+        assert left(hub) == [Left(killed.worker, "killed by signal 9 (SIGKILL)", ())]
         hub.channels.send(exiting.worker, asking("compute", "__import__('os')._exit(3)"))
-        assert left(hub) == [Left(exiting.worker, "exit code 3")]
+        assert left(hub) == [Left(exiting.worker, "exit code 3", ())]
         assert hub.workers() == []
         hub.channels.send(killed.worker, asking("echo"))  # to nobody
         assert hub.channels.outgoing(0.0) == []
@@ -184,7 +184,7 @@ def test_a_lost_worker_is_replaced_by_one_of_another_name() -> None:
     with hub_of(1) as hub:
         before = hub.workers()[0]
         hub.channels.send(before.worker, asking("exit", 4))
-        assert left(hub) == [Left(before.worker, "as told")]
+        assert left(hub) == [Left(before.worker, "as told", ())]
         hub.ask_for(1)
         (joined,) = until(hub, lambda found: any(isinstance(e, Joined) for e in found))[:1]
         assert isinstance(joined, Joined)
@@ -197,7 +197,7 @@ def test_a_stopped_worker_is_lost_after_its_lease() -> None:
     with hub_of(2, lease=1.0, heartbeat=0.1) as hub:
         stopped, other = hub.workers()
         os.kill(stopped.process, signal.SIGSTOP)
-        assert left(hub) == [Left(stopped.worker, "silent for 1 s")]
+        assert left(hub) == [Left(stopped.worker, "silent for 1 s", ())]
         assert not psutil.pid_exists(stopped.process)
         assert hub.workers() == [other]
         assert asked(hub, other, "echo", 1) == 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from time import monotonic_ns
 from typing import Any, NamedTuple, TypeAlias
@@ -171,6 +171,16 @@ def _called_at(partition: int, begin: int, text: bytes) -> Place:
     name, path, line, over = text.decode(errors="replace").split("\0", 3)
     location = Location(path, int(line)) if path else None
     return Place(partition, name, location, over, begin / 1e9)
+
+
+def shown(found: Sequence[Place]) -> str:
+    """Where a process was when it died, as the end of a sentence."""
+    parts = []
+    for place in found:
+        partition = [f"partition {place.partition}"] * (place.partition >= 0)
+        function = [f"{place.function}{place.over}"] * bool(place.function)
+        parts.append(f", in {', in '.join(function + partition)}")
+    return "".join(parts)
 
 
 def overdue(memory: Memory, seconds: float) -> Place | None:

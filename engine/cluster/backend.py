@@ -204,7 +204,10 @@ class ClusterBackend:
         return self._gather(stage)[0]
 
     def fetch(self, stage: int, partition: int) -> list[Block]:
-        return self._gather(stage)[1].pop(partition, [])
+        count, found = self._gather(stage)
+        if partition == count - 1:  # whoever wants them once more has them sent once more
+            del self._gathered[stage]
+        return found.get(partition, [])
 
     def _gather(self, stage: int) -> tuple[int, dict[int, list[Block]]]:
         if stage not in self._gathered:

@@ -98,6 +98,8 @@ class Coordinator:
         self._losses: list[str] = []  # not yet told to the driver
         self._count = 0
         self._verb: tuple[str, Any] = "", None
+        self._reason = ""  # of the last loss
+        self._given_up: set[str] = set()  # workers that were ended for the last job
         self._stillborn: list[str] = []  # why workers left that hosted nothing yet
         self._gone: set[str] = set()  # kept tables that ranks lack
         self.answer: Callable[[Wanted], Iterator[tuple[Partitions, list[Array]]]] | None = None
@@ -124,6 +126,7 @@ class Coordinator:
         until = self._now() + seconds
         while self._ending and (left := until - self._now()) > 0:
             self._pump(left)
+        self._given_up = set(self._ending)
         for worker in list(self._ending):
             self._hub.end(worker, f"still at the last job {seconds:g} s after its end")
         self._ending.clear()
@@ -139,13 +142,14 @@ class Coordinator:
         self._fresh.clear()
         self._deaths.clear()
         self._losses.clear()
+        self._reason = ""
         self._gone.clear()
         self._count = 0
         self._hosts = {}
         self._alive = {w.worker: w for w in self._hub.workers()}
         self._wait_for_workers(settings.ranks, settings.start_seconds)
         if not self._alive:
-            raise self._no_worker("no worker has come", settings.start_seconds)
+            raise self._no_worker("no worker has come")
         self._place(range(settings.ranks))
         self._announce(range(settings.ranks))
 
@@ -153,16 +157,18 @@ class Coordinator:
         """Wait until there are so many, or as long as that, or until those that come leave."""
         end = self._now() + seconds
         self._stillborn.clear()
-        while len(self._alive) < count and len(self._stillborn) <= MOST_STILLBORN:
-            self._hub.ask_for(count)  # for those that have come and gone, too
-            if (left := end - self._now()) <= 0:
+        while len(self._stillborn) <= MOST_STILLBORN:
+            most = self._hub.ask_for(count)  # in place of those that have gone since, too
+            left = end - self._now()
+            if len(self._alive) >= min(count, most) or left <= 0:
                 break
             self._pump(left)
 
-    def _no_worker(self, what: str, seconds: float) -> WorkerLost:
-        why = f": {self._stillborn[-1]}" if self._stillborn else f" within {seconds:g} s"
+    def _no_worker(self, what: str) -> WorkerLost:
+        why = f": {self._stillborn[-1]}" if self._stillborn else ""
+        last = f"; the last one: {self._reason}" if self._reason else ""
         return WorkerLost(
-            what + why,
+            what + why + last,
             hint="look at what they say on standard error; a running cluster's are listed by"
             " `scalops cluster status`",
         )
@@ -181,7 +187,7 @@ class Coordinator:
             self._hosts[rank] = self._alive[name]
 
     def _announce(self, fresh: Sequence[int]) -> None:
-        """Tell every worker of its ranks, those that are `fresh` with the plan, and of the others."""
+        """Tell every worker of its ranks, `fresh` ones with the plan, and of the others."""
         size, fan_in = self._settings.ranks, self._settings.fan_in
         careful, timeout = self._deaths.is_suspicious, self._settings.task_timeout or 0.0
         for rank, host in sorted(self._hosts.items()):
@@ -390,11 +396,13 @@ class Coordinator:
         heard = self._heard.pop(worker, None)
         ranks = [r for r, w in self._hosts.items() if w.worker == worker]
         if not ranks:
-            self._stillborn.append(left.reason)
+            if worker not in self._given_up:
+                self._stillborn.append(left.reason)
             return
         self._lost_ranks.update(ranks)
         self._losses.append(worker)
         self._count += 1
+        self._reason = left.reason
         self.events.emit("worker_lost", worker=worker, ranks=ranks, reason=left.reason)
         if left.error is not None:
             self._failed(ranks[0], -1, left.error)
@@ -432,7 +440,7 @@ class Coordinator:
             self._hosts.pop(rank, None)
         self._wait_for_workers(size, seconds)
         if not self._alive:
-            raise self._no_worker("all workers were lost, and none has come", seconds)
+            raise self._no_worker("all workers were lost, and no other has come")
         self._failures.clear()  # who has failed fails again
         lost = sorted(self._lost_ranks)  # some more, perhaps, while it waited
         for rank in lost:

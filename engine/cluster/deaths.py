@@ -65,9 +65,7 @@ def _fault(place: Place, times: int, reason: str, verb: str, arguments: Any) -> 
     is_end = reason.startswith(("killed by ", "exit code "))
     how = f"by {reason.removeprefix('killed by ')}" if is_end else f"({reason})"
     if place.function:
-        error = ended_its_worker(
-            place.function, place.location, times, how + place.over, _HERE
-        )
+        error = ended_its_worker(place.function, place.location, times, how + place.over, _HERE)
     else:
         error = WorkerLost(
             f"{times} worker processes ended, the last one {how}",

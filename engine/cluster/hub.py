@@ -70,8 +70,11 @@ class Hub(Protocol):
         """
         ...
 
-    def ask_for(self, count: int) -> None:
-        """Have so many workers, if this hub can start some; they join as they are ready."""
+    def ask_for(self, count: int) -> int:
+        """Have so many workers, if this hub can start some; they join as they are ready.
+
+        Gives how many there will be.
+        """
         ...
 
     def end(self, worker: str, reason: str) -> None:

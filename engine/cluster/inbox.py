@@ -16,11 +16,13 @@ from scalops.engine.cluster.frames import Header, RefusedFrame
 from scalops.engine.cluster.message_codec import MOST_BYTES
 from scalops.engine.cluster.messages import MalformedMessage, decode_with_sizes
 from scalops.engine.cluster.outbox import FRAME_COST_BYTES, HELD_BITS
+from scalops.engine.cluster.rooms import Rooms
 from scalops.engine.cluster.settings import ChannelSettings
 from scalops.engine.columns import Array
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vectors of today's processors
 SMALL_BYTES = 4 << 10  # up to here NumPy's own alignment (16) does
+_rooms = Rooms()
 
 
 class Message(NamedTuple):
@@ -38,7 +40,7 @@ def aligned_array(size: int) -> Array:
     if size <= SMALL_BYTES:
         return np.empty(size, np.uint8)
     try:
-        room = np.empty(size + ALIGNMENT, np.uint8)
+        room = _rooms.take(size + ALIGNMENT)
     except MemoryError:
         raise OutOfMemoryError(f"no memory for a buffer of {size:,} bytes that arrives") from None
     start = -room.ctypes.data % ALIGNMENT

@@ -103,11 +103,12 @@ class LocalHub:
         """As of `Hub`."""
         return list(self._joined.values())
 
-    def ask_for(self, count: int) -> None:
+    def ask_for(self, count: int) -> int:
         """As of `Hub`; those that are being started count too."""
         self._require_owner()
         while len(self._processes) < count:
             self._start()
+        return len(self._processes)
 
     def wake(self) -> None:
         """As of `Hub`."""

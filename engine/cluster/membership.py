@@ -55,10 +55,11 @@ class Said:
 
 @dataclass(frozen=True)
 class Gone:
-    """A peer cannot be listened to any more."""
+    """A peer cannot be listened to any more; `replaced`: its host starts another one."""
 
     peer: str
     reason: str
+    replaced: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,8 @@ class Membership:
         match event:
             case Said():
                 actions = self._said(event, now)
-            case Gone(peer, reason):
-                actions = self._end_of(peer, reason, now)
+            case Gone(peer, reason, replaced):
+                actions = self._end_of(peer, reason, now, replaced)
             case Tick():
                 actions = self._judge(now)
         actions += self._next(now)
@@ -258,7 +259,7 @@ class Membership:
         known = self._workers.get(worker)
         if known is None or known.hello.key != said.key:
             return []
-        return self._end_of(worker, reason, now)
+        return self._end_of(worker, reason, now, replaced=True)
 
     def _assign(self, peer: str, worker: _Worker, driver: _Driver) -> list[Action]:
         """Have a worker serve the driver, if it would give the same bits."""
@@ -326,7 +327,7 @@ class Membership:
                 actions += self._end_of(peer, f"it was silent for {seconds:.3g} s", now)
         return actions
 
-    def _end_of(self, peer: str, reason: str, now: float) -> list[Action]:
+    def _end_of(self, peer: str, reason: str, now: float, replaced: bool = False) -> list[Action]:
         """A peer is gone, or leaves."""
         if peer in self._lost:
             return []
@@ -334,7 +335,7 @@ class Membership:
         actions: list[Action] = [Forget(peer)]
         worker = self._workers.pop(peer, None)
         if worker is not None and worker.session and self._served is not None:
-            actions.append(Tell(self._served, Left(peer, reason)))
+            actions.append(Tell(self._served, Left(peer, reason, replaced)))
         if self._drivers.pop(peer, None) is not None and peer == self._served:
             actions += self._end_session(peer, reason, now)
         return actions

@@ -380,10 +380,11 @@ class Joined:
 
 @dataclass(frozen=True)
 class Left:
-    """A worker is lost for ever."""
+    """A worker is lost for ever; `replaced`: its host lives, and starts another one."""
 
     worker: Name
     reason: Text
+    replaced: bool = False
 
 
 @dataclass(frozen=True)

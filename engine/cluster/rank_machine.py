@@ -67,6 +67,7 @@ class WorkerMachine:
         self._tickets = count(1)
         self._clock = Clock(perf_counter)
         self._job, self._epoch = 0, 0
+        self._has_met = False  # the members of this epoch
         self._ranks: dict[int, RankJob] = {}
         self._computing: dict[int, RankJob | None] = {}  # by ticket; None: of a job that is over
         self._pending: list[tuple[Any, list[Array]]] = []  # until nothing computes any more
@@ -151,7 +152,10 @@ class WorkerMachine:
 
     def _routed(self, peer: str, body: Any, buffers: list[Array]) -> list[Action]:
         place = self._place(body)
-        if place > (self._job, self._epoch):
+        own = self._job, self._epoch
+        # The driver tells of the members when it has told of all ranks: before that, what other
+        # workers send may be for one that has not begun here.
+        if place > own or (place == own and peer != DRIVER_NAME and not self._has_met):
             self._early.append((peer, body, buffers))
             return []
         if place < (self._job, self._epoch):
@@ -233,6 +237,7 @@ class WorkerMachine:
                     self._shares.catch_up(rank.ranks.own, rank.left_over())
                 self._drop_ranks()
             self._job, self._epoch = body.job, body.epoch
+            self._has_met = False
         ranks = Ranks(body.rank, body.size, body.fan_in)
         try:
             start = self._shares.begin(ranks, buffers, careful=body.careful)
@@ -254,6 +259,7 @@ class WorkerMachine:
     def _members(self, body: Members) -> list[Action]:
         if (body.job, body.epoch) != (self._job, self._epoch):
             return []
+        self._has_met = True
         hosts = {rank: worker for rank, worker, _, _ in body.hosts}
         for rank in self._ranks.values():
             rank.hosts = hosts

@@ -145,8 +145,8 @@ class Relay:
         self._transmit(monotonic())
 
     def note_end(self, peer: str, reason: str) -> None:
-        """A peer's process has ended."""
-        self._handle(Gone(peer, reason), monotonic())
+        """A worker's process has ended, and another one is started."""
+        self._handle(Gone(peer, reason, replaced=True), monotonic())
 
     def has_words_left(self) -> bool:
         """Whether something that was told has not arrived."""

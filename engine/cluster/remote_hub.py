@@ -169,7 +169,9 @@ class RemoteHub:
         self.channels = Channels(DRIVER, self._settings.channel)
         self._joined: dict[str, WorkerInfo] = {}
         self._awaited: set[str] = set()  # assigned, and not yet heard of
+        self._coming = 0  # workers that their hosts start in place of others
         self._events: list[HubEvent] = []
+        self._gone: set[str] = set()
         self._unfit: list[str] = []  # why workers cannot be used
         self._ended: str | None = None
         try:
@@ -183,8 +185,12 @@ class RemoteHub:
         """As of `Hub`."""
         return list(self._joined.values())
 
-    def ask_for(self, count: int) -> None:
-        """As of `Hub`: a cluster has the workers that it has."""
+    def ask_for(self, count: int) -> int:
+        """As of `Hub`: hosts start others by themselves in place of those that have ended.
+
+        Not hosts that are silent.
+        """
+        return len(self._joined) + len(self._awaited) + self._coming
 
     def end(self, worker: str, reason: str) -> None:
         """As of `Hub`: it is told to end, which the broker hears of too."""
@@ -334,7 +340,8 @@ class RemoteHub:
                 self._awaited = {str(w["worker"]) for w in workers if "worker" in w}
                 for worker in self._awaited:
                     self.channels.open(worker)
-            case WorkerLeft(worker=worker, reason=reason):
+            case WorkerLeft(worker=worker, reason=reason, replaced=replaced):
+                self._coming += replaced
                 self._lose(worker, reason)
             case Refused(reason=reason):
                 self._ended = reason
@@ -357,12 +364,17 @@ class RemoteHub:
             worker, hello.host, hello.process, hello.cores, hello.memory, hello.data, hello.key
         )
         self._joined[worker] = info
+        if worker not in self._awaited:
+            self._coming = max(0, self._coming - 1)
         self._awaited.discard(worker)
         # Its lease is the broker's, which tells it when this driver is gone.
         self.channels.send(worker, Welcome(self._held.session, 0.0, {}))
         self._events.append(Joined(info))
 
     def _lose(self, worker: str, reason: str) -> None:
+        if worker in self._gone:
+            return  # it has said so itself, and the broker has seen it
+        self._gone.add(worker)
         self._awaited.discard(worker)
         if self._joined.pop(worker, None) is None:
             self._unfit.append(reason)

@@ -15,6 +15,7 @@ from typing import Any
 from scalops.engine.cluster.keys import private_folder
 from scalops.engine.cluster.local_process import LocalProcess, end_all
 from scalops.engine.cluster.remote_worker import MACHINE, REFUSED
+from scalops.engine.progress import shown
 
 log = logging.getLogger("scalops")
 MODULE = "scalops.engine.cluster.remote_worker"
@@ -115,6 +116,7 @@ class Supervisor:
 
     def _note_end(self, place: _Place, reason: str, now: float) -> None:
         assert place.process is not None
+        where = shown(place.process.places())
         place.process.kill()  # gives back what is held of it
         place.process = None
         if place.folder is not None:
@@ -123,8 +125,8 @@ class Supervisor:
         if reason == "exit code 0":
             place.pause = place.start_at = 0.0
             return
-        log.warning("the worker %s ended: %s", place.worker, reason)
-        self._on_end(place.worker, reason)
+        log.warning("the worker %s ended: %s%s", place.worker, reason, where)
+        self._on_end(place.worker, reason + where)
         if now - place.started > _LONG_ENOUGH:
             place.pause = 0.0
         place.pause = min(_MOST_PAUSE, max(_FIRST_PAUSE, 2 * place.pause))

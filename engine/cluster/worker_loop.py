@@ -110,6 +110,7 @@ class WorkerLoop:
         self._tick_at = monotonic()
         self._lease: Leases | None = None
         self._exit: Exit | None = None
+        self._to_itself: deque[list[bytes]] = deque()  # frames from a rank to another one here
 
     def run(self) -> Exit:
         """Greet the driver, and work until the end."""
@@ -121,6 +122,10 @@ class WorkerLoop:
             for peer, frames in self._sockets.received():
                 for message in self._channels.arrived(peer, frames, now):
                     self._take(peer, message, now)
+            while self._to_itself:
+                frames = self._to_itself.popleft()
+                for message in self._channels.arrived(self._own, frames, now):
+                    self._take(self._own, message, now)
             for peer, why in self._channels.broken.items():
                 self._exit = Exit(1, f"the messages of {peer} make no sense: {why}")
             self._carry_out(self._machine.urgent, now)
@@ -137,10 +142,16 @@ class WorkerLoop:
 
     def _transmit(self, now: float) -> None:
         for peer, frames in self._channels.outgoing(now):
-            self._sockets.transmit(peer, frames)
+            if peer == self._own:
+                # Copied, as by a socket: who receives an array may keep it, who sent it change it.
+                self._to_itself.append([bytes(part) for part in frames])
+            else:
+                self._sockets.transmit(peer, frames)
 
     def _seconds(self) -> float:
         """How long nothing has to be done unless something comes."""
+        if self._to_itself:
+            return 0.0
         deadline = self._channels.deadline()
         at = self._tick_at if deadline is None else min(deadline, self._tick_at)
         return max(0.0, at - monotonic())

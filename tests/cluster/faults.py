@@ -24,6 +24,10 @@ ROOT = Path(__file__).parents[2]
 T = so.table({"x": np.arange(float(ROWS)), "k": np.arange(ROWS) % 7})
 
 
+def nothing() -> None:
+    pass
+
+
 def fail() -> None:
     raise ValueError("no good")
 

@@ -129,8 +129,11 @@ class Simulation:
     def settle(self) -> None:
         """Let what is on its way arrive, and nothing befall anybody any more."""
         self.hub.on_step, self.hub.faults = None, Faults()
-        for _ in range(40):
-            self.hub.pump(0.25)
+        coordinator = self.workers._coordinator
+        assert coordinator is not None
+        until = self.hub.now + 10
+        while self.hub.now < until:
+            coordinator._pump(until - self.hub.now)
 
 
 def plan_of(*things: Any) -> PhysicalPlan:

@@ -36,6 +36,7 @@ from scalops.engine.cluster.hub import HubEvent, Joined, Left, WorkerInfo
 from scalops.engine.cluster.messages import Heartbeat, decode
 from scalops.engine.cluster.rank_machine import WorkerMachine
 from scalops.engine.cluster.remote_source import PartitionStore
+from scalops.engine.progress import Place
 
 DRIVER = "driver"
 ACKNOWLEDGEMENT, CONTINUATION = "Acknowledgement", "Continuation"  # frames that begin no message
@@ -200,12 +201,13 @@ class SimulatedHub:
     def workers(self) -> list[WorkerInfo]:
         return list(self._infos.values())
 
-    def ask_for(self, count: int) -> None:
+    def ask_for(self, count: int) -> int:
         while len(self._infos) + len(self._starting) < min(count, self._most):
             self._number += 1
             name = f"w{self._number}"
             self._starting.add(name)
             self._at(self.START_SECONDS, lambda name=name: self._start(name))  # type: ignore[misc]
+        return len(self._infos) + len(self._starting)
 
     def pump(self, timeout: float | None) -> list[HubEvent]:
         end = None if timeout is None else self.now + timeout
@@ -220,9 +222,6 @@ class SimulatedHub:
             self._step()
         found, self._events = list(self._events), deque()
         return found
-
-    def end(self, worker: str, reason: str) -> None:
-        self.kill(worker)
 
     def wake(self) -> None:
         pass
@@ -240,13 +239,15 @@ class SimulatedHub:
 
     # Faults.
 
-    def kill(self, name: str, reason: str = "killed by signal 9") -> None:
-        """A worker is gone, as after SIGKILL."""
+    def kill(
+        self, name: str, reason: str = "killed by signal 9", places: Sequence[Place] | None = None
+    ) -> None:
+        """A worker is gone, as after SIGKILL, while its threads were at `places`."""
         worker = self._workers.pop(name, None)
         if worker is None:
             return
         worker.end()
-        self._at(self.NOTICE_SECONDS, lambda: self._lose(name, reason))
+        self._at(self.NOTICE_SECONDS, lambda: self._lose(name, reason, places))
         self.deaths += name in self._infos
         self._infos.pop(name, None)
 
@@ -257,9 +258,9 @@ class SimulatedHub:
             self._infos.pop(name)
             self._lose(name, "silent for 10 s")
 
-    def _lose(self, name: str, reason: str) -> None:
+    def _lose(self, name: str, reason: str, places: Sequence[Place] | None = None) -> None:
         self.channels.drop(name)
-        self._events.append(Left(name, reason))
+        self._events.append(Left(name, reason, None if places is None else tuple(places)))
 
     def stop_for(self, name: str, seconds: float) -> None:
         """A worker does nothing for a while, as after SIGSTOP and SIGCONT."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,9 @@ def died(partition: int, function: str = "", reason: str = "killed by signal 9 (
     return Left("w", reason, (Place(partition, function),))
 
 
-def text(deaths: Deaths, *lefts: Left, command: tuple[str, Any] = ("fold", [3]), rank: int = 0) -> str:
+def text(
+    deaths: Deaths, *lefts: Left, command: tuple[str, Any] = ("fold", [3]), rank: int = 0
+) -> str:
     """What the last death leads to; none before it does."""
     *before, last = [deaths.add(*command, left, rank) for left in lefts]
     assert before == [None] * len(before)
@@ -76,7 +77,9 @@ def test_functions_outside_of_partitions_count_by_rank() -> None:
     deaths = Deaths()
     for rank in range(4):
         assert text(deaths, *[died(-1, "merge()")] * 2, rank=rank) == "None"
-    assert text(deaths, died(-1, "merge()"), rank=1).startswith("merge() ended its worker process 3")
+    assert text(deaths, died(-1, "merge()"), rank=1).startswith(
+        "merge() ended its worker process 3"
+    )
 
 
 def test_where_nobody_knows_it_takes_more() -> None:
@@ -91,11 +94,11 @@ def test_where_nobody_knows_it_takes_more() -> None:
 
 
 @pytest.fixture
-def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[bytearray]:
+def memory(monkeypatch: pytest.MonkeyPatch) -> bytearray:
     """That in which this process notes where it is."""
     made = bytearray(progress.BYTES)
     monkeypatch.setattr(progress, "_own", Notes(made))
-    yield made
+    return made
 
 
 def test_partitions_and_calls_are_noted(memory: bytearray) -> None:
@@ -119,12 +122,16 @@ def test_partitions_and_calls_are_noted(memory: bytearray) -> None:
 
 def test_a_function_leaves_no_trace_in_a_worker(memory: bytearray) -> None:
     before = np.geterr()
-    with (
-        pytest.raises(UserFunctionError, match=r"f\(\) raised KeyboardInterrupt: own \(own.py:7\)"),
-        calling(F, str),
+
+    def called() -> None:
+        with calling(F, str):
+            np.seterr(all="raise")
+            raise KeyboardInterrupt("own")
+
+    with pytest.raises(
+        UserFunctionError, match=r"f\(\) raised KeyboardInterrupt: own \(own.py:7\)"
     ):
-        np.seterr(all="raise")
-        raise KeyboardInterrupt("own")
+        called()
     assert np.geterr() == before
     assert places(memory) == []
 
@@ -156,17 +163,26 @@ def test_an_interrupt_waits_until_nothing_is_half_done() -> None:
     woken: list[int] = []
     done: list[str] = []
     interrupts = Interrupts(lambda: woken.append(1))
-    with pytest.raises(KeyboardInterrupt), interrupts:
+
+    def nested() -> None:
+        with interrupts:
+            with interrupts:
+                interrupt()
+                done.append("inner")
+            done.append("outer")
+            interrupts.check()
+            done.append("never")
+
+    def plain() -> None:
         with interrupts:
             interrupt()
-            done.append("inner")
-        done.append("outer")
-        interrupts.check()
-        done.append("never")
+            done.append("to the end")
+
+    with pytest.raises(KeyboardInterrupt):
+        nested()
     assert (woken, done) == ([1], ["inner", "outer"])
-    with pytest.raises(KeyboardInterrupt), interrupts:
-        interrupt()
-        done.append("to the end")
+    with pytest.raises(KeyboardInterrupt):
+        plain()
     assert done[-1] == "to the end"
     interrupts.check()
     with interrupts:

@@ -137,10 +137,12 @@ def check_between_workers(hub: LocalHub, first: WorkerInfo, second: WorkerInfo) 
     hosts = tuple((i, w.worker, w.data, b"") for i, w in enumerate((first, second)))
     for worker in (first, second):
         hub.channels.send(worker.worker, Members(0, 0, hosts))
-    hub.channels.send(first.worker, asking("pass", second.worker), [np.arange(9, dtype=np.uint8)])
-    (answer,) = replies(until(hub, lambda found: bool(replies(found))))
-    assert answer.worker == second.worker
-    assert answer.message.buffers[0].tolist() == list(range(9))
+    for other in (second, first):  # a worker of two ranks writes to itself, too
+        told = asking("pass", other.worker)
+        hub.channels.send(first.worker, told, [np.arange(9, dtype=np.uint8)])
+        (answer,) = replies(until(hub, lambda found: bool(replies(found))))
+        assert answer.worker == other.worker
+        assert answer.message.buffers[0].tolist() == list(range(9))
 
 
 def check_strangers(hub: LocalHub) -> None:

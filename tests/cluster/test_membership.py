@@ -178,8 +178,9 @@ def test_the_end_of_a_worker_is_told_at_once() -> None:
     cluster = Cluster()
     cluster.hello("w")
     cluster.attach("d")
-    told = cluster.do(Gone("w", "killed by signal 9 (SIGKILL)"))
-    assert told == [Forget("w"), Tell("d", Left("w", "killed by signal 9 (SIGKILL)"))]
+    reason = "killed by signal 9 (SIGKILL)"
+    told = cluster.do(Gone("w", reason, replaced=True))
+    assert told == [Forget("w"), Tell("d", Left("w", reason, replaced=True))]
     assert cluster.do(Gone("w", "again")) == []
 
 

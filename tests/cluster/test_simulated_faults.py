@@ -16,7 +16,7 @@ from scalops.engine.cluster.settings import ChannelSettings
 from scalops.engine.driver import Driver
 from scalops.engine.physical_plan import PhysicalPlan
 from tests.cluster.simulated import Blows, Budgets, Simulation, exactly, plan_of
-from tests.cluster.simulation import ACKNOWLEDGEMENT, CONTINUATION, Faults
+from tests.cluster.simulation import ACKNOWLEDGEMENT, CONTINUATION, Faults, SimulatedHub
 from tests.engine.plans import Backend
 
 ROWS = 360
@@ -127,22 +127,28 @@ def check(simulation: Simulation, number: int, *, may_be_lost: bool = False) -> 
         assert budgets.held(simulation.hub) == 0
 
 
+def one_kind(kind: str, seed: int, faults: Faults) -> SimulatedHub:
+    """The hub of a cluster on which all frames that begin one kind of message suffer."""
+    simulation = Simulation(3, 2, seed, faults, share_memory=False, channel=SMALL_FRAMES)
+    simulation.hub.TICK_SECONDS = 0.01
+    check(simulation, seed % len(JOBS))
+    return simulation.hub
+
+
 @pytest.mark.parametrize("kind", MESSAGES)
 def test_faults_of_one_kind_of_message(kind: str) -> None:
-    for number in range(len(JOBS)):
-        for i, faults in enumerate(
-            (Faults(lost=0.3, only=kind), Faults(doubled=0.5, only=kind),
-             Faults(late=0.4, only=kind), Faults(damaged=0.3, only=kind))
-        ):  # fmt: skip
-            simulation = Simulation(
-                3, 2, seed=i, faults=faults, share_memory=False, channel=SMALL_FRAMES
-            )
-            check(simulation, number)
-            HIT[kind] = HIT.get(kind, 0) + simulation.hub.hit[kind]
-    assert HIT[kind] > 3
+    relations_then_failing = 2
+    faults = Faults(lost=0.25, doubled=0.25, late=0.25, damaged=0.25, only=kind)
+    hub = one_kind(kind, relations_then_failing, faults)
+    assert hub.hit.keys() == {kind}
 
 
-HIT: dict[str, int] = {}
+@pytest.mark.long
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_each_fault_of_each_kind_of_message(kind: str) -> None:
+    for fault in ("lost", "doubled", "late", "damaged"):
+        for seed in range(20):
+            one_kind(kind, seed, Faults(**{fault: 0.5}, only=kind))
 
 
 def random_simulation(seed: int) -> Simulation:
@@ -170,7 +176,7 @@ def random_simulation(seed: int) -> Simulation:
     )
 
 
-PARTS, SEEDS = 4, 500
+PARTS, SEEDS = 4, 48  # a seed takes 0.1 s
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -189,7 +195,10 @@ def test_more_random_faults(part: int) -> None:
 def check_seed(seed: int) -> None:
     """Fail with the seed."""
     try:
-        check(random_simulation(seed), seed % len(JOBS))
+        simulation = random_simulation(seed)
+        trouble = simulation.hub.on_step
+        is_hard = isinstance(trouble, Blows) and bool(trouble.all_at)
+        check(simulation, seed % len(JOBS), may_be_lost=is_hard)
     except BaseException as error:
         error.add_note(f"seed {seed}")
         raise

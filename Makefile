@@ -3,7 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 CACHES := .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: setup demo test check long bench constraints clean
+.PHONY: setup demo test check long chaos bench constraints clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,10 @@ check: setup
 
 long: setup
 	$(BIN)/pytest -m long
+
+# Kills worker processes while plans run on them: about five minutes.
+chaos: setup
+	$(BIN)/python -m tests.cluster.chaos
 
 bench: setup
 	$(BIN)/python -m benchmarks

@@ -20,8 +20,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -33,6 +33,7 @@ ROWS, FEATURES, ITERATIONS = 60_000, 20, 40
 HOSTS, DOOMED = 3, 2  # how many, and the number of the one that dies
 HALF_WAY = "half of the iterations are done"
 CANNOT = 2  # exit code
+END_SECONDS = 5.0  # for processes that are told to end
 SCALOPS = (sys.executable, "-c", "from scalops.cli import main; main()")
 Command = Sequence[str]
 
@@ -77,6 +78,7 @@ class Told:
 
     def __init__(self) -> None:
         self.joined = self.lost = 0
+        self.since = 0.0  # when the host died
 
     def emit(self, kind: str, **fields: Any) -> None:
         """As of `EventLog`."""
@@ -86,7 +88,8 @@ class Told:
             case "worker_lost":
                 self.lost += 1
                 ranks = ", ".join(map(str, fields["ranks"]))
-                say(f"lost: worker {fields['worker']}, rank {ranks}: {fields['reason']}")
+                after = f"lost after {monotonic() - self.since:.1f} s"
+                say(f"{after}: worker {fields['worker']}, rank {ranks}: {fields['reason']}")
             case "recovered":
                 say(f"recovered in {fields['seconds']:.1f} s; the loop goes on")
 
@@ -101,6 +104,7 @@ def drive(uri: str, key: str) -> int:
         if iteration + 1 == ITERATIONS // 2:
             say(HALF_WAY)
             sys.stdin.readline()  # until the host is dead
+            told.since = monotonic()
 
     with so.session(uri, key=key, fan_in=2) as session:
         session.events = told
@@ -128,6 +132,10 @@ class Network(Protocol):
 
     def kill(self, host: int) -> str:
         """Have a host die; how."""
+        ...
+
+    def end(self) -> None:
+        """Kill all processes of all hosts."""
         ...
 
 
@@ -182,11 +190,14 @@ class Namespaces:
     def _processes(self, host: int) -> list[int]:
         return [int(p) for p in ip("netns", "pids", self._names[host]).split()]
 
+    def end(self) -> None:
+        """As of `Network`."""
+        for host in range(HOSTS):
+            end_all(self._processes(host))
+
     def __exit__(self, *_: object) -> None:
-        for i, name in enumerate([*self._names, self._bridge]):
+        for name in (*self._names, self._bridge):
             with contextlib.suppress(OSError):  # it was never made
-                if i < HOSTS:
-                    end_all(self._processes(i))
                 ip("netns", "delete", name)
 
 
@@ -214,9 +225,13 @@ class Processes:
                     found.append(child.pid)
         return found
 
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
+        """As of `Network`."""
         for host in range(HOSTS):
             end_all(self._processes(host))
+
+    def __exit__(self, *_: object) -> None:
+        pass  # the machine stays as it is
 
 
 def ip(*arguments: str) -> str:
@@ -243,46 +258,60 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+class Started:
+    """Processes on hosts, with their input and output as pipes; none is left at the end."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._all: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> Started:
+        return self
+
+    def start(self, host: int, *arguments: str, program: Command = SCALOPS) -> Any:
+        """Start one."""
+        command = self._network.on(host, (*program, *arguments))
+        made = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
+        )
+        self._all.append(made)
+        return made
+
+    def __exit__(self, *_: object) -> None:
+        for process in reversed(self._all):  # the broker last
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(END_SECONDS)
+        self._network.end()
+        for process in self._all:
+            with process:  # waits, and closes its pipes
+                pass
+
+
 def run(network: Network, folder: Path) -> int:
     """The whole story; the exit code."""
     own = str(folder / "cluster")
-    with contextlib.ExitStack() as ends:
-        start = partial(started, ends, network)
+    with Started(network) as processes:
         cluster = ("cluster", "start", "--workers", "0", "--foreground", "--folder", own)
-        broker = start(0, *cluster, "--bind", network.bind)
-        uri = line_of(broker.stdout)
+        uri = line_of(processes.start(0, *cluster, "--bind", network.bind).stdout)
         say(f"host 1 serves the cluster {uri}")
         for host in range(HOSTS):
             name = f"host{host + 1}"
             create = ("keys", "create", name, "--role", "worker", "--folder", own)
             subprocess.run((*SCALOPS, *create), check=True, stdout=subprocess.DEVNULL)
-            start(host, "worker", "--connect", uri, "--key", f"{own}/{name}.secret")
+            processes.start(host, "worker", "--connect", uri, "--key", f"{own}/{name}.secret")
             say(f"host {host + 1} lends a worker, with a key of its own")
         key = f"{own}/driver.secret"
         wait_for_workers(network, uri, key)
-        driver = started(ends, network, 0, "--driver", uri, key, program=(sys.executable, __file__))
+        driver = processes.start(0, "--driver", uri, key, program=(sys.executable, __file__))
         while line := driver.stdout.readline():
             say(f"driver: {line.rstrip()}")
             if line.rstrip() == HALF_WAY:
                 say(f"host {DOOMED + 1} dies: {network.kill(DOOMED)}")
                 driver.stdin.write("\n")
                 driver.stdin.flush()
-        return driver.wait()
-
-
-def started(
-    ends: contextlib.ExitStack,
-    network: Network,
-    host: int,
-    *arguments: str,
-    program: Command = SCALOPS,
-) -> Any:
-    """A process on a host, with its input and output as pipes; it is killed at the end."""
-    command = network.on(host, (*program, *arguments))
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    process = ends.enter_context(subprocess.Popen(command, **pipes))  # type: ignore[call-overload]
-    ends.callback(process.kill)
-    return process
+        code: int = driver.wait()
+        return code
 
 
 def line_of(output: IO[str]) -> str:
@@ -340,7 +369,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"{why}; --processes does without")
         return CANNOT
     made: Any = Processes() if given.processes else Namespaces(given.cut)
-    with ended_in_order(), tempfile.TemporaryDirectory(prefix="scalops-hosts-") as folder:
+    with ended_in_order(), tempfile.TemporaryDirectory(prefix="scalops-") as folder:
+        os.environ["TMPDIR"] = folder  # so that of a host that is killed nothing is left either
         with made as network:
             return run(network, Path(folder))
 

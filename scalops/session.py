@@ -183,8 +183,13 @@ class Session:
     ) -> list[Any]:
         """Results of these nodes of a job; where kept tables are gone it is planned anew."""
         workers = self.workers()
-        runner = self.processes() if workers is None else None
         own, gone = _at_rest(control), frozenset[str]()
+        tables = {c.key: self._tables.of(c) for c in _caches(job)}
+        if workers is not None and workers.is_running:
+            # A callback of a loop that has the workers: its plan runs here, and leaves them theirs.
+            workers, gone = None, frozenset(k for k, t in tables.items() if t.away is not None)
+            tables = {}
+        runner = self.processes() if workers is None else None
         if workers is not None:
             own = heard_once(own)
         while True:
@@ -195,8 +200,7 @@ class Session:
                 with bad_records_reported(list(find((job,), Scan))):
                     return execute(
                         rewritten, options, listen, runner, own,
-                        self._tables, {c.key: self._tables.of(c) for c in _caches(job)},
-                        workers, self.events,
+                        self._tables, tables, workers, self.events,
                     )  # fmt: skip
             except TablesGone as found:  # each of them once: it is not read again in this run
                 self._tables.gone(found.keys)

@@ -49,12 +49,12 @@ class ClusterBackend:
         self._schemas: dict[int, Schema] = {}
         self._later = Later()
         self._may_wait = False
-        self._begun = False
+        self._begun = self._cancelled = False
 
     # Life.
 
     def start(self, plan: pp.PhysicalPlan) -> None:
-        self._begun = True
+        self._begun, self._cancelled = True, False
         self._schemas = {s.number: s.source.schema for s in plan.stages}
         self._stages = {s.number: s for s in plan.stages}
         # All ranks reply to each command where they may have something to tell beside.
@@ -73,6 +73,7 @@ class ClusterBackend:
             self._coordinator.finish()
 
     def cancel(self) -> None:
+        self._cancelled = True
         self.stop()
 
     def lost(self) -> tuple[str, ...]:
@@ -94,6 +95,7 @@ class ClusterBackend:
 
     def _call(self, verb: str, arguments: Any, expect: Expect = "all") -> Replies:
         """The replies to a command; what was to be run later is run before, in the same one."""
+        self._require_wanted()
         later = self._later.drained()
         if not later:
             return self._coordinator.call(verb, arguments, expect)
@@ -111,8 +113,13 @@ class ClusterBackend:
         if self._later:
             self._call("", None)
 
+    def _require_wanted(self) -> None:
+        if self._cancelled:
+            raise KeyboardInterrupt
+
     def _run_later(self, stage: int, verb: str, take: Callable[[Replies], None]) -> bool:
         """Whether a stage may be run with the next command; its replies go to `take` then."""
+        self._require_wanted()
         own = self._stages[stage]
         if not self._may_wait or own.calls_functions:
             return False
@@ -211,6 +218,7 @@ class ClusterBackend:
 
     def _gather(self, stage: int) -> tuple[int, dict[int, list[Block]]]:
         if stage not in self._gathered:
+            self._require_wanted()
             self.settle()
             found: dict[int, list[Block]] = {}
             schema = self._schemas[stage]

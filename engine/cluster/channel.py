@@ -50,17 +50,17 @@ class Channel:
         self._inbox, self._outbox = Inbox(settings), Outbox(settings)
         self._ack_at = math.inf
         self._bytes_since_ack = self._frames_since_ack = 0
+        self._most_bytes_since_ack = settings.window_bytes / ACK_SHARE
+        self._most_frames_since_ack = settings.window_frames / ACK_SHARE
         self.broken: str | None = None
 
     def send(self, body: Any, buffers: Sequence[Array]) -> None:
         """Queue a message; MalformedMessage where it is none, or too large."""
-        if not buffers:
-            self._outbox.add(encode(body), ())
-            return
-        views = [_bytes_of(buffer) for buffer in buffers]
-        sizes = [len(view) for view in views]
-        check_sizes(sizes, self._settings)
-        self._outbox.add(encode(body, sizes), [view for view in views if len(view)])
+        self.add(*encoded(body, buffers, self._settings))
+
+    def add(self, envelope: bytes, views: Sequence[memoryview]) -> None:
+        """Queue what `encoded` gives."""
+        self._outbox.add(envelope, views)
 
     def arrived(self, header: Header, pieces: list[memoryview], now: float) -> list[Message]:
         """Take a frame of the peer; the messages that are complete now.
@@ -88,11 +88,12 @@ class Channel:
 
     def _plan_ack(self, header: Header, pieces: list[memoryview], now: float) -> None:
         self._frames_since_ack += 1
-        self._bytes_since_ack += sum(map(len, pieces))
+        for piece in pieces:
+            self._bytes_since_ack += len(piece)
         if (
             self._inbox.has_gap
-            or self._bytes_since_ack * ACK_SHARE >= self._settings.window_bytes
-            or self._frames_since_ack * ACK_SHARE >= self._settings.window_frames
+            or self._bytes_since_ack >= self._most_bytes_since_ack
+            or self._frames_since_ack >= self._most_frames_since_ack
         ):
             self._ack_at = -math.inf
         elif self._ack_at == math.inf:
@@ -141,6 +142,21 @@ class Channel:
         if self._outbox.has_ready:
             return -math.inf
         return min(self._ack_at, self._outbox.retransmit_at)
+
+
+def encoded(
+    body: Any, buffers: Sequence[Array], settings: ChannelSettings
+) -> tuple[bytes, Sequence[memoryview]]:
+    """A message's envelope and the bytes of its buffers.
+
+    Raises: MalformedMessage where it is none, or too large.
+    """
+    if not buffers:
+        return encode(body), ()
+    views = [_bytes_of(buffer) for buffer in buffers]
+    sizes = [len(view) for view in views]
+    check_sizes(sizes, settings)
+    return encode(body, sizes), [view for view in views if len(view)]
 
 
 def _bytes_of(buffer: Array) -> memoryview:
@@ -194,6 +210,15 @@ class Channels:
             channel.send(body, buffers)
             self._ready[peer] = channel
 
+    def send_all(self, peers: Sequence[str], body: Any, buffers: Sequence[Array] = ()) -> None:
+        """Queue a message to each of these peers, encoded once. Raises as `send`."""
+        parts = encoded(body, buffers, self._settings)
+        for peer in peers:
+            channel = self._channel(peer)
+            if channel is not None:
+                channel.add(*parts)
+                self._ready[peer] = channel
+
     def arrived(self, peer: str, frames: Sequence[Part], now: float) -> list[Message]:
         """Take a frame of `peer`; the messages that are complete now, in order, each once.
 
@@ -217,14 +242,16 @@ class Channels:
         return messages
 
     def _listened_to(self, peer: str, header: Header) -> Channel:
-        if peer not in self._channels:
-            if peer in self._dropped:
-                raise RefusedFrame("dropped")
-            if header.source != mark_of(peer, self._token) or header.target != self._own_mark:
-                raise RefusedFrame("foreign")
-            if len(self._channels) >= self._settings.peers:
-                raise RefusedFrame("peers")
-            self.open(peer)
+        found = self._channels.get(peer)
+        if found is not None:
+            return found
+        if peer in self._dropped:
+            raise RefusedFrame("dropped")
+        if header.source != mark_of(peer, self._token) or header.target != self._own_mark:
+            raise RefusedFrame("foreign")
+        if len(self._channels) >= self._settings.peers:
+            raise RefusedFrame("peers")
+        self.open(peer)
         return self._channels[peer]
 
     def _note(self, peer: str, channel: Channel) -> None:
@@ -239,10 +266,13 @@ class Channels:
         if now >= self._next_look:
             self._ready.update(self._channels)
             self._next_look = math.inf
-        ready, self._ready = self._ready, {}
         found: list[tuple[str, Frames]] = []
+        if not self._ready:
+            return found
+        ready, self._ready = self._ready, {}
         for peer, channel in ready.items():
-            found += [(peer, frames) for frames in channel.outgoing(now)]
+            for frames in channel.outgoing(now):
+                found.append((peer, frames))
             self._note(peer, channel)
         return found
 

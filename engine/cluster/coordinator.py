@@ -36,7 +36,7 @@ from scalops.engine.cluster.messages import (
     Sent,
     Wanted,
 )
-from scalops.engine.cluster.verbs import pickled
+from scalops.engine.cluster.verbs import numbers_of, pickled
 from scalops.engine.collective import Piece
 from scalops.engine.events import SILENT, EventLog
 from scalops.engine.kept_tables import TablesGone
@@ -277,18 +277,19 @@ class Coordinator:
     def _submit(self, verb: str, arguments: Any, given: Any = None) -> int:
         self._op += 1
         self._verb = verb, arguments
-        slots = tuple(self._unsent)
+        slots, unsent = tuple(self._unsent), list(self._unsent.values())
         buffers: list[Array] = []
-        if slots or given is not None:
-            buffers = pickled(([self._unsent[s] for s in slots], given))
-            self._unsent = {}
+        values = numbers_of(unsent, buffers) if slots and given is None else None
+        if values is None and (slots or given is not None):
+            buffers = pickled((unsent, given))
+        self._unsent = {}
         forward = len(self._hosts) > 2 and sum(b.nbytes for b in buffers) > FORWARD_BYTES
-        body = Command(self.job, self.epoch, self._op, verb, arguments, slots, forward)
+        body = Command(self.job, self.epoch, self._op, verb, arguments, slots, forward, values)
         if forward:
             self._send(self._hosts[0].worker, body, buffers)
         else:
-            for name in self._hosting():
-                self._send(name, body, buffers)
+            names = [name for name in self._hosting() if name in self._alive]
+            self._hub.channels.send_all(names, body, buffers)
         return self._op
 
     def _hosting(self) -> list[str]:

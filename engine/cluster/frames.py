@@ -79,17 +79,20 @@ def read_frame(parts: Sequence[Part], most_bytes: int) -> tuple[Header, list[mem
     if not 1 <= len(parts) <= MOST_PARTS:
         raise RefusedFrame("oversize" if parts else "damaged")
     first = memoryview(parts[0])
-    following = sum(map(len, parts)) - len(first)
-    if len(first) + following > most_bytes:
+    size = len(first)
+    following = 0 if len(parts) == 1 else sum(map(len, parts)) - size
+    if size + following > most_bytes:
         raise RefusedFrame("oversize")
-    if len(first) < HEADER_BYTES or _CHECKSUM.unpack_from(first)[0] != crc32(first[4:]):
+    if size < HEADER_BYTES or _CHECKSUM.unpack_from(first)[0] != crc32(first[4:]):
         raise RefusedFrame("damaged")
     header = Header._make(_FIELDS.unpack_from(first, _CHECKSUM.size))
     if header.magic != MAGIC:
         raise RefusedFrame("magic")
-    if following != header.part_bytes or checksum_of(parts[1:]) != header.part_checksum:
+    pieces = [first[HEADER_BYTES:]] if size > HEADER_BYTES else []
+    if following != header.part_bytes:
         raise RefusedFrame("damaged")
-    pieces = [memoryview(part) for part in parts[1:]]
-    if len(first) > HEADER_BYTES:
-        pieces.insert(0, first[HEADER_BYTES:])
+    if following or header.part_checksum:
+        if checksum_of(parts[1:]) != header.part_checksum:
+            raise RefusedFrame("damaged")
+        pieces += map(memoryview, parts[1:])
     return header, pieces

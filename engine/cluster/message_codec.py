@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
-from operator import attrgetter
+from operator import attrgetter, call
 from types import NoneType, UnionType
 from typing import (
     Annotated,
@@ -74,8 +74,9 @@ class Codec:
         values = layout.checked(layout.values(message))
         try:
             # Text may hold half a surrogate pair: file names do, and what users raise.
-            data = msgpack.packb(
-                (layout.number, _SIZES(sizes), *values), unicode_errors="surrogatepass"
+            data: bytes = msgpack.packb(
+                (layout.number, _SIZES(sizes) if sizes else (), *values),
+                unicode_errors="surrogatepass",
             )
         except (ValueError, TypeError, OverflowError) as error:
             raise MalformedMessage(f"{layout.kind.__name__} cannot be encoded: {error}") from error
@@ -84,7 +85,7 @@ class Codec:
                 f"{layout.kind.__name__} takes {len(data):,} bytes; at most {MOST_BYTES:,}"
                 " are allowed beside its buffers"
             )
-        return bytes(data)
+        return data
 
     def decode(self, data: bytes | bytearray | memoryview) -> tuple[Any, Sequence[int]]:
         """The message, and the sizes in bytes of its buffers.
@@ -110,7 +111,7 @@ class Codec:
         layout = self._layouts.get(number)
         if layout is None:
             raise MalformedMessage(f"there is no message {number}")
-        return layout.kind(*layout.checked(values)), _SIZES(sizes)
+        return layout.kind(*layout.checked(values)), _SIZES(sizes) if sizes != [] else ()
 
 
 class _Layout:
@@ -129,7 +130,7 @@ class _Layout:
                 f"{self.kind.__name__} has {len(self._checks)} fields, not {len(values)}"
             )
         try:
-            return [check(value) for check, value in zip(self._checks, values, strict=True)]
+            return list(map(call, self._checks, values))
         except MalformedMessage as error:
             name = self._name_of_wrong(values)
             raise MalformedMessage(f"{self.kind.__name__}.{name}: {error}") from error
@@ -262,7 +263,12 @@ def _checked_plain(value: Any) -> Any:
     level = [value]
     for _ in range(MOST_DEPTH):
         # Level by level, scalars left out at once: the quick way through long lists.
-        deeper = [x for item in level for x in _items_of(item) if type(x) not in _SCALARS]
+        deeper: list[Any] = []
+        for item in level:
+            items = item if type(item) is list and len(item) <= MOST_ITEMS else _items_of(item)
+            for x in items:
+                if type(x) not in _SCALARS:
+                    deeper.append(x)
         if not deeper:
             return value
         level = deeper

@@ -198,9 +198,10 @@ class Members:
 
 @dataclass(frozen=True)
 class Command:
-    """A verb to run. + buffers: the pickled values of `slots`, if any, with their arrays.
+    """A verb to run. + buffers: what `values` refers to, and what is pickled.
 
-    `forward`: whoever has it passes it on to the ranks below it in the tree.
+    `values` are those of `slots`, as `value_codec.encode_value` gives them; None where they are
+    pickled. `forward`: whoever has it passes it on to the ranks below it in the tree.
     """
 
     job: Number
@@ -210,6 +211,7 @@ class Command:
     arguments: Any
     slots: tuple[Number, ...]
     forward: bool
+    values: Any = None
 
 
 @dataclass(frozen=True)

@@ -33,14 +33,15 @@ class OutFrame:
 
     def __init__(self, envelope: int, pieces: Sequence[Part], size: int, sequence: int) -> None:
         self.envelope, self.sequence, self.number = envelope, sequence, 0
+        self.bytes = size
         self.payload: Part = b""
-        self.parts: list[Part] = []
+        self.parts: Sequence[Part] = ()
+        self.checksum = 0
         if size <= SMALL_FRAME_BYTES:
             self.payload = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         else:
             self.parts = joined(pieces)
-        self.bytes = size
-        self.checksum = checksum_of(self.parts)
+            self.checksum = checksum_of(self.parts)
 
     @property
     def part_bytes(self) -> int:
@@ -70,15 +71,15 @@ class OutMessage:
 
     def __init__(self, envelope: bytes, buffers: Sequence[memoryview]) -> None:
         self._envelope = len(envelope)
-        self._pieces: deque[Part] = deque([envelope, *buffers])
+        self._pieces: deque[Part] = deque((envelope, *buffers))
         self._at = 0  # bytes of the first piece that are cut off
-        self.left = sum(map(len, self._pieces))
+        self.left = sum(map(len, self._pieces)) if buffers else self._envelope
 
     def cut(self, most: int, sequence: int) -> OutFrame:
         """The next frame, with at most so many bytes of payload."""
+        found: Sequence[Part]
         if self.left <= most and not self._at:
-            found: list[Part] = list(self._pieces)
-            size = self.left
+            found, size = self._pieces, self.left
         else:
             found = list(self._take(most))
             size = sum(map(len, found))
@@ -127,21 +128,21 @@ class Outbox:
         if self._again:
             found += self._again.values()
             self._again.clear()
-        while self._queue and self._has_room():
-            message = self._queue[0]
+        queue = self._queue
+        while queue and self._has_room():
+            message = queue[0]
             frame = message.cut(self._payload, self._next_sequence)
             if not message.left:
-                self._queue.popleft()
+                queue.popleft()
             self._next_sequence += 1
             self._underway_bytes += frame.bytes + FRAME_COST_BYTES
             self._underway.append(frame)
             found.append(frame)
-        if found:
-            for frame in found:
-                frame.number = self._next_number
-                self._next_number += 1
-            if self.retransmit_at == math.inf:
-                self.retransmit_at = now + self._patience
+        for frame in found:
+            frame.number = self._next_number
+            self._next_number += 1
+        if found and self.retransmit_at == math.inf:
+            self.retransmit_at = now + self._patience
         return found
 
     def _has_room(self) -> bool:
@@ -175,8 +176,10 @@ class Outbox:
             frame = underway.popleft()
             self._underway_bytes -= frame.bytes + FRAME_COST_BYTES
             self.waiting_bytes -= frame.bytes
-            self._again.pop(frame.sequence, None)
-            self._arrived.discard(frame.sequence)
+            if self._again:
+                self._again.pop(frame.sequence, None)
+            if self._arrived:
+                self._arrived.discard(frame.sequence)
 
     def _find_missing(self, ack: int, heard: int, held: int) -> None:
         for frame in islice(self._underway, HELD_BITS + 1):

@@ -48,6 +48,11 @@ class SessionWorkers:
         """Where the workers are."""
         return self._hub
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a job has begun and not ended."""
+        return self._coordinator is not None and self._coordinator.is_running
+
     def backend(
         self,
         ranks: int | None,
@@ -84,7 +89,7 @@ class SessionWorkers:
 
         While a job runs it is left for later: the job may read it.
         """
-        if self._coordinator is not None and self._coordinator.is_running:
+        if self.is_running:
             return
         keys = {self._forgotten.popleft() for _ in range(len(self._forgotten))}
         told = tuple(sorted(k for k in keys if k not in but))

@@ -168,7 +168,7 @@ class SharedChannels(Channels):
 
     def send(self, peer: str, body: object, buffers: Sequence[Array] = ()) -> None:
         """As of `Channels`; large arrays are copied at once, and may change afterwards."""
-        shared = self._shared(peer) if sum(b.nbytes for b in buffers) >= LEAST_BYTES else None
+        shared = self._shared(peer) if _is_large(buffers) else None
         if shared is None:
             super().send(peer, body, buffers)
             return
@@ -177,6 +177,16 @@ class SharedChannels(Channels):
             super().send(peer, body, buffers)
         else:
             super().send(peer, mapped)
+
+    def send_all(
+        self, peers: Sequence[str], body: object, buffers: Sequence[Array] = ()
+    ) -> None:
+        """As of `Channels`; large arrays as of `send`."""
+        if not _is_large(buffers):
+            super().send_all(peers, body, buffers)
+            return
+        for peer in peers:
+            self.send(peer, body, buffers)
 
     def _written(self, body: object, buffers: Sequence[Array], peer: _Peer) -> Mapped | None:
         flat = [np.ascontiguousarray(b).reshape(-1).view(np.uint8) for b in buffers]
@@ -198,8 +208,13 @@ class SharedChannels(Channels):
     def arrived(self, peer: str, frames: Sequence[Part], now: float) -> list[Message]:
         """As of `Channels`."""
         messages = super().arrived(peer, frames, now)
-        if not any(isinstance(m.body, Mapped | Taken) for m in messages):
-            return messages
+        for message in messages:
+            if isinstance(message.body, (Mapped, Taken)):
+                return self._with_shared(peer, messages)
+        return messages
+
+    def _with_shared(self, peer: str, messages: Sequence[Message]) -> list[Message]:
+        """The messages, those among them read that lie in memory."""
         found: list[Message] = []
         for message in messages:
             match message.body:
@@ -249,6 +264,10 @@ class SharedChannels(Channels):
         shared = self._peers.pop(peer, None)
         if shared is not None:
             self._pool.forget(len(shared.under_way))
+
+
+def _is_large(buffers: Sequence[Array]) -> bool:
+    return bool(buffers) and sum(b.nbytes for b in buffers) >= LEAST_BYTES
 
 
 def _padded(size: int) -> int:

@@ -160,6 +160,8 @@ class LockstepBackend:
     def start(self, plan: pp.PhysicalPlan) -> None:
         sizes = self.size, self.fan_in, self.broadcast_bytes
         ranks = [Ranks(i, *sizes) for i in range(self.size)]
+        self._results.clear()
+        self._gathered.clear()
         self.shares = [Share(plan, self, b, r) for r, b in zip(ranks, self.budgets, strict=True)]
 
     def run(self, task: Task, count: int, *stages: int) -> None:
@@ -184,7 +186,8 @@ class LockstepBackend:
         nan = tuple(dict.fromkeys(n for p in parts for n in p.nan))
         infinite = tuple(dict.fromkeys(n for p in parts for n in p.infinite))
         rows, size = sum(p.rows for p in parts), sum(p.bytes for p in parts)
-        return TableInfo(first.partitions, rows, size, first.cached, nan, infinite)
+        cached = sum(p.cached for p in parts)
+        return TableInfo(first.partitions, rows, size, cached, nan, infinite)
 
     def run_stage(self, stage: int) -> None:
         if stage in self.shares[0].reductions:

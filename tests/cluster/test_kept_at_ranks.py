@@ -107,7 +107,7 @@ def test_only_one_that_stands_alone_is_made_again_of_its_source() -> None:
 
 
 @pytest.mark.parametrize("made", MADE, ids=lambda m: m.__name__)
-@pytest.mark.parametrize("at", [1, 20, 45, 70])
+@pytest.mark.parametrize("at", [0, 1, 4])
 def test_ranks_that_are_lost_do_not_show(made: Callable[[so.Table], so.Table], at: int) -> None:
     def program(heard: Callable[[int], None], trouble: Callable[[], None]) -> Any:
         kept = made(records())
@@ -123,13 +123,11 @@ def test_ranks_that_are_lost_do_not_show(made: Callable[[so.Table], so.Table], a
     with simulated() as (session, hub):
 
         def trouble() -> None:
-            end = hub.steps + at
-
-            def blow(hub: SimulatedHub) -> None:
-                if hub.steps == end:
-                    hub.kill(hub.names()[0])
-
             hub.on_step = blow
+
+        def blow(hub: SimulatedHub) -> None:
+            if len(heard) == at and not hub.deaths:
+                hub.kill(hub.names()[0])
 
         assert program(heard.append, trouble) == expected
         assert hub.deaths == 1
@@ -191,6 +189,26 @@ def test_a_table_is_forgotten_while_a_loop_reads_it() -> None:
         assert bits(found.env) == expected
         so.collect(records().count())
         assert not any(key in keys for keys in caches_of(hub))
+
+
+def test_a_callback_runs_plans_of_its_own() -> None:
+    def program() -> Any:
+        kept, other = simple(records()), records()
+        so.collect(kept.count())
+        found: list[Any] = []
+
+        def call(number: int, env: Any) -> None:
+            found.append(so.collect(kept.sum(lambda r: r.y * number)))
+            found.append(so.collect(other.sum(lambda r: r.x * number)))
+
+        env = descend(kept, 3).run(on_iteration=call).env
+        return bits([*found, env, so.collect(kept.sum("y"))])
+
+    with so.session(workers=0, processes=0):
+        expected = program()
+    with simulated() as (session, _):
+        assert program() == expected
+        assert session.workers()._coordinator.job == 3
 
 
 # Bad records.

@@ -142,11 +142,11 @@ def test_arrays_a_finished_iteration_is_never_run_again(blow: Blow) -> None:
 def test_tables_are_had_from_those_who_survive(blow: Blow) -> None:
     loop = over_tables()
     deaths = 0
-    for steps in range(0, 36, 4):
+    for steps in range(0, 36, 9):
         heard = run_through(loop, 1 + steps % 3, steps, blow)
         assert heard.run == list(range(ITERATIONS))
         deaths += heard.deaths
-    assert deaths > 6
+    assert deaths > 2
 
 
 def test_tables_all_lost_the_loop_begins_again() -> None:
@@ -161,15 +161,16 @@ def test_tables_all_lost_the_loop_goes_back_to_its_checkpoint(tmp_path: Path) ->
     for iterations in (3, 4, 5):
         folder = CheckpointFolder(tmp_path / str(iterations))
         heard = run_through(over_tables(), iterations, 0, every, folder)
-        # Of every second iteration there is one; the last that was run may have been saved.
-        resumed = iterations - iterations % 2
+        # Of every second iteration there is one; a loss before the last was saved leads back to
+        # the one before.
+        resumed = (iterations - 1) // 2 * 2
         assert heard.run == [*range(iterations), *range(resumed, ITERATIONS)]
 
 
 def test_large_values_of_lost_ranks_reach_the_others() -> None:
     # Values of more than 64 KB go down the tree of ranks, commands beside them do not.
     loop = over_arrays(10_000)
-    for steps in range(0, 40, 5):
+    for steps in range(0, 40, 13):
         run_through(loop, 2, steps, one)
 
 
@@ -182,7 +183,7 @@ def test_tables_and_large_values_together() -> None:
         new = env["t"].with_columns(v=lambda r: np.tanh(r.v + env["w"][3]))
         return {"t": new, "w": env["w"] + shift}
 
-    for steps in range(0, 48, 4):
+    for steps in range(0, 48, 13):
         heard = run_through(model, 1 + steps % 3, steps, one)
         assert heard.run == list(range(ITERATIONS))
 
@@ -238,7 +239,7 @@ def test_of_tables_one_after_the_other_the_first_counts(tmp_path: Path) -> None:
 
 def test_an_error_is_the_same_whoever_is_killed_meanwhile(tmp_path: Path) -> None:
     plan = plan_of(failing_at(tmp_path / "calls", 200, 500).sum("n"))
-    for step in range(20, 140, 6):
+    for step in range(20, 140, 17):
 
         def trouble(hub: SimulatedHub, step: int = step) -> None:
             if hub.steps == step and hub.names():

@@ -21,7 +21,7 @@ class FakeWorkers:
     """Counts how often it is closed."""
 
     def __init__(self, options: Any) -> None:
-        self.options, self.closed = options, 0
+        self.options, self.closed, self.is_running = options, 0, False
         self.hub = self
 
     def workers(self) -> list[str]:

@@ -41,10 +41,11 @@ LIMIT = ex.Slot("limit", INT64, 0)
 
 @dataclass
 class Host:
-    """A backend, and how many bytes it holds."""
+    """A backend, how many bytes it holds, and whether exchanges take to disk without memory."""
 
     backend: Backend
     held: Callable[[], int]
+    spills: bool = False
 
 
 Factory = Callable[[int | None], Host]
@@ -295,7 +296,12 @@ class BackendContract:
     def test_exchange_without_room_says_who_needs_what(self, factory: Factory) -> None:
         host = factory(3_000_000)
         host.backend.start(exchanged(SOURCE, pp.Properties(4, "range")))
-        with pytest.raises(OutOfMemoryError, match=r"exchange 1 needs .*MB; the budget is 3 MB"):
+        if host.spills:
+            assert host.backend.exchange(0).rows == ROWS
+            host.backend.stop()
+            assert host.held() == 0
+            return
+        with pytest.raises(OutOfMemoryError, match=r"exchange 1 needs .*MB; the budget .*is \S+ MB"):
             host.backend.exchange(0)
         host.backend.stop()
         assert host.held() == 0
@@ -430,8 +436,8 @@ def _held_tables(backend: Backend) -> list[pp.StoredTable]:
         for n, s in enumerate(sources, 1)
     ]
     backend.start(physical(*held, *((t, pp.Gather()) for t in tables)))
-    backend.exchange(0)
-    backend.exchange(1)
+    assert backend.exchange(0).rows == 10
+    assert backend.exchange(1).rows == 20
     return tables
 
 

@@ -1,11 +1,16 @@
 """Every backend keeps the contract."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 import pytest
 
+from scalops.engine.cluster.coordinator import JobSettings
 from scalops.engine.embedded import EmbeddedBackend
 from scalops.engine.memory import MemoryBudget
+from tests.cluster.lockstep import LockstepBackend
+from tests.cluster.simulated import Simulation
 from tests.engine.contract import BackendContract, Factory, Host
 from tests.engine.plans import pool
 
@@ -20,7 +25,40 @@ def embedded(threads: int) -> Factory:
     return make
 
 
-FACTORIES = {f"embedded-{n}": embedded(n) for n in (1, 2, 4)}
+def lockstep(size: int) -> Factory:
+    """So many ranks in this thread; the memory is that of each."""
+
+    def make(memory: int | None = None) -> Host:
+        backend = LockstepBackend(size, memory=memory)
+        return Host(backend, lambda: sum(b.held for b in backend.budgets), spills=True)
+
+    return make
+
+
+def simulated(size: int) -> Factory:
+    """A cluster of so many ranks, over a simulated network."""
+
+    def make(memory: int | None = None) -> Host:
+        settings = {"memory": memory}
+        simulation = Simulation(size, 2, settings=settings)
+        workers = simulation.workers
+        backend = workers.backend(size, lambda count: JobSettings(count, 2))
+
+        def held() -> int:
+            simulation.settle()
+            hosted = [h for m in simulation.hub.machines() for h in m._shares._ranks.values()]
+            return sum(h.budget.held for h in hosted)
+
+        return Host(backend, held, spills=True)
+
+    return make
+
+
+FACTORIES: dict[str, Factory] = {
+    **{f"embedded-{n}": embedded(n) for n in (1, 2, 4)},
+    **{f"lockstep-{n}": lockstep(n) for n in (2, 3)},
+    **{f"simulated-{n}": simulated(n) for n in (2, 3, 5)},
+}
 
 
 @pytest.fixture(params=FACTORIES)

@@ -34,6 +34,13 @@ def threads_of_worker(options: Options) -> int:
     return options.threads or max(1, len(os.sched_getaffinity(0)) // max(1, options.workers))
 
 
+def _memory_of_worker(options: Options) -> int | None:
+    """Bytes of each worker of this machine; None for what is free, and in a running cluster."""
+    if options.memory is None or not options.workers:
+        return None
+    return max(1, options.memory // options.workers)
+
+
 def open_workers(options: Options) -> SessionWorkers:
     """Start the workers that the options ask for, or attach to the cluster that they name.
 
@@ -50,7 +57,7 @@ def open_workers(options: Options) -> SessionWorkers:
 
     told = {
         "threads": threads_of_worker(options),
-        "memory": options.memory and options.memory // options.workers,
+        "memory": _memory_of_worker(options),
         "workers": options.workers,
     }
     settings = LocalSettings(
@@ -75,6 +82,7 @@ def job_settings(physical: PhysicalPlan, options: Options, count: int) -> JobSet
         fan_in,
         at_driver(physical, count, options.fan_in),
         task_timeout=options.task_timeout,
+        memory=_memory_of_worker(options),
     )
 
 

@@ -92,10 +92,15 @@ class JobShares:
         """Run a stage's tasks on this worker's threads."""
         self._pool.run(task, count)
 
-    def begin(self, ranks: Ranks, buffers: list[Array], careful: bool) -> Start:
-        """Host a rank: with a plan anew, without one as it was, but for what went stale."""
+    def begin(
+        self, ranks: Ranks, buffers: list[Array], careful: bool, memory: int = 0
+    ) -> Start:
+        """Host a rank: with a plan anew, without one as it was, but for what went stale.
+
+        `memory`: bytes of this worker for the job; 0 for what it was told before.
+        """
         if buffers:
-            self._ranks[ranks.own] = self._made(ranks, buffers[0])
+            self._ranks[ranks.own] = self._made(ranks, buffers[0], memory)
         else:
             hosted = self._ranks[ranks.own]
             hosted.share.runtime.cancelled = False
@@ -107,10 +112,10 @@ class JobShares:
         """Keys of kept tables that the plan reads and that this rank lacks."""
         return self._ranks[rank].gone
 
-    def _made(self, ranks: Ranks, data: Array) -> _Hosted:
+    def _made(self, ranks: Ranks, data: Array, memory: int) -> _Hosted:
         rank = ranks.own
         if not self._ranks:
-            self._limit = self._memory or self._usable()
+            self._limit = memory or self._memory or self._usable()
         old = self._ranks.pop(rank, None)
         if old is not None:
             old.share.stop()

@@ -175,7 +175,8 @@ class Begin:
     """A job, or an epoch of it, begins: the worker is one rank of `size`. + buffers: the plan.
 
     In careful mode a rank reads one partition at a time. `task_timeout`: seconds that a call of a
-    user's function may take; 0 for any time.
+    user's function may take; 0 for any time. `memory`: bytes of the worker for this job; 0 for what
+    it was told when it was started.
     """
 
     job: Number
@@ -185,6 +186,7 @@ class Begin:
     fan_in: Rank
     careful: bool
     task_timeout: Seconds = 0.0
+    memory: Number = 0
 
 
 @dataclass(frozen=True)

@@ -240,7 +240,7 @@ class WorkerMachine:
             self._has_met = False
         ranks = Ranks(body.rank, body.size, body.fan_in)
         try:
-            start = self._shares.begin(ranks, buffers, careful=body.careful)
+            start = self._shares.begin(ranks, buffers, body.careful, body.memory)
         except Exception as error:
             told = encode_error(error, None)
             return [Emit(DRIVER_NAME, Failed(body.job, body.epoch, 0, body.rank, told, -1))]

@@ -159,7 +159,7 @@ def chaos(runs: int, seed: int) -> tuple[Counts, list[float]]:
     signal.signal(signal.SIGALRM, on_alarm)
     session = so.session(threads=1, workers=WORKERS)
     with session:
-        session.events = watched  # type: ignore[assignment]
+        session.events = watched
         usual: list[float] = []
         for program, wanted in zip(PROGRAMS, expected, strict=True):
             result(program)  # which starts the workers

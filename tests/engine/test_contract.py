@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from scalops.engine.cluster.coordinator import JobSettings
+from scalops.engine.cluster.local_hub import LocalHub, LocalSettings
+from scalops.engine.cluster.session_workers import SessionWorkers
 from scalops.engine.embedded import EmbeddedBackend
 from scalops.engine.memory import MemoryBudget
 from tests.cluster.lockstep import LockstepBackend
@@ -78,3 +80,62 @@ def host(factory: Factory) -> Iterator[Host]:
 
 class TestBackends(BackendContract):
     """The contract over all factories."""
+
+
+# Worker processes: what they hold is seen in the simulation.
+
+
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[SessionWorkers]:
+    """Worker processes for all tests of this module."""
+    hub = LocalHub(2, LocalSettings(worker={"threads": 1}))
+    made = SessionWorkers(hub, share_memory=True)
+    yield made
+    made.close()
+
+
+COUNT_MEMORY = (
+    "test_loaded_table_is_kept_until_it_is_released",
+    "test_table_that_does_not_fit_is_streamed",
+    "test_exchange_without_room_says_who_needs_what",
+    "test_stop_gives_everything_back",
+    "test_an_adopted_table_takes_the_place_and_the_memory_of_the_one_before",
+)
+
+
+class OnProcesses(BackendContract):
+    """The contract over two worker processes, without the cases that limit or count memory."""
+
+    @pytest.fixture
+    def factory(self, two_workers: SessionWorkers, request: pytest.FixtureRequest) -> Factory:
+        """Makes backends over the same two processes."""
+        if request.node.originalname in COUNT_MEMORY:
+            pytest.skip("what ranks hold is counted on the simulated cluster")
+
+        def make(memory: int | None = None) -> Host:
+            assert memory is None
+            backend = two_workers.backend(2, lambda count: JobSettings(count, 2))
+            return Host(backend, lambda: 0)
+
+        return make
+
+
+@pytest.mark.long
+class TestProcesses(OnProcesses):
+    """All of it."""
+
+
+class TestMainCasesOnProcesses:
+    """A case for each verb."""
+
+    factory = OnProcesses.factory
+    test_fold = BackendContract.test_fold_gives_the_sum
+    test_bind = BackendContract.test_bound_values_are_read_until_they_are_bound_again
+    test_tree = BackendContract.test_partials_are_combined_in_the_canonical_tree
+    test_load = BackendContract.test_stages_over_a_kept_table_share_a_pass
+    test_gather = BackendContract.test_gathered_partitions_are_the_table_in_order
+    test_count = BackendContract.test_prefix_takes_the_first_records_in_order
+    test_exchange = BackendContract.test_hash_exchange_spreads_many_keys
+    test_adopt = BackendContract.test_tables_are_adopted_all_at_once_and_fetched_as_often_as_wanted
+    test_error = BackendContract.test_error_of_a_stage_is_raised_with_its_partition
+    test_failure = BackendContract.test_failure_in_a_shared_pass_says_whose_it_is

@@ -6,6 +6,7 @@ import sys
 
 from benchmarks import (
     cumulative,
+    curve,
     example_formation,
     groups,
     jit,
@@ -24,6 +25,7 @@ from benchmarks import (
     softmax,
     sparse_logistic,
     strengths,
+    trees,
 )
 from benchmarks.measure import summary
 
@@ -52,6 +54,8 @@ def main() -> None:
     segments.main([] if full else ["--rows", "200000", "--rounds", "2"])
     cumulative.main([] if full else ["--rows", "5000000", "--rounds", "3"])
     record_linkage.main([] if full else ["--rows", "300000"])
+    trees.main([] if full else ["--megabytes", "1", "--ranks", "2", "8", "16", "--rounds", "2"])
+    curve.main([] if full else ["--megabytes", "16", "--pings", "200", "--rounds", "2"])
     print(f"\n{summary()}")
 
 

@@ -180,7 +180,7 @@ def compared(made: Bench, ranks: int, size: int, iterations: int, rounds: int) -
     fan_ins: dict[str, int | None] = {f"fan-in {f}": f for f in FAN_INS if f < ranks}
     fan_ins |= {AT_RANK: ranks, AT_DRIVER: None}
     ways = {
-        name: lambda fan_in=fan_in: made.way(ranks, size, iterations, fan_in)  # type: ignore[misc]
+        name: lambda fan_in=fan_in: made.way(ranks, size, iterations, fan_in)
         for name, fan_in in fan_ins.items()
     }
     timings = {t.name: t.seconds for t in interleaved(ways, rounds)}

@@ -197,7 +197,8 @@ class Spans:
 
     def __init__(self, leaves: Sequence[int], merge: Callable[[int, Any, Any], Any]) -> None:
         self._merge, self._leaves = merge, tuple(leaves)
-        self.held: dict[Span, Any] = {}
+        # By Span; as plain tuples, which are found as Spans are and made more quickly.
+        self.held: dict[tuple[int, int, int], Any] = {}
 
     def add(self, span: Span, partial: Any) -> None:
         """Take a partial; ExecutionError where it covers leaves that are covered already."""
@@ -205,31 +206,28 @@ class Spans:
         top = self._leaves[tree].bit_length() - 1
         self._refuse_overlap(span, top)
         while level < top:
-            other = Span(tree, level, index ^ 1)
+            other = tree, level, index ^ 1
             if other not in self.held:
                 break
             neighbour = self.held.pop(other)
             pair = (neighbour, partial) if index & 1 else (partial, neighbour)
             partial = self._merge(tree, *pair)
             level, index = level + 1, index >> 1
-        self.held[Span(tree, level, index)] = partial
+        self.held[tree, level, index] = partial
 
     def _refuse_overlap(self, span: Span, top: int) -> None:
         tree, level, index = span
         if not 0 <= level <= top or not 0 <= index < 1 << (top - level):
             raise ExecutionError(f"a partial result of leaves that there are not: {span}")
-        for up in range(top - level + 1):
-            if Span(tree, level + up, index >> up) in self.held:
+        for other, known, node in self.held:
+            up = level - known
+            if other == tree and (node >> up == index if up >= 0 else index >> -up == node):
                 raise ExecutionError(f"partial results overlap at {span}")
-        for known in self.held:
-            if known.tree == tree and known.level < level:
-                if known.node >> (level - known.level) == index:
-                    raise ExecutionError(f"partial results overlap at {span}")
 
     def whole(self) -> list[Any]:
         """What each tree gives; ExecutionError where some leaves are missing."""
-        tops = [Span(t, n.bit_length() - 1, 0) for t, n in enumerate(self._leaves)]
-        if set(tops) != set(self.held):
+        tops = [(t, n.bit_length() - 1, 0) for t, n in enumerate(self._leaves)]
+        if set(tops) != self.held.keys():
             raise ExecutionError(f"partial results are missing: there are {sorted(self.held)}")
         return [self.held[top] for top in tops]
 

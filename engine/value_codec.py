@@ -29,12 +29,15 @@ from scalops.engine.opaque.packed import pack, unpack
 _INLINE_BYTES = 1 << 14  # of an array; larger ones are buffers of their own
 _MOST_BITS = 63
 _FEW = 1 << 10  # items of a list or tuple; of more the header holds none
+_FLOAT64 = np.dtype(np.float64)
 _PLAIN = {type(None), bool, int, float, str, datetime, timedelta}
 _NANOSECONDS = {datetime: pa.timestamp("ns"), timedelta: pa.duration("ns")}
 
 
 def encode_value(value: Any, buffers: list[Array]) -> Any:
     """A value as msgpack can hold it. Raises TypeError for what is no data of this kind."""
+    if type(value) is np.float64:  # what most values are
+        return ["number", _FLOAT64.str, value.tobytes()]
     match value:
         case None | bool():
             return value

@@ -201,7 +201,7 @@ class Coordinator:
 
     def finish(self) -> None:
         """End the job: ranks give back what they hold."""
-        with self._interrupts:
+        with self._interrupts.last():
             names = [name for name in self._hosting() if name in self._alive]
             if self._waiting is not None or self._failures:
                 self._ending = set(names)

@@ -19,7 +19,7 @@ from scalops.engine.value_codec import decode_value, encode_value
 
 
 def encode_partials(
-    passes: Iterable[tuple[Sequence[int], Sequence[int], Mapping[Span, Any]]],
+    passes: Iterable[tuple[Sequence[int], Sequence[int], Mapping[tuple[int, int, int], Any]]],
 ) -> Piece:
     """What a rank has of some passes: of each its stages, their numbers of leaves, partials."""
     buffers: list[Array] = []

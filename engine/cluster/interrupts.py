@@ -14,7 +14,9 @@ class Interrupts:
 
     A KeyboardInterrupt anywhere in the midst of a channel's work would lose what it was at. Only
     the main thread is interrupted, so elsewhere this does nothing; nor where no Python function
-    handles the signal. Blocks may be nested.
+    handles the signal. Blocks may be nested. From the first one until the end of `last` the
+    signal's handler stays in place, for there may be thousands of blocks a second; outside of
+    them it does what the one before did.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
@@ -22,30 +24,39 @@ class Interrupts:
         self._wake = wake
         self._depth = 0
         self._before: Any = None  # the handler in whose place this one is
-        self._is_due = False
+        self._is_due = self._is_last = False
+
+    def last(self) -> Interrupts:
+        """The last block for now."""
+        self._is_last = True
+        return self
 
     def __enter__(self) -> None:
         self._depth += 1
         if self._depth > 1 or threading.current_thread() is not threading.main_thread():
             return
         before = signal.getsignal(signal.SIGINT)
-        if callable(before):
+        if before != self._note and callable(before):
             self._before = before
             signal.signal(signal.SIGINT, self._note)
 
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
-        if self._depth or self._before is None:
+        if self._depth:
             return
-        before, self._before = self._before, None
-        signal.signal(signal.SIGINT, before)
+        if self._is_last:
+            self._is_last = False
+            if self._before is not None and signal.getsignal(signal.SIGINT) == self._note:
+                signal.signal(signal.SIGINT, self._before)
         if self._is_due:
-            self._is_due = False
-            before(signal.SIGINT, None)
+            self.check()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._is_due = True
-        self._wake()
+        if self._depth:
+            self._is_due = True
+            self._wake()
+        else:
+            self._before(number, frame)
 
     def check(self) -> None:
         """Handle an interrupt that waits: most handlers raise KeyboardInterrupt."""

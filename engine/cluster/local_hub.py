@@ -24,7 +24,7 @@ from scalops.engine.cluster.private_folder import PrivateFolder
 from scalops.engine.cluster.security import Socket
 from scalops.engine.cluster.shared_payloads import SharedChannels, can_read_files_of
 from scalops.engine.cluster.versions import own_versions, refusal
-from scalops.engine.cluster.worker_sockets import DRIVER, Wake, ready, received, transmit
+from scalops.engine.cluster.worker_sockets import DRIVER, Waits, Wake, received, transmit
 from scalops.engine.processes.errors import took_too_long
 
 GRACE_SECONDS = 1.0  # for workers to end by themselves
@@ -86,9 +86,9 @@ class LocalHub:
         self._address = security.bind(
             self._socket, held.folder.address("driver"), None, security.CONTROL, None
         )
-        self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
-        self._poller.register(held.wake.file, zmq.POLLIN)
+        self._waits = Waits()
+        self._waits.watch(self._socket)
+        self._waits.watch(held.wake.file)
         self._processes = held.processes
         self._ends: dict[int, str] = {}  # file that tells a process's end -> its worker
         self._joined: dict[str, WorkerInfo] = {}
@@ -166,7 +166,7 @@ class LocalHub:
         )
         self._processes[worker] = process
         self._ends[process.end] = worker
-        self._poller.register(process.end, zmq.POLLIN)
+        self._waits.watch(process.end)
         self._started[worker] = monotonic()
         self.channels.open(worker)
 
@@ -197,14 +197,16 @@ class LocalHub:
 
     def _wait(self, until: float | None) -> bool:
         """Wait for something, and take it; whether `wake` has been called."""
-        times = (until, self.channels.deadline(), self._judge_at)
-        at = min(t for t in times if t is not None)
-        there = ready(self._poller, at - monotonic())
+        at, deadline = self._judge_at, self.channels.deadline()
+        if until is not None and until < at:
+            at = until
+        if deadline is not None and deadline < at:
+            at = deadline
+        there = self._waits.ready(at - monotonic())
         if self._socket in there:
             self._receive(monotonic())
-        for file in there:
-            if file in self._ends:
-                self._ended(self._ends[file])
+        for file in self._ends.keys() & there:
+            self._ended(self._ends[file])
         return self._held.wake.file in there and self._held.wake.clear()
 
     def _judge(self, now: float) -> None:
@@ -290,7 +292,7 @@ class LocalHub:
 
     def _lose(self, worker: str, reason: str, error: ScalopsError | None = None) -> None:
         process = self._processes[worker]
-        self._poller.unregister(process.end)
+        self._waits.forget(process.end)
         del self._ends[process.end]
         process.kill()
         del self._processes[worker]

@@ -42,9 +42,11 @@ def pickled(value: Any) -> list[Array]:
 def numbers_of(values: Sequence[Any], buffers: list[Array]) -> list[Any] | None:
     """Values of slots as data, if they are numbers and arrays of numbers; quicker than pickling."""
     for value in values:
-        if not isinstance(value, (np.number, np.bool_)):
-            if type(value) is not np.ndarray or value.dtype.kind not in "fiub":
+        if type(value) is np.ndarray:
+            if value.dtype.kind not in "fiub":
                 return None
+        elif not isinstance(value, (np.number, np.bool_)):
+            return None
     found: list[Any] = encode_value(tuple(values), buffers)
     return found
 

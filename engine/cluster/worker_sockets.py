@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
-from typing import Any, cast
+from typing import cast
 
 import zmq
 
@@ -70,9 +71,41 @@ def transmit(socket: Socket, frames: Sequence[bytes | memoryview]) -> bool:
     return True
 
 
-def ready(poller: zmq.Poller, seconds: float | None) -> dict[Any, int]:
-    """The sockets and files of a poller that have something, after at most so long a wait."""
-    return dict(poller.poll(None if seconds is None else max(0, ceil(seconds * 1e3))))
+class Waits:
+    """Sockets and files that have something by and by.
+
+    Quicker than ZeroMQ's own poller, which asks the system twice each time.
+    """
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self._sockets: dict[int, Socket] = {}
+
+    def watch(self, what: Socket | int) -> None:
+        """Wait for this socket or file, too."""
+        file = what
+        if not isinstance(what, int):
+            file = cast(int, what.getsockopt(zmq.FD))
+            self._sockets[file] = what
+        self._poll.register(file, select.POLLIN)
+
+    def forget(self, file: int) -> None:
+        """Do not wait for this file any more."""
+        self._poll.unregister(file)
+
+    def ready(self, seconds: float | None) -> set[Socket | int]:
+        """Those that have something, after at most so long a wait; perhaps none before its end."""
+        # A socket's file tells only of what is new since its last use: what is there already, the
+        # socket alone knows.
+        found: set[Socket | int] = {s for s in self._sockets.values() if has_some(s)}
+        most = None if seconds is None else max(0, ceil(seconds * 1e3))
+        for file, _ in self._poll.poll(0 if found else most):
+            socket = self._sockets.get(file)
+            if socket is None:
+                found.add(file)
+            elif socket not in found and has_some(socket):
+                found.add(socket)
+        return found
 
 
 class WorkerSockets:
@@ -104,10 +137,10 @@ class WorkerSockets:
         security.connect(self._control, driver, pair, server)
         self._others: dict[str, Socket] = {}
         self.wake = Wake()
-        self._ready: dict[Any, int] = {}
-        self._poller = zmq.Poller()
-        for file in (self._control, self._data, self.wake.file):
-            self._poller.register(file, zmq.POLLIN)
+        self._ready: set[Socket | int] = set()
+        self._waits = Waits()
+        for what in (self._control, self._data, self.wake.file):
+            self._waits.watch(what)
 
     def _name(self) -> bytes:
         """Under which name the control connection is known to the other end."""
@@ -147,8 +180,8 @@ class WorkerSockets:
             self.refused["not sent"] += 1
 
     def wait(self, seconds: float | None) -> None:
-        """Until something is there, `wake` is called, or the time is over."""
-        self._ready = ready(self._poller, seconds)
+        """Until something is there, `wake` is called, or the time is over; or a little less."""
+        self._ready = self._waits.ready(seconds)
         if self.wake.file in self._ready:
             self.wake.clear()
 

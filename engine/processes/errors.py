@@ -19,6 +19,8 @@ from scalops.algebra.errors import (
 )
 from scalops.engine.backends import StageFailure
 
+MOST_CHARACTERS = 1 << 17  # of a text; messages have a limit, and a user's error has none
+
 
 def took_too_long(
     name: str, location: Location | None, seconds: float, over: str
@@ -53,8 +55,8 @@ def encode_error(error: BaseException, captured: Captured | None) -> dict[str, A
         location = error.location
         return {
             "type": type(error).__name__,
-            "found": error.found,
-            "hint": error.hint,
+            "found": _shortened(error.found),
+            "hint": error.hint and _shortened(error.hint),
             "location": None if location is None else [location.file, location.line],
             "cause": None if error.__cause__ is None else _encode_cause(error.__cause__),
             "during": list(error.during),
@@ -65,7 +67,7 @@ def encode_error(error: BaseException, captured: Captured | None) -> dict[str, A
     name = "a function" if captured is None else captured.name
     return {
         "type": UserFunctionError.__name__,
-        "found": f"{name} raised {type(error).__name__}: {text_of(error)}",
+        "found": _shortened(f"{name} raised {type(error).__name__}: {text_of(error)}"),
         "hint": None,
         "location": None,
         "cause": _encode_cause(error),
@@ -78,13 +80,29 @@ def _encode_cause(error: BaseException) -> dict[str, Any]:
     given: tuple[Any, ...] = error.args
     if isinstance(error, OSError) and error.filename is not None:
         given = (error.errno, error.strerror, error.filename)
-    arguments = list(given) if own and all(map(_is_plain, given)) else None
+    arguments = list(given) if own and _are_short(given) else None
     return {
         "bases": [k.__name__ for k in kinds if k.__module__ == "builtins"],
         "arguments": arguments,
-        "message": text_of(error),
-        "traceback": "".join(traceback.format_exception(error)),
+        "message": _shortened(text_of(error)),
+        "traceback": _shortened("".join(traceback.format_exception(error))),
     }
+
+
+def _shortened(text: str) -> str:
+    """Beginning and end of a text that is too long."""
+    more = len(text) - MOST_CHARACTERS
+    if more <= 0:
+        return text
+    half = MOST_CHARACTERS // 2
+    return f"{text[:half]} ... ({more:,} more characters) ... {text[-half:]}"
+
+
+def _are_short(arguments: Sequence[Any]) -> bool:
+    """Whether plain values have no more characters together than a text may have."""
+    if not all(map(_is_plain, arguments)):
+        return False
+    return sum(len(a) if isinstance(a, str) else 1 for a in arguments) <= MOST_CHARACTERS
 
 
 def _is_plain(argument: Any) -> bool:

@@ -15,7 +15,6 @@ from scalops.engine.cluster.coordinator import JobSettings
 from scalops.engine.cluster.going_back import run_again
 from scalops.engine.cluster.job_shares import JobShares
 from scalops.engine.cluster.session_workers import SessionWorkers
-from scalops.engine.collective import Ranks
 from scalops.engine.driver import Driver, Listener
 from scalops.engine.kept_tables import OWNER
 from scalops.engine.loop_runner import LoopControl
@@ -149,8 +148,8 @@ class Budgets:
         self._made = JobShares._made
 
     def __enter__(self) -> Budgets:
-        def noted(shares: JobShares, ranks: Ranks, data: Any) -> Any:
-            hosted = self._made(shares, ranks, data)
+        def noted(shares: JobShares, *given: Any) -> Any:
+            hosted = self._made(shares, *given)
             self._found.append((shares, hosted.budget))
             return hosted
 

@@ -1,4 +1,4 @@
-"""A cluster in one thread: real machines and channels over a network and a clock that are simulated.
+"""A cluster in one thread: real machines and channels over a simulated network and clock.
 
 Everything that happens follows from the seed: which frames are lost, doubled, late or damaged,
 which workers die, and when. What workers compute is computed at once, in virtual time of its own;

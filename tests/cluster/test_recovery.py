@@ -234,9 +234,9 @@ def test_of_tables_one_after_the_other_the_first_counts(tmp_path: Path) -> None:
     log = tmp_path / "calls"
     both = failing_at(log, 600).union(failing_at(log, 60)).sum("n")
     for size in (2, 3, 5):
-        with Simulation(size, seed=size) as simulation:
-            with pytest.raises(so.UserFunctionError, match="record 600;"):
-                simulation.run(plan_of(both))
+        error = pytest.raises(so.UserFunctionError, match="record 600;")
+        with Simulation(size, seed=size) as simulation, error:
+            simulation.run(plan_of(both))
 
 
 def test_an_error_is_the_same_whoever_is_killed_meanwhile(tmp_path: Path) -> None:
@@ -247,9 +247,9 @@ def test_an_error_is_the_same_whoever_is_killed_meanwhile(tmp_path: Path) -> Non
             if hub.steps == step and hub.names():
                 one(hub)
 
-        with Simulation(4, 2, seed=step, trouble=trouble) as simulation:
-            with pytest.raises(so.UserFunctionError, match="record 200;"):
-                simulation.run(plan)
+        error = pytest.raises(so.UserFunctionError, match="record 200;")
+        with Simulation(4, 2, seed=step, trouble=trouble) as simulation, error:
+            simulation.run(plan)
 
 
 def test_a_partition_that_ends_three_workers_is_named() -> None:

@@ -226,7 +226,7 @@ def dealt_out(count: int, ways: int, first: int = 0) -> list[tuple[int, Way]]:
 def test_programs(name: str, small_blocks: pytest.MonkeyPatch) -> None:
     plan, number = plan_of(*WRITTEN[name]()), list(WRITTEN).index(name)
     expected = embedded(plan)
-    ways = [way for program, way in dealt_out(len(WRITTEN), 30) if program == number]
+    ways = [way for program, way in dealt_out(len(WRITTEN), 24) if program == number]
     for seed, way in enumerate(ways):
         with small_blocks.context() as patch:
             partition_joins(patch, seed)
@@ -235,8 +235,8 @@ def test_programs(name: str, small_blocks: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", GENERATED)
 def test_generated_programs(name: str, small_blocks: pytest.MonkeyPatch) -> None:
-    first = 30 + 10 * list(GENERATED).index(name)
-    for seed, (_, way) in enumerate(dealt_out(1, 10, first)):
+    first = 24 + 12 * list(GENERATED).index(name)
+    for seed, (_, way) in enumerate(dealt_out(1, 7, first)):
         compare_generated(name, seed, [way], small_blocks)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections import defaultdict
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -52,7 +54,8 @@ def main() -> int:
     """Run the suite and print the table."""
     outcomes = Outcomes()
     chosen = ["-m", "long or not long"] if "--long" in sys.argv else []
-    code = pytest.main([str(SUITE), "-q", "--no-header", "-p", "no:terminal", *chosen], [outcomes])
+    with redirect_stdout(io.StringIO()):
+        code = pytest.main([str(SUITE), "-q", *chosen], [outcomes])
     Console(width=160).print(table_of(outcomes))
     return int(code)
 

@@ -24,7 +24,7 @@ import psutil
 from benchmarks.measure import ROWS, Row, interleaved
 from scalops.engine.cluster.hub import Arrived, Left
 from scalops.engine.cluster.local_hub import LocalHub, LocalSettings
-from scalops.engine.cluster.messages import Begin, Command, Members, Replied
+from scalops.engine.cluster.messages import Begin, Command, Failed, Members, Replied
 from scalops.engine.cluster.rank_machine import WorkerMachine
 from scalops.engine.collective import Piece, Program, Ranks, Receive, Send
 from scalops.optimizer.aggregation_tree import HOP, tree_seconds
@@ -65,7 +65,7 @@ class Partials:
     def __init__(self) -> None:
         self._own = np.empty(0)
 
-    def begin(self, ranks: Ranks, buffers: Any, careful: bool) -> Callable[..., Any]:
+    def begin(self, ranks: Ranks, buffers: Any, *settings: Any) -> Callable[..., Any]:
         """As of `JobShares`."""
 
         def start(command: Command, given: Any) -> Program[Piece | None]:
@@ -133,12 +133,15 @@ class Bench:
         total: Any = None
         while replies:
             for event in self._hub.pump(None):
-                if isinstance(event, Left):
-                    raise SystemExit(f"a worker was lost: {event.reason}")
-                if isinstance(event, Arrived) and isinstance(event.message.body, Replied):
-                    found = event.message.buffers[0].view(np.float64)
-                    total = found.copy() if total is None else np.add(total, found, out=total)
-                    replies -= 1
+                match event:
+                    case Left(reason=reason):
+                        raise SystemExit(f"a worker was lost: {reason}")
+                    case Arrived(message=message) if isinstance(message.body, Failed):
+                        raise SystemExit(f"a rank failed: {message.body.error}")
+                    case Arrived(message=message) if isinstance(message.body, Replied):
+                        found = message.buffers[0].view(np.float64)
+                        total = found.copy() if total is None else np.add(total, found, out=total)
+                        replies -= 1
         self.sum = float(total[0])
 
     def way(self, ranks: int, size: int, iterations: int, fan_in: int | None) -> list[float]:

@@ -79,13 +79,15 @@ def _decoded(item: Any, buffers: Sequence[Array]) -> Any:
     match item:
         case None | bool():
             return item
-        case ["array", *parts]:
-            return _decode_array(parts, buffers)
         case ["number", kind, bytes(data)]:
-            dtype = plain_dtype(kind)
+            dtype = _FLOAT64 if kind == _FLOAT64.str else plain_dtype(kind)
             if len(data) != dtype.itemsize:
                 raise ValueError("not one number")
             return np.frombuffer(data, dtype)[0]
+        case ["list", items]:
+            return _decode_items(items, buffers)
+        case ["array", *parts]:
+            return _decode_array(parts, buffers)
         case ["int", int(number)]:
             return number
         case ["int", str(number)]:
@@ -101,8 +103,6 @@ def _decoded(item: Any, buffers: Sequence[Array]) -> Any:
             return SparseVector(places, stored, dimension)
         case ["tuple", items]:
             return tuple(_decode_items(items, buffers))
-        case ["list", items]:
-            return _decode_items(items, buffers)
         case ["nanoseconds", kind, int(count)]:
             types = {k.__name__: arrow for k, arrow in _NANOSECONDS.items()}
             return pa.scalar(count, types[kind]).as_py()

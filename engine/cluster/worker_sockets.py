@@ -20,6 +20,7 @@ MAX_PARTS = security.MAX_PARTS
 # As plain numbers: the enumerations take a microsecond each time.
 _NOBLOCK, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 _EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+_RCVMORE = int(zmq.RCVMORE)
 
 
 class Wake:
@@ -50,7 +51,9 @@ def has_some(socket: Socket) -> bool:
 def received(socket: Socket, refused: Counter[str]) -> Iterator[list[bytes]]:
     """The messages that are there; those of too many frames are counted."""
     while has_some(socket):  # quicker than to try and fail
-        frames = socket.recv_multipart(_NOBLOCK)
+        frames = [socket.recv(_NOBLOCK)]
+        while socket.get(_RCVMORE):  # as recv_multipart does, in half of the time
+            frames.append(socket.recv(_NOBLOCK))
         if len(frames) > MAX_PARTS:
             refused["too many frames"] += 1
         else:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import scalops as so
+from scalops.algebra.errors import OutOfMemoryError
 
 Case = Callable[[Path], Any]
 CASES: dict[str, Case] = {}
@@ -425,6 +426,6 @@ def a_run_of_little_memory(_: Path) -> Any:
     )
     try:
         so.collect(state, memory="1KB")
-    except so.OutOfMemoryError:
+    except OutOfMemoryError:
         return "refused", so.collect(table.sum("b"), memory="1GB")
     return "run"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,11 +31,13 @@ QUICK = RemoteSettings(answer=10.0, line=0.2, start=10.0, pulse=0.1)
 def workers(relay: Relay, folder: Path, count: int, key: Path | None = None) -> Iterator[list[int]]:
     """Workers in threads, each for one session; gives the exit codes of those that have ended."""
     codes: list[int] = []
+    # Not the threads' idents: these come again, and the name of one that is gone is never let in.
+    names = [f"worker{number}-{secrets.token_hex(8)}" for number in range(count)]
 
     def run(number: int) -> None:
         data = "tcp://127.0.0.1:*" if key else f"ipc://{folder / f'w{number}' / 'data'}"
         told: dict[str, Any] = {
-            "worker": f"worker{number}-{threading.get_ident()}",
+            "worker": names[number],
             "broker": relay.address,
             "key": None if key is None else str(key),
             "data": data,
@@ -50,6 +53,7 @@ def workers(relay: Relay, folder: Path, count: int, key: Path | None = None) -> 
         thread.start()
     try:
         while relay.membership.workers < count:
+            assert all(thread.is_alive() for thread in threads), f"ended with {codes}"
             relay.socket.poll(10)
             relay.turn()
         yield codes

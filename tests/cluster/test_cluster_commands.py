@@ -99,6 +99,7 @@ def test_a_state_file_of_another_process_is_no_cluster(tmp_path: Path) -> None:
     assert broker.running(tmp_path) is None
 
 
+@pytest.mark.long
 def test_a_cluster_is_started_shown_and_stopped(
     invoke: Callable[..., Result], tmp_path: Path
 ) -> None:

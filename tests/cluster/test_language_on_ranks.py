@@ -90,3 +90,25 @@ def test_every_program_ends_so_however_its_tables_are_cut(
 ) -> None:
     make_small(monkeypatch, rows)
     same_on_ranks(name, tmp_path, caplog)
+
+
+def test_an_error_may_have_a_text_of_any_length() -> None:
+    def long(record: Any) -> float:
+        raise ValueError("x" * 5_000_000)
+
+    table = so.table({"v": [1.0, 2.0]})
+    with simulated_sessions(SimulatedHub), so.session(workers=RANKS):
+        with pytest.raises(so.UserFunctionError) as found:
+            table.map(so.udf(long, returns=so.float64)).sum().collect()
+        assert table.sum("v").collect() == 3.0
+    text = str(found.value)
+    assert text.startswith("long() raised ValueError: xxx")
+    assert "more characters) ... xxx" in text
+    assert f"({Path(__file__).name}:" in text
+    assert "the record is {'v': 1.0}" in text
+
+
+def test_a_run_has_the_memory_that_its_call_gives() -> None:
+    with simulated_sessions(SimulatedHub), so.session(workers=RANKS):
+        outcome_of = CASES["a_run_of_little_memory"](Path())
+    assert outcome_of[0] == "refused"

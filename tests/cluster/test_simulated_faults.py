@@ -174,7 +174,7 @@ def random_simulation(seed: int) -> Simulation:
     )
 
 
-PARTS, SEEDS = 4, 32  # a seed takes 0.1 s
+PARTS, SEEDS = 4, 16  # a seed takes 0.1 s
 
 
 @pytest.mark.parametrize("part", range(PARTS))

@@ -20,6 +20,7 @@ from scalops.engine.storage import block_to_batch
 from tests.engine.plans import job_of, run
 from tests.optimizer.plans import answer, same_answer
 from tests.optimizer.random_programs import random_program
+from tests.quick import quick
 
 WAYS = [(1, None), (2, None), (2, 200)]
 Row = Callable[[Any], Any]
@@ -57,7 +58,7 @@ def assert_agree(things: tuple[Any, ...], ways: list[Any]) -> Any:
     return expected
 
 
-@pytest.mark.parametrize("part", range(3))
+@pytest.mark.parametrize("part", quick(range(3), 1))
 def test_random_programs_give_what_they_mean(part: int) -> None:
     answers = []
     for seed in range(part * 32, part * 32 + 32):
@@ -235,7 +236,7 @@ def _longer(a: str, b: str) -> str:
     return a if len(a) >= len(b) else b
 
 
-@pytest.mark.parametrize("part", range(5))
+@pytest.mark.parametrize("part", quick(range(5), 2))
 def test_programs_about_strings_give_what_they_mean(part: int) -> None:
     answers = []
     for seed in range(part * 32, part * 32 + 32):

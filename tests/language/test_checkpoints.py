@@ -83,7 +83,7 @@ def started(folder: Path, how: str, kill: int | None = None, **parts: Any) -> An
     return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
 
 
-@pytest.mark.parametrize(("condition", "every"), [("so.range", 3), ("condition", 1)])
+@pytest.mark.parametrize(("condition", "every"), quick([("so.range", 3), ("condition", 1)], 1))
 def test_killed_run_resumes_in_another_process_with_the_same_bits(
     tmp_path: Path, condition: str, every: int
 ) -> None:

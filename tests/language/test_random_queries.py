@@ -13,11 +13,12 @@ import pytest
 
 import scalops as so
 from tests.language.queries import Generator, Query, sources
+from tests.quick import quick
 
 QUERIES = 2_000  # in all
 TOGETHER = 50  # in one job
 DEPTHS = (1, 2, 1, 3, 2, 1, 2, 4)  # operators one over the other
-PARTS = 8  # tests, for several cores
+PARTS, QUICK = 8, 2  # tests, for several cores; those of each run
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def check(query: Query, seed: int, found: pa.Table, wanted: list[Any]) -> None:
         pytest.fail(f"{told}found {list(query.columns)}\n{shown[0]}\nexpected\n{shown[1]}", False)
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", quick(range(PARTS), QUICK))
 def test_random_queries_agree_with_duckdb(part: int, database: duckdb.DuckDBPyConnection) -> None:
     count = QUERIES // PARTS
     for first in range(part * count, (part + 1) * count, TOGETHER):

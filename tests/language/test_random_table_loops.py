@@ -26,9 +26,10 @@ from tests.engine.plans import Backend, bits, table_bits
 from tests.language.loop_parts import sources
 from tests.language.table_loops import program
 from tests.optimizer.plans import answer, same_answer
+from tests.quick import quick
 
 LOOPS = 160  # in all
-PARTS = 8  # tests, for several cores
+PARTS, QUICK = 8, 2  # tests, for several cores; those of each run
 INDEXES = next(i for i, phase in enumerate(PHASES) if phase.name == "indexes")
 
 
@@ -92,7 +93,7 @@ def check(seed: int) -> Any:
     return expected
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", quick(range(PARTS), QUICK))
 def test_random_loops_over_tables_mean_what_plain_python_says(
     part: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,17 +9,25 @@ import pytest
 import scalops as so
 from tests.language.record_functions import Functions, Made, agree, columns, records
 
-PLANS, FUNCTIONS, ROWS = 100, 10, 20  # 20,000 results of records, and about 600 sums
+PLANS, FUNCTIONS, ROWS = 100, 10, 20  # 20,000 results of records
+SUMS = 5  # one plan in so many sums them up, too; at length each: about 600 sums
 REPEATS = 150  # of every other plan's records: enough for kernels to use their buffers
 
 
 @pytest.mark.parametrize("chunk", range(10))
 def test_blocks_give_what_records_give(chunk: int) -> None:
     for seed in range(chunk * PLANS // 10, (chunk + 1) * PLANS // 10):
-        _compare(seed)
+        _compare(seed, with_sums=seed % SUMS == 0)
 
 
-def _compare(seed: int) -> None:
+@pytest.mark.long
+@pytest.mark.parametrize("chunk", range(10))
+def test_blocks_sum_what_records_give(chunk: int) -> None:
+    for seed in range(chunk * PLANS // 10, (chunk + 1) * PLANS // 10):
+        _compare(seed, with_sums=True)
+
+
+def _compare(seed: int, *, with_sums: bool) -> None:
     random = Random(seed)
     given = columns(random, ROWS)
     plain = records(given)
@@ -30,7 +38,7 @@ def _compare(seed: int) -> None:
     repeats = REPEATS if seed % 2 else 1
     table = so.table({n: np.concatenate([c] * repeats) for n, c in given.items()})
     mapped = table.map(lambda r: {f"f{i}": m.apply(r) for i, m in enumerate(made)})
-    summed = [m for m in made if m.is_float]
+    summed = [m for m in made if m.is_float and with_sums]
     sums = [table.map(lambda r, m=m: m.apply(r)).sum() for m in summed]
     collected, *totals = so.collect(mapped, *sums)
     with np.errstate(all="ignore"):

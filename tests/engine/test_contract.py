@@ -63,7 +63,11 @@ FACTORIES: dict[str, Factory] = {
 }
 
 
-@pytest.fixture(params=FACTORIES)
+QUICK = ("embedded-1", "embedded-4", "lockstep-3", "simulated-3")  # for each run
+LONG = [pytest.param(name, marks=pytest.mark.long) for name in FACTORIES if name not in QUICK]
+
+
+@pytest.fixture(params=[*QUICK, *LONG])
 def factory(request: pytest.FixtureRequest) -> Factory:
     """Makes one kind of backend."""
     return FACTORIES[request.param]

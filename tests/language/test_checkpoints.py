@@ -15,6 +15,7 @@ import pytest
 
 import scalops as so
 from tests.engine.plans import bits
+from tests.quick import quick
 
 ITERATIONS = 7
 

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from scalops.algebra.errors import PlanError
@@ -14,6 +14,7 @@ from scalops.algebra.operators import Scan
 
 OnError = Literal["raise", "skip", "null"]
 _SHOWN = 3
+_MOST_CHARACTERS = 1000  # of a reason, which quotes the field; this may be a whole file
 
 logger = logging.getLogger("scalops")
 
@@ -59,7 +60,8 @@ class BadRecords:
         """Those of the chunk of a file that begins at byte `begin`."""
         with self._lock:
             if found and len(found) > self._chunks.get((file, begin), (0, []))[0]:
-                self._chunks[file, begin] = len(found), list(found[:_SHOWN])
+                shown = [replace(r, reason=_shortened(r.reason)) for r in found[:_SHOWN]]
+                self._chunks[file, begin] = len(found), shown
 
     def given_up(self) -> list[Any]:
         """All that is known, as data for `take_over` of another account; it is forgotten here."""
@@ -95,6 +97,14 @@ class BadRecords:
             self._chunks.clear()
         first = [record for _, (_, records) in chunks for record in records]
         return sum(count for _, (count, _) in chunks), first[:_SHOWN]
+
+
+def _shortened(reason: str) -> str:
+    """Beginning and end of a reason that is too long."""
+    if len(reason) <= _MOST_CHARACTERS:
+        return reason
+    half = _MOST_CHARACTERS // 2
+    return f"{reason[:half]} ... {reason[-half:]}"
 
 
 def _record(item: Any) -> BadRecord:

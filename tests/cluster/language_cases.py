@@ -392,6 +392,13 @@ def bad_records(folder: Path) -> Any:
 
 
 @case
+def a_bad_record_of_many_bytes(folder: Path) -> Any:
+    (folder / "long.csv").write_text("id,n\n1,2\n1," + "z" * 5_000_000 + "\n1,2\n")
+    table = so.read_csv(str(folder / "long.csv"), column_types={"n": "int64"}, on_error="skip")
+    return table.sum("n").collect()
+
+
+@case
 def many_row_groups(folder: Path) -> Any:
     words = [None if i % 5 == 0 else str(i % 9) for i in range(500)]
     path = folder / "p.parquet"

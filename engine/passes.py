@@ -269,7 +269,9 @@ class Pass:
     def opened(self) -> list[list[Leaf]]:
         """A task's leaves before its first partition."""
         shares = [n // self._tasks for n in self._leaves]
-        return [[r.blank() for _ in range(n)] for r, n in zip(self._reductions, shares, strict=True)]
+        return [
+            [r.blank() for _ in range(n)] for r, n in zip(self._reductions, shares, strict=True)
+        ]
 
     def part(
         self, worker: int, index: int, first: int, last: int, made: list[list[Leaf]]

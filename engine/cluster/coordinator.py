@@ -113,9 +113,7 @@ class Coordinator:
         """Whether a job has begun and not ended."""
         return bool(self._hosts)
 
-    def begin(
-        self, plan: PhysicalPlan, encoded: list[Array], settings: JobSettings
-    ) -> None:
+    def begin(self, plan: PhysicalPlan, encoded: list[Array], settings: JobSettings) -> None:
         """Give every rank to a worker and the plan to every rank."""
         with self._interrupts:
             self._end_last(settings.end_seconds)

@@ -83,6 +83,7 @@ class JobShares:
         self._pool = ThreadPool(int(settings.get("threads") or 1))
         self._memory, self._workers = settings.get("memory"), int(settings.get("workers") or 1)
         self._limit, self._ask = 0, ask
+        self._is_careful = False
         self._ranks: dict[int, _Hosted] = {}
         self._caches: dict[int, RankCaches] = {}
         self.may_block = False  # whether a read may wait for the driver, or call users' functions
@@ -90,15 +91,15 @@ class JobShares:
 
     def run(self, task: Task, count: int, *stages: int) -> None:
         """Run a stage's tasks on this worker's threads."""
-        self._pool.run(task, count)
+        self._pool.run(task, count, inline=self._is_careful)
 
-    def begin(
-        self, ranks: Ranks, buffers: list[Array], careful: bool, memory: int = 0
-    ) -> Start:
+    def begin(self, ranks: Ranks, buffers: list[Array], careful: bool, memory: int = 0) -> Start:
         """Host a rank: with a plan anew, without one as it was, but for what went stale.
 
-        `memory`: bytes of this worker for the job; 0 for what it was told before.
+        `memory`: bytes of this worker for the job; 0 for what it was told before. With `careful`
+        one partition is read at a time.
         """
+        self._is_careful = careful
         if buffers:
             self._ranks[ranks.own] = self._made(ranks, buffers[0], memory)
         else:

@@ -232,9 +232,7 @@ class LocalHub:
         for worker, process in list(self._processes.items()):
             place = process.overdue(own.task_timeout + 2 * own.heartbeat)
             if place is not None:
-                error = took_too_long(
-                    place.function, place.location, own.task_timeout, place.over
-                )
+                error = took_too_long(place.function, place.location, own.task_timeout, place.over)
                 if place.partition >= 0:
                     error.add_place(f"partition {place.partition}")
                 self._lose(worker, error.found, error)

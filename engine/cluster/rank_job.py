@@ -429,7 +429,8 @@ class RankJob:
 
     def _credited(self, running: _Running, stream: _Stream, taken: _Taken) -> list[Action]:
         place = (self.job, self.epoch, running.op, stream.turn, self.ranks.own)
-        return [a for rank, n in taken.sizes.items() for a in self._to(rank, Credit(*place, rank, n))]
+        sizes = taken.sizes.items()
+        return [a for rank, n in sizes for a in self._to(rank, Credit(*place, rank, n))]
 
 
 def _arrived(piece: Piece) -> Piece:

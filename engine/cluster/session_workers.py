@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 class SessionWorkers:
     """The workers of one session, which run its jobs one after the other."""
 
-    def __init__(
-        self, hub: Hub, share_memory: bool, now: Callable[[], float] = monotonic
-    ) -> None:
+    def __init__(self, hub: Hub, share_memory: bool, now: Callable[[], float] = monotonic) -> None:
         """With `share_memory` all workers are on this machine, and map the driver's tables.
 
         `now` is the hub's clock, in seconds.

@@ -178,9 +178,7 @@ class SharedChannels(Channels):
         else:
             super().send(peer, mapped)
 
-    def send_all(
-        self, peers: Sequence[str], body: object, buffers: Sequence[Array] = ()
-    ) -> None:
+    def send_all(self, peers: Sequence[str], body: object, buffers: Sequence[Array] = ()) -> None:
         """As of `Channels`; large arrays as of `send`."""
         if not _is_large(buffers):
             super().send_all(peers, body, buffers)

@@ -24,6 +24,7 @@ from scalops.engine.kernels.jit.source import written
 from scalops.engine.kernels.kernel import Kernel
 from scalops.engine.physical_compiled import CompileWork
 from scalops.optimizer.just_in_time import choose
+from tests.quick import quick
 
 pytest.importorskip("numba")
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -274,8 +275,9 @@ def _folds() -> list[Fold]:
     return [Fold(f"r{i}", kind, arguments) for i, (kind, arguments) in enumerate(made)]
 
 
-def test_folds_give_the_partials_of_numpys_kernels() -> None:
-    folds = _folds()
+@pytest.mark.parametrize("step", quick([4, 1], 1))
+def test_folds_give_the_partials_of_numpys_kernels(step: int) -> None:
+    folds = _folds()[::step]
     own = compiled(folds)
     for rows in (1, 37, 300):
         block = Block(rows, records(rows, special=False))

@@ -27,21 +27,21 @@ from scalops.engine.threads import ThreadPool
 from scalops.session import run_loop
 from scalops.value import Value
 from tests.engine.plans import bits, pool, run
-
-ITERATIONS = 10_000
+from tests.quick import quick
 
 
 class Census:
-    """Counts what is alive after iterations 10 and 9,999."""
+    """Counts what is alive after iteration 10 and the last one."""
 
-    def __init__(self) -> None:
+    def __init__(self, iterations: int) -> None:
+        self.moments = 10, iterations - 1
         self.counts: list[dict[str, int]] = []
 
     def iteration(
         self, loop: str | None, number: int, scalars: dict[str, float], seconds: float
     ) -> None:
         """A listener's verb."""
-        if number not in (10, ITERATIONS - 1):
+        if number not in self.moments:
             return
         gc.collect()
         alive = gc.get_objects()
@@ -56,13 +56,13 @@ class Census:
         )
 
 
-def loops(kind: str) -> Any:
+def loops(kind: str, iterations: int) -> Any:
     """A loop of many iterations over 1,000 records."""
     rng = np.random.default_rng(0)
     t = so.table({"x": rng.normal(size=(1_000, 4)), "y": rng.normal(size=1_000)})
     if kind == "nested":
 
-        @so.loop({"w": np.zeros(4), "s": 0.0}, range(ITERATIONS))
+        @so.loop({"w": np.zeros(4), "s": 0.0}, range(iterations))
         def outer(env: Any) -> Any:
             @so.loop({"v": 1.0}, range(1))
             def inner(own: Any) -> Any:
@@ -72,7 +72,7 @@ def loops(kind: str) -> Any:
 
         return outer
 
-    @so.loop({"w": np.zeros(4), "loss": np.inf, "n": 0}, lambda env: env["n"] < ITERATIONS)
+    @so.loop({"w": np.zeros(4), "loss": np.inf, "n": 0}, lambda env: env["n"] < iterations)
     def model(env: Any) -> Any:
         def error(r: Any) -> Any:
             return r.x @ env["w"] - r.y
@@ -84,24 +84,25 @@ def loops(kind: str) -> Any:
     return model
 
 
+@pytest.mark.parametrize("iterations", quick([2_000, 10_000], 1))
 @pytest.mark.parametrize(("kind", "scalars"), [("flat", 2), ("nested", 1)])
-def test_nothing_grows_with_the_iterations(kind: str, scalars: int) -> None:
-    census = Census()
+def test_nothing_grows_with_the_iterations(kind: str, scalars: int, iterations: int) -> None:
+    census = Census(iterations)
     tracemalloc.start()
     try:
-        result = run_loop(loops(kind), census)
+        result = run_loop(loops(kind, iterations), census)
     finally:
         tracemalloc.stop()
-    assert result.iterations == ITERATIONS
+    assert result.iterations == iterations
     early, late = census.counts
     assert late["nodes"] <= early["nodes"]
     assert late["values"] <= early["values"]
     assert late["threads"] <= early["threads"]
     assert late["objects"] - early["objects"] < 50
     # 8 bytes a scalar and for the seconds; a growing array keeps an eighth in reserve.
-    history = 8 * (scalars + 1) * ITERATIONS
+    history = 8 * (scalars + 1) * iterations
     assert late["bytes"] - early["bytes"] < history * 9 / 8 + 20_000
-    assert result.history.num_rows == ITERATIONS
+    assert result.history.num_rows == iterations
 
 
 def test_a_second_run_leaves_nothing_behind() -> None:

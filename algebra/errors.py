@@ -10,6 +10,7 @@ from types import FrameType
 # Frames of these packages are never "the user's line". Told by module name, not by path,
 # so that an installed copy, an editable one and a zipped one behave the same.
 _NOT_THE_USER = frozenset({"scalops", "numpy", "scipy", "cloudpickle"}) | sys.stdlib_module_names
+_COMMANDS = "scalops.cli.commands"
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,16 @@ class Location:
 
 
 def user_location() -> Location | None:
-    """The innermost line of the calling stack that is the user's own."""
+    """The innermost line of the calling stack that is the user's own.
+
+    Whatever has called the command line is not the user's program.
+    """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if _is_users(frame):
             return Location(frame.f_code.co_filename, frame.f_lineno)
+        if frame.f_globals.get("__name__") == _COMMANDS:
+            return None
         frame = frame.f_back
     return None
 

@@ -6,8 +6,8 @@ metadata tell them, else `estimated`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -49,7 +49,8 @@ class Workers:
 
     `fan_in` is that of the tree; `meeting(partial_bytes)` the choice for one reduction. Values of
     more than `forward_bytes` go down the tree. The partial results of the stages `at_driver` are
-    added up by the driver. Of a cluster that nobody has asked `count` is None and `where` its URI.
+    added up by the driver, those `at_workers` never, for the reasons given. Of a cluster that
+    nobody has asked `count` is None and `where` its URI.
     """
 
     count: int | None
@@ -58,6 +59,7 @@ class Workers:
     forward_bytes: int
     where: str = "processes of this machine"
     at_driver: frozenset[int] = frozenset()
+    at_workers: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,12 @@ class ClusterNotes:
         details = [("workers", f"{count}, {self._workers.where}: {_named_ranks(count)}")]
         details.append(("tree", self._tree()))
         scans = dict.fromkeys(t for s in self._plan.stages for t in find((s.source,), pp.TableScan))
+        read: dict[int, tuple[pp.TableScan, set[str]]] = {}
+        for scan in scans:
+            read.setdefault(id(scan.source), (scan, set()))[1].update(scan.columns)
         homes = dict.fromkeys(
-            f"{t.source.title}, {self._homes(len(t.source.partitions()))}" for t in scans
+            f"{_titled(s.source, columns)}, {self._homes(len(s.source.partitions()))}"
+            for s, columns in read.values()
         )
         return [*details, *(("home", h) for h in homes)]
 
@@ -117,8 +123,12 @@ class ClusterNotes:
 
     def _homes(self, partitions: int) -> str:
         ranges = [self._ranks[0].range_of(r.own, partitions) for r in self._ranks]
-        listed = [f"rank {i}: {_range(*own)}" for i, own in enumerate(ranges)]
-        return f"{_count(partitions, 'partition')}; {'; '.join(_some(listed))}"
+        listed = [f"rank {i}: {_range(*own)}" for i, own in enumerate(ranges) if own[0] < own[1]]
+        idle = len(ranges) - len(listed)
+        shown = _some(listed)
+        if idle:
+            shown.append(f"{idle} of {len(ranges)} workers {'has' if idle == 1 else 'have'} none")
+        return "; ".join([_count(partitions, "partition"), *shown])
 
     # Stages.
 
@@ -150,8 +160,7 @@ class ClusterNotes:
         partial = sum(f.type.bytes for f in sink.folds)
         meeting = self._workers.meeting(partial)
         flat = stage.number in self._workers.at_driver
-        how = "flat, at the driver" if flat else "along the tree"
-        details = [("meet", f"{how}: {meeting.reason}")]
+        details = [("meet", f"{self._way(stage.number, meeting)}: {meeting.reason}")]
         leaves = self._leaves(stage, sink)
         if leaves is None:
             details.append(("leaves", "follow from the table when it is there"))
@@ -163,6 +172,15 @@ class ClusterNotes:
         details.append(("leaves", f"{leaves[1]}; {listed}"))
         details.append(("pieces", self._pieces(by_rank, flat)))
         return details
+
+    def _way(self, stage: int, meeting: Meeting) -> str:
+        """Where partial results go; and why not to the driver, where that was reckoned best."""
+        if stage in self._workers.at_driver:
+            return "flat, at the driver"
+        one_level = self._workers.fan_in >= len(self._ranks)
+        how = "flat, at rank 0" if one_level else "along the tree"
+        why = self._workers.at_workers.get(stage) if meeting.flat else None
+        return how if why is None else f"{how}, since {why}"
 
     def _pieces(self, leaves: Sequence[int], flat: bool) -> str:
         """Partial results that each rank sends: parts of the tree over leaves that are whole."""
@@ -367,9 +385,15 @@ def _some(listed: list[Any]) -> list[Any]:
     return listed if len(listed) <= _LISTED else [*listed[: _LISTED - 2], "…", listed[-1]]
 
 
+def _titled(source: Any, columns: set[str]) -> str:
+    """A source's name, and which of its columns the plan reads: names may be alike."""
+    read = [name for name in source.schema.names if name in columns]
+    if len(read) > _LISTED:
+        read = [*read[: _LISTED - 2], f"… {len(read)} columns"]
+    return f"{source.title} ({', '.join(read)})" if read else str(source.title)
+
+
 def _range(start: int, stop: int) -> str:
-    if start == stop:
-        return "none"
     return str(start) if stop == start + 1 else f"{start}–{stop - 1}"
 
 

@@ -20,6 +20,8 @@ class EventLog(Protocol):
       environment's scalar fields after it; `seconds`; `rows` read, None where nobody knows;
     - `worker_joined`: `worker`, `host`; `worker_lost`: `worker`, its `ranks`, `reason`;
     - `recovered`: the `ranks` that were lost; `seconds` from the loss until the work went on;
+    - `went_back`: all workers that held the tables of a loop's state were lost; `iteration`, the
+      number of the one that it goes on with: 0 for its start, else that after its last checkpoint;
     - `error`: `type`, `message`.
     """
 

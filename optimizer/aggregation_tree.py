@@ -88,20 +88,30 @@ def aggregation_tree(
 
 
 def at_driver(plan: pp.PhysicalPlan, workers: int, fan_in: int | None = None) -> frozenset[int]:
-    """The stages that fold whose partial results the driver adds up.
-
-    Not those in which users' functions add, nor compiled ones, nor folds that may be one for
-    several loops.
-    """
-    if find(plan.program, pp.IterateTogether):
-        return frozenset()
-    found = []
+    """The stages that fold whose partial results the driver adds up."""
+    others, found = at_workers(plan), []
     for stage in plan.stages:
-        if type(stage.sink) is pp.TreeAggregate and not stage.calls_functions:
+        if isinstance(stage.sink, pp.TreeAggregate) and stage.number not in others:
             size = sum(f.type.bytes for f in stage.sink.folds)
             if aggregation_tree(workers, size, fan_in).flat:
                 found.append(stage.number)
     return frozenset(found)
+
+
+def at_workers(plan: pp.PhysicalPlan) -> dict[int, str]:
+    """The stages that fold whose partial results only workers add up, each with the reason."""
+    together = bool(find(plan.program, pp.IterateTogether))
+    found = {}
+    for stage in plan.stages:
+        if not isinstance(stage.sink, pp.TreeAggregate):
+            continue
+        if stage.calls_functions:
+            found[stage.number] = "users' functions add up at the workers"
+        elif together:
+            found[stage.number] = "several loops may fold in one pass"
+        elif type(stage.sink) is not pp.TreeAggregate:
+            found[stage.number] = "the fold is compiled"
+    return found
 
 
 def _compared(workers: int, partial_bytes: float, own: int) -> str:

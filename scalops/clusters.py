@@ -13,6 +13,7 @@ from scalops.optimizer.aggregation_tree import (
     AggregationTree,
     aggregation_tree,
     at_driver,
+    at_workers,
     common_fan_in,
 )
 
@@ -112,4 +113,5 @@ def workers_of(physical: PhysicalPlan, options: Options, attached: int | None) -
     meeting = tree_of(physical, known, options)
     fan_in = fan_in_of(physical, known, options)
     flat = at_driver(physical, known, options.fan_in)
-    return Workers(count, fan_in, meeting, FORWARD_BYTES, where, flat)
+    others = at_workers(physical)
+    return Workers(count, fan_in, meeting, FORWARD_BYTES, where, flat, others)

@@ -19,6 +19,8 @@ from scalops.options import NOT_BUILT, OPTIONS, Options, read_option, refuse_unk
 
 log = logging.getLogger("scalops")
 FILE = "scalops.toml"
+# Sources of what a session is given.
+SESSION, COMMAND_LINE = "session", "command line"
 _PREFIX = "SCALOPS_"
 _warned: set[str] = set()
 
@@ -33,7 +35,7 @@ class Setting(NamedTuple):
 class Config(Mapping[str, Any]):
     """The options in force, by name; printed, a table that says where each came from.
 
-    Sources are `call`, `session`, the name of a variable, the path of a file, `default`.
+    Sources are `call`, `session`, `command line`, the name of a variable, the path of a file, `default`.
     """
 
     def __init__(self, settings: Mapping[str, Setting]) -> None:
@@ -74,14 +76,15 @@ def given_options(given: Mapping[str, Any], what: str = "a session") -> dict[str
     return {name: read_option(name, value) for name, value in given.items()}
 
 
-def configure(given: Mapping[str, Any]) -> Config:
+def configure(given: Mapping[str, Any], source: str = SESSION) -> Config:
     """Each option from the first of: the session, the environment, the file, the defaults.
 
-    `given` holds options of the session, which were read. Raises ConfigError for a variable or
-    a file that cannot be used, also where the session hides what is wrong.
+    `given` holds options of the session, which were read; `source` is whence it has them. Raises
+    ConfigError for a variable or a file that cannot be used, also where the session hides what is
+    wrong.
     """
     layers = (
-        {n: Setting(v, "session") for n, v in given.items()},
+        {n: Setting(v, source) for n, v in given.items()},
         _environment(),
         _file(),
         {f.name: Setting(f.default, "default") for f in fields(Options)},
@@ -89,7 +92,7 @@ def configure(given: Mapping[str, Any]) -> Config:
     nearest = {n: next(i for i, layer in enumerate(layers) if n in layer) for n in OPTIONS}
     settings = {n: layers[i][n] for n, i in nearest.items()}
     _settle_place(settings, nearest["workers"], nearest["connect"])
-    _check_cluster(settings)
+    _check_cluster(settings, source)
     return Config(settings)
 
 
@@ -116,36 +119,54 @@ def _settle_place(settings: dict[str, Setting], workers_at: int, connect_at: int
     elif workers.value and connect_at < workers_at:
         settings["workers"] = Setting(0, connect.source)
     elif workers.value:
+        told = workers.source
         raise ConfigError(
-            f"workers is {workers.value} and connect is {connect.value!r} ({workers.source}):"
+            f"{written(told, 'workers')} is {workers.value} and {written(told, 'connect')} is"
+            f" {connect.value!r} ({told}):"
             " plans run on processes of this machine or on a cluster, not on both",
             location=user_location(),
             hint="leave one of them out; how many workers a cluster has is its own matter",
         )
 
 
-def _check_cluster(settings: Mapping[str, Setting]) -> None:
-    """ConfigError where a cluster cannot be asked: no key, or a file that is none."""
+def written(source: str, option: str) -> str:
+    """An option as who gives it there has to write it."""
+    return f"--{option}" if source == COMMAND_LINE else option
+
+
+def _call(source: str, uri: str, key: str) -> str:
+    """How a cluster is named there, and the file of its key."""
+    return f"--connect {uri} --key {key}" if source == COMMAND_LINE else (
+        f'so.session("{uri}", key="{key}")'
+    )
+
+
+def _check_cluster(settings: Mapping[str, Setting], given: str) -> None:
+    """ConfigError where a cluster cannot be asked: no key, or a file that is none.
+
+    `given` is the source of what the session was given.
+    """
     (uri, source), key = settings["connect"], settings["key"]
     if uri is None:
-        if key.value is not None and key.source == "session":
+        if key.value is not None and key.source == given:
             raise ConfigError(
-                f"key is {key.value!r}, and there is no cluster to show it to",
+                f"{written(given, 'key')} is {key.value!r}, and there is no cluster to show it to",
                 location=user_location(),
-                hint=f'give its URI, too: so.session("tcp://host:5555", key={key.value!r})',
+                hint=f"give its URI, too: {_call(given, 'tcp://host:5555', key.value)}",
             )
         return
     if key.value is None:
         if uri.startswith("tcp://"):
             raise ConfigError(
-                f"connect is {uri!r} ({source}), over the network, and there is no key",
+                f"{written(source, 'connect')} is {uri!r} ({source}), over the network, and there is"
+                " no key",
                 location=user_location(),
-                hint=f'so.session("{uri}", key="driver.key"): `scalops keys create` writes keys,'
-                " and the cluster's administrator has those that it accepts",
+                hint=f"{_call(given, uri, 'driver.key')}: `scalops keys create` writes keys, and"
+                " the cluster's administrator has those that it accepts",
             )
     elif not os.path.isfile(key.value):
         raise ConfigError(
-            f"key is {key.value!r} ({key.source}): there is no such file",
+            f"{written(key.source, 'key')} is {key.value!r} ({key.source}): there is no such file",
             location=user_location(),
             hint="`scalops keys create` writes keys",
         )

@@ -36,7 +36,6 @@ class Options:
     connect: the URI of a running cluster whose workers run whole plans; None is none.
     key: the file of the key that a cluster asks for.
     fan_in: how many workers' partial results meet in one; None leaves it to the plan.
-    replicate: bytes of a loop's tables that are held by more than one worker.
     lease: seconds without a sign of life after which a worker of this machine counts as lost; a
         cluster has its own.
     """
@@ -53,7 +52,6 @@ class Options:
     connect: str | None = None
     key: str | None = None
     fan_in: int | None = None
-    replicate: int = 64_000_000
     lease: float = 10.0
 
 
@@ -91,7 +89,7 @@ def _memory(value: Any) -> int | None:
     return None if value is None else _bytes(value)
 
 
-def _bytes(value: Any, least: int = 1) -> int:
+def _bytes(value: Any) -> int:
     if isinstance(value, str):
         text = value.strip().upper()
         digits = text.rstrip("KMGTIB").strip()
@@ -102,7 +100,7 @@ def _bytes(value: Any, least: int = 1) -> int:
         size = int(digits) * _UNITS[unit] if digits.isdigit() else int(float(digits) * _UNITS[unit])
     else:
         size = int(_number(value))
-    if not least <= size <= _MOST_BYTES:
+    if not 1 <= size <= _MOST_BYTES:
         raise ValueError(value)
     return size
 
@@ -158,10 +156,6 @@ def _fan_in(value: Any) -> int | None:
     if fan_in < 2:
         raise ValueError(value)
     return fan_in
-
-
-def _replicate(value: Any) -> int:
-    return _bytes(value, least=0)
 
 
 def _lease(value: Any) -> float:
@@ -220,7 +214,6 @@ _READ: dict[str, tuple[Callable[[Any], Any], str]] = {
     "connect": (_connect, "'tcp://host:port' or 'ipc:///path'"),
     "key": (_key, "the path of a file"),
     "fan_in": (_fan_in, f"an int of at least 2 and at most {_MOST_AT_ONCE}, or None"),
-    "replicate": (_replicate, "bytes, 0 for none, or a text such as '64MB'"),
     "lease": (_lease, "seconds, from {} to {:g}".format(*_LEASE_BOUNDS)),
 }
 

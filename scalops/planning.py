@@ -160,7 +160,7 @@ def _on_workers(
         backend = workers.backend(options.workers or None, settings, events, tables)
         return Driver(physical, backend, listener, None, own, events).run()
 
-    return run_again(run, control)
+    return run_again(run, control, events)
 
 
 def _embedded(

@@ -28,7 +28,7 @@ from scalops.algebra.tree import Node, find, substitute
 from scalops.algebra.validate import validate
 from scalops.checks import check_traces
 from scalops.clusters import has_workers, open_workers
-from scalops.configuration import Config, configure, given_options, inherited
+from scalops.configuration import SESSION, Config, configure, given_options, inherited
 from scalops.differentiating import refuse_number
 from scalops.engine.events import SILENT, EventLog
 from scalops.engine.kept_tables import KeptSource, KeptTable, KeptTables, TablesGone
@@ -53,12 +53,12 @@ class Session:
     """Where plans run: in this process, on threads, or on workers.
 
     A Value's or Loop's result is kept here once collected, and later plans use it. `events` hears
-    of what happens while plans run.
+    of what happens while plans run. `source` is whence it was `given` its options.
     """
 
-    def __init__(self, given: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, given: Mapping[str, Any] | None = None, source: str = SESSION) -> None:
         self.given = dict(given or {})
-        self.config = configure(self.given)
+        self.config = configure(self.given, source)
         self.options: Options = self.config.options
         self._results: WeakKeyDictionary[Node, Any] = WeakKeyDictionary()
         self._checked: WeakKeyDictionary[Node, bool] = WeakKeyDictionary()
@@ -218,7 +218,7 @@ class Session:
             yield
             failed = False
         except BaseException as error:
-            self.events.emit("error", type=type(error).__name__, message=text_of(error))
+            self.events.emit("error", type=type(error).__name__, message=_message(error))
             raise
         finally:
             self.events.emit("end", seconds=perf_counter() - begin, failed=failed)
@@ -312,6 +312,15 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
+def _message(error: BaseException) -> str:
+    """What an error's event says; of an end from outside, too, which has no text of its own."""
+    if isinstance(error, KeyboardInterrupt):
+        return text_of(error) or "interrupted"
+    if isinstance(error, SystemExit):
+        return f"the process is ended with exit code {error.code}"
+    return text_of(error)
+
+
 def _check_unchanged(job: Job) -> None:
     """DataError where a source is not what it was when the plan was written."""
     for scan in find((job,), Scan):
@@ -378,7 +387,7 @@ def session(uri: str | None = None, /, **options: Any) -> Session:
 
     Other options: threads (with workers: of each), memory ("4GB"), opaque ("run" or "error"),
     implicit_collect, processes, task_timeout, folds ("auto", "threads" or "processes"), jit ("auto"
-    or a bool); of workers fan_in, replicate ("64MB") and lease. Those not given are those given to
+    or a bool); of workers fan_in and lease. Those not given are those given to
     the session around it, then those of SCALOPS_* variables, of the nearest scalops.toml, the
     defaults.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -75,6 +76,7 @@ class Broker:
         except BaseException:
             self.relay.close()
             raise
+        self.relay.membership.is_watched = lambda peer: peer in self._supervisor.workers()
         self.relay.membership.expect(settings.workers, monotonic() + _START_SECONDS)
 
     def _made_relay(self, address: str, pair: Any, keys: Path | None) -> Relay:
@@ -119,7 +121,17 @@ class Broker:
             waits.append(pause)
         poller.poll(ceil(min(waits) * 1e3))
         self.relay.turn()
+        self._judge()
         self._supervisor.keep()
+
+    def _judge(self) -> None:
+        """End workers of this host that are silent, and do not compute either."""
+        membership = self.relay.membership
+        for worker, seconds in list(membership.silent.items()):
+            if self._supervisor.has_computed(worker):
+                membership.heard(worker, monotonic())
+            elif seconds >= membership.lease and membership.is_watched(worker):
+                self._supervisor.end(worker, f"it was silent for {seconds:.3g} s")
 
     def close(self) -> None:
         """End all, telling everybody."""
@@ -176,11 +188,7 @@ def serve(settings: BrokerSettings) -> None:
 
     Raises: SecurityError, ConfigError.
     """
-    if (other := running(settings.folder)) is not None:
-        raise ConfigError(
-            f"a cluster runs in {settings.folder} already: {other['uri']}",
-            hint="scalops cluster stop ends it",
-        )
+    _require_free(settings.folder)
     signals = Signals()
     try:
         broker = Broker(settings)
@@ -198,6 +206,14 @@ def serve(settings: BrokerSettings) -> None:
         signals.close()
 
 
+def _require_free(folder: Path) -> None:
+    if (other := running(folder)) is not None:
+        raise ConfigError(
+            f"a cluster runs in {folder} already: {other['uri']}",
+            hint="scalops cluster stop ends it",
+        )
+
+
 def default_folder(bind: str | None) -> Path:
     """Where a cluster's files are: over TCP its keys outlive the machine's runs."""
     if bind is not None:
@@ -213,6 +229,7 @@ def start(settings: BrokerSettings) -> dict[str, Any]:
 
     Raises: ConfigError, SecurityError, with what the daemon said where it ended.
     """
+    _require_free(settings.folder)  # before anything is written into its log
     prepare(settings)
     log_file = settings.folder / LOG
     with log_file.open("ab") as output:
@@ -236,8 +253,9 @@ def start(settings: BrokerSettings) -> dict[str, Any]:
         if not daemon.stdout.readline():
             daemon.wait()
             said = log_file.read_bytes()[said_before:].decode("utf-8", "replace").strip()
+            last = re.sub(r"^(ConfigError|SecurityError): ", "", said.rpartition("\n")[2])
             raise ConfigError(
-                f"the cluster did not start: {said.rpartition(chr(10))[2] or 'it said nothing'}",
+                f"the cluster did not start: {last or 'it said nothing'}",
                 hint=f"{log_file} has all that it said",
             )
     found = running(settings.folder)

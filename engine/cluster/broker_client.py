@@ -48,7 +48,7 @@ def _exchange(
 ) -> Any:
     """The answer, or None once `body` has been heard where no answer is wanted."""
     pair = None if key_file is None else read_secret(Path(key_file))
-    security.require_welcome(uri, pair, key_file)
+    security.require_welcome(uri, pair, key_file, seconds)
     context: zmq.Context[Socket] = zmq.Context()
     try:
         socket = dealer(context)
@@ -74,7 +74,7 @@ def _exchange(
             if monotonic() >= until:
                 raise ConfigError(
                     f"no cluster answers at {uri} within {seconds:g} s",
-                    hint="is it running? see: scalops cluster status",
+                    hint="scalops cluster status, on its host, tells whether it runs",
                 )
     finally:
         context.destroy(linger=100)

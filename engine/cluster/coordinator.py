@@ -40,7 +40,7 @@ from scalops.engine.cluster.verbs import numbers_of, pickled
 from scalops.engine.collective import Piece
 from scalops.engine.events import SILENT, EventLog
 from scalops.engine.kept_tables import TablesGone
-from scalops.engine.processes.errors import decode_error
+from scalops.engine.processes.errors import decode_error, hint_for
 from scalops.engine.progress import Place
 
 if TYPE_CHECKING:
@@ -167,8 +167,8 @@ class Coordinator:
         last = f"; the last one: {self._reason}" if self._reason else ""
         return WorkerLost(
             what + why + last,
-            hint="look at what they say on standard error; a running cluster's are listed by"
-            " `scalops cluster status`",
+            hint="look at what they say: on standard error; a running cluster's in broker.log of"
+            " its folder, and by `scalops cluster status`",
         )
 
     def _place(self, ranks: Sequence[int]) -> None:
@@ -420,7 +420,7 @@ class Coordinator:
         if self._count > self._settings.most_losses:
             raise WorkerLost(
                 f"{self._count} workers were lost in one job, the last one: {left.reason}",
-                hint="signal 9 may mean that memory ran out",
+                hint=hint_for(left.reason, "so.session(workers=0, processes=0)"),
             )
 
     # Losses.

@@ -7,7 +7,7 @@ from typing import Any
 
 from scalops.algebra.errors import WorkerLost
 from scalops.engine.cluster.hub import Left
-from scalops.engine.processes.errors import ended_its_worker
+from scalops.engine.processes.errors import ended_its_worker, hint_for
 from scalops.engine.progress import Place
 
 MOST_DEATHS = 3  # of workers over one partition: then it is the partition's fault
@@ -69,7 +69,7 @@ def _fault(place: Place, times: int, reason: str, verb: str, arguments: Any) -> 
     else:
         error = WorkerLost(
             f"{times} worker processes ended, the last one {how}",
-            hint=f"signal 9 may mean that memory ran out; {_HERE} runs it here",
+            hint=hint_for(how, _HERE),
         )
     if place.partition >= 0:
         error.add_place(f"partition {place.partition}")

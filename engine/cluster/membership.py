@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from scalops.engine.cluster.death_places import Places
 from scalops.engine.cluster.leases import Leases
 from scalops.engine.cluster.messages import (
     PROTOCOL,
@@ -60,6 +61,7 @@ class Gone:
     peer: str
     reason: str
     replaced: bool = False
+    places: Places = None  # where a worker's threads were
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,10 @@ class Membership:
         self._drivers: dict[str, _Driver] = {}  # in the order in which they came
         self._served: str | None = None
         self._leases = Leases(lease, lease / 4)
+        # Seconds of those that were silent for half a lease or longer at the last tick.
+        self.silent: dict[str, float] = {}
+        # Workers whose process somebody sees: who does says when they are lost.
+        self.is_watched: Callable[[str], bool] = lambda peer: False
         self._lost: OrderedDict[str, str] = OrderedDict()
         self._due: tuple[int, float] | None = None  # workers to come before the next turn; until
 
@@ -140,6 +146,7 @@ class Membership:
         """A sign of life of a peer, whatever it says and to whom."""
         if peer not in self._lost:
             self._leases.heard(peer)
+            self.silent.pop(peer, None)
             if peer in self._workers:
                 self._workers[peer].heard = now
 
@@ -185,8 +192,8 @@ class Membership:
         match event:
             case Said():
                 actions = self._said(event, now)
-            case Gone(peer, reason, replaced):
-                actions = self._end_of(peer, reason, now, replaced)
+            case Gone(peer, reason, replaced, places):
+                actions = self._end_of(peer, reason, now, replaced, places)
             case Tick():
                 actions = self._judge(now)
         actions += self._next(now)
@@ -206,8 +213,8 @@ class Membership:
                 worker = self._workers[peer]
                 worker.partitions, worker.cached_bytes = partitions, cached
                 return []
-            case Bye(worker=worker, reason=reason):
-                return self._bye(said, worker, reason or "it left", now)
+            case Bye():
+                return self._bye(said, body, now)
             case Attach():
                 return self._attach(peer, body)
             case Detach():
@@ -224,6 +231,7 @@ class Membership:
 
     def _bury(self, peer: str, reason: str) -> None:
         self._leases.forget(peer)
+        self.silent.pop(peer, None)
         self._lost[peer] = reason
         if len(self._lost) > _REMEMBERED:
             self._lost.popitem(last=False)
@@ -254,12 +262,12 @@ class Membership:
             return f"the cluster {self._name} has {_MOST} workers already"
         return None
 
-    def _bye(self, said: Said, worker: str, reason: str, now: float) -> list[Action]:
+    def _bye(self, said: Said, bye: Bye, now: float) -> list[Action]:
         """A worker leaves, or one who has its key has seen its end."""
-        known = self._workers.get(worker)
+        known = self._workers.get(bye.worker)
         if known is None or known.hello.key != said.key:
             return []
-        return self._end_of(worker, reason, now, replaced=True)
+        return self._end_of(bye.worker, bye.reason or "it left", now, True, bye.places)
 
     def _assign(self, peer: str, worker: _Worker, driver: _Driver) -> list[Action]:
         """Have a worker serve the driver, if it would give the same bits."""
@@ -272,6 +280,7 @@ class Membership:
         if reason is not None:
             return [Tell(self._served, Left(peer, reason))]
         worker.session = driver.session
+        self._leases.heard(peer)  # no driver is given a worker that is about to be lost
         return [Tell(peer, Serve(driver.session, attach.driver))]
 
     # Drivers.
@@ -322,12 +331,15 @@ class Membership:
 
     def _judge(self, now: float) -> list[Action]:
         actions: list[Action] = []
-        for peer, seconds in self._leases.judge(now):
-            if seconds >= self.lease:
+        self.silent = dict(self._leases.judge(now))
+        for peer, seconds in list(self.silent.items()):
+            if seconds >= self.lease and not self.is_watched(peer):
                 actions += self._end_of(peer, f"it was silent for {seconds:.3g} s", now)
         return actions
 
-    def _end_of(self, peer: str, reason: str, now: float, replaced: bool = False) -> list[Action]:
+    def _end_of(
+        self, peer: str, reason: str, now: float, replaced: bool = False, places: Places = None
+    ) -> list[Action]:
         """A peer is gone, or leaves."""
         if peer in self._lost:
             return []
@@ -335,7 +347,7 @@ class Membership:
         actions: list[Action] = [Forget(peer)]
         worker = self._workers.pop(peer, None)
         if worker is not None and worker.session and self._served is not None:
-            actions.append(Tell(self._served, Left(peer, reason, replaced)))
+            actions.append(Tell(self._served, Left(peer, reason, replaced, places)))
         if self._drivers.pop(peer, None) is not None and peer == self._served:
             actions += self._end_session(peer, reason, now)
         return actions
@@ -369,7 +381,7 @@ class Membership:
                 "last_seen": max(0.0, now - worker.heard),  # seconds ago
                 "serves": ""
                 if not worker.session or self._served is None
-                else self._drivers[self._served].attach.driver,
+                else self._drivers[self._served].shown,
             }
             for peer, worker in self._workers.items()
         ]

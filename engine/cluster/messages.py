@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
+from scalops.engine.cluster.death_places import Places
 from scalops.engine.cluster.message_codec import Between, Codec, MalformedMessage, Most
 
 __all__ = ["MESSAGES", "PROTOCOL", "MalformedMessage", "decode", "decode_with_sizes", "encode"]
@@ -98,17 +99,6 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class Working:
-    """A rank begins a partition; said in careful mode only."""
-
-    job: Number
-    epoch: Number
-    op: Number
-    rank: Rank
-    partition: Partition
-
-
-@dataclass(frozen=True)
 class Wanted:
     """A rank asks for partitions of a table that lies in the driver's memory.
 
@@ -149,6 +139,7 @@ class Bye:
 
     worker: Name
     reason: Text
+    places: Places = None
 
 
 # From the driver to a worker.
@@ -315,17 +306,6 @@ class Credit:
     bytes: Number
 
 
-@dataclass(frozen=True)
-class Copy:
-    """The second copy of a partition of state, to be kept by another rank. + buffers"""
-
-    job: Number
-    epoch: Number
-    table: Number
-    partition: Partition
-    piece: Any
-
-
 # Between processes of one host, beneath all others.
 
 
@@ -389,6 +369,7 @@ class Left:
     worker: Name
     reason: Text
     replaced: bool = False
+    places: Places = None
 
 
 @dataclass(frozen=True)
@@ -442,7 +423,6 @@ MESSAGES: dict[int, type] = {
     3: Replied,
     4: Sent,
     5: Failed,
-    6: Working,
     7: Wanted,
     8: Bye,
     9: Gone,
@@ -461,7 +441,6 @@ MESSAGES: dict[int, type] = {
     40: Data,
     41: Streamed,
     42: StreamEnd,
-    43: Copy,
     44: Credit,
     50: Mapped,
     51: Taken,

@@ -21,6 +21,7 @@ import zmq
 from scalops.algebra.errors import ConfigError
 from scalops.engine.cluster import security
 from scalops.engine.cluster.channel import Channels, ChannelSettings
+from scalops.engine.cluster.death_places import told_places
 from scalops.engine.cluster.keys import AuthorizedKeys, KeyPair
 from scalops.engine.cluster.membership import (
     LEASE,
@@ -35,10 +36,13 @@ from scalops.engine.cluster.membership import (
     Tell,
     Tick,
 )
+from scalops.engine.cluster.messages import Refused
 from scalops.engine.cluster.security import Authenticator, Socket, receive, sender_key
+from scalops.engine.progress import Place
 
 BROKER, PULSE = "broker", b"?"
 HERE, GONE = b"here", b"gone"  # what a pulse is answered
+REVOKED = "its key was revoked"
 _NAME = re.compile(rb"[0-9a-zA-Z_.-]{1,64}")
 _TURN = 256  # messages that are read before something else is done
 _LAST_WORDS = 2.0  # seconds for what has been told to arrive
@@ -144,9 +148,9 @@ class Relay:
         self._do(self.membership.stop(reason))
         self._transmit(monotonic())
 
-    def note_end(self, peer: str, reason: str) -> None:
-        """A worker's process has ended, and another one is started."""
-        self._handle(Gone(peer, reason, replaced=True), monotonic())
+    def note_end(self, peer: str, reason: str, places: Sequence[Place] = ()) -> None:
+        """A worker's process has ended, its threads at `places`, and another one is started."""
+        self._handle(Gone(peer, reason, replaced=True, places=told_places(places)), monotonic())
 
     def has_words_left(self) -> bool:
         """Whether something that was told has not arrived."""
@@ -243,7 +247,8 @@ class Relay:
                 p for p, r in self._routes.items() if r.leaves is None and r.key not in self._roles
             ]
             for peer in revoked:
-                self._handle(Gone(peer, "its key was revoked"), now)
+                self._channels.send(peer, Refused(REVOKED))
+                self._handle(Gone(peer, REVOKED), now)
         self._handle(Tick(), now)
         for peer, route in list(self._routes.items()):
             done = not self._channels.waiting_bytes(peer) or (route.leaves or 0.0) <= now

@@ -19,10 +19,11 @@ from typing import Any
 
 import zmq
 
-from scalops.algebra.errors import ConfigError, ExecutionError
+from scalops.algebra.errors import ConfigError, ExecutionError, SecurityError
 from scalops.engine.cluster import security
 from scalops.engine.cluster.broker_link import BrokerLink, dealer, received
 from scalops.engine.cluster.channel import Channels, ChannelSettings, Message
+from scalops.engine.cluster.death_places import heard_places
 from scalops.engine.cluster.hub import Arrived, HubEvent, Joined, Left, WorkerInfo
 from scalops.engine.cluster.keys import KeyPair, read_secret
 from scalops.engine.cluster.messages import (
@@ -38,13 +39,15 @@ from scalops.engine.cluster.messages import (
     Welcome,
 )
 from scalops.engine.cluster.messages import Left as WorkerLeft
-from scalops.engine.cluster.relay import HERE, PULSE
+from scalops.engine.cluster.relay import HERE, PULSE, REVOKED
 from scalops.engine.cluster.security import Socket
 from scalops.engine.cluster.versions import own_versions
 from scalops.engine.cluster.worker_sockets import DRIVER, Wake
+from scalops.engine.progress import Place
 
 log = logging.getLogger("scalops")
 _GRACE_SECONDS = 1.0  # for the broker to hear that this driver leaves
+_KNOCK_SECONDS = 1.0  # that a lost cluster has to tell whether it refuses the key
 _UNANSWERED = 4  # pulses in a row, after which the broker is gone
 
 
@@ -160,7 +163,7 @@ class RemoteHub:
         has no worker that gives the bits of this process; SecurityError for keys.
         """
         self._settings = settings or RemoteSettings()
-        self._uri = uri
+        self._uri, self._key_file = uri, key_file
         self.refused: Counter[str] = Counter()
         pair = None if key_file is None else read_secret(Path(key_file))
         security.require_welcome(uri, pair, key_file)
@@ -239,10 +242,27 @@ class RemoteHub:
             self._ended = self._ended or held.pulse.lost
         if held.link.is_gone:
             self._ended = self._ended or "it has given this driver up"
-        if self._ended is not None and not self._events:
-            raise ExecutionError(
-                f"the cluster at {self._uri} is lost: {self._ended}", hint="make a new session"
+        if self._ended is None or self._events:
+            return
+        if self._ended != REVOKED and self._is_refused():
+            self._ended = REVOKED
+        if self._ended == REVOKED:
+            raise SecurityError(
+                f"the cluster at {self._uri} is lost: the key {self._key_file} was revoked",
+                hint="its folder authorized/ has no file for this key any more",
             )
+        raise ExecutionError(
+            f"the cluster at {self._uri} is lost: {self._ended}",
+            hint="scalops cluster status tells whether it runs, scalops cluster start starts one;"
+            " then make a new session",
+        )
+
+    def _is_refused(self) -> bool:
+        """Whether the key is not let in any more: who is refused at the door is told nothing."""
+        pair = self._held.pair
+        return pair is not None and (
+            security.knock(self._uri, pair, pair.cluster, _KNOCK_SECONDS) == "refused"
+        )
 
     # Attaching.
 
@@ -287,7 +307,7 @@ class RemoteHub:
             )
         return ConfigError(
             f"no cluster answers at {self._uri} within {self._settings.answer:g} s",
-            hint="is it running? see: scalops cluster status",
+            hint="scalops cluster status, on its host, tells whether it runs",
         )
 
     def _await_workers(self) -> None:
@@ -340,9 +360,9 @@ class RemoteHub:
                 self._awaited = {str(w["worker"]) for w in workers if "worker" in w}
                 for worker in self._awaited:
                     self.channels.open(worker)
-            case WorkerLeft(worker=worker, reason=reason, replaced=replaced):
+            case WorkerLeft(worker=worker, reason=reason, replaced=replaced, places=places):
                 self._coming += replaced
-                self._lose(worker, reason)
+                self._lose(worker, reason, heard_places(places))
             case Refused(reason=reason):
                 self._ended = reason
 
@@ -371,7 +391,7 @@ class RemoteHub:
         self.channels.send(worker, Welcome(self._held.session, 0.0, {}))
         self._events.append(Joined(info))
 
-    def _lose(self, worker: str, reason: str) -> None:
+    def _lose(self, worker: str, reason: str, places: tuple[Place, ...] | None = None) -> None:
         if worker in self._gone:
             return  # it has said so itself, and the broker has seen it
         self._gone.add(worker)
@@ -379,7 +399,7 @@ class RemoteHub:
         if self._joined.pop(worker, None) is None:
             self._unfit.append(reason)
         self.channels.drop(worker)
-        self._events.append(Left(worker, reason))
+        self._events.append(Left(worker, reason, places))
 
 
 def _user() -> str:

@@ -48,11 +48,24 @@ from scalops.engine.processes.messages import receive
 MACHINE = ("scalops.engine.cluster.rank_machine", "WorkerMachine")
 _WELCOME_SECONDS = 30.0
 _LAST_WORDS_SECONDS = 1.0
-REFUSED = 3  # exit code: not let in; to try again at once would be in vain
+# Exit codes: not let in, and never to be; the cluster was stopped; no cluster has answered.
+REFUSED, STOPPED, UNANSWERED = 3, 4, 5
 
 
 class Ended(Exception):
     """The broker has nothing more for this process to do."""
+
+    code = 0  # to exit with
+
+
+class Stopped(Ended):
+    """Nor for any other: the cluster ends."""
+
+    code = STOPPED
+
+
+class Refusal(ConfigError):
+    """The cluster does not take this worker, nor would it another one of this host."""
 
 
 class BrokerSockets(WorkerSockets):
@@ -121,10 +134,12 @@ class BrokerSockets(WorkerSockets):
                     self._broker_lease.heard(BROKER)
                 case Serve(session=session):
                     self.session = session
-                case Detach(reason=reason) | Shutdown(reason=reason):
+                case Detach(reason=reason):
                     raise Ended(reason)
+                case Shutdown(reason=reason):
+                    raise Stopped(reason)
                 case Refused(reason=reason):
-                    raise ConfigError(f"the cluster does not take this worker: {reason}")
+                    raise Refusal(f"the cluster does not take this worker: {reason}")
 
     @property
     def is_welcome(self) -> bool:
@@ -227,7 +242,7 @@ def _serve_with(sockets: BrokerSockets, told: Mapping[str, Any], key: bytes) -> 
             end = loop.run()
         code, reason = end.code, end.reason
     except Ended as ended:
-        code, reason = 0, str(ended)
+        code, reason = ended.code, str(ended)
     sockets.leave(reason)
     return code
 
@@ -243,8 +258,10 @@ def main() -> None:
     try:
         code = serve(told)
     except (ConfigError, SecurityError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        code = REFUSED
+        is_final = isinstance(error, (Refusal, SecurityError))
+        kind = "ConfigError" if isinstance(error, ConfigError) else "SecurityError"
+        print(f"{kind}: {error}", file=sys.stderr)
+        code = REFUSED if is_final else UNANSWERED
     flush()
     # Whatever still computes is not waited for.
     os._exit(code)

@@ -12,6 +12,7 @@ server proves by `self_test` that it refuses a random key before it reads its fi
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -25,7 +26,7 @@ from zmq.utils import z85
 from zmq.utils.monitor import recv_monitor_message
 
 from scalops.algebra.errors import ConfigError, SecurityError
-from scalops.engine.cluster.keys import KeyPair, new_pair, private_folder
+from scalops.engine.cluster.keys import BROKER, SECRET, KeyPair, new_pair, private_folder
 
 CONTROL, DATA = "scalops.control", "scalops.data"  # the domains
 MAX_FRAME = 2 << 20  # bytes; data frames have 1 MiB and a header
@@ -147,6 +148,8 @@ def require_transport(address: str, pair: KeyPair | None) -> str:
         raise ConfigError(
             f"{address!r} is no address of a cluster", hint="write tcp://host:port or ipc://path"
         )
+    if transport == "tcp" and not re.search(r":([0-9]+|\*)$", rest):
+        raise ConfigError(f"{address!r} names no port", hint="write tcp://host:port")
     if transport == "tcp" and pair is None:
         raise SecurityError(
             f"{address} over TCP needs keys", hint="name a key file, made by: scalops keys create"
@@ -213,7 +216,8 @@ def connect(socket: Socket, address: str, pair: KeyPair | None, server: bytes | 
         if not server:
             raise SecurityError(
                 f"the public key of the cluster at {address} is not known",
-                hint="it is the line `cluster` of a key file",
+                hint="it is the line `cluster` of a key file, which scalops keys create writes in"
+                " the cluster's folder, or as --cluster KEY says",
             )
         assert pair is not None
         socket.curve_serverkey = server
@@ -285,11 +289,25 @@ def knock(address: str, pair: KeyPair, server: bytes, seconds: float) -> str:
     return said
 
 
-def require_welcome(address: str, pair: KeyPair | None, key_file: object) -> None:
-    """Raises SecurityError, ConfigError where a cluster over TCP does not let a key in."""
+def require_welcome(
+    address: str, pair: KeyPair | None, key_file: object, seconds: float = SELF_TEST_SECONDS
+) -> None:
+    """Raises SecurityError, ConfigError where a cluster over TCP does not let a key in, or where
+    there is no socket of one of this host.
+    """
     if require_transport(address, pair) == "ipc" or pair is None:
+        path = Path(address.removeprefix("ipc://"))
+        if not path.exists():
+            raise ConfigError(
+                f"no cluster runs at {address}: there is no such file",
+                hint="scalops cluster start prints where it is",
+            )
         return
-    said = knock(address, pair, pair.cluster, SELF_TEST_SECONDS)
+    if not pair.cluster and Path(str(key_file)).name == BROKER + SECRET:
+        raise SecurityError(
+            f"{key_file} is the broker's own key", hint="show one of a driver, as driver.secret"
+        )
+    said = knock(address, pair, pair.cluster, seconds)
     if said == "refused":
         raise SecurityError(
             f"the cluster at {address} does not let in the key {key_file}",
@@ -302,8 +320,8 @@ def require_welcome(address: str, pair: KeyPair | None, key_file: object) -> Non
         )
     if said == "no answer":
         raise ConfigError(
-            f"no cluster answers at {address} within {SELF_TEST_SECONDS:g} s",
-            hint="is it running? see: scalops cluster status",
+            f"no cluster answers at {address} within {seconds:g} s",
+            hint="scalops cluster status, on its host, tells whether it runs",
         )
 
 

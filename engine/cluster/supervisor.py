@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -14,13 +14,14 @@ from typing import Any
 
 from scalops.engine.cluster.keys import private_folder
 from scalops.engine.cluster.local_process import LocalProcess, end_all
-from scalops.engine.cluster.remote_worker import MACHINE, REFUSED
-from scalops.engine.progress import shown
+from scalops.engine.cluster.remote_worker import MACHINE, REFUSED, STOPPED
+from scalops.engine.progress import Place, shown
 
 log = logging.getLogger("scalops")
 MODULE = "scalops.engine.cluster.remote_worker"
 _GRACE_SECONDS = 2.0
 _FIRST_PAUSE, _MOST_PAUSE = 0.5, 30.0  # seconds before a process that failed is started again
+_FUNCTION_PAUSE = 1.0  # seconds at most after the death of one that called a user's function
 _LONG_ENOUGH = 60.0  # seconds; who has lived so long failed by chance
 
 
@@ -56,11 +57,12 @@ class Supervisor:
         count: int,
         settings: WorkerSettings,
         folder: Path,
-        on_end: Callable[[str, str], None],
+        on_end: Callable[[str, str, Sequence[Place]], None],
     ) -> None:
         """`folder` is a private one, for the workers' sockets; `on_end` is told of each worker that
-        has ended, and why: nobody else notices a process that is killed as soon.
+        has ended, why, and at what: nobody else notices a process that is killed as soon.
         """
+        self.final: int | None = None  # the exit code that says that no other is wanted
         self._settings, self._folder, self._on_end = settings, folder, on_end
         self._places = [_Place() for _ in range(count)]
         self.keep()
@@ -73,6 +75,27 @@ class Supervisor:
         """How long `keep` has nothing to do unless a process ends."""
         at = [place.start_at for place in self._places if place.process is None]
         return None if not at else max(0.0, min(at) - monotonic())
+
+    def workers(self) -> list[str]:
+        """The names of the workers whose processes run."""
+        return [place.worker for place in self._places if place.process is not None]
+
+    def has_computed(self, worker: str) -> bool:
+        """Whether a worker has used the processor since this was last asked.
+
+        One that is silent may be busy: with imports, or a function that lets no other thread run.
+        """
+        process = self._process(worker)
+        return process is not None and process.has_computed()
+
+    def end(self, worker: str, reason: str) -> None:
+        """End a worker; another one is started in its place."""
+        for place in self._places:
+            if place.process is not None and place.worker == worker:
+                self._note_end(place, reason, monotonic())
+
+    def _process(self, worker: str) -> LocalProcess | None:
+        return next((p.process for p in self._places if p.worker == worker), None)
 
     def keep(self) -> None:
         """Start processes in place of those that have ended."""
@@ -88,7 +111,7 @@ class Supervisor:
         ended = [(p.worker, p.process) for p in self._places if p.process is not None]
         end_all([process for _, process in ended], _GRACE_SECONDS)
         for worker, _ in ended:
-            self._on_end(worker, "it was stopped")
+            self._on_end(worker, "it was stopped", ())
         for place in self._places:
             if place.folder is not None:
                 shutil.rmtree(place.folder, ignore_errors=True)
@@ -116,7 +139,7 @@ class Supervisor:
 
     def _note_end(self, place: _Place, reason: str, now: float) -> None:
         assert place.process is not None
-        where = shown(place.process.places())
+        found = place.process.places()
         place.process.kill()  # gives back what is held of it
         place.process = None
         if place.folder is not None:
@@ -125,11 +148,14 @@ class Supervisor:
         if reason == "exit code 0":
             place.pause = place.start_at = 0.0
             return
-        log.warning("the worker %s ended: %s%s", place.worker, reason, where)
-        self._on_end(place.worker, reason + where)
+        if reason in (f"exit code {REFUSED}", f"exit code {STOPPED}"):
+            self.final = int(reason.rpartition(" ")[2])
+        log.warning("the worker %s ended: %s%s", place.worker, reason, shown(found))
+        self._on_end(place.worker, reason, found)
         if now - place.started > _LONG_ENOUGH:
             place.pause = 0.0
-        place.pause = min(_MOST_PAUSE, max(_FIRST_PAUSE, 2 * place.pause))
+        most = _FUNCTION_PAUSE if any(p.function for p in found) else _MOST_PAUSE
+        place.pause = min(most, max(_FIRST_PAUSE, 2 * place.pause))
         if reason == f"exit code {REFUSED}":
             place.pause = max(place.pause, 5.0)
         place.start_at = now + place.pause

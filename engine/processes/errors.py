@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -43,8 +44,22 @@ def ended_its_worker(
     return WorkerLost(
         f"{name} ended its worker process {times} times, the last time {how}",
         location=location,
-        hint=f"signal 9 may mean that memory ran out; {here} runs it here",
+        hint=hint_for(how, here),
     )
+
+
+def hint_for(how: str, here: str) -> str:
+    """What to do about processes that end `how`, as "by signal 9 (SIGKILL)"; `here` as above.
+
+    What exits or crashes would take the user's own process down, too.
+    """
+    if re.search(r"\bsignal 9\b", how):
+        return f"signal 9 may mean that memory ran out; {here} runs it here"
+    if "exit code" in how:
+        return "something in it ends its process: look for os._exit, or a library that exits"
+    if "signal" in how:
+        return "a library that it calls has crashed: call it alone, under python -X faulthandler"
+    return f"{here} runs it here"
 
 
 def encode_error(error: BaseException, captured: Captured | None) -> dict[str, Any]:

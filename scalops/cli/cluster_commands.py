@@ -64,8 +64,14 @@ def start(
 ) -> None:
     """Start a cluster on this host, and print where drivers and workers find it."""
     with _reported():
+        from scalops.algebra.errors import ConfigError
         from scalops.engine.cluster import broker
 
+        if bind is not None and not bind.startswith("tcp://"):
+            raise ConfigError(
+                f"--bind: {bind!r} is no address of a cluster that serves other hosts",
+                hint="write tcp://HOST:PORT; PORT may be *",
+            )
         settings = broker.BrokerSettings(
             folder=(folder or broker.default_folder(bind)).absolute(),
             bind=bind,
@@ -138,7 +144,7 @@ def stop(folder: Path | None) -> None:
 def worker(
     connect: str, key: Path | None, workers: int, threads: int, data_host: str | None
 ) -> None:
-    """Run workers of a cluster on this host, until Ctrl-C or SIGTERM."""
+    """Run workers of a cluster on this host, until Ctrl-C, SIGTERM or the cluster's end."""
     with _reported():
         from scalops.engine.cluster.supervisor import WorkerSettings
         from scalops.engine.cluster.worker_daemon import address_towards, run_workers
@@ -150,7 +156,7 @@ def worker(
             data=f"tcp://{host}:*" if connect.startswith("tcp://") else "ipc",
             worker={"threads": threads},
         )
-        run_workers(workers, settings)
+        run_workers(workers, settings, click.echo)
 
 
 @click.group(short_help="Make keys for clusters over TCP.")
@@ -185,6 +191,10 @@ def create(name: str, folder: Path | None, role: str, public: str | None) -> Non
         path = made.create_keys(place, name, role, (public or "").encode("ascii"))
     click.echo(f"secret key     {path}")
     click.echo(f"it is let in   {place / made.AUTHORIZED / f'{name}.{role}'}")
+    if not made.read_secret(path).cluster:
+        click.echo(
+            "it lacks the line `cluster`, the broker's public key: --cluster KEY gives it", err=True
+        )
 
 
 def _running(folder: Path | None) -> tuple[Mapping[str, Any], Path]:

@@ -20,12 +20,14 @@ from scalops.cli.loading import choose_program, execute_file, split_program
 from scalops.cli.options import (
     ProgramOption,
     call_program,
+    did_you_mean,
     no_such_option,
     normalize,
     program_options,
 )
 
 if TYPE_CHECKING:
+    from scalops.algebra.errors import ScalopsError
     from scalops.session import Session
 
 _PROGRAM_HELP = """
@@ -35,7 +37,9 @@ _PROGRAM_HELP = """
     defaults. A parameter that bears the name of an option of scalops is offered as
     --param-NAME. What the program prints goes to standard error.
 """
-_EXITS = "Exit codes: 0 done, 1 the program failed, 2 wrong usage, 130 interrupted."
+_EXITS = (
+    "Exit codes: 0 done, 1 the program failed, 2 wrong usage, 130 interrupted, 143 ended by SIGTERM."
+)
 
 
 def _run_options() -> list[click.Option]:
@@ -138,7 +142,8 @@ class _FindProgram(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            message = f"{error.message} The options of a program come after it."
+            near = did_you_mean(error.option_name, self.params)
+            message = f"{error.message}{near} The options of a program come after it."
             raise click.NoSuchOption(error.option_name, message, ctx=error.ctx) from None
 
     def _find(self, program: str, rest: tuple[str, ...], **own: Any) -> None:
@@ -167,7 +172,8 @@ class _WithProgram(click.Command):
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             options = [p for p in self.params if isinstance(p, ProgramOption)]
-            message = no_such_option(error.option_name, options)
+            own = [p for p in self.params if not isinstance(p, ProgramOption)]
+            message = no_such_option(error.option_name, options, own)
             raise click.NoSuchOption(error.option_name, message, ctx=ctx) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -191,12 +197,51 @@ def _is_given(ctx: click.Context, name: str) -> bool:
     return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
-def _session(ctx: click.Context) -> Session:
-    """The session that the command line asks for; of what it does not say, as everywhere."""
-    from scalops.session import session
+def _place(ctx: click.Context) -> dict[str, Any]:
+    """Where the command line says that plans run, read; a usage error where it makes no sense.
 
-    names = ("workers", "connect", "key")
-    return session(**{n: ctx.params[n] for n in names if ctx.params[n] is not None})
+    What variables and files say is not its fault: of that the session will complain.
+    """
+    from scalops.algebra.errors import ConfigError
+    from scalops.configuration import COMMAND_LINE, configure, written
+    from scalops.options import read_option
+
+    given = {n: ctx.params[n] for n in ("workers", "connect", "key") if ctx.params[n] is not None}
+    try:
+        place = {n: read_option(n, v, written(COMMAND_LINE, n)) for n, v in given.items()}
+    except ConfigError as error:
+        raise _usage_error(error, ctx) from None
+    try:
+        configure(place, COMMAND_LINE)
+    except ConfigError as error:
+        if _is_sound_without():
+            raise _usage_error(error, ctx) from None
+    return place
+
+
+def _usage_error(error: ScalopsError, ctx: click.Context) -> click.UsageError:
+    error.location = None  # no line of the program
+    return click.UsageError(str(error), ctx)
+
+
+def _is_sound_without() -> bool:
+    """Whether variables and files alone make sense."""
+    from scalops.algebra.errors import ConfigError
+    from scalops.configuration import configure
+
+    try:
+        configure({})
+    except ConfigError:
+        return False
+    return True
+
+
+def _session(place: dict[str, Any]) -> Session:
+    """The session that the command line asks for; of what it does not say, as everywhere."""
+    from scalops.configuration import COMMAND_LINE
+    from scalops.session import Session
+
+    return Session(place, COMMAND_LINE)
 
 
 def _progress_line(ctx: click.Context) -> AbstractContextManager[Any]:
@@ -222,12 +267,13 @@ def _event_file(ctx: click.Context) -> AbstractContextManager[Any]:
 def _run(program: Any, ctx: click.Context) -> None:
     from scalops.cli.running import check_returned, run_returned
 
+    place = _place(ctx)
     with (
         _event_file(ctx) as file,
         user_code(),
         ended_by_term(),
         _progress_line(ctx) as line,
-        _session(ctx) as session,
+        _session(place) as session,
     ):
         logs = [log for log in (line, file) if log is not None]
         if logs:
@@ -248,8 +294,8 @@ def _run(program: Any, ctx: click.Context) -> None:
 def _explain(program: Any, ctx: click.Context) -> None:
     from scalops.cli.running import check_returned
 
-    values = ctx.params
-    with user_code(), _session(ctx):
+    values, place = ctx.params, _place(ctx)
+    with user_code(), _session(place):
         returned = call_program(program, ctx)
         check_returned(program.function, returned)
         # Not `scalops.explain`: an attribute of the package may hide a module of its name.

@@ -88,15 +88,26 @@ def program_options(function: Callable[..., Any], reserved: Collection[str]) -> 
     return options
 
 
-def no_such_option(given: str, options: Collection[ProgramOption]) -> str:
-    """What to say of an option that the program has not: the ones it has."""
-    names = [f"--{o.option}" for o in options]
-    text = f"No such option {given!r}."
+def no_such_option(
+    given: str, options: Collection[ProgramOption], own: Collection[click.Parameter]
+) -> str:
+    """What to say of an option that neither the program has nor, as its `own`, the command."""
+    text = f"No such option {given!r}." + did_you_mean(given, [*options, *own])
+    names = ", ".join(f"--{o.option}" for o in options)
     if not names:
         return f"{text} The program has no options."
-    near = get_close_matches(normalize(given), [o.option for o in options], 1)
-    did_you_mean = f" Did you mean '--{near[0]}'?" if near else ""
-    return f"{text}{did_you_mean} The program's options are {', '.join(names)}."
+    return f"{text} The program's options are {names}."
+
+
+def did_you_mean(given: str, options: Collection[click.Parameter]) -> str:
+    """A sentence that names the option which an unknown one resembles; empty where none does."""
+    shown = [o for o in options if isinstance(o, click.Option) and not o.hidden]
+    is_program = {normalize(o.opts[0]): isinstance(o, ProgramOption) for o in reversed(shown)}
+    near = get_close_matches(normalize(given), is_program, 1)
+    if not near:
+        return ""
+    whose = "" if is_program[near[0]] else ", an option of scalops"
+    return f" Did you mean '--{near[0]}'{whose}?"
 
 
 def call_program(program: Callable[..., Any], ctx: click.Context) -> Any:

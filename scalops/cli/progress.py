@@ -33,6 +33,7 @@ class ProgressLine:
         self._rows: int | None = 0
         self._workers: set[str] = set()
         self._lost: set[str] = set()
+        self._back: int | None = None
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Hear of an event, as of `engine.events.EventLog`."""
@@ -44,6 +45,8 @@ class ProgressLine:
             case "worker_lost":
                 self._workers.discard(fields["worker"])
                 self._lost.add(fields["worker"])
+            case "went_back":
+                self._back = fields["iteration"]
 
     def iteration(
         self,
@@ -94,7 +97,8 @@ class ProgressLine:
             return ""
         count = len(self._workers)
         lost = f", {len(self._lost)} lost" if self._lost else ""
-        return f"  {count} worker{'' if count == 1 else 's'}{lost}"
+        back = "" if self._back is None else f", went back to iteration {self._back + 1}"
+        return f"  {count} worker{'' if count == 1 else 's'}{lost}{back}"
 
     def _draw(self) -> None:
         self._is_drawn = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 from datetime import UTC, datetime
@@ -11,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import scalops as so
 from scalops.cli.event_file import EventFile
 from tests.cli.conftest import Invoke, Write
 
+SESSION = importlib.import_module("scalops.session")  # so.session hides it
 HALVING = """
 import numpy as np
 import scalops as so
@@ -74,6 +77,40 @@ def test_an_error_is_an_event_and_runs_are_appended(
     assert (error["event"], error["type"]) == ("error", "LoopError")
     assert "has become infinite" in error["message"]
     assert (end["event"], end["failed"]) == ("end", True)
+
+
+def test_an_error_without_a_line_of_the_program_names_none(
+    write: Write, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def execute(*given: Any) -> list[Any]:
+        raise so.ExecutionError("it is lost")
+
+    monkeypatch.setattr(SESSION, "execute", execute)
+    path = tmp_path / "run.log"
+    assert invoke("run", write(HALVING), "--log-file", path).exit_code == 1
+    (error,) = (e for e in events_of(path) if e["event"] == "error")
+    assert error["message"] == "it is lost"
+
+
+@pytest.mark.parametrize(
+    ("ended", "message"),
+    [
+        (KeyboardInterrupt(), "interrupted"),
+        (SystemExit(143), "the process is ended with exit code 143"),
+    ],
+)
+def test_an_end_from_outside_says_what_it_is(
+    write: Write, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    ended: BaseException, message: str,
+) -> None:  # fmt: skip
+    def execute(*given: Any) -> list[Any]:
+        raise ended
+
+    monkeypatch.setattr(SESSION, "execute", execute)
+    path = tmp_path / "run.log"
+    invoke("run", write(HALVING), "--log-file", path)
+    (error,) = (e for e in events_of(path) if e["event"] == "error")
+    assert (error["type"], error["message"]) == (type(ended).__name__, message)
 
 
 def test_a_file_that_cannot_be_opened_is_wrong_usage(

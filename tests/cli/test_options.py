@@ -94,6 +94,9 @@ def test_variadic_parameters_are_no_options(write: Write, invoke: Invoke) -> Non
         ("x: int = 1", ["--y", "a"], "No such option '--y'. The program's options are --x."),
         ("eps: int = 1", ["--ep", "a"], "No such option '--ep'. Did you mean '--eps'?"),
         ("", ["--lr", "1"], "No such option '--lr'. The program has no options."),
+        ("n: int = 1", ["--worker", "2"], "Did you mean '--workers', an option of scalops? The"),
+        ("", ["--log_fil", "a"], "Did you mean '--log-file', an option of scalops? The program"),
+        ("workes: int = 1", ["--workrs", "2"], "Did you mean '--workers', an option of scalops?"),
         ("x: int = 1", ["file"], "unexpected extra argument"),
     ],
 )
@@ -165,6 +168,8 @@ def test_program_option_before_the_program_is_explained(write: Write, invoke: In
     result = invoke("run", "--eps", "1", write(echo("eps=0.1")))
     assert result.exit_code == 2
     assert "No such option '--eps'. The options of a program come after it." in result.stderr
+    result = invoke("run", "--worker", "1", write(echo("eps=0.1")))
+    assert "Did you mean '--workers', an option of scalops? The options" in result.stderr
 
 
 def test_decorated_function_keeps_its_parameters(write: Write, invoke: Invoke) -> None:

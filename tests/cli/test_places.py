@@ -101,16 +101,25 @@ def test_explain_shows_workers_and_starts_none(
     ("arguments", "code", "says"),
     [
         (["--workers", "-1"], 2, "Invalid value for '--workers': -1 is not in the range x>=0"),
-        (["--workers", "5000"], 1, "workers is 5000; expected an int of at least 0 and at most"),
-        (["--connect", "host:1"], 1, "connect is 'host:1'; expected 'tcp://host:port' or"),
-        (["--connect", "tcp://h:1"], 1, 'there is no key; so.session("tcp://h:1", key="driver.'),
+        (["--workers", "5000"], 2, "Error: --workers is 5000; expected an int of at least 0 and"),
+        (["--connect", "host:1"], 2, "Error: --connect is 'host:1'; expected 'tcp://host:port'"),
+        (["--connect", "tcp://h:1"], 2, "there is no key; --connect tcp://h:1 --key driver.key: "),
         (
             ["--connect", "tcp://h:1", "--key", "nowhere"],
-            1,
-            "'nowhere' (session): there is no",
+            2,
+            "Error: --key is 'nowhere' (command line): there is no such file",
         ),
-        (["--key", "nowhere"], 1, "key is 'nowhere', and there is no cluster to show it to"),
-        (["--connect", "ipc:///a", "--workers", "2"], 1, "on processes of this machine or on a"),
+        (
+            ["--key", "nowhere"],
+            2,
+            "Error: --key is 'nowhere', and there is no cluster to show it to; give its URI, too:"
+            " --connect tcp://host:5555 --key nowhere",
+        ),
+        (
+            ["--connect", "ipc:///a", "--workers", "2"],
+            2,
+            "--workers is 2 and --connect is 'ipc:///a' (command line): plans run on processes of",
+        ),
     ],
 )
 def test_places_that_make_no_sense_are_refused(
@@ -122,6 +131,17 @@ def test_places_that_make_no_sense_are_refused(
         assert says in " ".join(result.stderr.split())
         assert "Traceback" not in result.stderr
     assert not asked
+
+
+def test_what_variables_say_is_no_wrong_usage(
+    write: Write, invoke: Invoke, asked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCALOPS_CONNECT", "tcp://h:1")
+    result = invoke("run", write(SUM))
+    assert result.exit_code == 1
+    assert "ConfigError: connect is 'tcp://h:1' (SCALOPS_CONNECT)" in result.stderr
+    assert invoke("run", write(SUM), "--key", "nowhere").exit_code == 1
+    assert invoke("run", write(SUM), "--workers", "0").stdout == "47.0\n"
 
 
 def test_term_ends_the_session_first(

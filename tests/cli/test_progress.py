@@ -49,6 +49,18 @@ def test_line_tells_rows_a_second_and_workers(clock: Clock) -> None:
     assert line.text().endswith("  3 workers, 1 lost")
 
 
+def test_line_tells_where_a_loop_went_back_to(clock: Clock) -> None:
+    line = ProgressLine(io.StringIO(), is_terminal=False)
+    line.emit("worker_joined", worker="w1", host="here")
+    line.iteration("model", 84, {}, 9.0)
+    line.emit("worker_lost", worker="w1", reason="killed")
+    line.emit("went_back", iteration=40)
+    line.emit("worker_joined", worker="w2", host="here")
+    line.iteration("model", 40, {}, 0.5)
+    ends = "0.5 s/iteration  1 worker, 1 lost, went back to iteration 41"
+    assert line.text() == f"model: iteration 41  {ends}"
+
+
 def test_rows_that_nobody_counted_are_not_shown(clock: Clock) -> None:
     line = ProgressLine(io.StringIO(), is_terminal=False)
     line.iteration(None, 0, {}, 0.5, 100)

@@ -200,6 +200,39 @@ def test_flat_or_tree_is_told_with_the_reason() -> None:
     assert meet.startswith("along the tree: partials of 720 KB from 8 workers: ")
     (meet,) = shown(small, "meet", workers=5, fan_in=2)
     assert meet == "along the tree: the session's fan_in"
+    (meet,) = shown(small, "meet", workers=5)
+    assert meet.startswith("flat, at rank 0: partials of 8 B from 5 workers: ")
+
+
+def test_why_the_driver_adds_nothing_up_is_told() -> None:
+    table = in_partitions(2)
+    called = table.map(so.udf(lambda r: r.v, returns=so.float64)).sum()
+    (meet,) = shown(called, "meet", workers=3)
+    why = "flat, at rank 0, since users' functions add up at the workers"
+    assert meet.startswith(f"{why}: partials of 8 B from 3 workers: ")
+    (meet,) = shown(called, "meet", workers=3, fan_in=2)
+    assert meet == "along the tree: the session's fan_in"
+    loops = [
+        so.loop(np.float64(i), range(2))(lambda w: w + table.map(lambda r: r.v * w).sum())
+        for i in range(2)
+    ]
+    found = shown(loops, "meet", workers=3)
+    assert found
+    for meet in found:
+        assert meet.startswith("flat, at rank 0, since several loops may fold in one pass: ")
+    with so.session(jit=True, workers=3):
+        many = table.map(lambda r: np.tanh(r.v) * r.v + np.exp(r.v)).sum()
+        (meet,) = details(so.explain(many, stage="physical", format="json"), "meet")
+    assert meet.startswith("flat, at rank 0, since the fold is compiled: ")
+
+
+def test_tables_of_one_title_are_told_apart_by_their_columns() -> None:
+    wide = so.table({f"c{i}": [1.0] for i in range(9)})
+    total = wide.map(lambda r: sum(r[f"c{i}"] for i in range(8))).sum()
+    (home,) = shown(total, "home", workers=2)
+    assert home == (
+        "memory (c0, c1, c2, c3, … 8 columns), 1 partition; rank 0: 0; 1 of 2 workers has none"
+    )
 
 
 def test_bytes_of_a_filtered_table_are_estimated() -> None:

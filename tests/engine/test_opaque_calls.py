@@ -27,6 +27,7 @@ from scalops.engine.opaque.calls import Text, bind, reads_text
 from scalops.engine.opaque.results import Unfit, column_of
 from scalops.engine.opaque.rows import make_rows
 from scalops.engine.processes.runner import ProcessRunner
+from tests.quick import quick
 
 ROWS = 50
 STRINGS = ArrayType(STRING)
@@ -331,9 +332,10 @@ def test_batch_functions_get_sparse_matrices(call: Call) -> None:
     assert np.array_equal(again.toarray(), dense * 2)
 
 
-def test_batches_are_cut_by_the_records_alone() -> None:
+@pytest.mark.parametrize("numbers", quick([[1, 2], [1, 2, 3]], 1), ids=len)
+def test_batches_are_cut_by_the_records_alone(numbers: list[int]) -> None:
     lengths: dict[int, list[int]] = {}
-    for workers in (1, 2, 3):
+    for workers in numbers:
         runner = ProcessRunner(workers)
         for rows in (1, 2, 3, 50):
             ((found, _),) = runner.call_rows(

@@ -37,6 +37,7 @@ from scalops.engine.processes.messages import (
     slots_of,
 )
 from scalops.engine.processes.runner import ATTEMPTS, ProcessRunner
+from tests.quick import quick
 
 ROWS = 50
 STRINGS = ArrayType(STRING)
@@ -568,7 +569,7 @@ def ends(tmp_path: Path, last: str) -> list[int]:
     return workers
 
 
-@pytest.mark.parametrize("last", ["", "raise ValueError"])
+@pytest.mark.parametrize("last", quick(["raise ValueError", ""], 1))
 def test_exit_ends_all_workers(tmp_path: Path, last: str) -> None:
     assert all(map(gone, ends(tmp_path, last)))
 

@@ -24,6 +24,7 @@ from scalops.engine.storage.arrow import block_to_batch
 from scalops.engine.witness.interpreter import Interpreter
 from scalops.planning import plan as planned
 from tests.engine.plans import bits, run
+from tests.quick import quick
 
 WAYS = [(1, None), (2, None), (2, 400_000)]
 
@@ -131,7 +132,7 @@ def random_loop(seed: int) -> Any:
     return so.loop(start, condition, max_iterations=5, warn=False)(body)
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", quick(range(4), 2))
 def test_random_loops_over_tables_mean_what_the_interpreter_says(part: int) -> None:
     for seed in range(part * 15, part * 15 + 15):
         assert_agree(random_loop(seed))
@@ -211,17 +212,19 @@ def churn(kind: str, iterations: int) -> Any:
     )
 
 
+MANY = {
+    "map": 1_000,
+    "join and group": 1_000,
+    "filter and union": 300,
+    "sort": 300,
+    "prefix of more": 300,
+    "distinct": 300,
+    "keys that change": 300,
+}
+
+
 @pytest.mark.parametrize(
-    ("kind", "iterations"),
-    [
-        ("map", 1_000),
-        ("join and group", 1_000),
-        ("filter and union", 300),
-        ("sort", 300),
-        ("prefix of more", 300),
-        ("distinct", 300),
-        ("keys that change", 300),
-    ],
+    ("kind", "iterations"), quick([*((kind, 150) for kind in MANY), *MANY.items()], len(MANY))
 )
 def test_many_iterations_hold_no_more_than_a_hundred(kind: str, iterations: int) -> None:
     budget = MemoryBudget(None)

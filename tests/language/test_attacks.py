@@ -35,6 +35,7 @@ def session() -> Iterator[None]:
     """One session for all attacks; its worker processes end with it."""
     before = set(psutil.Process().children(recursive=True))
     with so.session(threads=2):
+        assert T.map(lambda r: r.a * 2).sum().collect() == 12.0
         yield
     assert set(psutil.Process().children(recursive=True)) <= before
 
@@ -58,7 +59,6 @@ def alarm() -> Iterator[None]:
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: a.program.__name__)
 @pytest.mark.usefixtures("alarm")
 def test_an_attack_ends_in_its_error(attack: Attack, tmp_path: Path) -> None:
-    assert T.map(lambda r: r.a * 2).sum().collect() == 12.0
     threads = set(threading.enumerate())
     with pytest.raises(so.ScalopsError) as caught:
         attack.program(tmp_path)

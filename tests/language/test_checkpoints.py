@@ -360,6 +360,7 @@ def test_checkpoint_of_another_plan_is_refused(saved: Path, other: Any, differs:
         assert "the body" not in str(caught.value)
 
 
+@pytest.mark.long
 def test_edited_program_is_refused_in_another_process(tmp_path: Path) -> None:
     assert started(tmp_path / "f", "new", kill=2).returncode == -9
     edited = started(tmp_path / "f", "resume", rate=0.5)

@@ -32,7 +32,6 @@ VALUES: dict[str, tuple[Any, str, str, Any]] = {
     "workers": (2, "2", "2", 2),
     "connect": ("ipc:///a/b", " ipc:///a/b ", '"ipc:///a/b"', "ipc:///a/b"),
     "fan_in": (3, "3", "3", 3),
-    "replicate": ("1MB", "1MB", '"1MB"', 10**6),
     "lease": (2.5, "2.5", "2.5", 2.5),
 }
 
@@ -175,7 +174,6 @@ def test_config_prints_a_table(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         ["connect", "None", "default"],
         ["key", "None", "default"],
         ["fan_in", "None", "default"],
-        ["replicate", "64000000", "default"],
         ["lease", "10.0", "default"],
     ]
     assert str(found) == repr(found)
@@ -316,7 +314,6 @@ def test_a_deleted_working_directory_has_no_file(
         ("SCALOPS_IMPLICIT_COLLECT", "maybe", "SCALOPS_IMPLICIT_COLLECT is 'maybe'; expected true"),
         ("SCALOPS_TASK_TIMEOUT", "0", "SCALOPS_TASK_TIMEOUT is '0'; expected seconds"),
         ("SCALOPS_WORKERS", "two", "SCALOPS_WORKERS is 'two'; expected an int of at least 0"),
-        ("SCALOPS_REPLICATE", "-1B", "SCALOPS_REPLICATE is '-1B'; expected bytes, 0 for none"),
         ("SCALOPS_CONNECT", "tcp://h:99999", "SCALOPS_CONNECT is 'tcp://h:99999'; expected 'tcp"),
     ],
 )

@@ -40,7 +40,7 @@ def _compare(seed: int, *, with_sums: bool) -> None:
     mapped = table.map(lambda r: {f"f{i}": m.apply(r) for i, m in enumerate(made)})
     summed = [m for m in made if m.is_float and with_sums]
     sums = [table.map(lambda r, m=m: m.apply(r)).sum() for m in summed]
-    collected, *totals = so.collect(mapped, *sums)
+    collected, *totals = so.collect([mapped, *sums])
     with np.errstate(all="ignore"):
         results = [[m.apply(r) for r in plain] for m in made]
     for i, (m, expected) in enumerate(zip(made, results, strict=True)):

@@ -16,6 +16,7 @@ import pytest
 
 import scalops as so
 from tests.cli.conftest import Invoke
+from tests.quick import quick
 
 # What a program prints when it runs by itself and agrees with its reference.
 PROGRAMS = {

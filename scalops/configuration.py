@@ -35,7 +35,8 @@ class Setting(NamedTuple):
 class Config(Mapping[str, Any]):
     """The options in force, by name; printed, a table that says where each came from.
 
-    Sources are `call`, `session`, `command line`, the name of a variable, the path of a file, `default`.
+    Sources are `call`, `session`, `command line`, the name of a variable, the path of a file,
+    `default`.
     """
 
     def __init__(self, settings: Mapping[str, Setting]) -> None:
@@ -136,9 +137,9 @@ def written(source: str, option: str) -> str:
 
 def _call(source: str, uri: str, key: str) -> str:
     """How a cluster is named there, and the file of its key."""
-    return f"--connect {uri} --key {key}" if source == COMMAND_LINE else (
-        f'so.session("{uri}", key="{key}")'
-    )
+    if source == COMMAND_LINE:
+        return f"--connect {uri} --key {key}"
+    return f'so.session("{uri}", key="{key}")'
 
 
 def _check_cluster(settings: Mapping[str, Setting], given: str) -> None:
@@ -158,10 +159,10 @@ def _check_cluster(settings: Mapping[str, Setting], given: str) -> None:
     if key.value is None:
         if uri.startswith("tcp://"):
             raise ConfigError(
-                f"{written(source, 'connect')} is {uri!r} ({source}), over the network, and there is"
-                " no key",
+                f"{written(source, 'connect')} is {uri!r} ({source}), over the network, and there"
+                " is no key",
                 location=user_location(),
-                hint=f"{_call(given, uri, 'driver.key')}: `scalops keys create` writes keys, and"
+                hint=f"{_call(given, uri, 'driver.secret')}: `scalops keys create` writes keys, and"
                 " the cluster's administrator has those that it accepts",
             )
     elif not os.path.isfile(key.value):

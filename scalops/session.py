@@ -383,7 +383,7 @@ def session(uri: str | None = None, /, **options: Any) -> Session:
     """A session with options, for a `with` statement.
 
     With `workers=4` plans run on so many processes of this machine; with a URI, as in
-    `so.session("tcp://host:5555", key="driver.key")`, on the workers of a running cluster.
+    `so.session("tcp://host:5555", key="driver.secret")`, on the workers of a running cluster.
 
     Other options: threads (with workers: of each), memory ("4GB"), opaque ("run" or "error"),
     implicit_collect, processes, task_timeout, folds ("auto", "threads" or "processes"), jit ("auto"

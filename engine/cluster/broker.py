@@ -27,7 +27,7 @@ from scalops.engine.cluster.keys import BROKER, SECRET, create_keys, private_fol
 from scalops.engine.cluster.membership import LEASE, TURNOVER
 from scalops.engine.cluster.relay import Relay
 from scalops.engine.cluster.remote_worker import MACHINE
-from scalops.engine.cluster.security import require_transport
+from scalops.engine.cluster.security import require_address, require_transport
 from scalops.engine.cluster.supervisor import Supervisor, WorkerSettings
 from scalops.engine.cluster.worker_daemon import Signals
 from scalops.engine.processes import launching
@@ -153,6 +153,8 @@ def prepare(settings: BrokerSettings) -> None:
 
     Raises: ConfigError, SecurityError.
     """
+    if settings.bind is not None:
+        require_address(settings.bind)
     folder = private_folder(settings.folder)
     if settings.bind is None:
         return

@@ -102,6 +102,7 @@ class Coordinator:
         self._given_up: set[str] = set()  # workers that were ended for the last job
         self._stillborn: list[str] = []  # why workers left that hosted nothing yet
         self._gone: set[str] = set()  # kept tables that ranks lack
+        self._recovering: dict[int, float] = {}  # ranks that were lost, and when
         self.answer: Callable[[Wanted], Iterator[tuple[Partitions, list[Array]]]] | None = None
         self.passed_over: Callable[[Any], None] = lambda found: None
         self._interrupts = Interrupts(hub.wake)
@@ -135,13 +136,10 @@ class Coordinator:
         self._plan, self._encoded, self._settings = plan, encoded, settings
         self._journal = Journal(plan)
         self._values, self._unsent = {}, {}
-        self._failures.clear()
-        self._lost_ranks.clear()
-        self._fresh.clear()
-        self._deaths.clear()
-        self._losses.clear()
+        of_last: Sequence[Any] = (self._failures, self._lost_ranks, self._fresh, self._deaths)
+        for held in (*of_last, self._losses, self._gone, self._recovering):
+            held.clear()
         self._reason = ""
-        self._gone.clear()
         self._count = 0
         self._hosts = {}
         self._alive = {w.worker: w for w in self._hub.workers()}
@@ -254,6 +252,10 @@ class Coordinator:
                     op = self._submit(verb, arguments, given)
                     found = self._await(op, ranks, again())
                     self._deaths.clear()
+                    if self._recovering:
+                        since = self._now() - min(self._recovering.values())
+                        self.events.emit("recovered", ranks=[*self._recovering], seconds=since)
+                        self._recovering.clear()
                     return found
                 except Lost:
                     continue
@@ -434,7 +436,7 @@ class Coordinator:
                 continue
 
     def _replace(self) -> None:
-        begin = self._now()
+        self._recovering |= dict.fromkeys(self._lost_ranks - self._recovering.keys(), self._now())
         size, seconds = self._settings.ranks, self._settings.replace_seconds
         for rank in self._lost_ranks:
             self._hosts.pop(rank, None)
@@ -454,7 +456,6 @@ class Coordinator:
         self._give_back(sorted(self._fresh))
         self._fresh.clear()
         self._unsent = dict(self._values)
-        self.events.emit("recovered", ranks=lost, seconds=self._now() - begin)
 
     def _give_back(self, fresh: Sequence[int]) -> None:
         """Let fresh ranks hold what the others hold."""

@@ -138,11 +138,8 @@ def _client_key(request: list[bytes]) -> bytes:
     return z85.encode(request[7]) if len(request[7]) == 32 else b""
 
 
-def require_transport(address: str, pair: KeyPair | None) -> str:
-    """tcp or ipc, the transport of an address.
-
-    Raises: SecurityError for TCP without keys; ConfigError for what is no address.
-    """
+def require_address(address: str) -> str:
+    """tcp or ipc, the transport of an address. Raises ConfigError for what is no address."""
     transport, separator, rest = address.partition("://")
     if transport not in ("tcp", "ipc") or not separator or not rest:
         raise ConfigError(
@@ -150,6 +147,15 @@ def require_transport(address: str, pair: KeyPair | None) -> str:
         )
     if transport == "tcp" and not re.search(r":([0-9]+|\*)$", rest):
         raise ConfigError(f"{address!r} names no port", hint="write tcp://host:port")
+    return transport
+
+
+def require_transport(address: str, pair: KeyPair | None) -> str:
+    """tcp or ipc, the transport of an address.
+
+    Raises: SecurityError for TCP without keys; ConfigError for what is no address.
+    """
+    transport = require_address(address)
     if transport == "tcp" and pair is None:
         raise SecurityError(
             f"{address} over TCP needs keys", hint="name a key file, made by: scalops keys create"

@@ -38,7 +38,8 @@ _PROGRAM_HELP = """
     --param-NAME. What the program prints goes to standard error.
 """
 _EXITS = (
-    "Exit codes: 0 done, 1 the program failed, 2 wrong usage, 130 interrupted, 143 ended by SIGTERM."
+    "Exit codes: 0 done, 1 the program failed, 2 wrong usage, 130 interrupted,"
+    " 143 ended by SIGTERM."
 )
 
 

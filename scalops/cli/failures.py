@@ -24,7 +24,6 @@ _INSTALLED = tuple(
 @contextlib.contextmanager
 def user_code() -> Iterator[None]:
     """Run the user's code: what it prints goes to standard error, its failure ends the command."""
-    callers = frozenset(f.f_code.co_filename for f in _stack(sys._getframe(1)))
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
@@ -32,7 +31,7 @@ def user_code() -> Iterator[None]:
         click.echo("Interrupted", err=True)
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
-        _report(error, callers)
+        _report(error)
         raise SystemExit(FAILED) from None
 
 
@@ -53,15 +52,12 @@ def _end(number: int, frame: FrameType | None) -> None:
     raise SystemExit(TERMINATED)
 
 
-def _report(error: Exception, callers: frozenset[str]) -> None:
+def _report(error: Exception) -> None:
     from scalops.algebra.errors import ScalopsError
 
     if not isinstance(error, ScalopsError):
         click.echo(user_traceback(error).rstrip("\n"), err=True)
         return
-    # With no line of the program on the stack, the "user's line" is one of the caller's.
-    if error.location is not None and error.location.file in callers:
-        error.location = None
     cause = error.__cause__
     if cause is not None and not isinstance(cause, ScalopsError):
         if cause.__traceback__ is None:  # from another process
@@ -102,12 +98,6 @@ def _hide_frames(report: traceback.TracebackException, error: BaseException) -> 
 
 def _frames(trace: TracebackType | None) -> list[FrameType]:
     return [frame for frame, _ in traceback.walk_tb(trace)]
-
-
-def _stack(frame: FrameType | None) -> Iterator[FrameType]:
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
 
 
 def _package(frame: FrameType) -> str:

@@ -12,16 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scalops.algebra.errors import ConfigError, ExecutionError
+from scalops.algebra.errors import ConfigError, ExecutionError, Location, SecurityError
 from scalops.engine.cluster import broker_client
+from scalops.engine.cluster.cluster_watch import ClusterWatch
+from scalops.engine.cluster.death_places import told_places
 from scalops.engine.cluster.hub import Arrived, Joined, Left
 from scalops.engine.cluster.keys import private_folder
 from scalops.engine.cluster.messages import Bye, Replied
 from scalops.engine.cluster.relay import Relay
 from scalops.engine.cluster.remote_hub import RemoteHub, RemoteSettings
 from scalops.engine.cluster.remote_worker import serve
+from scalops.engine.cluster.supervisor import WorkerSettings
 from scalops.engine.cluster.versions import own_versions, refusal
-from tests.cluster.brokers import Keys, ipc_relay, made_keys, tcp_relay, turned
+from scalops.engine.cluster.worker_daemon import run_workers
+from scalops.engine.progress import Place
+from tests.cluster.brokers import Keys, ipc_relay, made_keys, peer, tcp_relay, turned
 from tests.cluster.echo import asking
 
 QUICK = RemoteSettings(answer=10.0, line=0.2, start=10.0, pulse=0.1)
@@ -137,11 +142,13 @@ def test_a_driver_hears_of_the_end_of_a_worker(tmp_path: Path) -> None:
         hub = RemoteHub(relay.address, None, QUICK)
         gone = hub.workers()[0].worker
         hub.pump(0)
-        broker_client.tell(relay.address, None, Bye(gone, "killed by signal 9"))
+        at = Place(4, "f()", Location("own.py", 7), ", over records 0 to 9 of a block")
+        bye = Bye(gone, "killed by signal 9", told_places([at]))
+        broker_client.tell(relay.address, None, bye)
         left: list[Any] = []
         while not left:
             left = [event for event in hub.pump(10.0) if isinstance(event, Left)]
-        assert left == [Left(gone, "killed by signal 9")]
+        assert left == [Left(gone, "killed by signal 9", (at,))]
         assert len(hub.workers()) == 1
         hub.close()
 
@@ -156,6 +163,36 @@ def test_a_driver_that_is_given_up_is_told(tmp_path: Path) -> None:
         hub.close()
 
 
+def test_a_driver_whose_key_is_revoked_is_told(keys: Keys, tmp_path: Path) -> None:
+    key = keys.secret("worker")
+    with tcp_relay(keys) as relay, workers(relay, tmp_path / "w", 1, key), turned(relay):
+        hub = RemoteHub(relay.address, keys.secret("driver"), QUICK)
+        keys.authorized("driver", "driver").unlink()
+        with pytest.raises(SecurityError, match=r"the key .*driver.secret was revoked; its"):
+            pump_for_ever(hub)
+        assert hub._is_refused()
+        hub.close()
+
+
+def test_a_host_of_workers_speaks_for_those_that_are_busy(tmp_path: Path) -> None:
+    with ipc_relay(tmp_path / "c") as relay, peer(relay) as worker:
+        watch = ClusterWatch(relay.address, None, 0.0)
+        worker.join()
+        relay.membership.silent[worker.name] = 9.0
+        watch.ask([worker.name, "unknown"])
+        worker.until(lambda: watch.take(1.0) or watch.known == 1)  # type: ignore[func-returns-value]
+        assert watch.heard == 1.0
+        assert relay.membership.silent == {}
+        watch.close()
+
+
+def test_a_worker_with_a_drivers_key_is_refused_once_for_all(keys: Keys) -> None:
+    with tcp_relay(keys) as relay, turned(relay):
+        settings = WorkerSettings(relay.address, str(keys.secret("driver")), "tcp://127.0.0.1:*")
+        with pytest.raises(ConfigError, match="refuses this: the key is a driver's"):
+            run_workers(1, settings, print)
+
+
 def test_a_cluster_without_workers_is_refused(tmp_path: Path) -> None:
     quick = RemoteSettings(start=0.2)
     refused = pytest.raises(ConfigError, match="has no worker for this driver; start some")
@@ -164,8 +201,11 @@ def test_a_cluster_without_workers_is_refused(tmp_path: Path) -> None:
 
 
 def test_where_no_cluster_runs_the_error_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no cluster runs at ipc://.*: there is no such"):
+        RemoteHub(f"ipc://{tmp_path / 'none'}")
+    (tmp_path / "dead").touch()
     with pytest.raises(ConfigError, match=r"no cluster answers at ipc://.* within 0.1 s"):
-        RemoteHub(f"ipc://{tmp_path / 'none'}", None, RemoteSettings(answer=0.1))
+        RemoteHub(f"ipc://{tmp_path / 'dead'}", None, RemoteSettings(answer=0.1))
 
 
 def test_versions_name_what_decides_on_bits() -> None:

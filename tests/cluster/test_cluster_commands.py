@@ -33,6 +33,7 @@ def test_keys_are_made_and_let_in(invoke: Callable[..., Result], tmp_path: Path)
         f"it is let in   {tmp_path / 'k' / 'authorized' / 'alice.worker'}\n"
     )
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert done.stderr.startswith("it lacks the line `cluster`")
     again = invoke("keys", "create", "alice", "--folder", tmp_path / "k")
     assert again.exit_code == 1
     assert again.stderr.startswith("ConfigError: ")
@@ -56,6 +57,9 @@ def test_where_no_cluster_runs_commands_say_so(invoke: Callable[..., Result], co
     ("arguments", "error"),
     [
         (["cluster", "start", "--bind", "udp://h:1"], "is no address of a cluster"),
+        (["cluster", "start", "--bind", "localhost:99"], "write tcp://HOST:PORT"),
+        (["cluster", "start", "--bind", "tcp://127.0.0.1"], "names no port"),
+        (["cluster", "status", "--connect", "ipc:///tmp/nope/broker"], "there is no such file"),
         (["cluster", "status", "--connect", "tcp://127.0.0.1:1"], "over TCP needs keys"),
         (["worker", "--connect", "tcp://127.0.0.1:1"], "over TCP needs keys"),
         (["worker", "--connect", "tcp://h:1", "--key", "none"], "keys none cannot be read"),

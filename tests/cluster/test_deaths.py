@@ -13,6 +13,7 @@ from scalops.algebra.captured import Captured
 from scalops.algebra.errors import ExecutionError, Location, UserFunctionError, WorkerLost
 from scalops.engine import progress
 from scalops.engine.backends import StageFailure
+from scalops.engine.cluster.death_places import heard_places, told_places
 from scalops.engine.cluster.deaths import MOST_UNKNOWN, Deaths
 from scalops.engine.cluster.hub import Left
 from scalops.engine.cluster.interrupts import Interrupts
@@ -42,8 +43,8 @@ def test_three_deaths_at_one_partition_of_one_command_are_its_fault() -> None:
     left = Left("w", "exit code 3", (own,))
     assert text(Deaths(), left, left, left) == (
         "f() ended its worker process 3 times, the last time by exit code 3, over records 0 to 9 of"
-        " a block (own.py:7), in partition 2, stage 3; signal 9 may mean that memory ran out;"
-        " so.session(workers=0, processes=0) runs it here"
+        " a block (own.py:7), in partition 2, stage 3; something in it ends its process: look for"
+        " os._exit, or a library that exits"
     )
     without = text(Deaths(), *[died(2)] * 3, command=("fold", [3, 4]))
     assert without.startswith(
@@ -52,6 +53,26 @@ def test_three_deaths_at_one_partition_of_one_command_are_its_fault() -> None:
     )
     silent = text(Deaths(), *[died(2, reason="silent for 10 s")] * 3)
     assert "the last one (silent for 10 s), in partition 2" in silent
+
+
+@pytest.mark.parametrize(
+    ("reason", "hint"),
+    [
+        ("killed by signal 9 (SIGKILL)", "memory ran out; so.session(workers=0, processes=0) runs"),
+        ("killed by signal 11 (SIGSEGV)", "under python -X faulthandler"),
+        ("exit code 9", "look for os._exit, or a library that exits"),
+        ("silent for 10 s", "stage 3; so.session(workers=0, processes=0) runs it here"),
+    ],
+)
+def test_hints_are_of_the_cause(reason: str, hint: str) -> None:
+    assert hint in text(Deaths(), *[died(2, "f()", reason)] * 3)
+    assert hint in text(Deaths(), *[died(2, reason=reason)] * 3)
+
+
+def test_places_travel_in_messages() -> None:
+    found = (Place(2, "f()", F.location, ", over records 0 to 9 of a block", 7.5), Place(3))
+    assert heard_places(told_places(found)) == (found[0]._replace(since=0.0), Place(3))
+    assert heard_places(None) is None
 
 
 def test_deaths_elsewhere_count_on_their_own() -> None:

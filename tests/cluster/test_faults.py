@@ -5,7 +5,9 @@ Functions that fail are in `faults.py`. Nothing here asserts how long anything t
 
 from __future__ import annotations
 
+import importlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -37,6 +40,7 @@ from tests.cluster.faults import (
     wrong_at,
 )
 
+SESSION = importlib.import_module("scalops.session")  # so.session hides it
 FINE = so.table({"x": [1.0, 2.0]}).count()
 ROWS_SUM = 2.0 * sum(range(faults.ROWS))
 
@@ -76,6 +80,51 @@ def test_a_function_that_fails_is_named_as_without_workers(
         assert isinstance(error.__cause__, ValueError)
         (note,) = error.__notes__
         assert 'raise ValueError("no good")' in note
+
+
+class Unpickled:
+    """Classes and functions that pickle has looked up in this process, while this is open."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[Any, ...]] = []
+        self._listens = False
+        sys.addaudithook(self._hear)  # which stays as long as the process
+
+    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self._listens and event == "pickle.find_class":
+            self.found.append(arguments)
+
+    def __enter__(self) -> Unpickled:
+        self._listens = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listens = False
+
+
+def test_the_driver_unpickles_nothing_that_a_worker_sent(
+    session: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It calls copies of the driver's own functions, before anything runs.
+    monkeypatch.setattr(SESSION, "check_traces", lambda *_: None)
+    names = so.table({"k": np.arange(7), "name": [f"n{i}" for i in range(7)]})
+
+    @so.loop({"t": names.with_columns(x=1.0), "w": np.zeros(2)}, range(2))
+    def loop(env: Any) -> Any:
+        return {"t": env["t"].with_columns(x=lambda r: r.x * 2), "w": env["w"] + T.mean("x")}
+
+    few = T.filter(lambda r: r.x % 1000 == 3)
+    called = few.map(so.udf(lambda r: str(r.k), returns=so.string)).filter(lambda v: v == "3")
+    total = few.aggregate(so.assume_associative(Total(faults.nothing)))
+    with Unpickled() as unpickled:
+        found = so.collect(names.sort("name"), called, called.count(), total, loop)
+        error = raised(wrong_at(faults.fail).collect)
+    assert (found[0].num_rows, len(found[1]), found[2]) == (7, 29, 29)
+    assert isinstance(error.__cause__, ValueError)
+    assert unpickled.found == []
+    with unpickled:
+        pickle.loads(pickle.dumps(Path))
+    assert unpickled.found == [("pathlib", "Path")]
 
 
 def test_a_worker_that_is_killed_in_the_midst_changes_no_bit(session: Any, tmp_path: Path) -> None:

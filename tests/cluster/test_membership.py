@@ -156,6 +156,25 @@ def test_a_silent_worker_is_lost_and_never_let_in_again() -> None:
     assert cluster.machine.route("d", "w") is None
 
 
+def test_a_driver_is_not_given_workers_that_are_about_to_be_lost() -> None:
+    cluster = Cluster()
+    cluster.hello("w")
+    cluster.wait(9)
+    cluster.attach("d")
+    assert cluster.wait(9, "d") == []
+    assert Tell("d", Left("w", "it was silent for 10 s")) in cluster.wait(2, "d")
+
+
+def test_whoever_sees_a_workers_process_says_when_it_is_lost() -> None:
+    cluster = Cluster()
+    cluster.machine.is_watched = lambda peer: peer == "w"
+    cluster.hello("w")
+    assert cluster.wait(14) == []
+    assert cluster.machine.silent == {"w": 13.0}
+    cluster.machine.heard("w", cluster.now)
+    assert cluster.machine.silent == {}
+
+
 def test_a_silent_driver_ends_its_session() -> None:
     cluster = Cluster()
     cluster.hello("w")
@@ -212,7 +231,9 @@ def test_status_has_a_row_for_each_worker() -> None:
     cluster.now += 2.5
     (told,) = cluster.say("asks", Status())
     row = {"worker": "w", "host": "h", "partitions": 3, "cached_bytes": 4096}
-    assert told == Tell("asks", StatusIs(({**row, "last_seen": 2.5, "serves": "d"},)))
+    assert told == Tell(
+        "asks", StatusIs(({**row, "last_seen": 2.5, "serves": "d (process 7 on h)"},))
+    )
 
 
 def test_stop_tells_everybody() -> None:

@@ -121,6 +121,8 @@ def admits(annotation: Any, value: Any) -> bool:
     kind = get_origin(annotation) or annotation
     if kind is dict:
         return type(value) is dict and get_args(annotation)[1] is Any
+    if kind in (Union, UnionType):
+        return value is None
     return kind in (bool, float) and type(value) is kind
 
 

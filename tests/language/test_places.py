@@ -71,7 +71,7 @@ def test_the_network_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     at = line() - 1
     assert str(caught.value) == (
         f"connect is '{URI}' (session), over the network, and there is no key"
-        f' (test_places.py:{at}); so.session("{URI}", key="driver.key"): `scalops keys create`'
+        f' (test_places.py:{at}); so.session("{URI}", key="driver.secret"): `scalops keys create`'
         " writes keys, and the cluster's administrator has those that it accepts"
     )
     monkeypatch.setenv("SCALOPS_CONNECT", URI)

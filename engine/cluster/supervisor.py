@@ -148,8 +148,11 @@ class Supervisor:
         if reason == "exit code 0":
             place.pause = place.start_at = 0.0
             return
-        if reason in (f"exit code {REFUSED}", f"exit code {STOPPED}"):
-            self.final = int(reason.rpartition(" ")[2])
+        if reason == f"exit code {STOPPED}":
+            self.final, place.start_at = STOPPED, now + _FIRST_PAUSE
+            return
+        if reason == f"exit code {REFUSED}":
+            self.final = REFUSED
         log.warning("the worker %s ended: %s%s", place.worker, reason, shown(found))
         self._on_end(place.worker, reason, found)
         if now - place.started > _LONG_ENOUGH:

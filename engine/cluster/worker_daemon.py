@@ -28,7 +28,6 @@ from scalops.engine.progress import Place
 
 log = logging.getLogger("scalops")
 _ASK_SECONDS = 1.0  # between two signs of life
-_SILENT_SECONDS = 5.0  # after which a cluster is told nothing more
 _GONE_SECONDS = 60.0  # after which it does not come back
 
 
@@ -96,16 +95,18 @@ class _Reports:
 
     def __init__(self, settings: WorkerSettings, watch: ClusterWatch) -> None:
         self._settings, self._watch = settings, watch
+        self._failed = -1.0  # when it could not be told something last
 
     def tell(self, worker: str, reason: str, places: Sequence[Place]) -> None:
         settings = self._settings
         self._watch.take(monotonic())
-        if monotonic() - self._watch.heard > _SILENT_SECONDS:
+        if self._failed > self._watch.heard:
             return
         bye = Bye(worker, reason, told_places(places))
         try:
             broker_client.tell(settings.broker, settings.key, bye, seconds=1.0)
         except ScalopsError as error:
+            self._failed = monotonic()
             log.warning("the cluster was not told of that: %s", error)
 
 

@@ -231,9 +231,8 @@ def test_status_has_a_row_for_each_worker() -> None:
     cluster.now += 2.5
     (told,) = cluster.say("asks", Status())
     row = {"worker": "w", "host": "h", "partitions": 3, "cached_bytes": 4096}
-    assert told == Tell(
-        "asks", StatusIs(({**row, "last_seen": 2.5, "serves": "d (process 7 on h)"},))
-    )
+    since = {"last_seen": 2.5, "serves": "d (process 7 on h)"}
+    assert told == Tell("asks", StatusIs(({**row, **since},)))
 
 
 def test_stop_tells_everybody() -> None:

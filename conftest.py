@@ -1,5 +1,6 @@
 """Keep pytest to the importable names: `pytest scalops/algebra`, never `pytest algebra`."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -21,3 +22,12 @@ def pytest_configure(config: pytest.Config) -> None:
             inside = path.relative_to(config.rootpath)
             if inside.parts[:1] and inside.parts[0] in collect_ignore:
                 raise pytest.UsageError(f"{inside} is imported as scalops/{inside}: name that path")
+
+
+def pytest_collection_finish() -> None:
+    """Leave the thousands of collected tests out of every later garbage collection.
+
+    What the tests themselves make is collected as ever.
+    """
+    gc.collect()
+    gc.freeze()

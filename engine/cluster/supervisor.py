@@ -14,7 +14,7 @@ from typing import Any
 
 from scalops.engine.cluster.keys import private_folder
 from scalops.engine.cluster.local_process import LocalProcess, end_all
-from scalops.engine.cluster.remote_worker import MACHINE, REFUSED, STOPPED
+from scalops.engine.cluster.remote_worker import MACHINE, REFUSED, STOPPED, UNANSWERED
 from scalops.engine.progress import Place, shown
 
 log = logging.getLogger("scalops")
@@ -22,6 +22,7 @@ MODULE = "scalops.engine.cluster.remote_worker"
 _GRACE_SECONDS = 2.0
 _FIRST_PAUSE, _MOST_PAUSE = 0.5, 30.0  # seconds before a process that failed is started again
 _FUNCTION_PAUSE = 1.0  # seconds at most after the death of one that called a user's function
+_FINAL = {f"exit code {code}": code for code in (REFUSED, STOPPED)}
 _LONG_ENOUGH = 60.0  # seconds; who has lived so long failed by chance
 
 
@@ -148,17 +149,15 @@ class Supervisor:
         if reason == "exit code 0":
             place.pause = place.start_at = 0.0
             return
-        if reason == f"exit code {STOPPED}":
-            self.final, place.start_at = STOPPED, now + _FIRST_PAUSE
+        if reason in _FINAL:  # it has said why, and the cluster knows
+            self.final, place.start_at = _FINAL[reason], now + _MOST_PAUSE
             return
-        if reason == f"exit code {REFUSED}":
-            self.final = REFUSED
         log.warning("the worker %s ended: %s%s", place.worker, reason, shown(found))
         self._on_end(place.worker, reason, found)
         if now - place.started > _LONG_ENOUGH:
             place.pause = 0.0
         most = _FUNCTION_PAUSE if any(p.function for p in found) else _MOST_PAUSE
         place.pause = min(most, max(_FIRST_PAUSE, 2 * place.pause))
-        if reason == f"exit code {REFUSED}":
+        if reason == f"exit code {UNANSWERED}":
             place.pause = max(place.pause, 5.0)
         place.start_at = now + place.pause

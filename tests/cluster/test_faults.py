@@ -145,7 +145,8 @@ def test_a_partition_that_takes_workers_down_is_named(
     assert type(error) is so.WorkerLost
     assert f"ended its worker process 3 times, the last time by {how}, over records" in str(error)
     assert "(faults.py:" in str(error)
-    assert ", in partition 2, stage 0; signal 9" in str(error)
+    assert ", in partition 2, stage 0; " in str(error)
+    assert "memory" not in str(error)
 
 
 @pytest.mark.long

@@ -18,7 +18,9 @@ demo: setup
 	$(BIN)/python -m examples.demo
 
 # The tests share out over the machine's cores; a worker that is done takes over from another.
-PYTEST = $(BIN)/pytest --numprocesses auto --dist worksteal
+# Compiled modules are kept, whatever the environment says: many tests start processes.
+PYTEST = PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.pytest_cache/bytecode \
+	$(BIN)/pytest --numprocesses auto --dist worksteal
 
 test: setup
 	$(PYTEST)

@@ -327,8 +327,10 @@ class Share:
             raise
         self.runtime.tables[sink.number] = made
         count = made.partitions()
-        rows = sum(made.rows(p) or 0 for p in made.own(self.ranks))
-        return TableInfo(count, rows, made.bytes, count, own.nan, own.infinite)
+        lying = made.own(self.ranks)
+        rows = sum(made.rows(p) or 0 for p in lying)
+        size = made.bytes if self.ranks.own == 0 else 0  # known of the whole table: told once
+        return TableInfo(count, rows, size, len(lying), own.nan, own.infinite)
 
     def adopt(self, moves: Sequence[tuple[int, int, bool]]) -> None:
         """As of a backend."""

@@ -11,6 +11,7 @@ import sys
 import threading
 import weakref
 from collections import Counter, deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
@@ -85,7 +86,8 @@ class _Pulse:
         while self.lost is None:
             if monotonic() >= at:
                 at = monotonic() + self._seconds
-                self._socket.send_multipart([self._own, PULSE], zmq.NOBLOCK)
+                with suppress(zmq.Again):  # refused at the door: then no answer comes
+                    self._socket.send_multipart([self._own, PULSE], zmq.NOBLOCK)
                 unanswered += 1
             ready = dict(poller.poll(max(0, ceil((at - monotonic()) * 1e3))))
             if self._end.file in ready:

@@ -64,6 +64,12 @@ class Stopped(Ended):
     code = STOPPED
 
 
+class Dismissed(Ended):
+    """Nor for any other with this key."""
+
+    code = REFUSED
+
+
 class Refusal(ConfigError):
     """The cluster does not take this worker, nor would it another one of this host."""
 
@@ -138,6 +144,8 @@ class BrokerSockets(WorkerSockets):
                     raise Ended(reason)
                 case Shutdown(reason=reason):
                     raise Stopped(reason)
+                case Refused(reason=reason) if self.is_welcome:
+                    raise Dismissed(reason)
                 case Refused(reason=reason):
                     raise Refusal(f"the cluster does not take this worker: {reason}")
 
@@ -243,6 +251,8 @@ def _serve_with(sockets: BrokerSockets, told: Mapping[str, Any], key: bytes) -> 
         code, reason = end.code, end.reason
     except Ended as ended:
         code, reason = ended.code, str(ended)
+        if code == REFUSED:
+            print(f"SecurityError: this worker is dismissed: {reason}", file=sys.stderr)
     sockets.leave(reason)
     return code
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import scalops as so
-from scalops.algebra.errors import ConfigError, ExecutionError
+from scalops.algebra.errors import ConfigError, SecurityError
 from scalops.engine.cluster import broker, broker_client, remote_worker, worker_process
 from scalops.engine.cluster.hub import Arrived
 from scalops.engine.cluster.keys import create_keys
@@ -234,7 +234,7 @@ def test_a_driver_whose_key_is_revoked_is_told(keys: Keys) -> None:
         tcp_relay(keys) as relay,
         workers(relay, keys, ["worker"]),
         so.session(relay.address, key=str(keys.secret("driver"))),
-        pytest.raises(ExecutionError, match=r"the cluster at .* is lost"),
+        pytest.raises(SecurityError, match=r"the cluster at .* is lost: the key .* was revoked"),
     ):
         loop(lambda i: wait_for_loss(relay, keys, "driver", "driver"))
 

@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
-from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from scalops.algebra.definitions import over_source
 from scalops.algebra.errors import DataError, ScalopsError
-from scalops.algebra.expressions import Column, Expression, Opaque, Slot, columns_read, within
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
-from scalops.engine.blocks import Array, Block, block_rows, identities
+from scalops.engine.blocks import Array, Block, identities
 from scalops.engine.collective import ALONE, Program, Ranks
 from scalops.engine.kernels.kernel import Frame, Kernel, Vector
 from scalops.engine.memory import MemoryBudget
@@ -86,6 +83,10 @@ class Stored:
 
     def partitions(self) -> int:
         raise NotImplementedError
+
+    def is_everywhere(self) -> bool:
+        """Whether every rank holds all records."""
+        return False
 
     def home(self, partition: int, ranks: Ranks) -> int:
         """The rank where a partition lies."""
@@ -202,6 +203,10 @@ class Pipeline:
         """Whether its columns are in memory anyway, those of all blocks together."""
         return False
 
+    def is_everywhere(self) -> bool:
+        """Whether every rank can compute all partitions, for less than to be told of them."""
+        return False
+
     def read_only(self, names: Iterable[str]) -> None:
         """Say that blocks need have no other columns."""
 
@@ -279,96 +284,6 @@ class Over(Pipeline):
         yield from self.source.prepare(partitions, run)
 
 
-class ComputePipeline(Over):
-    def __init__(self, node: pp.Compute, source: Pipeline, runtime: Runtime) -> None:
-        super().__init__(node.schema, source, runtime)
-        self._names = node.schema.names
-        made = over_source(node.map, [e for _, e in node.outputs])
-        self._kernel = Kernel(made, block_rows(source.schema))
-        self._made = dict(zip(self._names, made, strict=True))
-        self._chosen = _chosen(self._made)
-        source.read_only(columns_read(made))
-
-    def expression(self, name: str) -> Expression:
-        """A column over those of the source."""
-        return self._made[name]
-
-    def identity(self, name: str) -> Identity | None:
-        return computed_identity(self._made[name], self.source, self.runtime)
-
-    def whole(self, name: str) -> Vector | None:
-        made = self._made[name]
-        return self.source.whole(made.name) if isinstance(made, Column) else None
-
-    def stays(self) -> bool:
-        return self._chosen is not None and self.source.stays()
-
-    def rows(self, partition: int) -> int | None:
-        return self.source.rows(partition)
-
-    def blocks(self, partition: int, worker: int) -> Iterator[Block]:
-        return self._computed(self.source.blocks(partition, worker), worker)
-
-    def between(self, partition: int, worker: int, start: int, stop: int) -> Iterator[Block]:
-        return self._computed(self.source.between(partition, worker, start, stop), worker)
-
-    def _computed(self, blocks: Iterator[Block], worker: int) -> Iterator[Block]:
-        for block in chain.from_iterable(map(self._kernel.pieces, blocks)):
-            if self._chosen is not None:  # no frame, no registers: short blocks are many
-                yield block.chosen(self._chosen)
-                continue
-            frame = self.runtime.frame(worker, self._kernel)
-            vectors = self._kernel.run(frame, block)
-            columns = {n: v for n, (v, _) in zip(self._names, vectors, strict=True)}
-            masks = {n: m for n, (_, m) in zip(self._names, vectors, strict=True) if m is not None}
-            yield Block(block.rows, columns, masks)
-
-
-def _chosen(made: Mapping[str, Expression]) -> dict[str, str] | None:
-    """What columns are called below, where each is one of the source's as it is."""
-    found = {n: e.name for n, e in made.items() if isinstance(e, Column) and e.record == 0}
-    return found if len(found) == len(made) else None
-
-
-def computed_identity(e: Expression, source: Pipeline, runtime: Runtime) -> Identity | None:
-    """The identity of an expression over a pipeline's columns."""
-    if isinstance(e, Column):
-        return source.identity(e.name)
-    parts: list[Any] = [e.digest]
-    for node in within([e]):
-        if isinstance(node, Column):
-            parts.append(source.identity(node.name))
-        elif isinstance(node, Slot):
-            parts.append((node.number, runtime.slot_versions.get(node.number)))
-        elif isinstance(node, Opaque):
-            return None
-    if None in parts or not any(isinstance(p, bytes) for p in parts[1:]):
-        return None
-    return derived(*parts)
-
-
-class SelectPipeline(Over):
-    def __init__(self, node: pp.Select, source: Pipeline, runtime: Runtime) -> None:
-        super().__init__(node.schema, source, runtime)
-        self._predicate = node.predicate
-        self._kernel = Kernel([node.predicate], block_rows(source.schema))
-
-    def read_only(self, names: Iterable[str]) -> None:
-        self.source.read_only({*names, *columns_read([self._predicate])})
-
-    def identity(self, name: str) -> Identity | None:
-        kept = computed_identity(self._predicate, self.source, self.runtime)
-        own = self.source.identity(name)
-        return None if kept is None or own is None else derived("kept", kept, own)
-
-    def blocks(self, partition: int, worker: int) -> Iterator[Block]:
-        blocks = self.source.blocks(partition, worker)
-        for block in chain.from_iterable(map(self._kernel.pieces, blocks)):
-            frame = self.runtime.frame(worker, self._kernel)
-            ((kept, mask),) = self._kernel.run(frame, block)
-            yield block.keep(np.asarray(kept if mask is None else kept & mask))
-
-
 class StoredPipeline(Pipeline):
     def __init__(self, node: pp.StoredTable, runtime: Runtime) -> None:
         super().__init__(node.schema)
@@ -387,6 +302,9 @@ class StoredPipeline(Pipeline):
 
     def stays(self) -> bool:
         return self.table.stays()
+
+    def is_everywhere(self) -> bool:
+        return self.table.is_everywhere()
 
     @property
     def table(self) -> Stored:

@@ -9,15 +9,15 @@ from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.physical_running import Accumulate
 from scalops.engine.pipelines import base as pipelines
-from scalops.engine.pipelines import multiplied, row_ranges
+from scalops.engine.pipelines import computed, multiplied, row_ranges
 from scalops.engine.pipelines.base import Pipeline, Runtime
 from scalops.engine.pipelines.probed import ProbePipeline
 from scalops.engine.pipelines.running import AccumulatePipeline
 
 # What a step over another table's blocks is compiled to.
 _OVER: dict[type[pp.PhysicalTable], Callable[[Any, Pipeline, Runtime], Pipeline]] = {
-    pp.Compute: pipelines.ComputePipeline,
-    pp.Select: pipelines.SelectPipeline,
+    pp.Compute: computed.ComputePipeline,
+    pp.Select: computed.SelectPipeline,
     pp.TakePrefix: row_ranges.TakePrefixPipeline,
     pp.TakeRange: row_ranges.TakeRangePipeline,
     pp.Gate: row_ranges.GatePipeline,

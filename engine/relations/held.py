@@ -94,14 +94,15 @@ def collected(
     known = [pipeline.rows(p) for p in active]
     rows = [r or 0 for r in known]
     plain = all(pipeline.schema[n].is_plain for n in names)
-    if plain and None not in known and runtime.ranks.is_alone:
+    here = runtime.ranks.is_alone or pipeline.is_everywhere()  # the same at all ranks
+    own = active if here else own_partitions(pipeline, runtime.ranks)
+    if plain and None not in known and here:
         size = sum(rows) * sum(pipeline.schema[n].bytes for n in names)
         budget.require(size, owner)
         try:
             return sum(rows), _written(pipeline, names, active, rows, run)
         finally:
             budget.release(owner, size)
-    own = own_partitions(pipeline, runtime.ranks)
     parts: list[list[Block]] = [[] for _ in own]
     sizes = [0 for _ in own]
 
@@ -123,7 +124,9 @@ def collected(
         run(task, len(own))
         kinds = Schema(tuple((n, pipeline.schema[n]) for n in names))
         mine = dict(zip(own, parts, strict=True))
-        together = yield from spread(runtime.ranks, mine, active, kinds, received)
+        together = parts
+        if not here:
+            together = yield from spread(runtime.ranks, mine, active, kinds, received)
     finally:
         budget.release(owner, sum(sizes))
     blocks = [b for part in together for b in part]

@@ -19,15 +19,14 @@ from scalops.engine.kernels.grouping import Groups, group_rows
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.segments import SegmentProduct
 from scalops.engine.pipelines.base import (
-    ComputePipeline,
     Identity,
     Pipeline,
     Runtime,
     Stored,
     StoredPipeline,
-    computed_identity,
     derived,
 )
+from scalops.engine.pipelines.computed import ComputePipeline, computed_identity
 from scalops.engine.relations.base import Relation, Run
 from scalops.engine.relations.held import collected
 from scalops.engine.relations.indexed import Index

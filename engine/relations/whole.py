@@ -95,6 +95,9 @@ class Columns(Whole):
         super().__init__(schema, rows)
         self._vectors, self._identities = vectors, identities or {}
 
+    def is_everywhere(self) -> bool:
+        return True
+
     def identity(self, name: str) -> Identity | None:
         return self._identities.get(name) or super().identity(name)
 
@@ -170,6 +173,9 @@ class Mapped(Whole):
         self._outputs = {name: (side, column) for name, side, column in outputs}
         self._kept = kept
         self._lock = threading.Lock()
+
+    def is_everywhere(self) -> bool:
+        return all(side.table.is_everywhere() for side in self._sides)
 
     def identity(self, name: str) -> Identity | None:
         number, column = self._outputs[name]

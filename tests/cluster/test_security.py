@@ -8,6 +8,7 @@ import socket as sockets
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -508,21 +509,26 @@ def _greeted_as(user: int, path: Path) -> str:
     return done.stdout.strip()
 
 
+def let_pass(folder: Path) -> None:
+    """Let others reach what is in a folder of the tests'."""
+    while folder not in (Path(tempfile.gettempdir()), Path(folder.anchor)):
+        folder.chmod(0o755)
+        folder = folder.parent
+
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 
 
 @needs_root
 def test_another_user_is_refused_by_the_folder(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    let_pass(tmp_path)
     with ipc_relay(tmp_path / "c"):
         assert _greeted_as(65534, tmp_path / "c" / "broker") == "no entry"
 
 
 @needs_root
 def test_another_user_is_refused_by_the_filter(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    let_pass(tmp_path)
     with ipc_relay(tmp_path / "c"):
         (tmp_path / "c").chmod(0o755)
         (tmp_path / "c" / "broker").chmod(0o666)

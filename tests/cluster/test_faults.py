@@ -241,6 +241,7 @@ def test_an_error_of_the_users_between_iterations_ends_nothing(session: Any) -> 
         if number == 2:
             raise KeyError("the user's own")
 
+    T.map(lambda r: r.x + 0.5).sum().collect()  # the workers are there
     before = workers(session)
     with pytest.raises(KeyError, match="the user's own"):
         loop.run(on_iteration=stop)

@@ -26,6 +26,8 @@ from benchmarks import (
     sparse_logistic,
     strengths,
     trees,
+    worker_overhead,
+    workers,
 )
 from benchmarks.measure import summary
 
@@ -54,6 +56,10 @@ def main() -> None:
     segments.main([] if full else ["--rows", "200000", "--rounds", "2"])
     cumulative.main([] if full else ["--rows", "5000000", "--rounds", "3"])
     record_linkage.main([] if full else ["--rows", "300000"])
+    worker_overhead.main([] if full else ["--iterations", "500", "--rounds", "2"])
+    workers.main(
+        [] if full else ["--rows", "200000", "--edges", "500000", "--scale", "16", "--rounds", "2"]
+    )
     trees.main([] if full else ["--megabytes", "1", "--ranks", "2", "8", "16", "--rounds", "2"])
     curve.main([] if full else ["--megabytes", "16", "--pings", "200", "--rounds", "2"])
     print(f"\n{summary()}")

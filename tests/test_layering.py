@@ -14,11 +14,13 @@ MAY_IMPORT = {
     # what folds take.
     "optimizer": (
         "scalops.algebra",
+        "scalops.engine.neutral",
         "scalops.engine.physical_compiled",
         "scalops.engine.physical_plan",
         "scalops.engine.physical_relations",
         "scalops.engine.physical_running",
         "scalops.engine.physical_work",
+        "scalops.engine.stage_operators",
         "scalops.optimizer",
     ),
     "scalops": ("scalops",),

@@ -1,0 +1,28 @@
+"""Neutral decisions, as data: who computes, what is held where; never what the result is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Neutral:
+    """The neutral decisions of one run of a plan.
+
+    `workers`: ranks of the job; 0 where it runs in this process. `fan_ins`: of the aggregation
+    tree's levels, the leaves' first; the last one is that of all further levels. `at_driver`:
+    stages whose partial results the driver adds up. `held`: bytes that a cached table may take of
+    stages whose partial results the driver adds up. `held`: bytes that a cached table may take of
+    each worker's memory (or this process's), by its number; one that is not named takes what
+    is there. `broadcast`: bytes up to which the side of a join is sent whole to all workers, by the
+    stage that indexes it; for others the engine's limit holds. `processes`: stages that fold on
+    processes.
+    """
+
+    workers: int = 0
+    fan_ins: tuple[int, ...] = ()
+    at_driver: frozenset[int] = frozenset()
+    held: Mapping[int, int] = field(default_factory=dict)
+    broadcast: Mapping[int, int] = field(default_factory=dict)
+    processes: frozenset[int] = frozenset()

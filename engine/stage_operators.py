@@ -1,0 +1,15 @@
+"""The operators of a stage, in an order on which planner, engine and readers agree."""
+
+from __future__ import annotations
+
+from scalops.algebra.tree import Node, walk
+from scalops.engine.physical_plan import PhysicalTable, Stage
+
+
+def operators_of(stage: Stage) -> list[Node]:
+    """Its tables, what is read before what reads it, each once; its sink last.
+
+    The position is the operator's number in the stage: the same in every process.
+    """
+    tables = [n for n in walk(stage.source) if isinstance(n, PhysicalTable)]
+    return [*tables, stage.sink]

@@ -1,0 +1,1 @@
+"""What a plan costs: closed form and integer planner, rates of machines, times of plans."""

@@ -13,7 +13,6 @@ class Neutral:
     `workers`: ranks of the job; 0 where it runs in this process. `fan_ins`: of the aggregation
     tree's levels, the leaves' first; the last one is that of all further levels. `at_driver`:
     stages whose partial results the driver adds up. `held`: bytes that a cached table may take of
-    stages whose partial results the driver adds up. `held`: bytes that a cached table may take of
     each worker's memory (or this process's), by its number; one that is not named takes what
     is there. `broadcast`: bytes up to which the side of a join is sent whole to all workers, by the
     stage that indexes it; for others the engine's limit holds. `processes`: stages that fold on

@@ -11,6 +11,7 @@ from typing import Any
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
 from scalops.algebra import relations as rel
+from scalops.algebra.figures import bytes_text, figure_lines
 from scalops.algebra.folds import OpaqueAggregate
 from scalops.algebra.printing import (
     constant_text,
@@ -35,6 +36,7 @@ class Display:
     details: list[tuple[str, str]] = field(default_factory=list)
     children: list[Display] = field(default_factory=list)
     location: str | None = None
+    figures: dict[str, float | str] = field(default_factory=dict)  # see figures.py
 
     def to_text(self) -> str:
         """Indented lines no wider than WIDTH."""
@@ -53,6 +55,8 @@ class Display:
             made["location"] = self.location
         if self.details:
             made["details"] = [{"label": label, "text": value} for label, value in self.details]
+        if self.figures:
+            made["figures"] = dict(self.figures)
         if self.children:
             made["children"] = [c.to_dict() for c in self.children]
         return made
@@ -65,9 +69,10 @@ class Display:
 def _write(node: Display, depth: int, lines: list[str]) -> None:
     title = node.title if node.location is None else f"{node.title}  ({node.location})"
     lines.extend(_wrapped(title, "  " * depth, "  " * depth + "      "))
-    width = max((len(label) for label, _ in node.details), default=0)
+    details = [*node.details, *figure_lines(node.figures)]
+    width = max((len(label) for label, _ in details), default=0)
     previous = None
-    for label, value in node.details:
+    for label, value in details:
         shown = label if label != previous else ""
         previous = label
         indent = "  " * (depth + 1)
@@ -86,15 +91,6 @@ def _wrapped(line: str, first: str, rest: str) -> list[str]:
         break_on_hyphens=False,
         drop_whitespace=True,
     ) or [first.rstrip()]
-
-
-def bytes_text(count: float) -> str:
-    """Bytes in a unit that gives few digits."""
-    for unit in ("B", "KB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
 
 
 class PlanPrinter:

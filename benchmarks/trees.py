@@ -116,7 +116,7 @@ class Bench:
         workers = self._hub.workers()
         hosts = [workers[rank % len(workers)] for rank in range(size)]
         for rank, host in enumerate(hosts):
-            begin = Begin(JOB, self._epoch, rank, size, fan_in, False, 0.0)
+            begin = Begin(JOB, self._epoch, rank, size, (fan_in,), False, 0.0)
             self._hub.channels.send(host.worker, begin)
         told = tuple((rank, host.worker, host.data, host.key) for rank, host in enumerate(hosts))
         self._names = {host.worker for host in hosts}

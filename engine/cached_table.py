@@ -83,6 +83,7 @@ class CachedTable(Stored):
         if not ranks.is_alone:
             self.homes = [pipeline.home(p) for p in self._own]
             self._own = self.own(ranks)
+        self.most: int | None = None  # bytes; None where only the budget says how many
         self._held: dict[int, list[Block]] = {}
         self._sizes: dict[int, int] = {}
         self._seconds: dict[int, float] = {}
@@ -129,7 +130,7 @@ class CachedTable(Stored):
         with in_partition(partition):
             for block in self._fresh(partition, worker):
                 size = own_bytes(block, self._pipeline.resident)
-                if not self._budget.reserve(size, self._owner):
+                if not self._may_hold(taken + size) or not self._budget.reserve(size, self._owner):
                     self._budget.release(self._owner, taken)
                     return
                 block.identity = (next(identities),)
@@ -138,6 +139,21 @@ class CachedTable(Stored):
         self._held[partition] = held
         self._sizes[partition] = taken
         self._seconds[partition] = perf_counter() - begin
+
+    def _may_hold(self, more: int) -> bool:
+        """Whether so many bytes more are within its share of the memory."""
+        return self.most is None or sum(list(self._sizes.values())) + more <= self.most
+
+    def keep_within(self, most: int | None) -> None:
+        """From now on hold at most so many bytes: the last partitions go first."""
+        self.most = most
+        if self.shared is not None:
+            return  # workers map it in one piece
+        self.is_complete = False
+        while self._sizes and not self._may_hold(0):
+            partition = max(self._sizes)
+            del self._held[partition]
+            self._budget.release(self._owner, self._sizes.pop(partition))
 
     def _fresh(self, partition: int, worker: int) -> Iterator[Block]:
         return made_again(self._pipeline, partition, worker)

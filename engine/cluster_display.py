@@ -15,7 +15,7 @@ from scalops.algebra.explain import bytes_text
 from scalops.algebra.tree import find
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
-from scalops.engine.collective import Ranks
+from scalops.engine.collective import Ranks, tree_steps
 from scalops.engine.physical_running import SummarizeRuns
 from scalops.engine.reduction import leaf_bytes, leaf_count, leaf_ranges
 from scalops.engine.relations.partitioned_index import may_be_partitioned
@@ -47,14 +47,14 @@ class Meeting(Protocol):
 class Workers:
     """What the display is told: `count` workers, one rank each, and how partial results meet.
 
-    `fan_in` is that of the tree; `meeting(partial_bytes)` the choice for one reduction. Values of
-    more than `forward_bytes` go down the tree. The partial results of the stages `at_driver` are
+    `fan_ins` are those of the tree; `meeting(partial_bytes)` the choice for one reduction. Values
+    of more than `forward_bytes` go down the tree. The partial results of the stages `at_driver` are
     added up by the driver, those `at_workers` never, for the reasons given. Of a cluster that
     nobody has asked `count` is None and `where` its URI.
     """
 
     count: int | None
-    fan_in: int
+    fan_ins: tuple[int, ...]
     meeting: Callable[[float], Meeting]
     forward_bytes: int
     where: str = "processes of this machine"
@@ -76,7 +76,7 @@ class ClusterNotes:
     def __init__(self, plan: pp.PhysicalPlan, workers: Workers) -> None:
         self._plan, self._workers = plan, workers
         size = workers.count or 1
-        self._ranks = [Ranks(r, size, workers.fan_in) for r in range(size)]
+        self._ranks = [Ranks(r, size, workers.fan_ins) for r in range(size)]
         self._makers = {
             s.sink.number: s
             for s in plan.stages
@@ -110,16 +110,15 @@ class ClusterNotes:
         return [*details, *(("home", h) for h in homes)]
 
     def _tree(self) -> str:
-        fan_in = self._workers.fan_in
+        steps = tree_steps(len(self._ranks), self._workers.fan_ins)
         edges: dict[tuple[int, int], list[int]] = {}
         for rank in self._ranks:
             if rank.parent is not None:
-                level = _level(rank.own - rank.parent, fan_in)
+                level = sum(wider <= rank.own - rank.parent for _, wider in steps)
                 edges.setdefault((level, rank.parent), []).append(rank.own)
-        levels = len({level for level, _ in edges})
         shown = [f"{', '.join(map(str, _some(c)))} → {to}" for (_, to), c in sorted(edges.items())]
         listed = "; ".join([*_some(shown), "0 → driver"])
-        return f"fan-in {fan_in}, {_count(levels, 'level')}: {listed}"
+        return f"{_fan_ins(self._workers.fan_ins, len(steps))}: {listed}"
 
     def _homes(self, partitions: int) -> str:
         ranges = [self._ranks[0].range_of(r.own, partitions) for r in self._ranks]
@@ -177,7 +176,7 @@ class ClusterNotes:
         """Where partial results go; and why not to the driver, where that was reckoned best."""
         if stage in self._workers.at_driver:
             return "flat, at the driver"
-        one_level = self._workers.fan_in >= len(self._ranks)
+        one_level = self._workers.fan_ins[0] >= len(self._ranks)
         how = "flat, at rank 0" if one_level else "along the tree"
         why = self._workers.at_workers.get(stage) if meeting.flat else None
         return how if why is None else f"{how}, since {why}"
@@ -355,10 +354,12 @@ def _counted_leaves(ranks: Ranks, partitions: int, leaves: int) -> list[int]:
 
 def _end_below(rank: Ranks) -> int:
     """One more than the last rank whose partial results reach this one."""
-    step = 1
-    while rank.own % (step * rank.fan_in) == 0 and step < rank.size:
-        step *= rank.fan_in
-    return min(rank.own + step, rank.size)
+    reach = 1
+    for _, wider in tree_steps(rank.size, rank.fan_ins):
+        if rank.own % wider:
+            break
+        reach = wider
+    return min(rank.own + reach, rank.size)
 
 
 def _dyadic(start: int, stop: int) -> int:
@@ -372,12 +373,11 @@ def _dyadic(start: int, stop: int) -> int:
     return count
 
 
-def _level(distance: int, fan_in: int) -> int:
-    """The level of the tree on which a rank so far above its parent sends to it."""
-    level = 0
-    while distance >= fan_in:
-        distance, level = distance // fan_in, level + 1
-    return level
+def _fan_ins(fan_ins: tuple[int, ...], levels: int) -> str:
+    """The tree in words; 2·5 are the fan-ins of two levels, the lowest first."""
+    own = [fan_ins[min(i, len(fan_ins) - 1)] for i in range(levels)] or [fan_ins[0]]
+    word = str(own[0]) if len(set(own)) == 1 else "·".join(map(str, own))
+    return f"fan-in {word}, {_count(levels, 'level')}"
 
 
 def _some(listed: list[Any]) -> list[Any]:

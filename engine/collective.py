@@ -20,7 +20,7 @@ from scalops.engine.columns import Array
 
 T = TypeVar("T")
 DRIVER = -1  # stands for the driver where a rank is asked for
-DEFAULT_FAN_IN = 4
+DEFAULT_FAN_INS = (4,)
 # Partitions are handed out in at least so many units a rank: 16 units over 3 ranks leave 12 % of
 # imbalance, and every unit is a whole part of the trees that reductions combine.
 UNITS_OF_A_RANK = 4
@@ -67,19 +67,39 @@ Ask: TypeAlias = Send | Receive | Shuffle
 Program: TypeAlias = Generator[Ask, Any, T]
 
 
-@dataclass(frozen=True)
+def tree_steps(size: int, fan_ins: Sequence[int]) -> list[tuple[int, int]]:
+    """Of each level of a tree over so many ranks: how far apart its ranks are, before and after.
+
+    `fan_ins` are those of the levels, the lowest first; the last one holds for all further ones.
+    """
+    steps, step = list[tuple[int, int]](), 1
+    while step < size:
+        wider = step * fan_ins[min(len(steps), len(fan_ins) - 1)]
+        steps.append((step, wider))
+        step = wider
+    return steps
+
+
+@dataclass(eq=False)
 class Ranks:
     """One rank among all: which partitions are its own, and its place in the tree.
 
-    The tree is by blocks of neighbours, `fan_in` of them on each level (a rank below it and so
-    many others minus one send to it), so that neighbouring parts of a reduction meet early.
-    More than `broadcast_bytes` of a table are not sent to all ranks.
+    The tree is by blocks of neighbours, on each level as many as its fan-in (to a rank on it so
+    many others minus one send), so that neighbouring parts of a reduction meet early. It may be
+    another one between two programs (`meet_along`), if it is so at all ranks. More than
+    `broadcast_bytes` of a table are not sent to all ranks.
     """
 
     own: int = 0
     size: int = 1
-    fan_in: int = DEFAULT_FAN_IN
+    fan_ins: tuple[int, ...] = DEFAULT_FAN_INS
     broadcast_bytes: int = BROADCAST_BYTES
+
+    def meet_along(self, fan_ins: tuple[int, ...]) -> None:
+        """From now on the tree is one of these fan-ins."""
+        self.fan_ins = fan_ins
+        for name in ("parent", "children"):
+            self.__dict__.pop(name, None)
 
     @property
     def is_alone(self) -> bool:
@@ -106,25 +126,19 @@ class Ranks:
     @cached_property
     def parent(self) -> int | None:
         """Where this rank's part of a reduction goes; None for the root, rank 0."""
-        step = 1
-        while step < self.size:
-            if self.own % (step * self.fan_in):
-                return self.own - self.own % (step * self.fan_in)
-            step *= self.fan_in
+        for _, wider in tree_steps(self.size, self.fan_ins):
+            if self.own % wider:
+                return self.own - self.own % wider
         return None
 
     @cached_property
     def children(self) -> tuple[int, ...]:
         """The ranks whose parent is this one, in order."""
         found: list[int] = []
-        step = 1
-        while step < self.size and self.own % (step * self.fan_in) == 0:
-            found += [
-                self.own + i * step
-                for i in range(1, self.fan_in)
-                if self.own + i * step < self.size
-            ]
-            step *= self.fan_in
+        for step, wider in tree_steps(self.size, self.fan_ins):
+            if self.own % wider:
+                break
+            found += range(self.own + step, min(self.own + wider, self.size), step)
         return tuple(found)
 
 

@@ -14,8 +14,8 @@ class Neutral:
     tree's levels, the leaves' first; the last one is that of all further levels. `at_driver`:
     stages whose partial results the driver adds up. `held`: bytes that a cached table may take of
     each worker's memory (or this process's), by its number; one that is not named takes what
-    is there. `broadcast`: bytes up to which the side of a join is sent whole to all workers, by the
-    stage that indexes it; for others the engine's limit holds. `processes`: stages that fold on
+    is there. `broadcast`: bytes up to which the held side of a join is sent whole to all workers,
+    by its table's number; for others the engine's limit holds. `processes`: stages that fold on
     processes.
     """
 
@@ -25,3 +25,6 @@ class Neutral:
     held: Mapping[int, int] = field(default_factory=dict)
     broadcast: Mapping[int, int] = field(default_factory=dict)
     processes: frozenset[int] = frozenset()
+
+
+NEUTRAL = Neutral()  # nothing is decided: the engine's own defaults hold

@@ -17,6 +17,7 @@ from scalops.engine.cached_table import CachedTable
 from scalops.engine.collective import ALONE, Piece, Program, Ranks, Receive, Send, Spans, gather_all
 from scalops.engine.kept_tables import KeptTable
 from scalops.engine.memory import FreeMemory, MemoryBudget
+from scalops.engine.neutral import NEUTRAL, Neutral
 from scalops.engine.passes import Pass, Reduction, in_partition, passes
 from scalops.engine.pipelines.base import BUFFERS, Pipeline, Runtime, own_bytes
 from scalops.engine.pipelines.compiled import build
@@ -55,9 +56,10 @@ class Share:
         ranks: Ranks = ALONE,
         runner: ProcessRunner | None = None,
         keep: Mapping[str, KeptTable] | None = None,
+        neutral: Neutral = NEUTRAL,
     ) -> None:
         """`keep` are the tables that outlive the plan, by key."""
-        self.runtime = Runtime(plan, budget, runner, ranks)
+        self.runtime = Runtime(plan, budget, runner, ranks, neutral)
         self.ranks, self.stages = ranks, list(plan.stages)
         self._probed = probed_by(plan.stages)
         self._threads, self._budget, self._keep = threads, budget, keep or {}
@@ -289,6 +291,7 @@ class Share:
         pipeline = self.pipelines[stage]
         name = f"cache {sink.number}"
         table = CachedTable(pipeline, self._budget, name, kept, self.ranks)
+        table.most = self.runtime.neutral.held.get(sink.number)
         self.runtime.tables[sink.number] = table
         missing = table.missing()
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from scalops.engine.cluster_display import Workers
+from scalops.engine.neutral import Neutral
 from scalops.engine.physical_plan import PhysicalPlan, TreeAggregate
 from scalops.optimizer.aggregation_tree import (
     AggregationTree,
@@ -79,9 +80,7 @@ def job_settings(physical: PhysicalPlan, options: Options, count: int) -> JobSet
 
     fan_in = fan_in_of(physical, count, options)
     return JobSettings(
-        count,
-        fan_in,
-        at_driver(physical, count, options.fan_in),
+        Neutral(count, (fan_in,), at_driver(physical, count, options.fan_in)),
         task_timeout=options.task_timeout,
         memory=_memory_of_worker(options),
     )
@@ -114,4 +113,4 @@ def workers_of(physical: PhysicalPlan, options: Options, attached: int | None) -
     fan_in = fan_in_of(physical, known, options)
     flat = at_driver(physical, known, options.fan_in)
     others = at_workers(physical)
-    return Workers(count, fan_in, meeting, FORWARD_BYTES, where, flat, others)
+    return Workers(count, (fan_in,), meeting, FORWARD_BYTES, where, flat, others)

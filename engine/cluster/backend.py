@@ -135,7 +135,7 @@ class ClusterBackend:
             journal.made(stage, "count", self._coordinator.values)
 
     def run_stages(self, stages: Sequence[int]) -> None:
-        if self._settings.at_driver.issuperset(stages):
+        if self._settings.neutral.at_driver.issuperset(stages):
             self._add_up(list(stages))
             return
         found = self._call("fold", list(stages), self._root)[0]

@@ -184,11 +184,9 @@ class Coordinator:
 
     def _announce(self, fresh: Sequence[int]) -> None:
         """Tell every worker of its ranks, `fresh` ones with the plan, and of the others."""
-        size, fan_in = self._settings.ranks, self._settings.fan_in
-        careful, timeout = self._deaths.is_suspicious, self._settings.task_timeout or 0.0
-        memory = self._settings.memory or 0
+        careful = self._deaths.is_suspicious
         for rank, host in sorted(self._hosts.items()):
-            begin = Begin(self.job, self.epoch, rank, size, fan_in, careful, timeout, memory)
+            begin = self._settings.begin(self.job, self.epoch, rank, careful)
             plan = self._encoded if rank in fresh else ()
             self._send(host.worker, begin, plan)
         hosts = tuple((r, w.worker, w.data, w.key) for r, w in sorted(self._hosts.items()))

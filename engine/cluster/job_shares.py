@@ -18,6 +18,7 @@ from scalops.engine.cluster.rank_caches import RankCaches
 from scalops.engine.cluster.remote_source import PartitionStore, tables_gone
 from scalops.engine.collective import Piece, Program, Ranks, alone
 from scalops.engine.memory import MemoryBudget, usable_memory
+from scalops.engine.neutral import NEUTRAL, Neutral
 from scalops.engine.share import Share
 from scalops.engine.threads import Task, ThreadPool
 
@@ -93,7 +94,14 @@ class JobShares:
         """Run a stage's tasks on this worker's threads."""
         self._pool.run(task, count, inline=self._is_careful)
 
-    def begin(self, ranks: Ranks, buffers: list[Array], careful: bool, memory: int = 0) -> Start:
+    def begin(
+        self,
+        ranks: Ranks,
+        buffers: list[Array],
+        careful: bool,
+        memory: int = 0,
+        neutral: Neutral = NEUTRAL,
+    ) -> Start:
         """Host a rank: with a plan anew, without one as it was, but for what went stale.
 
         `memory`: bytes of this worker for the job; 0 for what it was told before. With `careful`
@@ -101,7 +109,7 @@ class JobShares:
         """
         self._is_careful = careful
         if buffers:
-            self._ranks[ranks.own] = self._made(ranks, buffers[0], memory)
+            self._ranks[ranks.own] = self._made(ranks, buffers[0], memory, neutral)
         else:
             hosted = self._ranks[ranks.own]
             hosted.share.runtime.cancelled = False
@@ -113,7 +121,7 @@ class JobShares:
         """Keys of kept tables that the plan reads and that this rank lacks."""
         return self._ranks[rank].gone
 
-    def _made(self, ranks: Ranks, data: Array, memory: int) -> _Hosted:
+    def _made(self, ranks: Ranks, data: Array, memory: int, neutral: Neutral) -> _Hosted:
         rank = ranks.own
         if not self._ranks:
             self._limit = memory or self._memory or self._usable()
@@ -131,7 +139,7 @@ class JobShares:
         budget.place, budget.hint = f"the budget of {_place(rank)}", _MORE_MEMORY
         kept = caches.begin(plan, budget, decoded.reads)
         gone = tables_gone(decoded.tables, caches, ranks)
-        share = Share(plan, self, budget, ranks, keep=kept)
+        share = Share(plan, self, budget, ranks, keep=kept, neutral=neutral)
         given_up = partial(bad_records_of, plan) if may_pass_over(plan) else None
         return _Hosted(share, store, budget, gone, given_up)
 

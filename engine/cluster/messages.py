@@ -167,17 +167,19 @@ class Begin:
 
     In careful mode a rank reads one partition at a time. `task_timeout`: seconds that a call of a
     user's function may take; 0 for any time. `memory`: bytes of the worker for this job; 0 for what
-    it was told when it was started.
+    it was told when it was started. `held` and `broadcast` are items of those of `Neutral`.
     """
 
     job: Number
     epoch: Number
     rank: Rank
     size: Rank
-    fan_in: Rank
+    fan_ins: tuple[Rank, ...]
     careful: bool
     task_timeout: Seconds = 0.0
     memory: Number = 0
+    held: tuple[tuple[Number, Number], ...] = ()
+    broadcast: tuple[tuple[Number, Number], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ from scalops.engine.cluster.messages import (
 )
 from scalops.engine.cluster.rank_job import DRIVER_NAME, Clock, RankJob
 from scalops.engine.collective import Ranks
+from scalops.engine.neutral import Neutral
 from scalops.engine.processes.errors import encode_error, took_too_long
 from scalops.engine.progress import notes
 
@@ -238,9 +239,10 @@ class WorkerMachine:
                 self._drop_ranks()
             self._job, self._epoch = body.job, body.epoch
             self._has_met = False
-        ranks = Ranks(body.rank, body.size, body.fan_in)
+        ranks = Ranks(body.rank, body.size, body.fan_ins)
+        neutral = Neutral(body.size, held=dict(body.held), broadcast=dict(body.broadcast))
         try:
-            start = self._shares.begin(ranks, buffers, body.careful, body.memory)
+            start = self._shares.begin(ranks, buffers, body.careful, body.memory, neutral)
         except Exception as error:
             told = encode_error(error, None)
             return [Emit(DRIVER_NAME, Failed(body.job, body.epoch, 0, body.rank, told, -1))]

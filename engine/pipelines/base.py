@@ -20,6 +20,7 @@ from scalops.engine.blocks import Array, Block, identities
 from scalops.engine.collective import ALONE, Program, Ranks
 from scalops.engine.kernels.kernel import Frame, Kernel, Vector
 from scalops.engine.memory import MemoryBudget
+from scalops.engine.neutral import NEUTRAL, Neutral
 from scalops.engine.pipelines.counts import Counts
 from scalops.engine.threads import Task
 
@@ -40,8 +41,9 @@ class Runtime:
         budget: MemoryBudget,
         runner: ProcessRunner | None = None,
         ranks: Ranks = ALONE,
+        neutral: Neutral = NEUTRAL,
     ) -> None:
-        self.budget, self.runner, self.ranks = budget, runner, ranks
+        self.budget, self.runner, self.ranks, self.neutral = budget, runner, ranks, neutral
         self.slots: list[Any] = [None] * len(plan.slots)
         self.version = 0
         self.slot_versions: dict[int, int] = {}  # the version in which a slot was bound last

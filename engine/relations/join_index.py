@@ -52,7 +52,8 @@ class BuildIndex(Relation):
         vectors, blocks = _own_columns(self, self._names, run)
         if self._may_be_partitioned:
             rows, size = yield from self._sizes(blocks)
-            if size > self.runtime.ranks.broadcast_bytes:
+            limit = self.runtime.ranks.broadcast_bytes
+            if size > self.runtime.neutral.broadcast.get(self.sink.number, limit):
                 count = _rows(vectors) if blocks is None else sum(rows.values())
                 placed = partial(self._placed, schema, vectors, blocks, rows)
                 return (yield from partitioned(self, schema, count, placed, identities, run))

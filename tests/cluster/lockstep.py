@@ -158,7 +158,7 @@ class LockstepBackend:
         self.shares: list[Share] = []
 
     def start(self, plan: pp.PhysicalPlan) -> None:
-        sizes = self.size, self.fan_in, self.broadcast_bytes
+        sizes = self.size, (self.fan_in,), self.broadcast_bytes
         ranks = [Ranks(i, *sizes) for i in range(self.size)]
         self._results.clear()
         self._gathered.clear()

@@ -19,6 +19,7 @@ from scalops.engine.driver import Driver, Listener
 from scalops.engine.kept_tables import OWNER
 from scalops.engine.loop_runner import LoopControl
 from scalops.engine.memory import MemoryBudget
+from scalops.engine.neutral import Neutral
 from scalops.engine.outcome import LoopOutcome, StateRows
 from scalops.engine.physical_plan import PhysicalPlan
 from scalops.planning import plan as planned
@@ -118,7 +119,7 @@ class Simulation:
         """What the plan gives."""
 
         def once(own: LoopControl | None) -> list[Any]:
-            settings = JobSettings(self.size, self.fan_in, self.at_driver)
+            settings = JobSettings(Neutral(self.size, (self.fan_in,), self.at_driver))
             backend = self.workers.backend(self.size, lambda count: settings)
             return Driver(plan, backend, listener, None, own).run()
 

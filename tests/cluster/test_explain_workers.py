@@ -111,7 +111,7 @@ def sent_pieces(size: int, fan_in: int, partitions: int, leaves: int) -> dict[in
     mail: dict[tuple[int, int], Piece] = {}
     found, ended = {}, {}
     for own in reversed(range(size)):
-        ranks = Ranks(own, size, fan_in)
+        ranks = Ranks(own, size, (fan_in,))
         ends = [stop - 1 for _, stop in leaf_ranges(partitions, leaves)]
         spans = Spans([leaves], lambda _, a, b: a + b)
         for i, p in enumerate(ends):
@@ -171,7 +171,7 @@ def edges_of(text: str) -> Iterator[tuple[int, int]]:
 def test_the_tree_is_that_of_the_ranks(size: int, fan_in: int) -> None:
     (tree,) = shown(in_partitions(1).sum("v"), "tree", workers=size, fan_in=fan_in)
     found = dict(edges_of(tree))
-    assert found == {r: Ranks(r, size, fan_in).parent for r in range(1, size)}
+    assert found == {r: Ranks(r, size, (fan_in,)).parent for r in range(1, size)}
     assert tree.endswith("; 0 → driver")
 
 

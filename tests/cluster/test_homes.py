@@ -30,7 +30,7 @@ def test_every_partition_has_one_home(size: int) -> None:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("fan_in", [2, 3, 4, 16])
 def test_the_tree_reaches_every_rank_once(size: int, fan_in: int) -> None:
-    all_ranks = [Ranks(i, size, fan_in) for i in range(size)]
+    all_ranks = [Ranks(i, size, (fan_in,)) for i in range(size)]
     children = [child for ranks in all_ranks for child in ranks.children]
     assert sorted(children) == list(range(1, size))
     for ranks in all_ranks:

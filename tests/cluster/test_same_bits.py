@@ -213,7 +213,9 @@ def on_ranks(plan: PhysicalPlan, way: Way, seed: int) -> Any:
 def partition_joins(patch: pytest.MonkeyPatch, seed: int) -> None:
     """Of some seeds the held sides of joins are shared out, however small they are."""
     if seed % 3 == 0:
-        patch.setattr(rank_machine, "Ranks", lambda own, size, fan_in: Ranks(own, size, fan_in, -1))
+        patch.setattr(
+            rank_machine, "Ranks", lambda own, size, fan_ins: Ranks(own, size, fan_ins, -1)
+        )
 
 
 def dealt_out(count: int, ways: int, first: int = 0) -> list[tuple[int, Way]]:

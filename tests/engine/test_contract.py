@@ -11,6 +11,7 @@ from scalops.engine.cluster.local_hub import LocalHub, LocalSettings
 from scalops.engine.cluster.session_workers import SessionWorkers
 from scalops.engine.embedded import EmbeddedBackend
 from scalops.engine.memory import MemoryBudget
+from scalops.engine.neutral import Neutral
 from tests.cluster.lockstep import LockstepBackend
 from tests.cluster.simulated import Simulation
 from tests.engine.contract import BackendContract, Factory, Host
@@ -44,7 +45,7 @@ def simulated(size: int) -> Factory:
         settings = {"memory": memory}
         simulation = Simulation(size, 2, settings=settings)
         workers = simulation.workers
-        backend = workers.backend(size, lambda count: JobSettings(count, 2))
+        backend = workers.backend(size, lambda count: JobSettings(Neutral(count, (2,))))
 
         def held() -> int:
             simulation.settle()
@@ -118,7 +119,7 @@ class OnProcesses(BackendContract):
 
         def make(memory: int | None = None) -> Host:
             assert memory is None
-            backend = two_workers.backend(2, lambda count: JobSettings(count, 2))
+            backend = two_workers.backend(2, lambda count: JobSettings(Neutral(count, (2,))))
             return Host(backend, lambda: 0)
 
         return make

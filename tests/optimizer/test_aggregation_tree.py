@@ -26,7 +26,7 @@ def simulated(workers: int, partial_bytes: float, fan_in: int) -> float:
 
     def done(rank: int) -> float:
         clock = 0.0
-        for child in Ranks(rank, workers, fan_in).children:
+        for child in Ranks(rank, workers, (fan_in,)).children:
             clock = max(clock, done(child) + HOP.value) + takes
         return clock
 
@@ -49,7 +49,7 @@ def test_a_tree_takes_at_most_what_is_estimated(workers: int, fan_in: int) -> No
 )
 def test_levels_are_those_of_the_ranks(workers: int, fan_in: int, levels: int) -> None:
     def depth(rank: int) -> int:
-        parent = Ranks(rank, workers, fan_in).parent
+        parent = Ranks(rank, workers, (fan_in,)).parent
         return 0 if parent is None else 1 + depth(parent)
 
     assert tree_levels(workers, fan_in) == levels

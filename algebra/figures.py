@@ -1,0 +1,94 @@
+"""Figures of a plan's parts, as text: records, bytes, seconds, and where they come from.
+
+Keys of `Display.figures`: `rows` and `bytes` delivered; `seconds_first` and `seconds` of the first
+and of each later run, `seconds_first` alone where there is one run; `iterations`, `iterations_known`
+("yes" or "no") and `total_seconds` of a loop; `memory` in bytes; `money`; and `provenance`: exact,
+measured, estimated or assumed, of the least certain of them; `rows_provenance` that of the first two.
+What happened has the prefix `actual_`, and `off` is by what factor the worst of them differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+Figures = Mapping[str, float | str]
+
+
+def figure_lines(figures: Figures) -> list[tuple[str, str]]:
+    """Labels and texts of what is estimated, and of what happened if that is known."""
+    lines = []
+    shown = _shown(figures, "")
+    if shown:
+        label = "estimate" if any(k.startswith("actual_") for k in figures) else "cost"
+        lines.append((label, shown))
+    happened = _shown(figures, "actual_")
+    if happened:
+        off = figures.get("off")
+        lines.append(("actual", happened + (f"; off {off:.2g}x" if isinstance(off, float) else "")))
+    return lines
+
+
+def _shown(figures: Figures, prefix: str) -> str:
+    """One line: records and bytes; seconds; the sum of a loop; memory and money."""
+
+    def number(name: str) -> float | None:
+        found = figures.get(prefix + name)
+        return float(found) if isinstance(found, (int, float)) else None
+
+    sizes = []
+    if (rows := number("rows")) is not None:
+        sizes.append(f"{rows_text(rows)} {'row' if rows == 1 else 'rows'}")
+    if (count := number("bytes")) is not None:
+        sizes.append(bytes_text(count))
+    parts = [", ".join(sizes) + _known(figures, prefix + "rows_provenance")] if sizes else []
+    first, later = number("seconds_first"), number("seconds")
+    if first is not None and later is not None:
+        parts.append(f"{seconds_text(first)} first, {seconds_text(later)} later")
+    elif first is not None or later is not None:
+        parts.append(seconds_text(first or later or 0.0))
+    if (total := number("total_seconds")) is not None:
+        parts.append(seconds_text(total) + _of_iterations(figures, prefix))
+    if (memory := number("memory")) is not None:
+        parts.append(f"{bytes_text(memory)} of memory")
+    if (money := number("money")) is not None:
+        parts.append(f"{money:.3g} of money")
+    return "; ".join(parts) + _known(figures, prefix + "provenance") if parts else ""
+
+
+def _known(figures: Figures, name: str) -> str:
+    return f" ({figures[name]})" if name in figures else ""
+
+
+def _of_iterations(figures: Figures, prefix: str) -> str:
+    many = figures.get(prefix + "iterations")
+    if not isinstance(many, (int, float)):
+        return " in all"
+    if figures.get(prefix + "iterations_known", "yes") == "yes":
+        return f" for {rows_text(many)} iterations"
+    return f" for {rows_text(many)} iterations (assumed: it runs until converged)"
+
+
+def rows_text(count: float) -> str:
+    """A number of records, its digits in groups of three."""
+    return f"{count:,.0f}".replace(",", "_")
+
+
+def seconds_text(seconds: float) -> str:
+    """Seconds in a unit that gives few digits."""
+    if seconds == 0:
+        return "0 s"
+    if seconds >= 120:
+        return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
+    for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
+        if seconds * factor >= 0.9995:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def bytes_text(count: float) -> str:
+    """Bytes in a unit that gives few digits."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if abs(count) < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

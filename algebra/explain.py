@@ -11,7 +11,8 @@ from typing import Any
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
 from scalops.algebra import relations as rel
-from scalops.algebra.figures import bytes_text, figure_lines
+from scalops.algebra.figures import bytes_text as bytes_text
+from scalops.algebra.figures import figure_lines
 from scalops.algebra.folds import OpaqueAggregate
 from scalops.algebra.printing import (
     constant_text,
@@ -30,13 +31,21 @@ FORMAT_VERSION = 1
 
 @dataclass
 class Display:
-    """A line of a plan with its details and what it reads."""
+    """A line of a plan with its details and what it reads.
+
+    `name`: what other lines call it (`@1`, `#1`, `loop1`, `t1`); a second line of the same name
+    stands for the first one ("as above"). `reads`: names of lines that it reads and that do not
+    stand below it. `is_loop`: what is below it runs in each iteration.
+    """
 
     title: str
     details: list[tuple[str, str]] = field(default_factory=list)
     children: list[Display] = field(default_factory=list)
     location: str | None = None
     figures: dict[str, float | str] = field(default_factory=dict)  # see figures.py
+    name: str | None = None
+    reads: list[str] = field(default_factory=list)
+    is_loop: bool = False
 
     def to_text(self) -> str:
         """Indented lines no wider than WIDTH."""
@@ -51,6 +60,12 @@ class Display:
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data; empty parts are left out."""
         made: dict[str, Any] = {"title": self.title}
+        if self.name:
+            made["name"] = self.name
+        if self.reads:
+            made["reads"] = list(self.reads)
+        if self.is_loop:
+            made["is_loop"] = True
         if self.location:
             made["location"] = self.location
         if self.details:
@@ -157,18 +172,21 @@ class PlanPrinter:
         title = self._title(node)
         if node in self._shown and (node in self.names or node in self._shared):
             words = title.split(" ")[0] if not isinstance(node, op.Loop) else title.split(":")[0]
-            return Display(f"{self._mark(node)}{words} as above"), []
+            above = Display(f"{self._mark(node)}{words} as above", name=self._name(node))
+            return above, []
         self._shown.add(node)
-        made = Display(self._mark(node) + title, self._details(node))
+        made = Display(self._mark(node) + title, self._details(node), name=self._name(node))
+        made.is_loop = isinstance(node, op.Loop)
         if node.location is not None and not isinstance(node, op.Job):
             made.location = str(node.location)
         made.details.extend(self._notes(node))
         return made, _inputs(node)
 
+    def _name(self, node: Node) -> str | None:
+        return self.names.get(node) or self._shared.get(node)
+
     def _mark(self, node: Node) -> str:
-        if isinstance(node, op.Loop):
-            return ""
-        name = self.names.get(node) or self._shared.get(node)
+        name = None if isinstance(node, op.Loop) else self._name(node)
         return f"{name} " if name else ""
 
     def _text(self, expression: ex.Expression) -> str:

@@ -25,10 +25,12 @@ from benchmarks.measure import interleaved, report
 ITERATIONS = 4
 
 
-def means_loop(table: so.Table, count: int, columns: int) -> so.Loop:
+def means_loop(
+    table: so.Table, count: int, columns: int, iterations: int = ITERATIONS
+) -> so.Loop:
     """Means of vectors by a key that the loop might change, so that nothing is computed once."""
 
-    @so.loop(np.zeros((count, columns)), range(ITERATIONS))
+    @so.loop(np.zeros((count, columns)), range(iterations))
     def means(c: Any) -> Any:
         groups = table.group_by(at=lambda r: np.where(c[0, 0] > 9.0, 0, r.k))
         return groups.agg(m=so.mean("x")).to_array("m", "at", count, fill=c)

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from scalops.algebra.errors import ScalopsError
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Block
-from scalops.engine.physical_plan import Change, PhysicalPlan
+from scalops.engine.neutral import Change
+from scalops.engine.physical_plan import PhysicalPlan
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from scalops.engine.backends import Backend, StageFailure, TableInfo
 from scalops.engine.blocks import Block
 from scalops.engine.events import SILENT, EventLog
 from scalops.engine.loop_runner import Fold, LoopControl, LoopRunner
+from scalops.engine.neutral import Change, Measurements
 from scalops.engine.outcome import LoopOutcome, StateRows
 from scalops.engine.reading import RowsRead
 from scalops.engine.relations.state import infinite_columns
@@ -37,7 +38,7 @@ class Listener(Protocol):
 
 Steps = Generator[Fold, None, None]
 Asking = tuple[LoopRunner, Steps, Fold]
-Replan = Callable[[pp.Measurements], pp.Change | None]
+Replan = Callable[[Measurements], Change | None]
 
 
 class Driver:
@@ -311,7 +312,7 @@ class Driver:
                 "iteration", loop=iterate.name, number=number, scalars=scalars, seconds=s, rows=rows
             )
         if self._replan is not None and number > 0 and number & (number + 1) == 0:
-            change = self._replan(pp.Measurements(number, dict(self._stage_seconds)))
+            change = self._replan(Measurements(number, dict(self._stage_seconds)))
             if change is not None:
                 self._backend.change(change)
 

@@ -13,6 +13,7 @@ from scalops.engine.cached_table import CachedTable, moved_kept
 from scalops.engine.collective import alone
 from scalops.engine.kept_tables import KeptTable
 from scalops.engine.memory import FreeMemory, MemoryBudget
+from scalops.engine.neutral import Change
 from scalops.engine.passes import Reduction
 from scalops.engine.process_folds import FoldPlace, ProcessFolds
 from scalops.engine.share import Share
@@ -90,8 +91,10 @@ class EmbeddedBackend:
     def commit(self, iteration: int) -> None:
         pass  # array state is the driver's; nothing is kept here from one iteration to the next
 
-    def change(self, change: pp.Change) -> None:
+    def change(self, change: Change) -> None:
         self._inline = change.inline
+        if change.held:
+            alone(self._share.change((), change.held))
         if self._folds is not None and change.processes:
             self._folds.choose(change.processes)
             self._share_kept()
@@ -146,17 +149,17 @@ class EmbeddedBackend:
     def _fold(self, stages: Sequence[int], units: Sequence[Reduction]) -> None:
         """Passes of the only rank: they need no tree of ranks, and may go to processes."""
         inline = self._inline.issuperset(stages)
+        held = f"partials of stage {' and '.join(map(str, stages))}"
         for made in self._share.passes_of(units):
             if inline:
                 made.in_order()
                 continue
-            held = f"partials of stage {' and '.join(map(str, stages))}"
             if self._folds is not None and self._folds.run(made, self._budget, held):
                 continue
             made.run(
                 lambda task, count: self.run(task, count, *stages),
-                lambda size, held=held: self._budget.reserve(size, held),  # type: ignore[misc]
-                lambda held=held: self._budget.release(held),  # type: ignore[misc]
+                lambda size: self._budget.reserve(size, held),
+                lambda: self._budget.release(held),
             )
 
     def load(self, stage: int) -> TableInfo:

@@ -28,3 +28,30 @@ class Neutral:
 
 
 NEUTRAL = Neutral()  # nothing is decided: the engine's own defaults hold
+
+
+# What passes between a running loop and the planner that may think again.
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What a loop's iterations took: seconds of the last one by stage."""
+
+    iteration: int
+    stage_seconds: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Neutral decisions changed between iterations; what is None or empty stays as it is.
+
+    `inline`: stages to run on the calling thread; `processes`: those to fold on processes, too.
+    `fan_ins`, `at_driver` and `held` as of `Neutral`; `why` says it to readers.
+    """
+
+    inline: frozenset[int] = frozenset()
+    processes: frozenset[int] = frozenset()
+    fan_ins: tuple[int, ...] = ()
+    at_driver: frozenset[int] | None = None
+    held: Mapping[int, int] = field(default_factory=dict)
+    why: tuple[str, ...] = ()

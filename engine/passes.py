@@ -209,7 +209,8 @@ class Pass:
     def conclude(self, wholes: Sequence[Leaf]) -> None:
         """Keep the folds' values, given what each reduction's tree gives."""
         for reduction, whole in zip(self._reductions, wholes, strict=True):
-            self._finish(reduction, lambda whole=whole: whole)  # type: ignore[misc]
+            with _of_stage(reduction, self._several):
+                reduction.finish(whole)
 
     def chunk(self, worker: int, first: int, stop: int) -> list[list[Leaf]]:
         """For each reduction, its leaves among the partitions of consecutive tasks."""

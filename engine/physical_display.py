@@ -94,6 +94,8 @@ def _instruction(plan: pp.PhysicalPlan, node: pp.Instruction, notes: Notes) -> D
 def _iterate(plan: pp.PhysicalPlan, node: pp.Iterate, notes: Notes) -> Display:
     how = "while the condition holds" if node.range is None else range_text(node.range)
     made = Display(f"Iterate loop {node.index + 1}: {how}, compiled once")
+    made.is_loop = True
+    made.reads = list(dict.fromkeys(f"t{t.start}" for t in node.tables))
     made.details = [
         ("state", f"{name}: {kind}") for name, kind in zip(node.fields, node.types, strict=True)
     ]
@@ -182,8 +184,38 @@ def _stage(plan: pp.PhysicalPlan, stage: pp.Stage) -> Display:
         case _:
             title, details = relation_details(stage)
             made = Display(f"Stage {stage.number}: {title}", details)
+    made.name = _left_behind(sink)
+    made.reads = [f"t{number}" for number in sink.other_tables]
     made.children = [_table(stage.source)]
     return made
+
+
+def _left_behind(sink: pp.Sink) -> str | None:
+    """What others call what a stage leaves behind."""
+    match sink:
+        case pp.CountPrefix(number=number):
+            return f"p{number}"
+        case pp.CountRows(number=number):
+            return f"n{number}"
+        case SummarizeRuns(number=number):
+            return f"c{number}"
+        case pp.CacheTable(number=number) | pp.StoreSink(number=number):
+            return f"t{number}"
+    return None
+
+
+def _read_besides(table: pp.PhysicalTable) -> str | None:
+    """The name of what an earlier stage left behind and this table reads."""
+    match table:
+        case pp.TakePrefix(number=number):
+            return f"p{number}"
+        case pp.TakeRange(number=number) | pp.NumberRows(number=number):
+            return f"n{number}"
+        case Accumulate(number=number):
+            return f"c{number}"
+        case pp.StoredTable(number=number) | pr.Probe(number=number):
+            return f"t{number}"
+    return None
 
 
 def _blocks(table: pp.PhysicalTable) -> str:
@@ -226,6 +258,14 @@ def _layout(required: pp.Properties) -> str:
 
 
 def _table(table: pp.PhysicalTable) -> Display:
+    made = _titled(table)
+    besides = _read_besides(table)
+    if besides is not None:
+        made.reads = [besides]
+    return made
+
+
+def _titled(table: pp.PhysicalTable) -> Display:
     match table:
         case pp.TableScan(source=source, columns=columns):
             shown = ", ".join(columns)

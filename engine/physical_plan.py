@@ -19,6 +19,7 @@ from scalops.algebra.folds import Fold, OpaqueAggregate
 from scalops.algebra.operators import Named, Range
 from scalops.algebra.schema import Schema
 from scalops.algebra.tree import Node
+from scalops.engine.origins import UNKNOWN, Origins
 
 
 @dataclass(frozen=True)
@@ -473,25 +474,4 @@ class PhysicalPlan:
     fingerprint: str
     compiling: tuple[tuple[int, str], ...] = ()  # of stages: why their folds are compiled, or not
     folding: tuple[tuple[int, str], ...] = ()  # of stages: on threads or processes, and why
-
-
-# What passes between a running loop and the planner that may think again.
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """What a loop's iterations took: seconds of the last one by stage."""
-
-    iteration: int
-    stage_seconds: dict[int, float]
-
-
-@dataclass(frozen=True)
-class Change:
-    """Neutral decisions changed between iterations.
-
-    `inline`: stages to run on the calling thread; `processes`: those to fold on processes, too.
-    """
-
-    inline: frozenset[int]
-    processes: frozenset[int] = frozenset()
+    origins: Origins = field(default=UNKNOWN, compare=False, repr=False)

@@ -97,11 +97,7 @@ class Share:
 
     def bind(self, values: Mapping[int, Any]) -> None:
         """Set driver values by slot."""
-        slots = self.runtime.slots
-        for number, value in values.items():
-            slots[number] = value
-        self.runtime.version += 1
-        self.runtime.slot_versions.update(dict.fromkeys(values, self.runtime.version))
+        self.runtime.bind(values)
 
     def _run(self, *stages: int) -> Run:
         return lambda task, count: self._threads.run(task, count, *stages)
@@ -128,7 +124,7 @@ class Share:
         """The same; it reads these partitions alone."""
         try:
             for pipeline, partitions in reads.items():
-                own = [p for p in partitions if pipeline.home(p) == self.ranks.own]
+                own = own_partitions(pipeline, self.ranks, partitions)
                 yield from pipeline.prepare(own, self._run())
             return (yield from program)
         finally:
@@ -250,13 +246,14 @@ class Share:
         self, pipeline: Pipeline, partitions: Sequence[int], count: int
     ) -> Program[dict[int, int]]:
         """The records of each of these partitions, as far as one is counted."""
-        own = [p for p in partitions if pipeline.home(p) == self.ranks.own]
+        own = own_partitions(pipeline, self.ranks, partitions)
         return (yield from self._together({p: _first_rows(pipeline, p, count) for p in own}))
 
     def _count_rows(self, stage: int, sink: pp.CountRows) -> Program[None]:
         """Records of each partition; those that are known are not read."""
         pipeline = self.pipelines[stage]
-        own = {p: pipeline.rows(p) for p in self._own(pipeline)}
+        every = range(pipeline.partitions())
+        own = {p: pipeline.rows(p) for p in own_partitions(pipeline, self.ranks, every)}
         unknown = [p for p, rows in own.items() if rows is None]
 
         def task(worker: int, index: int) -> None:
@@ -266,12 +263,7 @@ class Share:
 
         self._threads.run(task, len(unknown), stage)
         counts = yield from self._together({p: rows or 0 for p, rows in own.items()})
-        every = range(pipeline.partitions())
         self.runtime.counts[sink.number] = Counts([counts.get(p, 0) for p in every])
-
-    def _own(self, pipeline: Pipeline) -> list[int]:
-        every = range(pipeline.partitions())
-        return [p for p in every if self.ranks.is_alone or pipeline.home(p) == self.ranks.own]
 
     def _together(self, own: Mapping[int, int]) -> Program[dict[int, int]]:
         """Numbers by partition, of all ranks."""
@@ -293,20 +285,40 @@ class Share:
         table = CachedTable(pipeline, self._budget, name, kept, self.ranks)
         table.most = self.runtime.neutral.held.get(sink.number)
         self.runtime.tables[sink.number] = table
+        yield from self._filled(stage, table)
+        filled(sink.number, table)
+        if kept is not None:
+            table.hand_over(kept)
+        return table.info()
+
+    def change(self, fan_ins: tuple[int, ...], held: Mapping[int, int]) -> Program[None]:
+        """Meet along another tree, and hold other parts of cached tables; the same at all ranks."""
+        if fan_ins:
+            self.ranks.meet_along(fan_ins)
+        growing = []
+        for stage in self.stages:
+            number = stage.sink.number if isinstance(stage.sink, pp.CacheTable) else -1
+            table = self.runtime.tables.get(number)
+            if isinstance(table, CachedTable) and number in held:
+                most = held[number]
+                if table.most is not None and most > table.most:
+                    growing.append((stage.number, table))
+                table.keep_within(most)
+        for number, table in growing:  # once the others have given their memory back
+            yield from self._filled(number, table)
+
+    def _filled(self, stage: int, table: CachedTable) -> Program[None]:
+        """Hold what a cached table may hold and does not."""
         missing = table.missing()
 
         def task(worker: int, index: int) -> None:
             table.fill(worker, missing[index])
 
         tasks = self._tasks(task, len(missing), stage)
-        yield from self._prepared(tasks, {stage: pipeline})
+        yield from self._prepared(tasks, {stage: self.pipelines[stage]})
         if self._asks(stage):
             parts = yield from gather_all(self.ranks, Piece(table.stays(), []))
             table.is_complete = all(part.header for part in parts)
-        filled(sink.number, table)
-        if kept is not None:
-            table.hand_over(kept)
-        return table.info()
 
     def cached(self, stage: int) -> CachedTable:
         """The table of a CacheTable stage, once it is loaded."""

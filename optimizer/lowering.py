@@ -19,6 +19,7 @@ from scalops.algebra.functions import function
 from scalops.algebra.schema import Schema
 from scalops.algebra.tree import Node, find, substitute, walk, with_children
 from scalops.engine import physical_plan as pp
+from scalops.engine.origins import Origins
 from scalops.optimizer.definitions import as_definitions
 from scalops.optimizer.invariance import Tokens, free_tokens, is_uniform
 from scalops.optimizer.lockstep import in_lockstep
@@ -55,6 +56,7 @@ class Lowering:
         self._stored: dict[Node, pp.PhysicalTable] = {}
         self._loop_numbers: dict[op.Loop, int] = {}
         self._counts: dict[op.Operator, int] = {}
+        self._origins: dict[Node, op.Operator] = {}
         self.states: set[int] = set()  # numbers of tables that lie as a loop's state does
         self.whole: set[int] = set()  # numbers of tables in whole columns
 
@@ -80,6 +82,7 @@ class Lowering:
             tuple(outputs),
             tuple(self._loops),
             fingerprint(*self._stages, *program),
+            origins=Origins(self._job, self._origins),
         )
 
     # Slots and scopes.
@@ -208,6 +211,11 @@ class Lowering:
 
     def table(self, node: op.Operator) -> pp.PhysicalTable:
         """The physical table of a logical one; what it reads is scheduled before."""
+        made = self._table(node)
+        self._origins.setdefault(made, node)
+        return made
+
+    def _table(self, node: op.Operator) -> pp.PhysicalTable:
         if node in self._stored:
             return self._stored[node]
         if getattr(node, "indexed", False) and type(node) in INDEXED:

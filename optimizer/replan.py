@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scalops.engine.physical_plan import Change, Measurements
+from scalops.engine.neutral import Change, Measurements
 from scalops.optimizer.cost import THREAD_START
 from scalops.optimizer.placement import Placement
 

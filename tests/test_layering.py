@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "optimizer": (
         "scalops.algebra",
         "scalops.engine.neutral",
+        "scalops.engine.origins",
         "scalops.engine.physical_compiled",
         "scalops.engine.physical_plan",
         "scalops.engine.physical_relations",

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from scalops.algebra.tree import find
 from scalops.engine import physical_plan as pp
 from scalops.engine.backends import TableInfo
-from scalops.engine.block_codec import blocks_of_piece
 from scalops.engine.cluster.coordinator import Coordinator, Expect, JobSettings, Replies
 from scalops.engine.cluster.driver_merges import DriverMerges
 from scalops.engine.cluster.file_sources import may_pass_over
 from scalops.engine.cluster.later import Later, LaterInfo
 from scalops.engine.cluster.rank_caches import stands_alone
+from scalops.engine.cluster.sent_blocks import FromRanks
 from scalops.engine.cluster.verbs import replies_of
 from scalops.engine.collective import Piece, Ranks
 from scalops.engine.kept_tables import KeptTable
-from scalops.engine.memory import FreeMemory
+from scalops.engine.neutral import Change
 from scalops.engine.value_codec import decode_value
 
 if TYPE_CHECKING:
@@ -82,8 +83,17 @@ class ClusterBackend:
     def commit(self, iteration: int) -> None:
         pass  # array state is the driver's; tables of a state are on every rank
 
-    def change(self, change: pp.Change) -> None:
-        pass  # which thread runs a stage is each rank's own affair
+    def change(self, change: Change) -> None:
+        # Which thread runs a stage is each rank's own affair.
+        neutral = self._settings.neutral
+        if change.at_driver is not None:
+            neutral = replace(neutral, at_driver=change.at_driver)
+        if change.fan_ins or change.held:
+            self._call("change", [list(change.fan_ins), [list(i) for i in change.held.items()]])
+            held = {**neutral.held, **change.held}
+            neutral = replace(neutral, fan_ins=change.fan_ins or neutral.fan_ins, held=held)
+        self._settings = replace(self._settings, neutral=neutral)
+        self._coordinator.decided(self._settings)
 
     def bind(self, values: Mapping[int, Any]) -> None:
         if self._later.reads(values):
@@ -220,23 +230,15 @@ class ClusterBackend:
         if stage not in self._gathered:
             self._require_wanted()
             self.settle()
-            found: dict[int, list[Block]] = {}
-            schema = self._schemas[stage]
+            sent = FromRanks(self._schemas[stage])
 
             def again() -> Callable[[int, Piece], None]:
-                found.clear()
-                free = FreeMemory()
-
-                def take(rank: int, piece: Piece) -> None:
-                    partition, header = piece.header
-                    blocks = blocks_of_piece(Piece(header, piece.buffers), schema)
-                    free.take(sum(b.bytes for b in blocks))
-                    found.setdefault(partition, []).extend(blocks)
-
-                return take
+                nonlocal sent
+                sent = FromRanks(self._schemas[stage])
+                return sent.take
 
             replies = self._coordinator.call("gather", stage, "all", again=again)
-            self._gathered[stage] = replies[0].header, found
+            self._gathered[stage] = replies[0].header, sent.found
         return self._gathered[stage]
 
 

@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from scalops.algebra.captured import Captured
 from scalops.algebra.errors import WorkerLost
-from scalops.engine.block_codec import blocks_of_piece
 from scalops.engine.cluster.deaths import Deaths
 from scalops.engine.cluster.hub import Arrived, Hub, Joined, Left, WorkerInfo
 from scalops.engine.cluster.interrupts import Interrupts
 from scalops.engine.cluster.job_settings import JobSettings as JobSettings
 from scalops.engine.cluster.journal import Journal
 from scalops.engine.cluster.messages import (
-    Begin,
     Cancel,
     Command,
     Failed,
@@ -36,6 +34,7 @@ from scalops.engine.cluster.messages import (
     Sent,
     Wanted,
 )
+from scalops.engine.cluster.sent_blocks import FromRanks
 from scalops.engine.cluster.verbs import numbers_of, pickled
 from scalops.engine.collective import Piece
 from scalops.engine.events import SILENT, EventLog
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
     from scalops.engine.columns import Array
     from scalops.engine.physical_plan import PhysicalPlan
 
-Expect = Literal["root", "all", "none"]
+Expect = Literal["root", "all"]
 Replies = dict[int, Piece]
 FORWARD_BYTES = 1 << 16  # of a command: larger ones go down the tree of ranks
 MOST_STILLBORN = 3  # workers that leave as soon as they come: more would, too
@@ -181,6 +180,10 @@ class Coordinator:
                 name = min(self._alive, key=lambda n: hosted[n])
             hosted[name] += 1
             self._hosts[rank] = self._alive[name]
+
+    def decided(self, settings: JobSettings) -> None:
+        """Other neutral decisions from now on, of which all ranks know; for those yet to begin."""
+        self._settings = settings
 
     def _announce(self, fresh: Sequence[int]) -> None:
         """Tell every worker of its ranks, `fresh` ones with the plan, and of the others."""
@@ -473,18 +476,12 @@ class Coordinator:
     def _dumped(self, table: int, holder: int) -> tuple[Schema, list[Block]]:
         """A table of a state, from a rank that holds it."""
         schema = _state_schema(self._plan, table)
-        found: dict[int, list[Block]] = {}
-
-        def take(rank: int, piece: Piece) -> None:
-            partition, header = piece.header
-            blocks = blocks_of_piece(Piece(header, piece.buffers), schema)
-            found.setdefault(partition, []).extend(blocks)
-
+        sent = FromRanks(schema)
         op = self._submit("dump", [table, holder])
-        replies = self._await(op, {holder}, take)
+        replies = self._await(op, {holder}, sent.take)
         if not replies[holder].header:
             raise StateLost
-        return schema, [b for partition in sorted(found) for b in found[partition]]
+        return schema, [b for _, blocks in sorted(sent.found.items()) for b in blocks]
 
 
 def _state_schema(plan: PhysicalPlan, table: int) -> Schema:

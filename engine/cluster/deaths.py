@@ -7,12 +7,12 @@ from typing import Any
 
 from scalops.algebra.errors import WorkerLost
 from scalops.engine.cluster.hub import Left
+from scalops.engine.cluster.verbs import stages_of
 from scalops.engine.processes.errors import ended_its_worker, hint_for
 from scalops.engine.progress import Place
 
 MOST_DEATHS = 3  # of workers over one partition: then it is the partition's fault
 MOST_UNKNOWN = 8  # of one rank's over one command, where nobody knows what they were at
-_OF_STAGES = frozenset(("fold", "count", "load", "exchange", "gather"))
 _HERE = "so.session(workers=0, processes=0)"
 
 
@@ -73,7 +73,7 @@ def _fault(place: Place, times: int, reason: str, verb: str, arguments: Any) -> 
         )
     if place.partition >= 0:
         error.add_place(f"partition {place.partition}")
-    if verb in _OF_STAGES:
-        stages = arguments if isinstance(arguments, list) else [arguments]
+    stages = stages_of(verb, arguments)
+    if stages:
         error.add_place(f"stage{'s' * (len(stages) > 1)} {' and '.join(map(str, stages))}")
     return error

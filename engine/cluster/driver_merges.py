@@ -6,6 +6,7 @@ The leaves and the tree over them are those of the plan, whoever adds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from scalops.engine import physical_plan as pp
@@ -44,9 +45,7 @@ class DriverMerges:
 
     def bind(self, values: Mapping[int, Any]) -> None:
         """The driver's values now."""
-        for number, value in values.items():
-            self._runtime.slots[number] = value
-        self._runtime.version += 1
+        self._runtime.bind(values)
 
     def results(self, pieces: Sequence[Piece]) -> dict[int, tuple[Any, ...]]:
         """The results by stage, of what all ranks have.
@@ -57,7 +56,7 @@ class DriverMerges:
         for own in zip(*(p.header for p in pieces), strict=True):
             stages, leaves, _ = own[0]
             reductions = [self._reduction(s) for s in stages]
-            spans = Spans(leaves, lambda tree, a, b, r=reductions: r[tree].merge(a, b))  # type: ignore[misc]
+            spans = Spans(leaves, partial(_merged, reductions))
             for piece, (_, _, items) in zip(pieces, own, strict=True):
                 for span, item in items:
                     spans.add(Span(*span), decode_value(item, piece.buffers))
@@ -74,3 +73,7 @@ class DriverMerges:
             self._reductions[stage] = found
         found.begin(may_wait=False)
         return found
+
+
+def _merged(reductions: Sequence[Reduction], tree: int, a: Any, b: Any) -> Any:
+    return reductions[tree].merge(a, b)

@@ -11,8 +11,8 @@ from scalops.engine.neutral import Neutral
 
 @dataclass(frozen=True)
 class JobSettings:
-    """The neutral decisions of a job, `workers` among them; seconds to wait for workers that start, for one that replaces another, and
-    for those that still are at the last job.
+    """The neutral decisions of a job, `workers` among them; seconds to wait for workers that
+    start, for one that replaces another, and for those that still are at the last job.
 
     `memory`: bytes of each worker for this job; None for what it was told when it was started.
     `task_timeout`: seconds that a call of a user's function may take; None for any time.

@@ -51,7 +51,7 @@ class _Hosted:
     def start(self, command: Command, given: list[Array]) -> Reply:
         """The program of a command."""
         program = verbs.run(self.share, command, given)
-        if self.given_up is not None and command.verb in verbs.READING:
+        if self.given_up is not None and verbs.stages_of(command.verb, command.arguments):
             program = verbs.accounted(program, self.given_up)
         return _named(program, self.share.ranks.own)
 
@@ -88,7 +88,6 @@ class JobShares:
         self._ranks: dict[int, _Hosted] = {}
         self._caches: dict[int, RankCaches] = {}
         self.may_block = False  # whether a read may wait for the driver, or call users' functions
-        self.progress = -1  # the partition that is read now
 
     def run(self, task: Task, count: int, *stages: int) -> None:
         """Run a stage's tasks on this worker's threads."""
@@ -112,10 +111,15 @@ class JobShares:
             self._ranks[ranks.own] = self._made(ranks, buffers[0], memory, neutral)
         else:
             hosted = self._ranks[ranks.own]
+            hosted.share.ranks.meet_along(ranks.fan_ins)
             hosted.share.runtime.cancelled = False
             hosted.share.forget()
             hosted.store.go_on()
         return self._ranks[ranks.own].start
+
+    def ranks(self, rank: int) -> Ranks:
+        """A hosted rank, as its share sees it."""
+        return self._ranks[rank].share.ranks
 
     def gone(self, rank: int) -> tuple[str, ...]:
         """Keys of kept tables that the plan reads and that this rank lacks."""

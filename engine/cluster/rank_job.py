@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from scalops.engine.columns import Array
 
 DRIVER_NAME = "driver"
-LOCAL = frozenset(("adopt", "bind", "release"))  # verbs that ask nothing of other ranks
+LOCAL = frozenset(("adopt", "release"))  # verbs that ask nothing of other ranks
+DONE = Piece(None, [])  # a reply that tells nothing but that the command has ended
 WINDOW_BYTES = 4 << 20  # of a shuffle, from one rank to another, that have not been taken yet
 BATCH_BYTES = 1 << 20  # that are made or taken in one step
 BATCH_PIECES = 64
@@ -180,7 +181,7 @@ class RankJob:
             running.end_when_waiting = True
             return [] if self.is_computing else self._abandoned()
         if op < self._next_op:  # it has ended
-            return [Emit(DRIVER_NAME, Replied(self.job, self.epoch, op, self.ranks.own, None))]
+            return [self._replied(op, DONE)]
         self._unwanted = op
         return []
 
@@ -288,10 +289,9 @@ class RankJob:
             case Ended(reply=reply):
                 actions: list[Action] = []
                 if reply is None and running.end_when_waiting:
-                    reply = Piece(None, [])  # the driver waits for its end
+                    reply = DONE  # the driver waits for its end
                 if reply is not None:
-                    body = Replied(self.job, self.epoch, running.op, self.ranks.own, reply.header)
-                    actions.append(Emit(DRIVER_NAME, body, reply.buffers))
+                    actions.append(self._replied(running.op, reply))
                 self._forget(running.op)
                 return actions + self._advance()
             case Send(to=to, piece=piece):
@@ -342,8 +342,11 @@ class RankJob:
         running.program.close()
         self._forget(running.op)
         self._failed = True
-        body = Replied(self.job, self.epoch, running.op, self.ranks.own, None)
-        return [Emit(DRIVER_NAME, body)]
+        return [self._replied(running.op, DONE)]
+
+    def _replied(self, op: int, reply: Piece) -> Action:
+        body = Replied(self.job, self.epoch, op, self.ranks.own, reply.header)
+        return Emit(DRIVER_NAME, body, reply.buffers)
 
     def _forget(self, op: int) -> None:
         self._running = None

@@ -254,7 +254,7 @@ class WorkerMachine:
         if own is not None:
             own.timeout = body.task_timeout or None
         self._ranks[body.rank] = RankJob(
-            body.job, body.epoch, ranks, start, self._tickets, self._clock
+            body.job, body.epoch, self._shares.ranks(body.rank), start, self._tickets, self._clock
         )
         return actions
 

@@ -7,28 +7,35 @@ the driver sends may be pickled.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from scalops.engine.backends import TableInfo
-from scalops.engine.block_codec import piece_of_blocks
 from scalops.engine.cluster.driver_merges import encode_partials
 from scalops.engine.cluster.messages import Command
+from scalops.engine.cluster.rank_job import DONE
+from scalops.engine.cluster.sent_blocks import to_driver
 from scalops.engine.collective import DRIVER, Piece, Program, Send
 from scalops.engine.columns import Array
 from scalops.engine.memory import FreeMemory
-from scalops.engine.pipelines.base import Stored
 from scalops.engine.relations.whole import Whole
 from scalops.engine.share import Share
 from scalops.engine.value_codec import decode_value, encode_value
 
 Reply = Program[Piece | None]
-PIECE_BYTES = 1 << 20  # of blocks that go to the driver together
-# Verbs whose programs read sources.
-READING = frozenset(("fold", "partials", "count", "load", "exchange", "gather"))
-DONE = Piece(None, [])  # there is nothing to tell but that
+_OF_STAGES = frozenset(("fold", "partials", "count", "load", "exchange", "gather"))
+
+
+def stages_of(verb: str, arguments: Any) -> list[int]:
+    """The stages that a command runs, in order: no other command reads sources."""
+    if verb == "steps":
+        found = [stage for step in arguments for stage in stages_of(*step)]
+        return list(dict.fromkeys(found))
+    if verb not in _OF_STAGES:
+        return []
+    return [arguments] if isinstance(arguments, int) else list(arguments)
 
 
 def pickled(value: Any) -> list[Array]:
@@ -96,11 +103,6 @@ def replies_of(piece: Piece) -> list[Piece]:
     return found
 
 
-def _bind(share: Share, arguments: Any, given: Any) -> Reply:
-    yield from ()
-    return None
-
-
 def _fold(share: Share, arguments: Any, given: Any) -> Reply:
     results = yield from share.fold(arguments)
     if share.ranks.own != 0:
@@ -164,9 +166,7 @@ def _gather(share: Share, arguments: Any, given: Any) -> Reply:
     """Send the own partitions of a stage to the driver; the reply is how many there are in all."""
     parts = yield from share.gathered(arguments, FreeMemory())
     for partition in list(parts):
-        for blocks in _cut(parts.pop(partition)):
-            piece = piece_of_blocks(blocks)
-            yield Send(DRIVER, Piece([partition, piece.header], piece.buffers))
+        yield from to_driver(partition, parts.pop(partition))
     return Piece(share.pipelines[arguments].partitions(), [])
 
 
@@ -175,40 +175,27 @@ def _dump(share: Share, arguments: Any, given: Any) -> Reply:
     table, rank = arguments
     held = share.runtime.tables.get(table) if share.ranks.own == rank else None
     if held is not None:
-        for partition, blocks in _whole_blocks(held):
-            for cut in _cut(blocks):
-                piece = piece_of_blocks(cut)
-                yield Send(DRIVER, Piece([partition, piece.header], piece.buffers))
+        assert isinstance(held, Whole)
+        for partition in range(held.partitions()):
+            yield from to_driver(partition, list(held.blocks(partition, 0)))
     return Piece(held is not None, [])
 
 
-def _whole_blocks(table: Stored) -> Iterator[tuple[int, list[Any]]]:
-    assert isinstance(table, Whole)
-    for partition in range(table.partitions()):
-        yield partition, list(table.blocks(partition, 0))
-
-
-def _cut(blocks: list[Any]) -> Iterator[list[Any]]:
-    """Blocks that go together."""
-    batch: list[Any] = []
-    for block in blocks:
-        batch.append(block)
-        if sum(b.bytes for b in batch) >= PIECE_BYTES:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _change(share: Share, arguments: Any, given: Any) -> Reply:
+    fan_ins, held = arguments
+    yield from share.change(tuple(fan_ins), dict(held))
+    return DONE
 
 
 VERBS: dict[str, Callable[[Share, Any, Any], Reply]] = {
     "steps": _steps,
-    "bind": _bind,
     "fold": _fold,
     "partials": _partials,
     "count": _count,
     "load": _load,
     "exchange": _exchange,
     "adopt": _adopt,
+    "change": _change,
     "put": _put,
     "release": _release,
     "gather": _gather,

@@ -55,6 +55,13 @@ class Runtime:
         self.prepared: list[Callable[[], None]] = []  # give back what stages asked for: `prepare`
         self._frames: dict[tuple[int, Kernel], Frame] = {}
 
+    def bind(self, values: Mapping[int, Any]) -> None:
+        """Set driver values by slot."""
+        for number, value in values.items():
+            self.slots[number] = value
+        self.version += 1
+        self.slot_versions.update(dict.fromkeys(values, self.version))
+
     def frame(self, worker: int, kernel: Kernel) -> Frame:
         """A worker's frame for a kernel, with the present values bound."""
         frame = self._frames.get((worker, kernel))

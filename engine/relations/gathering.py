@@ -2,25 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 
 from scalops.algebra.schema import Schema
 from scalops.engine.block_codec import blocks_of_piece, piece_of_blocks
 from scalops.engine.blocks import Block, concatenate
 from scalops.engine.collective import Piece, Program, Ranks, Shuffle
-from scalops.engine.pipelines.base import Pipeline
+from scalops.engine.passes import in_partition
+from scalops.engine.pipelines.base import Pipeline, Run, own_bytes
 from scalops.engine.relations.routing import PIECE_BYTES, cut_to
 
 Parts = list[list[Block]]  # for each active partition its blocks
 
 
-def own_partitions(pipeline: Pipeline, ranks: Ranks) -> list[int]:
-    """The active partitions that this rank reads, in order."""
-    active = pipeline.active()
+def own_partitions(
+    pipeline: Pipeline, ranks: Ranks, among: Iterable[int] | None = None
+) -> list[int]:
+    """Those of some partitions, of the active ones if not said, that this rank reads, in order."""
+    among = pipeline.active() if among is None else among
     if ranks.is_alone:
-        return list(active)
-    return [p for p in active if pipeline.home(p) == ranks.own]
+        return list(among)
+    return [p for p in among if pipeline.home(p) == ranks.own]
+
+
+def own_blocks(
+    pipeline: Pipeline,
+    own: Sequence[int],
+    names: Collection[str],
+    run: Run,
+    keep: Callable[[int], None],
+) -> dict[int, list[Block]]:
+    """The blocks of these partitions with these columns alone, by partition.
+
+    `keep` is told the bytes of each before it is held; it may raise where there is no room. Blocks
+    without records are left out.
+    """
+    parts: dict[int, list[Block]] = {p: [] for p in own}
+
+    def task(worker: int, index: int) -> None:
+        partition = own[index]
+        with in_partition(partition):
+            for block in pipeline.blocks(partition, worker):
+                columns = {n: block.columns[n] for n in names}
+                masks = {n: m for n, m in block.valid.items() if n in columns}
+                made = Block(block.rows, columns, masks)
+                if made.rows:
+                    keep(own_bytes(made, pipeline.resident))
+                    parts[partition].append(made)
+
+    run(task, len(own))
+    return parts
 
 
 def runs_by_home(pipeline: Pipeline, ranks: Ranks) -> list[tuple[int, list[int]]]:

@@ -135,16 +135,12 @@ class Summaries(Relation):
                 }
                 found[partition] = _Partition(decode_value(summaries, piece.buffers), groups)
 
-    def _is_own(self, partition: int) -> bool:
-        ranks = self.runtime.ranks
-        return ranks.is_alone or self.pipeline.home(partition) == ranks.own
-
     def _led_through(
         self, column: RunningColumn, partition: int, carry: Array, ids: Array | None
     ) -> Program[Array]:
         """The carry behind a partition, led through its records at the rank that reads them."""
         ranks, home = self.runtime.ranks, self.pipeline.home(partition)
-        if not self._is_own(partition):
+        if home != ranks.own:
             piece = yield Receive(home)
             after: Array = decode_value(piece.header, piece.buffers)
             return after

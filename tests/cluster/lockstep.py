@@ -28,6 +28,7 @@ from scalops.engine.collective import (
     Shuffle,
 )
 from scalops.engine.memory import FreeMemory, MemoryBudget
+from scalops.engine.neutral import Change
 from scalops.engine.share import Share
 from scalops.engine.threads import Task
 
@@ -229,7 +230,7 @@ class LockstepBackend:
     def commit(self, iteration: int) -> None:
         pass
 
-    def change(self, change: pp.Change) -> None:
+    def change(self, change: Change) -> None:
         pass
 
     def release(self, table: int) -> None:

@@ -17,6 +17,7 @@ from scalops.algebra.errors import OutOfMemoryError
 from scalops.algebra.operators import Cache
 from scalops.engine.cluster import job_shares, verbs
 from scalops.engine.cluster.session_workers import SessionWorkers
+from tests.cluster.simulated import exactly
 from tests.cluster.simulation import SimulatedHub
 from tests.engine.plans import bits
 
@@ -214,22 +215,41 @@ def test_a_callback_runs_plans_of_its_own() -> None:
 # Bad records.
 
 
+def lenient(path: Path) -> Any:
+    """Sums and counts."""
+    table = so.read_csv(path, column_types={"y": "int64"}, on_error="skip")
+    return so.collect(table.sum(lambda r: r.x * r.y), table.filter(lambda r: r.y > 5).count())
+
+
+def lenient_repartition(path: Path) -> Any:
+    """Stages that nobody waits for: they go out together with others."""
+    table = so.read_csv(path, column_types={"y": "int64"}, on_error="skip").repartition(5)
+    grouped = table.group_by("y").agg(n=so.count(), s=so.sum("x")).sort("y")
+    return so.collect(grouped, table.sort("x", descending=True).limit(3))
+
+
+def lenient_fold(path: Path) -> Any:
+    """The same, and none comes after the command that they go out with."""
+    table = so.read_csv(path, column_types={"y": "int64"}, on_error="skip").repartition(3)
+    return [so.collect(table.sum(lambda r: r.x * r.y))]
+
+
+@pytest.mark.parametrize("program", [lenient, lenient_repartition, lenient_fold])
 def test_bad_records_are_reported_as_in_one_process(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, program: Callable[[Path], Any]
 ) -> None:
     path = tmp_path / "a.csv"
     lines = [f"{i},{i % 7}" if i % 9_001 else f"{i},bad{i}" for i in range(1, 60_000)]
     path.write_text("x,y\n" + "\n".join(lines))
 
-    def said() -> list[str]:
+    def said() -> tuple[list[str], Any]:
         caplog.clear()
-        table = so.read_csv(path, column_types={"y": "int64"}, on_error="skip")
-        so.collect(table.sum(lambda r: r.x * r.y), table.filter(lambda r: r.y > 5).count())
-        return [r.getMessage().partition(":")[2] for r in caplog.records]
+        found = program(path)
+        return [r.getMessage().partition(":")[2] for r in caplog.records], exactly(found)
 
     with so.session(workers=0, processes=0):
         expected = said()
-    assert "6 records were skipped" in expected[0]
+    assert "6 records were skipped" in expected[0][0]
     with simulated():
         assert said() == expected
 

@@ -22,6 +22,7 @@ from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.backends import Backend, StageFailure
 from scalops.engine.blocks import Block, block_rows
+from scalops.engine.neutral import Change
 from scalops.engine.reduction import leaf_count, leaf_ranges
 from scalops.engine.storage import MemorySource
 from tests.engine.plans import calc, column, column_of, folded, physical, scan, wide_source
@@ -370,7 +371,7 @@ class BackendContract:
         host.backend.start(physical((scan(SOURCE), folded(fold))))
         found = []
         for inline in (frozenset[int](), frozenset({0}), frozenset[int]()):
-            host.backend.change(pp.Change(inline))
+            host.backend.change(Change(inline))
             host.backend.run_stage(0)
             found.append(host.backend.combine(0)[0].tobytes())
         assert len(set(found)) == 1

@@ -21,6 +21,7 @@ from scalops.engine.columns import SparseColumn
 from scalops.engine.driver import Driver, Listener, Replan
 from scalops.engine.embedded import EmbeddedBackend
 from scalops.engine.memory import MemoryBudget
+from scalops.engine.neutral import Change
 from scalops.engine.outcome import SECONDS, LoopOutcome
 from scalops.engine.storage import MemorySource, ReadableSource
 from scalops.engine.threads import ThreadPool
@@ -106,15 +107,15 @@ class Backend(EmbeddedBackend):
     def __init__(self, threads: int, memory: int | MemoryBudget | None, inline: bool) -> None:
         self.budget = memory if isinstance(memory, MemoryBudget) else MemoryBudget(memory)
         super().__init__(pool(threads), self.budget)
-        self.changes: list[pp.Change] = []
+        self.changes: list[Change] = []
         self._always_inline = inline
 
     def start(self, plan: pp.PhysicalPlan) -> None:
         super().start(plan)
         if self._always_inline:
-            super().change(pp.Change(frozenset(s.number for s in plan.stages)))
+            super().change(Change(frozenset(s.number for s in plan.stages)))
 
-    def change(self, change: pp.Change) -> None:
+    def change(self, change: Change) -> None:
         self.changes.append(change)
         super().change(change)
 

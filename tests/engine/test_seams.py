@@ -24,6 +24,7 @@ from scalops.algebra.errors import OutOfMemoryError
 from scalops.algebra.operators import Scan
 from scalops.engine import physical_plan as pp
 from scalops.engine.memory import MemoryBudget
+from scalops.engine.neutral import Change, Measurements
 from scalops.optimizer import cost
 from scalops.optimizer.cardinality import estimate
 from scalops.optimizer.lowering import lower
@@ -316,7 +317,7 @@ def test_seam_replan_hears_measurements_and_its_change_is_applied(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _, t = watched()
-    heard: list[pp.Measurements] = []
+    heard: list[Measurements] = []
     backends: list[Backend] = []
     started = Backend.start
 
@@ -326,9 +327,9 @@ def test_seam_replan_hears_measurements_and_its_change_is_applied(
 
     monkeypatch.setattr(Backend, "start", start)
 
-    def again(measurements: pp.Measurements) -> pp.Change:
+    def again(measurements: Measurements) -> Change:
         heard.append(measurements)
-        return pp.Change(frozenset(measurements.stage_seconds))
+        return Change(frozenset(measurements.stage_seconds))
 
     plain = run([iterated(t, 20)], 2)
     changed = run([iterated(t, 20)], 2, replan=again)
@@ -338,7 +339,7 @@ def test_seam_replan_hears_measurements_and_its_change_is_applied(
     folds = {s.number for s in plan.stages if isinstance(s.sink, pp.TreeAggregate)}
     assert set(heard[0].stage_seconds) == folds
     assert backends[0].changes == []
-    assert backends[1].changes == [pp.Change(frozenset(folds))] * 4
+    assert backends[1].changes == [Change(frozenset(folds))] * 4
     assert bits(changed) == bits(plain)
 
 
@@ -360,7 +361,7 @@ def test_seam_an_inline_stage_runs_on_the_calling_thread() -> None:
     backend.run_stage(0)
     assert len(used) == 2
     used.clear()
-    backend.change(pp.Change(frozenset({0})))
+    backend.change(Change(frozenset({0})))
     backend.run_stage(0)
     assert used == {threading.get_ident()}
     backend.stop()
@@ -369,7 +370,7 @@ def test_seam_an_inline_stage_runs_on_the_calling_thread() -> None:
 def test_seam_sessions_pass_the_optimizers_replan(monkeypatch: pytest.MonkeyPatch) -> None:
     heard = []
 
-    def watch(measurements: pp.Measurements) -> pp.Change | None:
+    def watch(measurements: Measurements) -> Change | None:
         heard.append(measurements.iteration)
         return replan(measurements)
 
@@ -380,9 +381,9 @@ def test_seam_sessions_pass_the_optimizers_replan(monkeypatch: pytest.MonkeyPatc
 
 
 def test_seam_quick_stages_move_to_the_calling_thread() -> None:
-    quick = pp.Measurements(1, {3: 1e-6, 4: 1.0})
-    assert replan(quick) == pp.Change(frozenset({3}))
-    assert replan(pp.Measurements(1, {4: 1.0})) is None
+    quick = Measurements(1, {3: 1e-6, 4: 1.0})
+    assert replan(quick) == Change(frozenset({3}))
+    assert replan(Measurements(1, {4: 1.0})) is None
 
 
 def test_seam_the_engine_imports_no_optimizer() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import scalops as so
-from scalops.engine.physical_plan import Measurements
+from scalops.engine.neutral import Measurements
 from scalops.engine.physical_work import ASSUMED_ITERATIONS, FoldWork, fold_works
 from scalops.optimizer.placement import Cores, Placement, costs, placement
 from scalops.optimizer.replan import replan

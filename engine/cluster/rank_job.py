@@ -141,7 +141,8 @@ class RankJob:
         """A command, perhaps before its turn."""
         actions: list[Action] = []
         if command.forward:
-            for child in self.ranks.children:
+            # The farthest first: most of the others have it from there.
+            for child in reversed(self.ranks.children):
                 actions += self._to(child, command, buffers)
         if command.op >= self._next_op:
             self._commands.setdefault(command.op, (command, buffers))

@@ -46,11 +46,7 @@ class _Plan:
         self.passes: dict[tuple[tuple[int, ...], ...], Pass] = {}
 
     def bind(self, values: Mapping[int, Any]) -> None:
-        runtime = self.runtime
-        runtime.version += 1
-        for number, value in values.items():
-            runtime.slots[number] = value
-            runtime.slot_versions[number] = runtime.version
+        self.runtime.bind(values)
 
     def hold(self, tables: Mapping[int, TablePlace]) -> None:
         for number, place in tables.items():

@@ -14,9 +14,9 @@ from scalops.engine.collective import Program
 from scalops.engine.columns import ColumnData, concatenated
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.passes import in_partition
-from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored, own_bytes
+from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored
 from scalops.engine.relations.base import Relation, Run
-from scalops.engine.relations.gathering import own_partitions, spread
+from scalops.engine.relations.gathering import own_blocks, own_partitions, spread
 from scalops.engine.relations.whole import Columns, Whole
 
 
@@ -103,40 +103,24 @@ def collected(
             return sum(rows), _written(pipeline, names, active, rows, run)
         finally:
             budget.release(owner, size)
-    parts: list[list[Block]] = [[] for _ in own]
-    sizes = [0 for _ in own]
+    sizes: list[int] = []
 
-    def task(worker: int, index: int) -> None:
-        with in_partition(own[index]):
-            for b in pipeline.blocks(own[index], worker):
-                if b.rows:
-                    made = _only(b, names)
-                    size = own_bytes(made, pipeline.resident)
-                    budget.require(size, owner)
-                    sizes[index] += size
-                    parts[index].append(made)
-
-    def received(block: Block) -> None:
-        budget.require(block.bytes, owner)
-        sizes.append(block.bytes)
+    def keep(size: int) -> None:
+        budget.require(size, owner)
+        sizes.append(size)
 
     try:
-        run(task, len(own))
-        kinds = Schema(tuple((n, pipeline.schema[n]) for n in names))
-        mine = dict(zip(own, parts, strict=True))
-        together = parts
+        mine = own_blocks(pipeline, own, names, run, keep)
+        together = list(mine.values())
         if not here:
-            together = yield from spread(runtime.ranks, mine, active, kinds, received)
+            kinds = Schema(tuple((n, pipeline.schema[n]) for n in names))
+            together = yield from spread(
+                runtime.ranks, mine, active, kinds, lambda block: keep(block.bytes)
+            )
     finally:
         budget.release(owner, sum(sizes))
     blocks = [b for part in together for b in part]
     return sum(b.rows for b in blocks), {n: joined(blocks, n, pipeline) for n in names}
-
-
-def _only(block: Block, names: list[str]) -> Block:
-    """The block with these columns alone."""
-    columns = {n: block.columns[n] for n in names}
-    return Block(block.rows, columns, {n: m for n, m in block.valid.items() if n in columns})
 
 
 def joined(blocks: list[Block], name: str, pipeline: Pipeline) -> Vector:

@@ -14,10 +14,9 @@ from scalops.engine.collective import Piece, Program, gather_all
 from scalops.engine.columns import sliced
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.matching import KeyIndex
-from scalops.engine.passes import in_partition
 from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored, own_bytes
 from scalops.engine.relations.base import Relation, Run
-from scalops.engine.relations.gathering import own_partitions, spread
+from scalops.engine.relations.gathering import own_blocks, own_partitions, spread
 from scalops.engine.relations.indexed_table import IndexedTable, in_one_piece
 from scalops.engine.relations.partitioned_index import may_be_partitioned, partitioned
 
@@ -159,20 +158,8 @@ def _own_columns(
     if vectors and not missing:
         return vectors, None
     own = own_partitions(pipeline, relation.runtime.ranks)
-    parts: Parts = {p: [] for p in own}
-
-    def task(worker: int, index: int) -> None:
-        with in_partition(own[index]):
-            for block in pipeline.blocks(own[index], worker):
-                columns = {n: block.columns[n] for n in missing}
-                masks = {n: m for n, m in block.valid.items() if n in columns}
-                made = Block(block.rows, columns, masks)
-                budget.require(own_bytes(made, pipeline.resident), relation.owner)
-                if made.rows:
-                    parts[own[index]].append(made)
-
-    run(task, len(own))
-    return vectors, parts
+    keep = partial(budget.require, owner=relation.owner)
+    return vectors, own_blocks(pipeline, own, missing, run, keep)
 
 
 def _of_all(

@@ -233,7 +233,7 @@ class Summaries(Relation):
             there = slice(None) if groups is None else groups[partition]
             ids = found[partition].groups[over].ids if over else None
             carry = state[there].copy()
-            if self._is_own(partition):
+            if self.pipeline.home(partition) == self.runtime.ranks.own:
                 self.runtime.budget.require(int(carry.nbytes), self.owner)
                 made.put(number, partition, carry, ids)
             with np.errstate(all="ignore"):

@@ -1,0 +1,1 @@
+"""Calibration: short runs that measure what this machine does in a second."""

@@ -1,0 +1,3 @@
+"""The browser, for the tests in this folder."""
+
+from tests.reports.browser import browser as browser

@@ -35,7 +35,8 @@ class Display:
 
     `name`: what other lines call it (`@1`, `#1`, `loop1`, `t1`); a second line of the same name
     stands for the first one ("as above"). `reads`: names of lines that it reads and that do not
-    stand below it. `is_loop`: what is below it runs in each iteration.
+    stand below it. `is_loop`: what is below it runs in each iteration. `workers`: of a plan that
+    runs on some, who sends to whom and who has what, as plain data for pictures.
     """
 
     title: str
@@ -46,6 +47,7 @@ class Display:
     name: str | None = None
     reads: list[str] = field(default_factory=list)
     is_loop: bool = False
+    workers: dict[str, Any] | None = None
 
     def to_text(self) -> str:
         """Indented lines no wider than WIDTH."""
@@ -72,6 +74,8 @@ class Display:
             made["details"] = [{"label": label, "text": value} for label, value in self.details]
         if self.figures:
             made["figures"] = dict(self.figures)
+        if self.workers is not None:
+            made["workers"] = self.workers
         if self.children:
             made["children"] = [c.to_dict() for c in self.children]
         return made

@@ -2,9 +2,9 @@
 
 Keys of `Display.figures`: `rows`, `bytes` delivered; `seconds_first` and `seconds` of the first and
 of each later run, one of them where there is one run; `iterations`, `iterations_known` ("yes" or
-"no"), `total_seconds` of a loop; `memory` in bytes; `money`; `provenance`: exact, measured, estimated
-or assumed, of the least certain of them; `rows_provenance` that of rows and bytes.
-What happened has the prefix `actual_`, and `off` is by what factor the worst of them differs.
+"no"), `total_seconds` of a loop; `memory` in bytes; `money`; `provenance`: exact, measured,
+estimated or assumed, of the least certain of them; `rows_provenance` that of rows and bytes. What
+happened has the prefix `actual_`, and `off` is by what factor the worst of them differs.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ def _factors(rows: int, iterations: int) -> Loop:
 def _opaque(rows: int, iterations: int) -> Loop:
     """A function of a record that cannot be traced."""
     rng = np.random.default_rng(14)
-    table = so.table({"x": rng.uniform(0, 1, rows)})
+    table = so.table({"x": rng.uniform(0, 1, rows), "v": rng.uniform(0, 1, (rows, 31))})
 
     @so.loop(1.0, range(iterations))
     def opaque(s: Any) -> Any:
@@ -166,7 +166,7 @@ CASES = (
     Case("sparse logistic", (40_000, 80_000, 160_000), _sparse),
     Case("elementwise chain", (200_000, 500_000, 1_000_000), _chain),
     Case("groups", (200_000, 500_000, 1_000_000), _groups),
-    Case("join in a loop", (200_000, 500_000, 1_000_000), _join),
+    Case("join in a loop", (1_000_000, 2_000_000, 4_000_000), _join),
     Case("factorisation", (100_000, 200_000, 400_000), _factors),
     Case("opaque function", (20_000, 40_000, 80_000), _opaque),
     Case("PageRank", (300_000, 600_000, 1_200_000), _pagerank),

@@ -3,9 +3,10 @@
 A witness of the cost model: nothing of `optimizer/` is used here, and no formula of it. The ranks
 are the engine's own (`engine/cluster/rank_job.py`), which run its own reduction
 (`collective.combine`) over its own tree of ranks; what stands in for computing, sockets and links
-is time that passes. A machine has a thread that hears messages and computes what is quick, one that
-computes the rest, and a port to the network for each direction. Not simulated: losses, and
-acknowledgements, which are part of what a message takes.
+is time that passes. A machine has a thread that hears messages, frame by frame as they come, and
+computes what is quick; one that computes the rest; and a port that what it sends leaves by, one
+message at a time. Not simulated: losses, and acknowledgements, which are part of what a message
+takes.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ JOB, EPOCH = 1, 1
 class Links:
     """What messages take, in seconds.
 
-    `hop`: from the sender's port to the receiver's. `send`, `message`: of the thread that sends it,
-    of the one that hears it. `link`: bytes/s through a port. `add`: bytes/s of partials added.
+    `hop`: until a message is heard of. `send`, `message`: of the thread that sends it, of the one
+    that hears it. `link`: bytes/s, through the sender's port and by the thread that hears them.
+    `add`: bytes/s of partials added.
     """
 
     hop: float = 0.0
@@ -98,25 +100,16 @@ def _nothing(size: int) -> Array:
 
 
 @dataclass
-class _Port:
-    """One direction of a machine's connection: one message at a time passes."""
-
-    free: float = 0.0
-
-    def passes(self, at: float, seconds: float) -> float:
-        """When something has begun to pass that comes at `at`; it is busy until it has."""
-        begin = max(at, self.free)
-        self.free = begin + seconds
-        return begin
-
-
-@dataclass
 class _Thread:
-    """Events that one thread handles, one after the other; `free`: when it has handled those."""
+    """Events that a machine's thread handles, one after the other.
+
+    `free`: when it has handled those that it has begun. `sent`: when its port is free.
+    """
 
     waiting: deque[Any] = field(default_factory=deque)
     is_awake: bool = False
     free: float = 0.0
+    sent: float = 0.0
 
 
 class _Events:
@@ -144,7 +137,7 @@ class _Machine:
 
     def __init__(self, cluster: SimulatedCluster, own: int, random_: random.Random) -> None:
         self._cluster, self._random = cluster, random_
-        self.thread, self.entrance, self.exit = _Thread(), _Port(), _Port()
+        self.thread = _Thread()
         self._computing_until = 0.0
         self.spent = 0.0  # seconds of computing, of the step that runs and of all before
         work = cluster.work
@@ -207,14 +200,13 @@ class _Machine:
 
     def take(self, event: Any, now: float) -> float:
         """Handle a message or what has been computed; when that is done."""
-        links = self._cluster.links
         match event:
             case Command() as command, buffers:
-                now += links.message
+                now += self._cluster.heard(buffers)
                 self.commanded_at = now
                 actions = self.job.command(command, buffers)
             case Data() as data, buffers:
-                now += links.message
+                now += self._cluster.heard(buffers)
                 actions = self.job.data(data, buffers)
             case Computed(ticket=ticket, outcome=outcome):
                 actions = self._computed(ticket, outcome.value, outcome.error, now)
@@ -265,15 +257,16 @@ class _Driver:
 
     def __init__(self, cluster: SimulatedCluster) -> None:
         self._cluster = cluster
-        self.thread, self.entrance, self.exit = _Thread(), _Port(), _Port()
+        self.thread = _Thread()
         self.wanted = 0
         self.spans: Spans | None = None
         self.total, self.added = 0, 0.0
 
     def take(self, event: Any, now: float) -> float:
         """Handle a reply; when that is done."""
-        reply: Replied = event[0]
-        now += self._cluster.links.message
+        reply: Replied
+        reply, buffers = event
+        now += self._cluster.heard(buffers)
         self.wanted -= 1
         if self.spans is None:
             self.total = reply.piece
@@ -316,17 +309,18 @@ class SimulatedCluster:
     # Messages.
 
     def transmit(self, sender: Any, peer: str, message: tuple[Any, list[Array]], at: float) -> None:
-        """Send a message: it takes both ports as long as its bytes, and a hop between them."""
+        """Send a message: its first frame is there after a hop."""
         receiver = self._driver if peer == DRIVER_NAME else self._machines[int(peer)]
         size = sum(b.nbytes for b in message[1])
-        seconds = size / self.links.link
+        begin = max(at, sender.thread.sent)
+        sender.thread.sent = begin + size / self.links.link
         self._messages += 1
         self._bytes += size
+        self.handled(receiver, message, begin + self.links.hop)
 
-        def comes(now: float) -> None:
-            self.handled(receiver, message, receiver.entrance.passes(now, seconds) + seconds)
-
-        self._events.at(sender.exit.passes(at, seconds) + self.links.hop, comes)
+    def heard(self, buffers: list[Array]) -> float:
+        """Seconds of the thread that hears a message with these."""
+        return self.links.message + sum(b.nbytes for b in buffers) / self.links.link
 
     def handled(self, machine: Any, event: Any, at: float) -> None:
         """Have a machine's thread handle an event that is there at `at`."""
@@ -340,7 +334,10 @@ class SimulatedCluster:
                 thread.is_awake = False
 
         def there(now: float) -> None:
-            thread.waiting.append(event)
+            if isinstance(event, Computed):  # the thread looks for those after each frame
+                thread.waiting.appendleft(event)
+            else:
+                thread.waiting.append(event)
             if not thread.is_awake:
                 thread.is_awake = True
                 self._events.at(max(now, thread.free), step)

@@ -6,7 +6,7 @@ Worker processes of this machine, with the cluster's own sockets, channels and r
 sends a partial of so many bytes, which is there already, and adds what it receives: nothing but the
 way up is measured. Of more ranks than processes each process hosts several, in turn, as a session's
 workers do after losses. Beside each time stands what the optimizer's model says of it
-(`optimizer/aggregation_tree.py`). Goal: a tree beats the driver from 8 ranks on, for 1 MB.
+(`optimizer/costs/trees.py`). Goal: a tree beats the driver from 8 ranks on, for 1 MB.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from scalops.engine.cluster.local_hub import LocalHub, LocalSettings
 from scalops.engine.cluster.messages import Begin, Command, Failed, Members, Replied
 from scalops.engine.cluster.rank_machine import WorkerMachine
 from scalops.engine.collective import Piece, Program, Ranks, Receive, Send
-from scalops.optimizer.aggregation_tree import HOP, tree_seconds
+from scalops.deciding import machine_here
+from scalops.optimizer.costs.trees import Reduction, links_of
 
 FAN_INS = (2, 3, 4, 8)
 AT_RANK, AT_DRIVER = "flat, rank 0", "flat, driver"
@@ -173,9 +174,8 @@ def bench(processes: int) -> Iterator[Bench]:
 
 def predicted(name: str, fan_in: int | None, ranks: int, size: int) -> float:
     """Seconds by the optimizer's model."""
-    if fan_in is None:  # there is no hop from the root
-        return tree_seconds(ranks, size, ranks) - HOP.value
-    return tree_seconds(ranks, size, fan_in)
+    made = Reduction(ranks, size, links_of(machine_here()))
+    return made.flat() if fan_in is None else made.tree((fan_in,))
 
 
 def compared(made: Bench, ranks: int, size: int, iterations: int, rounds: int) -> float:

@@ -53,6 +53,11 @@ class Block:
         masks = {new: self.valid[old] for new, old in names.items() if old in self.valid}
         return Block(self.rows, columns, masks)
 
+    def only(self, names: Iterable[str]) -> Block:
+        """These records with these columns alone."""
+        columns = {n: self.columns[n] for n in names}
+        return Block(self.rows, columns, {n: v for n, v in self.valid.items() if n in columns})
+
     def keep(self, mask: Array) -> Block:
         """The records for which mask is true."""
         rows = int(np.count_nonzero(mask))

@@ -7,15 +7,16 @@ metadata tell them, else `estimated`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 from scalops.algebra.explain import bytes_text
 from scalops.algebra.tree import find
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.collective import Ranks, tree_steps
+from scalops.engine.neutral import Neutral
 from scalops.engine.physical_running import SummarizeRuns
 from scalops.engine.reduction import leaf_bytes, leaf_count, leaf_ranges
 from scalops.engine.relations.partitioned_index import may_be_partitioned
@@ -32,34 +33,19 @@ TABLE_STATE = (
 )
 
 
-class Meeting(Protocol):
-    """How the partial results of a reduction meet: see optimizer/aggregation_tree.py."""
-
-    @property
-    def fan_in(self) -> int: ...
-    @property
-    def flat(self) -> bool: ...
-    @property
-    def reason(self) -> str: ...
-
-
 @dataclass(frozen=True)
 class Workers:
-    """What the display is told: `count` workers, one rank each, and how partial results meet.
+    """What the display is told: `count` workers, one rank each, and what is decided for them.
 
-    `fan_ins` are those of the tree; `meeting(partial_bytes)` the choice for one reduction. Values
-    of more than `forward_bytes` go down the tree. The partial results of the stages `at_driver` are
-    added up by the driver, those `at_workers` never, for the reasons given. Of a cluster that
-    nobody has asked `count` is None and `where` its URI.
+    `meet` says by stage how partial results meet, and why. Values of more than `forward_bytes` go
+    down the tree. Of a cluster that nobody has asked `count` is None and `where` its URI.
     """
 
     count: int | None
-    fan_ins: tuple[int, ...]
-    meeting: Callable[[float], Meeting]
+    neutral: Neutral
+    meet: Mapping[int, str]
     forward_bytes: int
     where: str = "processes of this machine"
-    at_driver: frozenset[int] = frozenset()
-    at_workers: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,7 +62,7 @@ class ClusterNotes:
     def __init__(self, plan: pp.PhysicalPlan, workers: Workers) -> None:
         self._plan, self._workers = plan, workers
         size = workers.count or 1
-        self._ranks = [Ranks(r, size, workers.fan_ins) for r in range(size)]
+        self._ranks = [Ranks(r, size, workers.neutral.fan_ins) for r in range(size)]
         self._makers = {
             s.sink.number: s
             for s in plan.stages
@@ -99,18 +85,49 @@ class ClusterNotes:
         count = self._workers.count
         details = [("workers", f"{count}, {self._workers.where}: {_named_ranks(count)}")]
         details.append(("tree", self._tree()))
+        homes = dict.fromkeys(f"{title}, {self._homes(count)}" for title, count in self._sources())
+        return [*details, *(("home", h) for h in homes)]
+
+    def _sources(self) -> list[tuple[str, int]]:
+        """Title and partitions of each source that is read."""
         scans = dict.fromkeys(t for s in self._plan.stages for t in find((s.source,), pp.TableScan))
         read: dict[int, tuple[pp.TableScan, set[str]]] = {}
         for scan in scans:
             read.setdefault(id(scan.source), (scan, set()))[1].update(scan.columns)
-        homes = dict.fromkeys(
-            f"{_titled(s.source, columns)}, {self._homes(len(s.source.partitions()))}"
-            for s, columns in read.values()
-        )
-        return [*details, *(("home", h) for h in homes)]
+        return [
+            (_titled(s.source, columns), len(s.source.partitions())) for s, columns in read.values()
+        ]
+
+    def layout(self) -> dict[str, Any] | None:
+        """The same as plain data; None where nobody has asked how many workers there are.
+
+        `parents[r]`: the rank to which rank r sends its part of a reduction, None for the driver;
+        `homes`: of each source and cached table whose partitions are known, `ranges[r]` = [start,
+        stop], the partitions that rank r has.
+        """
+        count = self._workers.count
+        if count is None:
+            return None
+        caches = [
+            (f"t{stage.sink.number}", partitions)
+            for stage in self._plan.stages
+            if isinstance(stage.sink, pp.CacheTable)
+            and (partitions := self._partitions(stage.source)) is not None
+        ]
+        homes = [
+            {
+                "table": title,
+                "partitions": partitions,
+                "ranges": [[*self._ranks[0].range_of(r, partitions)] for r in range(count)],
+            }
+            for title, partitions in dict.fromkeys([*self._sources(), *caches])
+        ]
+        parents = [rank.parent for rank in self._ranks]
+        return {"count": count, "where": self._workers.where, "parents": parents, "homes": homes}
 
     def _tree(self) -> str:
-        steps = tree_steps(len(self._ranks), self._workers.fan_ins)
+        fan_ins = self._workers.neutral.fan_ins
+        steps = tree_steps(len(self._ranks), fan_ins)
         edges: dict[tuple[int, int], list[int]] = {}
         for rank in self._ranks:
             if rank.parent is not None:
@@ -118,7 +135,7 @@ class ClusterNotes:
                 edges.setdefault((level, rank.parent), []).append(rank.own)
         shown = [f"{', '.join(map(str, _some(c)))} → {to}" for (_, to), c in sorted(edges.items())]
         listed = "; ".join([*_some(shown), "0 → driver"])
-        return f"{_fan_ins(self._workers.fan_ins, len(steps))}: {listed}"
+        return f"{_fan_ins(fan_ins, len(steps))}: {listed}"
 
     def _homes(self, partitions: int) -> str:
         ranges = [self._ranks[0].range_of(r.own, partitions) for r in self._ranks]
@@ -156,10 +173,8 @@ class ClusterNotes:
         return [("workers", _MEETING[type(stage.sink)](stage.sink))]
 
     def _reduction(self, stage: pp.Stage, sink: pp.TreeAggregate) -> Details:
-        partial = sum(f.type.bytes for f in sink.folds)
-        meeting = self._workers.meeting(partial)
-        flat = stage.number in self._workers.at_driver
-        details = [("meet", f"{self._way(stage.number, meeting)}: {meeting.reason}")]
+        flat = stage.number in self._workers.neutral.at_driver
+        details = [("meet", self._workers.meet[stage.number])]
         leaves = self._leaves(stage, sink)
         if leaves is None:
             details.append(("leaves", "follow from the table when it is there"))
@@ -171,15 +186,6 @@ class ClusterNotes:
         details.append(("leaves", f"{leaves[1]}; {listed}"))
         details.append(("pieces", self._pieces(by_rank, flat)))
         return details
-
-    def _way(self, stage: int, meeting: Meeting) -> str:
-        """Where partial results go; and why not to the driver, where that was reckoned best."""
-        if stage in self._workers.at_driver:
-            return "flat, at the driver"
-        one_level = self._workers.fan_ins[0] >= len(self._ranks)
-        how = "flat, at rank 0" if one_level else "along the tree"
-        why = self._workers.at_workers.get(stage) if meeting.flat else None
-        return how if why is None else f"{how}, since {why}"
 
     def _pieces(self, leaves: Sequence[int], flat: bool) -> str:
         """Partial results that each rank sends: parts of the tree over leaves that are whole."""
@@ -205,7 +211,8 @@ class ClusterNotes:
 
     def _index(self, stage: pp.Stage, sink: pr.BuildIndex) -> str:
         """Where the held side of a join lies; the run decides, by the bytes that there are."""
-        most, size = self._ranks[0].broadcast_bytes, self._size(stage.source)
+        most = self._workers.neutral.broadcast.get(sink.number, self._ranks[0].broadcast_bytes)
+        size = self._size(stage.source)
         by_hash = f"by hash of {', '.join(sink.keys)}: each worker the records of its own keys"
         if not sink.keys or not may_be_partitioned(self._plan.stages, sink.number):
             return f"broadcast: all records to every worker, {self._whole(stage)}"

@@ -23,6 +23,7 @@ from scalops.engine.loop_runner import Fold, LoopControl, LoopRunner
 from scalops.engine.neutral import Change, Measurements
 from scalops.engine.outcome import LoopOutcome, StateRows
 from scalops.engine.reading import RowsRead
+from scalops.engine.recording import NO_RECORDER, Recorder
 from scalops.engine.relations.state import infinite_columns
 from scalops.engine.value_program import ValueProgram, typed
 
@@ -52,9 +53,11 @@ class Driver:
         replan: Replan | None = None,
         control: LoopControl | None = None,
         events: EventLog = SILENT,
+        recorder: Recorder = NO_RECORDER,
     ) -> None:
         self._plan, self._backend = plan, backend
         self._events, self._is_logged = events, events is not SILENT
+        self._recorder = recorder
         self._rows_read = RowsRead(plan)
         self._listener, self._replan, self._control = listener, replan, control
         self._values: list[Any] = [None] * len(plan.slots)
@@ -68,6 +71,7 @@ class Driver:
     def run(self) -> list[Any]:
         """The job's outputs: values, tables as blocks by partition, loop outcomes."""
         try:
+            self._recorder.start(self._plan)
             self._backend.start(self._plan)
             with np.errstate(all="ignore"):
                 for step in self.program(self._plan.program):
@@ -77,7 +81,9 @@ class Driver:
                         self._run_loops([step])
                     else:
                         step()
-                return [self._output(o) for o in self._plan.outputs]
+                outputs = [self._output(o) for o in self._plan.outputs]
+            self._recorder.end(self._backend.lost)
+            return outputs
         finally:
             self._backend.stop()
 
@@ -92,8 +98,11 @@ class Driver:
                 return [b for part in self._fetched(output.number) for b in part]
 
     def _fetched(self, stage: int) -> list[list[Block]]:
+        begin = perf_counter()
         partitions = range(self._backend.partitions(stage))
-        return [self._backend.fetch(stage, p) for p in partitions]
+        found = [self._backend.fetch(stage, p) for p in partitions]
+        self._recorder.ran((stage,), begin)
+        return found
 
     # Compilation.
 
@@ -141,6 +150,7 @@ class Driver:
     def _load(self, stage: int, table: int) -> None:
         begin = perf_counter()
         info = self._infos[table] = self._backend.load(stage)
+        self._recorder.ran((stage,), begin, {table: info})
         if self._is_logged:
             self._events.emit(
                 "cache", stage=stage, table=table, rows=info.rows, bytes=info.bytes,
@@ -150,11 +160,13 @@ class Driver:
     def _count(self, stage: int) -> None:
         begin = perf_counter()
         self._backend.run_stage(stage)
+        self._recorder.ran((stage,), begin)
         self._have_run((stage,), begin)
 
     def _store(self, stage: int, table: int) -> None:
         begin = perf_counter()
         self._infos[table] = self._backend.exchange(stage)
+        self._recorder.ran((stage,), begin)
         self._have_run((stage,), begin)
 
     def _have_run(self, stages: Sequence[int], begin: float) -> None:
@@ -196,6 +208,7 @@ class Driver:
             sink = self._plan.stages[number].sink
             assert isinstance(sink, pp.TreeAggregate)
             results.update(zip(sink.slots, self._backend.combine(number), strict=True))
+        self._recorder.ran(stages, begin)
         self.set(results)
         seconds = perf_counter() - begin
         self._seconds["map"] += seconds
@@ -216,6 +229,7 @@ class Driver:
                 waiting = [a for r, steps, _ in waiting for a in self._advanced(r, steps)]
         finally:
             self._seconds = outside
+            self._recorder.goes_on(())
 
     def _by_base(self, waiting: list[Asking]) -> Iterable[list[Asking]]:
         """Those whose folds rest on the same table side by side."""
@@ -230,11 +244,13 @@ class Driver:
     def _advanced(self, runner: LoopRunner, steps: Steps) -> list[Asking]:
         """The loop with the next fold that it asks for; nothing where it is done."""
         self._seconds = runner.seconds
+        self._recorder.goes_on((runner.index,))
         return [(runner, steps, stage) for stage in islice(steps, 1)]
 
     def _fold_for(self, group: Sequence[Asking]) -> None:
         """One pass for several loops; an error is raised where the loop at fault asked for it."""
         self._seconds = {"map": 0.0}
+        self._recorder.goes_on([runner.index for runner, _, _ in group])
         failed: ScalopsError
         try:
             self._fold([stage for _, _, stage in group])
@@ -257,7 +273,9 @@ class Driver:
             self._values[slot] = value
         bound = {s: v for s, v in values.items() if s in self._read}
         if bound:
+            begin = perf_counter()
             self._backend.bind(bound)
+            self._recorder.bound(begin)
 
     def get(self, slot: int) -> Any:
         """A slot's value."""
@@ -278,7 +296,9 @@ class Driver:
 
     def settle(self) -> None:
         """All steps so far are done."""
+        begin = perf_counter()
         self._backend.settle()
+        self._recorder.ran((), begin)
 
     def put(self, table: pp.TableField, rows: StateRows) -> None:
         """Let a table of the state have these records, which were saved."""
@@ -304,6 +324,7 @@ class Driver:
 
     def listen(self, iterate: pp.Iterate, number: int, scalars: dict[str, Any], s: float) -> None:
         """Tell the listener of an iteration, and ask whether to change the plan."""
+        self._recorder.iteration(iterate.index)
         if self._listener is not None:
             self._listener.iteration(iterate.name, number, scalars, s)
         if self._is_logged:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from scalops.algebra.schema import Schema
@@ -21,6 +22,7 @@ from scalops.engine.stacked import NullsFound
 from scalops.engine.threads import Task, ThreadPool
 
 if TYPE_CHECKING:
+    from scalops.engine.meter import Meter
     from scalops.engine.processes.runner import ProcessRunner
 
 
@@ -35,11 +37,13 @@ class EmbeddedBackend:
         keep: Mapping[str, KeptTable] | None = None,
         waiting: ThreadPool | None = None,
         folds: FoldPlace | None = None,
+        meter: Meter | None = None,
     ) -> None:
         """`waiting` runs the stages that mostly wait for the runner's processes.
 
-        `folds` tells which stages fold on processes of the runner's.
+        `folds` tells which stages fold on processes of the runner's; a `meter` profiles the plan.
         """
+        self._meter = meter
         self._place = folds
         self._folds: ProcessFolds | None = None
         self._pool, self._budget, self._runner = pool, budget, runner
@@ -53,7 +57,9 @@ class EmbeddedBackend:
     # Life.
 
     def start(self, plan: pp.PhysicalPlan) -> None:
-        self._share = Share(plan, self, self._budget, runner=self._runner, keep=self._keep)
+        self._share = Share(
+            plan, self, self._budget, runner=self._runner, keep=self._keep, meter=self._meter
+        )
         if self._runner is not None:
             self._waits = frozenset(s.number for s in plan.stages if s.calls_functions)
             if self._place is not None:
@@ -124,14 +130,20 @@ class EmbeddedBackend:
     def partitions(self, stage: int) -> int:
         return self._share.pipelines[stage].partitions()
 
+    def _at(self, stage: int) -> AbstractContextManager[None]:
+        """What the calling thread does beside operators and tasks is the stage's sink's."""
+        return nullcontext() if self._meter is None else self._meter.at(stage)
+
     def run_stage(self, stage: int) -> None:
-        if stage in self._share.reductions:
-            self._reduce((stage,))
-        else:
-            alone(self._share.run_stage(stage))
+        with self._at(stage):
+            if stage in self._share.reductions:
+                self._reduce((stage,))
+            else:
+                alone(self._share.run_stage(stage))
 
     def run_stages(self, stages: Sequence[int]) -> None:
-        self._reduce(stages)
+        with self._at(stages[0]):
+            self._reduce(stages)
 
     def combine(self, stage: int) -> tuple[Any, ...]:
         return self._share.reductions[stage].results
@@ -157,16 +169,18 @@ class EmbeddedBackend:
             if self._folds is not None and self._folds.run(made, self._budget, held):
                 continue
             made.run(
-                lambda task, count: self.run(task, count, *stages),
+                lambda task, count: self._share.run_tasks(task, count, *stages),
                 lambda size: self._budget.reserve(size, held),
                 lambda: self._budget.release(held),
             )
 
     def load(self, stage: int) -> TableInfo:
-        return alone(self._share.load(stage, self._share_table))
+        with self._at(stage):
+            return alone(self._share.load(stage, self._share_table))
 
     def exchange(self, stage: int) -> TableInfo:
-        return alone(self._share.exchange(stage))
+        with self._at(stage):
+            return alone(self._share.exchange(stage))
 
     def settle(self) -> None:
         pass  # all is done at once
@@ -181,7 +195,8 @@ class EmbeddedBackend:
     def fetch(self, stage: int, partition: int) -> list[Block]:
         blocks = self._gathered[stage][partition] if stage in self._gathered else None
         if blocks is None:  # not yet, or handed out before
-            found = alone(self._share.gathered(stage, FreeMemory()))
+            with self._at(stage):
+                found = alone(self._share.gathered(stage, FreeMemory()))
             self._gathered[stage] = [found.get(p, []) for p in range(self.partitions(stage))]
             blocks = self._gathered[stage][partition]
         self._gathered[stage][partition] = None

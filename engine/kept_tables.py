@@ -162,11 +162,7 @@ class KeptSource:
     def read(self, partition: Partition, columns: tuple[str, ...]) -> Iterator[Block]:
         """The blocks themselves, with these columns."""
         for block in self._parts[partition.index]:
-            yield Block(
-                block.rows,
-                {n: block.columns[n] for n in columns},
-                {n: v for n, v in block.valid.items() if n in columns},
-            )
+            yield block.only(columns)
 
     def head(self, rows: int, columns: tuple[str, ...]) -> Block:
         """The first records."""

@@ -127,6 +127,11 @@ class LoopRunner:
         self._of_which = f" of the inner loop{self._named}" if iterate.nested else ""
         self.seconds: Seconds = {"load": 0.0, "map": 0.0, "update": 0.0}
 
+    @property
+    def index(self) -> int:
+        """The loop's number in the plan."""
+        return self._plan.index
+
     def run(self) -> Generator[Fold, None, None]:
         """Iterate until the condition is false, the range ends or max_iterations is reached."""
         host, plan, control = self._host, self._plan, self._control

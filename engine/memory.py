@@ -61,6 +61,8 @@ class MemoryBudget:
         self._held: dict[str, int] = {}
         self._lock = threading.Lock()
         self.refused = 0
+        self.peak = self.spilled = 0  # bytes held at most, and those that found no room
+        self._peaks: dict[str, int] = {}
         self.spare: Callable[[int], tuple[str, int]] | None = None
         self.evict: Callable[[int], tuple[str, int]] | None = None
         self.beside: Callable[[], int] = lambda: 0
@@ -75,6 +77,16 @@ class MemoryBudget:
     def owners(self) -> dict[str, int]:
         """Bytes held by owner."""
         return {owner: size for owner, size in self._held.items() if size}
+
+    def peaks(self) -> dict[str, int]:
+        """Bytes that each owner has held at most."""
+        with self._lock:
+            return {owner: size for owner, size in self._peaks.items() if size}
+
+    def count_spilled(self, size: int) -> None:
+        """Bytes have gone to disk for want of room."""
+        with self._lock:
+            self.spilled += size
 
     def reserve(self, size: int, owner: str) -> bool:
         """Take `size` bytes for `owner` if they fit."""
@@ -91,7 +103,9 @@ class MemoryBudget:
         with self._lock:
             if self.limit is not None and self.held + self.beside() + size > self.limit:
                 return False
-            self._held[owner] = self._held.get(owner, 0) + size
+            own = self._held[owner] = self._held.get(owner, 0) + size
+            self._peaks[owner] = max(own, self._peaks.get(owner, 0))
+            self.peak = max(self.peak, self.held)
             return True
 
     def require(self, size: int, owner: str) -> None:

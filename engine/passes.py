@@ -103,6 +103,10 @@ class Reduction:
 
     def fold(self, blocks: Iterator[Block], worker: int, leaf: Leaf) -> Iterator[None]:
         """Fold blocks, in order, into a leaf; one at each step."""
+        steps, meter = self._steps(blocks, worker, leaf), self._runtime.meter
+        return steps if meter is None else meter.steps(meter.sink(self.number), steps)
+
+    def _steps(self, blocks: Iterator[Block], worker: int, leaf: Leaf) -> Iterator[None]:
         runtime = self._runtime
         for block in blocks:
             for piece in self.pieces(block) if block.rows else ():
@@ -122,7 +126,10 @@ class Reduction:
 
     def merge(self, a: Leaf, b: Leaf) -> Leaf:
         """Two leaves as one, a's records before b's."""
-        return self._folds.merge(a, b)
+        if self._runtime.meter is None:
+            return self._folds.merge(a, b)
+        with self._runtime.meter.combining(self.number):
+            return self._folds.merge(a, b)
 
     def finish(self, combined: Leaf) -> None:
         """Keep the folds' values."""

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from scalops.algebra import expressions as ex
 from scalops.algebra.expressions import columns_read, within
-from scalops.algebra.folds import Transition
+from scalops.algebra.folds import Fold, Transition
 from scalops.algebra.schema import Schema
+from scalops.algebra.tree import find
 from scalops.engine import physical_plan as pp
 from scalops.engine.blocks import block_rows, partition_bounds
 from scalops.engine.kept_tables import KeptSource
@@ -112,10 +113,7 @@ def _work(
     size = block_rows(schema)
     rows = float(size if source is None else source.source.likely_rows)
     partial = sum(f.type.bytes for f in sink.folds)
-    leaves = 0
-    if source is not None:
-        partitions = len(partition_bounds(int(rows), source.source.schema))
-        leaves = leaf_count(partitions, int(source.source.bytes), leaf_bytes(sink.folds))
+    leaves = 0 if source is None else leaves_of(source, sink.folds)
     size_in_bytes = rows * schema.bytes_per_row
     steps = sum(1 for _ in _chain(stage.source))
     calls = sum(isinstance(n, ex.Call) and bool(columns_read([n])) for n in within(roots))
@@ -123,7 +121,7 @@ def _work(
         stage=stage.number,
         table=number,
         rows=rows,
-        blocks=-(-rows // size),
+        blocks=blocks_of(schema, rows),
         bytes=size_in_bytes,
         moved_bytes=0.0 if shared else size_in_bytes,
         calls=calls + _OF_A_FOLD * len(sink.folds) + _OF_A_BLOCK * (1 + steps),
@@ -135,6 +133,30 @@ def _work(
         known=known,
         refused=_refused(stage, schema),
     )
+
+
+def leaves_of(source: pp.TableScan, folds: Sequence[Fold]) -> int:
+    """Leaves of the canonical reduction over the partitions of a source."""
+    partitions = len(partition_bounds(int(source.source.likely_rows), source.source.schema))
+    return leaf_count(partitions, int(source.source.bytes), leaf_bytes(folds))
+
+
+def blocks_of(schema: Schema, rows: float) -> float:
+    """Blocks in which so many records of this schema lie."""
+    return float(-(-rows // block_rows(schema)))
+
+
+def environment_bytes(plan: pp.PhysicalPlan, loop: pp.Iterate) -> int:
+    """Bytes of the values that an iteration changes and its stages read."""
+    stages = [plan.stages[i.stage] for i in find((*loop.test, *loop.body), pp.RunStage)]
+    changing = {loop.counter, *loop.state, *loop.next}
+    for evaluate in find((*loop.test, *loop.body), pp.Evaluate):
+        changing.update(slot for slot, _ in evaluate.assignments)
+    for stage in stages:
+        if isinstance(stage.sink, pp.TreeAggregate):
+            changing.update(stage.sink.slots)
+    read = changing & {slot for stage in stages for slot in stage.reads}
+    return sum(plan.slots[slot][1].bytes for slot in read)
 
 
 def _refused(stage: pp.Stage, schema: Schema) -> str | None:
@@ -162,7 +184,7 @@ def _folding(
 ) -> Iterator[tuple[int, float, bool]]:
     """The stages in loops that fold, how often each runs, and whether that is known."""
     for loop in _loops(program):
-        times, known = _times(loop)
+        times, known = times_of(loop)
         own = (*loop.test, *loop.body)
         for instruction in own:
             if isinstance(instruction, pp.RunStage) and isinstance(
@@ -181,7 +203,8 @@ def _loops(program: Sequence[pp.Instruction]) -> Iterator[pp.Iterate]:
             yield from instruction.loops
 
 
-def _times(loop: pp.Iterate) -> tuple[float, bool]:
+def times_of(loop: pp.Iterate) -> tuple[float, bool]:
+    """How many iterations a loop has, and whether that is known; else it is assumed."""
     if loop.range is not None and all(isinstance(b, ex.Constant) for b in loop.range.bounds):
         start, stop, step = (int(b.value) for b in loop.range.bounds if isinstance(b, ex.Constant))
         if step != 0:

@@ -32,6 +32,7 @@ from scalops.engine.stacked import NullsFound, Stacks, stacks_of
 from scalops.engine.threads import Task
 
 if TYPE_CHECKING:
+    from scalops.engine.meter import Meter
     from scalops.engine.processes.runner import ProcessRunner
 
 T = TypeVar("T")
@@ -57,9 +58,13 @@ class Share:
         runner: ProcessRunner | None = None,
         keep: Mapping[str, KeptTable] | None = None,
         neutral: Neutral = NEUTRAL,
+        meter: Meter | None = None,
     ) -> None:
-        """`keep` are the tables that outlive the plan, by key."""
-        self.runtime = Runtime(plan, budget, runner, ranks, neutral)
+        """`keep` are the tables that outlive the plan, by key; a `meter` measures its operators."""
+        self.runtime = Runtime(plan, budget, runner, ranks, neutral, meter)
+        if meter is not None:
+            meter.begin(plan.stages, budget)
+            threads = meter.threads(threads)
         self.ranks, self.stages = ranks, list(plan.stages)
         self._probed = probed_by(plan.stages)
         self._threads, self._budget, self._keep = threads, budget, keep or {}
@@ -69,7 +74,7 @@ class Share:
         self._passes: dict[tuple[tuple[int, ...], ...], tuple[Any, list[Pass]]] = {}
         self._rank_passes: dict[int, RankPass] = {}
         for stage in plan.stages:
-            pipeline = build(stage.source, self.runtime)
+            pipeline = build(stage.source, self.runtime, stage)
             self.pipelines[stage.number] = pipeline
             if isinstance(stage.sink, pp.TreeAggregate):
                 self.reductions[stage.number] = Reduction(stage, pipeline, self.runtime, runner)
@@ -99,8 +104,12 @@ class Share:
         """Set driver values by slot."""
         self.runtime.bind(values)
 
+    def run_tasks(self, task: Task, count: int, *stages: int) -> None:
+        """Run a stage's tasks, on whatever threads there are."""
+        self._threads.run(task, count, *stages)
+
     def _run(self, *stages: int) -> Run:
-        return lambda task, count: self._threads.run(task, count, *stages)
+        return lambda task, count: self.run_tasks(task, count, *stages)
 
     def forget(self) -> None:
         """Drop what relations keep of earlier iterations: a rank that is new has nothing of it."""

@@ -173,7 +173,9 @@ class SpilledBlocks:
         try:
             self._budget.require(block.bytes, self._owner)
         except OutOfMemoryError:
-            return self._opened().write(block)
+            batch = self._opened().write(block)
+            self._budget.count_spilled(batch.size)
+            return batch
         return block
 
     def get(self, kept: Kept) -> Block:

@@ -79,7 +79,7 @@ class Estimates:
             case op.Filter(source=below, predicate=predicate):
                 inner = self.of(below)
                 share, known = selectivity(predicate, lambda parts: self._share(below, parts))
-                made = replace(inner, provenance=_least((inner.provenance, known)))
+                made = replace(inner, provenance=least_known((inner.provenance, known)))
                 return _times(node, share, made)
             case op.Limit(source=source, count=count):
                 inner = self.of(source)
@@ -122,7 +122,7 @@ class Estimates:
                 inner = self.of(source)
                 made = records_of(node, inner.rows)
                 few = inner if made is None else replace(inner, rows=made.likely)
-                known = _least((inner.provenance, "assumed" if made is None else "estimated"))
+                known = least_known((inner.provenance, "assumed" if made is None else "estimated"))
                 return _times(node, 1, replace(few, provenance=known))
             case rel.GroupAggregate(source=source, keys=keys):
                 return self._groups(node, source, [e for _, e in keys])
@@ -189,7 +189,7 @@ class Estimates:
                 many *= 1 - (1 - rows.rows / whole) ** (whole / many)
         if many is None:
             return DISTINCT * rows.rows, "assumed"
-        return min(many, rows.rows), _least((rows.provenance, "estimated"))
+        return min(many, rows.rows), least_known((rows.provenance, "estimated"))
 
     def _groups(
         self, node: op.Operator, source: op.Operator, keys: Sequence[Expression]
@@ -205,7 +205,7 @@ class Estimates:
         width = node.schema.bytes_per_row
         if node.kind == "cross":
             rows = left.rows * right.rows
-            return Estimate(rows, rows * width, _least((left.provenance, right.provenance)))
+            return Estimate(rows, rows * width, least_known((left.provenance, right.provenance)))
         (many, one), (others, other) = (
             self.distinct(node.left, node.left_keys),
             self.distinct(node.right, node.right_keys),
@@ -220,7 +220,7 @@ class Estimates:
             "semi": left.rows * meeting,
             "anti": left.rows * (1 - meeting),
         }[node.kind]
-        known = _least((left.provenance, right.provenance, one, other, "estimated"))
+        known = least_known((left.provenance, right.provenance, one, other, "estimated"))
         return Estimate(rows, rows * width, known)
 
 
@@ -231,13 +231,13 @@ def _assumed(node: op.Operator, rows: float) -> Estimate:
 def _times(node: op.Operator, factor: float, *inputs: Estimate) -> Estimate:
     """The inputs' records together, `factor` for each; known as the least known of them is."""
     rows = factor * sum(i.rows for i in inputs)
-    known = _least(i.provenance for i in inputs)
+    known = least_known(i.provenance for i in inputs)
     return Estimate(rows, rows * node.schema.bytes_per_row, known)
 
 
-def _least(known: Iterable[Provenance]) -> Provenance:
-    """The least certain of them."""
-    return max(known, key=_ORDER.index)
+def least_known(known: Iterable[Provenance]) -> Provenance:
+    """The least certain of them; exact where there is none."""
+    return max(known, key=_ORDER.index, default="exact")
 
 
 def _slice(node: op.Slice, inner: Estimate) -> Estimate:

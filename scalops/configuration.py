@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scalops.algebra.errors import ConfigError, user_location
-from scalops.options import NOT_BUILT, OPTIONS, Options, read_option, refuse_unknown
+from scalops.options import AUTO, OPTIONS, Options, read_option, refuse_unknown
 
 log = logging.getLogger("scalops")
 FILE = "scalops.toml"
@@ -100,7 +100,9 @@ def configure(given: Mapping[str, Any], source: str = SESSION) -> Config:
 def inherited(around: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a session inside another: a place to run that it is told replaces theirs."""
     replaced: set[str] = set()
-    if "workers" in given:
+    if given.get("workers") == AUTO:
+        pass  # how many of those there are
+    elif "workers" in given:
         replaced = {"connect", "key"}
     elif "connect" in given:
         replaced = {"workers"} if given["connect"] is not None else {"workers", "key"}
@@ -113,7 +115,7 @@ def _settle_place(settings: dict[str, Setting], workers_at: int, connect_at: int
     The numbers are those of the layers that tell them.
     """
     workers, connect = settings["workers"], settings["connect"]
-    if connect.value is None:
+    if connect.value is None or workers.value == AUTO:
         return
     if workers_at < connect_at:
         settings["connect"] = settings["key"] = Setting(None, workers.source)
@@ -126,7 +128,8 @@ def _settle_place(settings: dict[str, Setting], workers_at: int, connect_at: int
             f" {connect.value!r} ({told}):"
             " plans run on processes of this machine or on a cluster, not on both",
             location=user_location(),
-            hint="leave one of them out; how many workers a cluster has is its own matter",
+            hint="leave one of them out; how many workers a cluster has is its own matter, and"
+            " workers='auto' uses as many of them as are worth it",
         )
 
 
@@ -183,8 +186,6 @@ def _environment() -> dict[str, Setting]:
         if variable in known:
             name = known[variable]
             found[name] = Setting(read_option(name, text, variable), variable)
-        elif variable.removeprefix(_PREFIX).lower() in NOT_BUILT:
-            refuse_unknown([variable.removeprefix(_PREFIX).lower()], variable)
         else:
             _warn_of_misspelling(variable, known)
     return found
@@ -243,7 +244,7 @@ def _read_file(path: Path, version: tuple[int, int]) -> dict[str, Setting]:
     for name, value in found.items():
         line = _line_of(name, text)
         place = f"{path}:{line}" if line else str(path)
-        if isinstance(value, dict) and name not in OPTIONS and name not in NOT_BUILT:
+        if isinstance(value, dict) and name not in OPTIONS:
             raise ConfigError(
                 f"{place}: [{name}] is a section; options stand at the top level",
                 location=user_location(),

@@ -14,7 +14,8 @@ from scalops.algebra.fingerprint import fingerprint
 from scalops.algebra.segment_folds import Segment
 from scalops.algebra.tree import Node, find, walk
 from scalops.algebra.validate import validate
-from scalops.clusters import has_workers, workers_of
+from scalops.clusters import may_have_workers, workers_of
+from scalops.deciding import decide, machine_here
 from scalops.engine import physical_display
 from scalops.engine.cluster_display import ClusterNotes
 from scalops.just_in_time import just_in_time
@@ -30,8 +31,8 @@ from scalops.results import take_leaves
 from scalops.table import Table
 
 STAGES = ("traced", "logical", "optimized", "physical")
-FORMATS = ("text", "json")
-_LATER_FORMATS = ("dot", "mermaid", "html")
+FORMATS = ("text", "json", "dot", "mermaid", "html")
+_GRAPHS = ("dot", "mermaid")
 _COUNTED = (op.Filter, op.Distinct, rel.Join, rel.GroupAggregate)  # of which rows are estimated
 
 
@@ -45,22 +46,25 @@ def explain(
     """The plan that `so.collect(*things)` would run: of tables, values, loops, nestings of them.
 
     `stage`: traced (as written, with the user's lines), logical (as the optimizer gets it),
-    optimized, physical, or all. `format`: text (at most 100 columns) or json. `trace` adds what
-    each rule did. Nothing is run.
+    optimized, physical, or all. `format`: text (at most 100 columns), json, dot (Graphviz),
+    mermaid, or html (one page that needs no network). `trace` adds what each rule did; not to a
+    drawing. Nothing is run.
     """
     if analyze:
         refuse("explain(analyze=True)")
-    if isinstance(format, str) and format in _LATER_FORMATS:
-        refuse(f"explain's format {format!r}")
     _require("stage", stage, (*STAGES, "all"))
     _require("format", format, FORMATS)
+    if trace and format in _GRAPHS:
+        _refuse_trace(format)
     wanted = things[0] if len(things) == 1 else things
     job = op.Job(tuple(_node(leaf) for leaf in take_leaves(wanted, "explain")))
     validate(job)
     optimized, firings = optimize(job)
     stages = STAGES if stage == "all" else (stage,)
     displays = {name: _display(name, job, optimized, firings) for name in stages}
-    if format == "json":
+    if format in _GRAPHS:
+        return _graph_text(displays, format)
+    if format in ("json", "html"):
         made: dict[str, Any] = {
             "version": FORMAT_VERSION,
             "stages": {name: d.to_dict() for name, d in displays.items()},
@@ -75,13 +79,37 @@ def explain(
                 }
                 for f in firings
             ]
-        return json.dumps(made, indent=2)
+        return _page_text(made) if format == "html" else json.dumps(made, indent=2)
     parts = []
     for name, shown in displays.items():
         parts.append(f"-- {name}\n{shown.to_text()}" if len(displays) > 1 else shown.to_text())
     if trace:
         parts.append(_trace_text(firings))
     return "\n\n".join(parts)
+
+
+def _graph_text(displays: dict[str, Display], format: str) -> str:
+    if format == "dot":
+        from scalops.reports.dot import to_dot
+
+        return to_dot(displays)
+    from scalops.reports.mermaid import to_mermaid
+
+    return to_mermaid(displays)
+
+
+def _page_text(explained: dict[str, Any]) -> str:
+    from scalops.reports.plan_page import plan_page
+
+    return plan_page(explained)
+
+
+def _refuse_trace(format: str) -> None:
+    raise ConfigError(
+        f"explain's format {format!r} draws a plan and has no place for trace=True; expected one of"
+        " text, json, html with it",
+        location=user_location(),
+    )
 
 
 def _require(what: str, given: str, known: tuple[str, ...]) -> None:
@@ -105,9 +133,15 @@ def _display(name: str, job: op.Job, optimized: op.Job, firings: list[Firing]) -
 
         session = current_session()
         planned = just_in_time(lower(optimized), session.options.jit)
-        if has_workers(session.options):
-            workers = workers_of(planned, session.options, session.attached)
-            return physical_display.display(planned, ClusterNotes(planned, workers))
+        if may_have_workers(session.options):
+            there = session.attached
+            decided = decide(planned, session.options, machine_here(), there)
+            known = session.options.connect is None or bool(there)
+            workers = workers_of(decided, session.options, known)
+            cluster = ClusterNotes(planned, workers)
+            made = physical_display.display(planned, cluster)
+            made.workers = cluster.layout()
+            return made
         return physical_display.display(with_places(planned, session.options, session.processes()))
     if name == "traced":
         return PlanPrinter(job).display(job)

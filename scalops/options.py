@@ -10,12 +10,13 @@ import reprlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
 from scalops.algebra.errors import ConfigError, user_location
-from scalops.not_yet import refuse
+
+AUTO: Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,15 @@ class Options:
     folds: "auto", "threads" or "processes", what folds a cached table in a loop.
     jit: whether folds are compiled just in time by numba; "auto" compiles those that are worth it.
     workers: how many worker processes of this machine run whole plans, each with so many `threads`;
-        0 is none: plans run in this process.
+        0 is none: plans run in this process. "auto" lets the cost model choose for each plan, of
+        those that a cluster has or of one for each core.
     connect: the URI of a running cluster whose workers run whole plans; None is none.
     key: the file of the key that a cluster asks for.
     fan_in: how many workers' partial results meet in one; None leaves it to the plan.
     lease: seconds without a sign of life after which a worker of this machine counts as lost; a
         cluster has its own.
+    objective: "time" or "cost", what the cost model's decisions make least: seconds, or seconds
+        times workers.
     """
 
     threads: int = 0
@@ -48,17 +52,17 @@ class Options:
     task_timeout: float | None = None
     folds: str = "auto"
     jit: str | bool = "auto"
-    workers: int = 0
+    workers: int | Literal["auto"] = 0
     connect: str | None = None
     key: str | None = None
     fan_in: int | None = None
     lease: float = 10.0
+    objective: str = "time"
 
 
 OPTIONS = tuple(field.name for field in fields(Options))
 # Those that a single run may be given: the others shape plans, or what a session holds.
 OF_ONE_RUN = ("threads", "memory")
-NOT_BUILT = ("objective",)
 _OF_EXPLAIN = ("stage", "format", "trace")
 
 _MOST_AT_ONCE = 4096
@@ -125,7 +129,9 @@ def _processes(value: Any) -> int | None:
     return None if value is None else _count(value)
 
 
-def _workers(value: Any) -> int:
+def _workers(value: Any) -> int | Literal["auto"]:
+    if isinstance(value, str) and value.strip() == AUTO:
+        return AUTO
     return 0 if value is None else _count(value)
 
 
@@ -181,6 +187,12 @@ def _jit(value: Any) -> str | bool:
     return "auto" if isinstance(value, str) and value.strip() == "auto" else _flag(value)
 
 
+def _objective(value: Any) -> str:
+    if not isinstance(value, str) or value not in ("time", "cost"):
+        raise ValueError(value)
+    return value
+
+
 def _flag(value: Any) -> bool:
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
@@ -210,10 +222,11 @@ _READ: dict[str, tuple[Callable[[Any], Any], str]] = {
     "folds": (_folds, "'auto', 'threads' or 'processes'"),
     "jit": (_jit, "'auto', true or false"),
     "task_timeout": (_seconds, f"seconds, more than 0 and at most {_MOST_SECONDS}, or None"),
-    "workers": (_workers, f"{_COUNT}, or None for none"),
+    "workers": (_workers, f"{_COUNT}, 'auto', or None for none"),
     "connect": (_connect, "'tcp://host:port' or 'ipc:///path'"),
     "key": (_key, "the path of a file"),
     "fan_in": (_fan_in, f"an int of at least 2 and at most {_MOST_AT_ONCE}, or None"),
+    "objective": (_objective, "'time' or 'cost'"),
     "lease": (_lease, "seconds, from {} to {:g}".format(*_LEASE_BOUNDS)),
 }
 
@@ -244,10 +257,6 @@ def refuse_unknown(
 ) -> None:
     """Raise for names that are no options; `what` is the place where they were given."""
     unknown = sorted(set(names) - set(known))
-    later = [name for name in unknown if name in NOT_BUILT]
-    if later:
-        place = "" if what == "a session" else f" ({what})"
-        refuse(f"a session with an objective{place}")
     if unknown:
         _unknown(unknown, what, known)
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from scalops.algebra import operators as op
 from scalops.algebra.schema import Schema
 from scalops.clusters import job_settings
+from scalops.deciding import decide, machine_here
 from scalops.engine.blas import single_threaded
 from scalops.engine.driver import Driver, Listener, Replan
 from scalops.engine.embedded import EmbeddedBackend
@@ -122,6 +123,7 @@ def execute(
     tables: Mapping[str, KeptTable] | None = None,
     workers: SessionWorkers | None = None,
     events: EventLog = SILENT,
+    recorder: Recorder = NO_RECORDER,
 ) -> list[Any]:
     """Run a job: values, pyarrow tables and loop outcomes, in order.
 
@@ -154,10 +156,11 @@ def _on_workers(
 ) -> list[Any]:
     from scalops.engine.cluster.going_back import run_again
 
-    settings = partial(job_settings, physical, options)
 
     def run(own: LoopControl | None) -> list[Any]:
-        backend = workers.backend(options.workers or None, settings, events, tables)
+        there = len(workers.hub.workers()) or None
+        decided = decide(physical, options, machine_here(), there)
+        backend = workers.backend(job_settings(decided.neutral, options), events, tables)
         return Driver(physical, backend, listener, None, own, events).run()
 
     return run_again(run, control, events)

@@ -27,7 +27,7 @@ from scalops.algebra.relations import LoopTable
 from scalops.algebra.tree import Node, find, substitute
 from scalops.algebra.validate import validate
 from scalops.checks import check_traces
-from scalops.clusters import has_workers, open_workers
+from scalops.clusters import may_have_workers, open_workers
 from scalops.configuration import SESSION, Config, configure, given_options, inherited
 from scalops.differentiating import refuse_number
 from scalops.engine.events import SILENT, EventLog
@@ -229,7 +229,7 @@ class Session:
         They end with `close`, with the session itself and with the interpreter.
         """
         with self._lock:
-            if self._workers is None and has_workers(self.options):
+            if self._workers is None and may_have_workers(self.options):
                 made = open_workers(self.options)
                 self._workers, self._end_workers = made, finalize(self, made.close)
             return self._workers

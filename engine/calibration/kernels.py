@@ -6,6 +6,7 @@ elements is the time of a call.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ from scalops.engine.calibration.measurement import (
     Measured,
     Outcome,
     Probe,
+    Unmeasured,
     rate,
     rate_of_difference,
     seconds_of,
@@ -48,6 +50,7 @@ _WIDTH = 64  # elements of a vector
 _KEYS = 100  # of a small key
 _RECORDS = 1 << 20  # that are grouped, joined and sorted
 _PARTIAL_BYTES = 1 << 20
+_STATE = ("count", "mean", "squares")  # of an aggregate
 
 
 def call_of(name: str, *arguments: ex.Expression) -> ex.Call:
@@ -170,22 +173,27 @@ def _sort(effort: Effort) -> Iterator[Outcome]:
 
 
 def _record(effort: Effort) -> Iterator[Outcome]:
-    """A moving average: one multiplication and one addition for each record."""
-    state, value = ex.Column("s", FLOAT64, 0), ex.Column("0", FLOAT64, 1)
-    other = ex.Column("s", FLOAT64, 1)
-    step = call_of("add", call_of("multiply", state, ex.constant(0.9)), value)
+    """A running mean and variance: Welford (1962), Technometrics 4(3), equations of p. 419."""
+    x = ex.Column("0", FLOAT64, 1)
+    count, mean, squares = (ex.Column(name, FLOAT64, 0) for name in _STATE)
+    more = call_of("add", count, ex.constant(1.0))
+    off = call_of("subtract", x, mean)
+    new = call_of("add", mean, call_of("divide", off, more))
+    added = call_of("add", squares, call_of("multiply", off, call_of("subtract", x, new)))
     fold = Transition(
-        "s",
+        "mean",
         "transition",
         (ex.Column("x", FLOAT64),),
-        combine=(call_of("add", state, other),),
-        fields=("s",),
-        zero=(ex.constant(np.float64(0)),),
-        step=(step,),
+        combine=tuple(
+            call_of("add", ex.Column(n, FLOAT64, 0), ex.Column(n, FLOAT64, 1)) for n in _STATE
+        ),
+        fields=_STATE,
+        zero=(ex.constant(np.float64(0)),) * len(_STATE),
+        step=(more, new, added),
     )
     kernel = FoldKernel(fold)
     kernel.bind((), 1)
-    rows = effort.size(1 << 14)
+    rows = effort.size(1 << 13)
     vectors = [(np.ones(rows), None)]
     samples = seconds_of(lambda: kernel.extend(None, vectors, rows, None), effort)
     yield summary("record", "s", [s / rows for s in samples])
@@ -220,6 +228,9 @@ def _add(effort: Effort) -> Iterator[Outcome]:
 
 def _lock(effort: Effort) -> Iterator[Outcome]:
     """Two threads, each with as much to do as one alone: what they take longer than that one."""
+    if len(os.sched_getaffinity(0)) < 2:
+        yield Unmeasured("lock", "this process may use one core only")
+        return
     roots, steps = elementwise()
     given = block(_CONTENDED, **dict.fromkeys("abc", FLOAT64))
     runs = [Runs(roots, given) for _ in range(2)]
@@ -234,9 +245,8 @@ def _lock(effort: Effort) -> Iterator[Outcome]:
         both = seconds_of(partial(pool.run, task, 2), effort)
     finally:
         pool.close()
-    one = seconds_of(partial(task, 0, 0), effort)
-    samples = [max(0.0, b - a) / (count * steps) for a, b in zip(one, both, strict=True)]
-    yield summary("lock", "s", samples)
+    alone = float(np.median(seconds_of(partial(task, 0, 0), effort)))
+    yield summary("lock", "s", [(s - alone) / (count * steps) for s in both])
 
 
 PROBES = (

@@ -14,11 +14,13 @@ import numpy as np
 class Effort:
     """How long and on how much is measured.
 
-    `repetitions`: samples of each quantity. `seconds`: that one sample takes at least. `scale`:
-    of the sizes of arrays, tables and files, 1 for those that the rates are meant for.
+    `repetitions`: samples of each quantity; of what takes longer than `seconds` as many as take
+    together as long, but at least `least`. `seconds`: that one sample takes at least. `scale`: of
+    the sizes of arrays, tables and files, 1 for those that the rates are meant for.
     """
 
     repetitions: int = 9
+    least: int = 5
     seconds: float = 0.02
     scale: float = 1.0
 
@@ -66,21 +68,22 @@ class Probe:
     measure: Callable[[Effort], Iterable[Outcome]]
 
 
-def seconds_of(call: Callable[[], object], effort: Effort, most: int = 1_000_000) -> list[float]:
-    """Seconds of a call, once for each repetition.
+def seconds_of(call: Callable[[], object], effort: Effort) -> list[float]:
+    """Seconds of a call, once for each repetition, in which it is called as often as need be.
 
-    In each repetition it is called as often as takes `effort.seconds`, at most `most` times. The
-    first two calls do not count: they find memory and caches as no later one does.
+    The first two calls do not count: they find memory and caches as no later one does.
     """
     call()
-    once = timed(call)
-    count = min(most, max(1, math.ceil(effort.seconds / max(once, 1e-9))))
+    once = max(timed(call), 1e-9)
+    count = math.ceil(effort.seconds / once)
+    affordable = round(effort.repetitions * effort.seconds / once)
+    samples = min(effort.repetitions, max(effort.least, affordable))
 
     def together() -> None:
         for _ in range(count):
             call()
 
-    return [timed(together) / count for _ in range(effort.repetitions)]
+    return [timed(together) / count for _ in range(samples)]
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -115,9 +118,10 @@ def rate_of_difference(
 ) -> Outcome:
     """Work by second, where samples of `large` have so much more to do than those of `small`.
 
-    What both spend beside it drops out. The median is that of the differences.
+    What both spend beside it drops out.
     """
-    seconds = summary(name, "s", [b - a for a, b in zip(small, large, strict=True)])
+    beside = float(np.median(small))
+    seconds = summary(name, "s", [s - beside for s in large])
     if isinstance(seconds, Unmeasured):
         return seconds
     return Measured(name, work / seconds.value, unit, seconds.spread, seconds.samples)

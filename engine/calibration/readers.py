@@ -18,9 +18,8 @@ from scalops.engine.calibration.measurement import Effort, Outcome, Probe, rate,
 from scalops.engine.storage import read_csv, read_ipc, read_parquet
 from scalops.engine.storage.file_source import FileSource
 
-_ROWS = 1 << 17
+_ROWS, _LINES = 1 << 17, 1 << 14
 _COLUMNS = 8
-_MOST_SAMPLES = 5
 
 
 def _table(rows: int) -> pa.Table:
@@ -44,11 +43,10 @@ def _read(
 ) -> Iterator[Outcome]:
     with tempfile.TemporaryDirectory(prefix="scalops-calibration-") as folder:
         path = Path(folder) / f"table.{name}"
-        write(_table(effort.size(_ROWS)), str(path))
+        write(_table(effort.size(_LINES if as_text else _ROWS)), str(path))
         source = read(str(path))
         work = path.stat().st_size if as_text else _decoded(source)
-        few = Effort(min(_MOST_SAMPLES, effort.repetitions), effort.seconds, effort.scale)
-        yield rate(name, "bytes/s", work, seconds_of(lambda: _decoded(source), few))
+        yield rate(name, "bytes/s", work, seconds_of(lambda: _decoded(source), effort))
 
 
 def _probe(

@@ -158,7 +158,7 @@ class MappedBlocks(_InBlocks):
 
     def read(self, partition: Partition, columns: tuple[str, ...]) -> Iterator[Block]:
         for place in self._partitions[partition.index]:
-            yield _chosen(place.shown(self._memory), columns)
+            yield place.shown(self._memory).only(columns)
 
 
 class KeptHere(_InBlocks):
@@ -182,7 +182,7 @@ class KeptHere(_InBlocks):
                 f"partition {partition.index} of a kept table is not at its rank any more",
                 hint="collect again: it is then computed anew",
             )
-        return (_chosen(block, columns) for block in blocks)
+        return (block.only(columns) for block in blocks)
 
     @cached_property
     def _pipeline(self) -> Pipeline:
@@ -228,7 +228,7 @@ class Fetched(_InBlocks):
             blocks = self._decoded(pieces, number)
             seconds = perf_counter() - begin
             self._caches.keep(facts.key, self._schema, number, blocks, seconds)
-        return (_chosen(block, columns) for block in blocks)
+        return (block.only(columns) for block in blocks)
 
     def _next(self, number: int) -> list[int]:
         """The partitions that this rank reads behind this one, unless they are here."""
@@ -252,15 +252,6 @@ class Fetched(_InBlocks):
                 f" {sum(b.rows for b in blocks)} records; expected {expected}"
             )
         return blocks
-
-
-def _chosen(block: Block, columns: Sequence[str]) -> Block:
-    """The block with these columns alone."""
-    return Block(
-        block.rows,
-        {n: block.columns[n] for n in columns},
-        {n: v for n, v in block.valid.items() if n in columns},
-    )
 
 
 # Asking the driver.

@@ -53,12 +53,11 @@ class SessionWorkers:
 
     def backend(
         self,
-        ranks: int | None,
-        settings: Callable[[int], JobSettings],
+        settings: JobSettings,
         events: EventLog = SILENT,
         keep: Mapping[str, KeptTable] | None = None,
     ) -> ClusterBackend:
-        """For one job, on `ranks` ranks, or one for each worker there is; `settings` for so many.
+        """For one job with these settings.
 
         The job reads and fills the tables of `keep`, by key, which ranks keep as long as they live.
         """
@@ -68,9 +67,8 @@ class SessionWorkers:
         self.tell_forgotten(keep)
         if self._coordinator is None:
             self._coordinator = Coordinator(self._hub, events, self._now)
-        count = ranks or max(1, len(self._hub.workers()))
         self._coordinator.events = events
-        return ClusterBackend(self._coordinator, settings(count), self._encoded, keep)
+        return ClusterBackend(self._coordinator, settings, self._encoded, keep)
 
     def _watch(self, table: KeptTable) -> None:
         known = self._watched.get(id(table))

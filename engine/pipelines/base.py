@@ -25,6 +25,7 @@ from scalops.engine.pipelines.counts import Counts
 from scalops.engine.threads import Task
 
 if TYPE_CHECKING:
+    from scalops.engine.meter import Meter
     from scalops.engine.processes.runner import ProcessRunner
 
 BUFFERS = "kernel buffers"
@@ -42,8 +43,11 @@ class Runtime:
         runner: ProcessRunner | None = None,
         ranks: Ranks = ALONE,
         neutral: Neutral = NEUTRAL,
+        meter: Meter | None = None,
     ) -> None:
+        """With a `meter` the plan is profiled."""
         self.budget, self.runner, self.ranks, self.neutral = budget, runner, ranks, neutral
+        self.meter = meter
         self.slots: list[Any] = [None] * len(plan.slots)
         self.version = 0
         self.slot_versions: dict[int, int] = {}  # the version in which a slot was bound last

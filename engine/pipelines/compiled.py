@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from scalops.engine import physical_plan as pp
@@ -13,9 +12,10 @@ from scalops.engine.pipelines import computed, multiplied, row_ranges
 from scalops.engine.pipelines.base import Pipeline, Runtime
 from scalops.engine.pipelines.probed import ProbePipeline
 from scalops.engine.pipelines.running import AccumulatePipeline
+from scalops.engine.stage_operators import operators_of
 
 # What a step over another table's blocks is compiled to.
-_OVER: dict[type[pp.PhysicalTable], Callable[[Any, Pipeline, Runtime], Pipeline]] = {
+_OVER: dict[type[pp.PhysicalTable], type[Pipeline]] = {
     pp.Compute: computed.ComputePipeline,
     pp.Select: computed.SelectPipeline,
     pp.TakePrefix: row_ranges.TakePrefixPipeline,
@@ -30,14 +30,23 @@ _OVER: dict[type[pp.PhysicalTable], Callable[[Any, Pipeline, Runtime], Pipeline]
 }
 
 
-def build(node: pp.PhysicalTable, runtime: Runtime) -> Pipeline:
-    """Compile a physical table."""
-    match node:
-        case pp.TableScan():
-            return pipelines.ScanPipeline(node, runtime)
-        case pp.StoredTable():
-            return pipelines.StoredPipeline(node, runtime)
-        case pp.Concatenate(sources=sources):
-            return row_ranges.ConcatenatePipeline(node, [build(s, runtime) for s in sources])
-    step: Any = node
-    return _OVER[type(node)](step, build(step.source, runtime), runtime)
+def build(node: pp.PhysicalTable, runtime: Runtime, stage: pp.Stage | None = None) -> Pipeline:
+    """Compile a physical table, of a `stage`; the runtime's meter measures its operators."""
+    numbers = {} if stage is None else {n: i for i, n in enumerate(operators_of(stage))}
+
+    def made(kind: type[Pipeline], own: pp.PhysicalTable, *given: Any) -> Pipeline:
+        if runtime.meter is None or stage is None:
+            return kind(own, *given)  # type: ignore[arg-type]
+        return runtime.meter.pipeline((stage.number, numbers[own]), kind, own, *given)
+
+    def of(own: Any) -> Pipeline:
+        match own:
+            case pp.TableScan():
+                return made(pipelines.ScanPipeline, own, runtime)
+            case pp.StoredTable():
+                return made(pipelines.StoredPipeline, own, runtime)
+            case pp.Concatenate(sources=sources):
+                return made(row_ranges.ConcatenatePipeline, own, [of(s) for s in sources])
+        return made(_OVER[type(own)], own, of(own.source), runtime)
+
+    return of(node)

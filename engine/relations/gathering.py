@@ -44,10 +44,8 @@ def own_blocks(
         partition = own[index]
         with in_partition(partition):
             for block in pipeline.blocks(partition, worker):
-                columns = {n: block.columns[n] for n in names}
-                masks = {n: m for n, m in block.valid.items() if n in columns}
-                made = Block(block.rows, columns, masks)
-                if made.rows:
+                if block.rows:
+                    made = block.only(names)
                     keep(own_bytes(made, pipeline.resident))
                     parts[partition].append(made)
 

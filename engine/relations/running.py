@@ -5,7 +5,7 @@ Each rank summarizes its own partitions; all of them scan all summaries, which a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -179,7 +179,7 @@ class Summaries(Relation):
     def _groups(self, partition: int, worker: int) -> dict[Keys, _Groups]:
         """The groups of a partition's records, by what they are over; only keys are held."""
         names = {name for over in self._over for name in over}
-        keys = (_only(b, names) for b in self.pipeline.blocks(partition, worker))
+        keys = (b.only(names) for b in self.pipeline.blocks(partition, worker))
         with self._held(keys) as held:
             return {over: self._grouped(held, over) for over in self._keys}
 
@@ -268,15 +268,9 @@ class Summaries(Relation):
             budget.release(self.owner, taken)
 
 
-def _only(block: Block, names: Collection[str]) -> Block:
-    """The block with these columns alone."""
-    columns = {n: block.columns[n] for n in names}
-    return Block(block.rows, columns, {n: v for n, v in block.valid.items() if n in names})
-
-
 def _joined(blocks: Sequence[Block], schema: Schema) -> Block:
     """These columns of all records as one block."""
-    return concatenate([_only(b, schema.names) for b in blocks], schema)
+    return concatenate([b.only(schema.names) for b in blocks], schema)
 
 
 def _codes(block: Block, schema: Schema) -> Array:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import DataError, SchemaError
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import (
@@ -21,7 +22,7 @@ from scalops.engine.blocks import (
     block_rows,
     partition_bounds,
 )
-from scalops.engine.columns import SparseColumn, arrow_type
+from scalops.engine.columns import SparseColumn, arrow_type, concatenated, sliced
 from scalops.engine.storage.arrow import block_of, schema_from_arrow, schema_to_arrow, to_column
 from scalops.engine.storage.arrow_records import flattened, require_plain_name
 from scalops.engine.storage.checksum import checksum
@@ -219,6 +220,11 @@ class MemorySource:
             found[name] = (some, valid)
         return found
 
+    def ranges(self, ranges: Sequence[tuple[int, int]]) -> MemorySource:
+        """The records start..stop-1 of each range, one range after the other, copied."""
+        named = {n: _joined(column, self.schema[n], ranges) for n, column in self.columns.items()}
+        return self._of_columns(named, self.title, self.schema)
+
     def check_unchanged(self) -> None:
         """Raise DataError if a sampled element differs from what it was."""
         for name, kind in self.schema:
@@ -248,6 +254,19 @@ class MemorySource:
             if missing.any():
                 return np.where(missing, np.zeros((), values.dtype), values), ~missing
         return values, None
+
+
+def _joined(
+    column: MemoryColumn, kind: ArrayType, ranges: Sequence[tuple[int, int]]
+) -> MemoryColumn:
+    """Ranges of a column as one; an array keeps the order of its axes in memory."""
+    if isinstance(column, pa.ChunkedArray):
+        chunks = [c for a, b in ranges for c in column.slice(a, b - a).chunks]
+        return pa.chunked_array(chunks, column.type)
+    made = concatenated([sliced(column, a, b) for a, b in ranges], kind)
+    if isinstance(column, np.ndarray) and column.flags.fnc:
+        return np.asfortranarray(made)
+    return made
 
 
 def _lies_in_order(column: Array) -> bool:

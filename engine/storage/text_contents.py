@@ -86,11 +86,7 @@ class TextContents:
         wanted = self.schema.names if self.on_error == "skip" else columns
         for file, begin, data in self._ranges.chunks(partition.start, partition.stop):
             for block in self._chunk(file, begin, data, wanted):
-                if wanted is columns:
-                    yield block
-                else:
-                    valid = {n: v for n, v in block.valid.items() if n in columns}
-                    yield Block(block.rows, {n: block.columns[n] for n in columns}, valid)
+                yield block if wanted is columns else block.only(columns)
 
     def _chunk(self, file: int, begin: int, data: bytes, columns: tuple[str, ...]) -> list[Block]:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scalops.algebra import expressions as ex
 from scalops.algebra.dtypes import ArrayType
@@ -13,6 +13,7 @@ from scalops.optimizer.cost import SPARSE_ITEMS, own_flops
 from scalops.optimizer.costs.amounts import NOTHING, Amounts, added
 
 _HEAVY = 20.0  # flops of exp, log and the like in the table of functions
+_FUNCTION: Amounts = {"opaque": 1.0}  # a call of the user's function, for a record
 _DISTANCES = ("squared_distances", "weighted_squared_distances", "nearest", "weighted_nearest")
 
 
@@ -23,9 +24,9 @@ class RecordWork:
     `uniform` is what is computed once a run, from values of the driver alone, in `uniform_calls`.
     """
 
-    amounts: Amounts = NOTHING
+    amounts: Amounts = field(default_factory=dict)
     calls: int = 0
-    uniform: Amounts = NOTHING
+    uniform: Amounts = field(default_factory=dict)
     uniform_calls: int = 0
 
     def __add__(self, other: RecordWork) -> RecordWork:
@@ -45,8 +46,8 @@ def record_work(roots: Iterable[ex.Expression]) -> RecordWork:
     for node in walk(*roots, enter=lambda n: isinstance(n, ex.Expression)):
         if isinstance(node, (ex.Column, ex.Opaque)) or of_records.intersection(node.children):
             of_records.add(node)
-        if isinstance(node, (ex.Call, ex.Opaque)):
-            own = _opaque(node) if isinstance(node, ex.Opaque) else call_work(node, of_records)
+        if isinstance(node, (ex.Call, ex.Opaque, ex.DriverCall)):
+            own = call_work(node, of_records) if isinstance(node, ex.Call) else _FUNCTION
             (by_record if node in of_records else uniform).append(own)
     return RecordWork(added(*by_record), len(by_record), added(*uniform), len(uniform))
 
@@ -99,11 +100,6 @@ def _sparse(node: ex.Call) -> Amounts:
         return {"gather": SPARSE_ITEMS * max(1, kind.size)}
     size = kind.size if kind.shape and not kind.is_sparse else SPARSE_ITEMS
     return {"element": node.function.flops * size}
-
-
-def _opaque(node: ex.Opaque) -> Amounts:
-    """One call of the user's function for a record."""
-    return {"opaque": 1.0}
 
 
 def _is_square(node: ex.Call) -> bool:

@@ -17,8 +17,9 @@ from scalops.optimizer.cost import Provenance
 class Rate:
     """A rate or a time of a machine.
 
-    `spread` is half of the distance between the quartiles of what was measured, by the median;
-    None where nothing was. `about` says what it is.
+    `spread` is half of the distance between the quartiles of what was measured, divided by their
+    median, so that 0.05 is 5 %; None where nothing was measured. `about` says what it is. A
+    measurement is `stale` where it is old, or where other versions of libraries were there then.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Rate:
     about: str
     provenance: Provenance = "assumed"
     spread: float | None = None
+    stale: bool = False
 
 
 ASSUMED = (

@@ -6,16 +6,30 @@ logical plan's estimates as far as it is known which table a physical one is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from scalops.algebra import expressions as ex
+from scalops.algebra.schema import Schema
+from scalops.algebra.tree import Node, find
 from scalops.engine import physical_plan as pp
+from scalops.engine import physical_relations as pr
+from scalops.engine.physical_running import SummarizeRuns
+from scalops.engine.physical_work import blocks_of, environment_bytes, leaves_of, times_of
+from scalops.engine.stage_operators import operators_of
+from scalops.optimizer.cardinality import least_known
 from scalops.optimizer.cost import Provenance
-
-Amounts = Mapping[str, float]
-NOTHING: Amounts = MappingProxyType({})
+from scalops.optimizer.costs.amounts import Amounts
+from scalops.optimizer.costs.expression_work import record_work
+from scalops.optimizer.costs.operator_work import Own, table_work
+from scalops.optimizer.costs.sink_work import sink_work
+from scalops.optimizer.costs.sizes import (
+    TableRows,
+    bytes_of,
+    columns_needed,
+    made_by,
+)
 
 
 @dataclass(frozen=True)
@@ -36,8 +50,8 @@ class OperatorWork:
     bytes: float
     calls: float
     read_bytes: float
-    amounts: Amounts = NOTHING
-    once: Amounts = NOTHING
+    amounts: Amounts = field(default_factory=dict)
+    once: Amounts = field(default_factory=dict)
     provenance: Provenance = "estimated"
 
     @property
@@ -61,7 +75,9 @@ class StageWork:
     read. `partial_bytes` of a fold's result; `moved_bytes` are exchanged between workers by key or
     range, `replicated_bytes` are whole on every worker afterwards, `gathered_bytes` go to the
     driver. `held_bytes` are in memory afterwards, of all workers together but for what is
-    replicated. `leaves` is 0 where the run tells.
+    replicated. `index_bytes` of an indexed side of a join go to every worker if they are few, else
+    to the one that each key belongs to; so do the bytes of the records that an index is `probed`
+    with, by the index's number. `leaves` is 0 where the run tells.
     """
 
     stage: int
@@ -77,6 +93,8 @@ class StageWork:
     replicated_bytes: float = 0.0
     gathered_bytes: float = 0.0
     held_bytes: float = 0.0
+    index_bytes: float = 0.0
+    probed: tuple[tuple[int, float], ...] = ()
     blocks: float = 1.0
     leaves: int = 0
     provenance: Provenance = "estimated"
@@ -103,7 +121,7 @@ class LoopWork:
     stages: tuple[int, ...]
     inner: tuple[int, ...] = ()
     evaluations: float = 0.0
-    evaluation: Amounts = NOTHING
+    evaluation: Amounts = field(default_factory=dict)
     environment_bytes: float = 0.0
     together: tuple[int, ...] = ()
 
@@ -120,9 +138,192 @@ class PlanWork:
     once: tuple[int, ...]
     outer: tuple[int, ...] = ()
     evaluations: float = 0.0
-    evaluation: Amounts = field(default=NOTHING)
+    evaluation: Amounts = field(default_factory=dict)
 
 
 def plan_work(plan: pp.PhysicalPlan) -> PlanWork:
     """What a plan does, from its sources' metadata and the estimates of its logical plan."""
-    raise NotImplementedError
+    rows = TableRows(plan)
+    stages = {stage.number: stage_work(stage, rows) for stage in plan.stages}
+    loops = tuple(_loop(plan, loop) for loop in plan.loops)
+    together = [tuple(i.index for i in t.loops) for t in find(plan.program, pp.IterateTogether)]
+    loops = tuple(
+        replace(loop, together=next((t for t in together if loop.index in t), ())) for loop in loops
+    )
+    own = _Program.of(plan.program)
+    return PlanWork(stages, loops, own.stages, own.loops, own.evaluations, own.evaluation)
+
+
+@dataclass(frozen=True)
+class _Program:
+    """What a program of the driver runs itself: stages, loops, expressions."""
+
+    stages: tuple[int, ...]
+    loops: tuple[int, ...]
+    evaluations: float
+    evaluation: Amounts
+
+    @classmethod
+    def of(cls, program: Sequence[pp.Instruction], *more: ex.Expression | None) -> _Program:
+        stages: list[int] = []
+        loops: list[int] = []
+        computed = [e for e in more if e is not None]
+        for instruction in program:
+            match instruction:
+                case pp.RunStage(stage=number):
+                    stages.append(number)
+                case pp.Iterate(index=index):
+                    loops.append(index)
+                case pp.IterateTogether(loops=several):
+                    loops.extend(loop.index for loop in several)
+                case pp.Evaluate(assignments=assignments):
+                    computed.extend(e for _, e in assignments)
+        work = record_work(computed)
+        return cls(tuple(stages), tuple(loops), float(work.uniform_calls), work.uniform)
+
+
+def _loop(plan: pp.PhysicalPlan, loop: pp.Iterate) -> LoopWork:
+    times, known = times_of(loop)
+    own = _Program.of((*loop.test, *loop.body), loop.condition)
+    return LoopWork(
+        loop.index,
+        times,
+        known,
+        own.stages,
+        own.loops,
+        own.evaluations,
+        own.evaluation,
+        float(environment_bytes(plan, loop)),
+    )
+
+
+def stage_work(stage: pp.Stage, rows: TableRows) -> StageWork:
+    """One run of a stage, operator by operator."""
+    needed = columns_needed(stage)
+    operators: list[OperatorWork] = []
+    blocks: dict[pp.PhysicalTable, float] = {}
+    tables = [t for t in operators_of(stage)[:-1] if isinstance(t, pp.PhysicalTable)]
+    for number, table in enumerate(tables):
+        blocks[table] = _blocks(table, rows, blocks)
+        read = needed[table]
+        own = table_work(table, rows, read)
+        delivered, known = rows.of(table)
+        size = delivered * bytes_of(table.schema, read)
+        operators.append(_operator(number, table, own, blocks[table], delivered, size, known))
+    sink = sink_work(stage, rows)
+    made, known = rows.made(stage)
+    size = sink.partial_bytes if isinstance(stage.sink, pp.TreeAggregate) else made * _width(stage)
+    last = blocks[stage.source]
+    operators.append(_operator(len(tables), stage.sink, sink.own, last, made, size, known))
+    bases = [(t, o) for t, o in zip(tables, operators, strict=False) if _is_base(t)]
+    read_tables = [t for t, _ in bases]
+    return StageWork(
+        stage=stage.number,
+        rows=sum(o.rows for _, o in bases),
+        bytes=sum(o.bytes for _, o in bases),
+        source=_source(read_tables),
+        operators=tuple(operators),
+        cache=_cache(read_tables, rows),
+        reads=_reads(stage),
+        makes=made_by(stage.sink),
+        partial_bytes=sink.partial_bytes,
+        moved_bytes=sink.moved_bytes,
+        replicated_bytes=sink.replicated_bytes,
+        gathered_bytes=sink.gathered_bytes,
+        held_bytes=sink.held_bytes,
+        index_bytes=sink.index_bytes,
+        probed=_probed(tables, rows),
+        blocks=sum(blocks[t] for t in read_tables),
+        leaves=_leaves(stage, tables),
+        provenance=least_known(o.provenance for o in operators),
+    )
+
+
+def _operator(
+    number: int,
+    node: Node,
+    own: Own,
+    blocks: float,
+    rows: float,
+    size: float,
+    known: Provenance,
+) -> OperatorWork:
+    table = getattr(node, "number", None)
+    title = type(node).__name__ + (f" t{table}" if isinstance(table, int) else "")
+    calls = own.calls * blocks
+    return OperatorWork(
+        number, title, rows, size, calls, own.read_bytes, own.amounts, own.once, known
+    )
+
+
+def _width(stage: pp.Stage) -> float:
+    """Bytes of a record that the sink leaves behind."""
+    sink = stage.sink
+    made = getattr(sink, "made", None)
+    if isinstance(made, Schema):
+        return float(made.bytes_per_row)
+    if isinstance(sink, (pp.SortRows, pr.BuildIndex)):
+        return bytes_of(stage.source.schema, sink.kept)
+    if isinstance(sink, (pp.CountRows, pp.CountPrefix, SummarizeRuns)):
+        return 0.0
+    return float(stage.source.schema.bytes_per_row)
+
+
+def _is_base(table: pp.PhysicalTable) -> bool:
+    return isinstance(table, (pp.TableScan, pp.StoredTable))
+
+
+def _blocks(
+    table: pp.PhysicalTable, rows: TableRows, known: Mapping[pp.PhysicalTable, float]
+) -> float:
+    """Blocks that a table is read in: at least one."""
+    if _is_base(table):
+        return max(1.0, blocks_of(table.schema, rows.of(table)[0]))
+    if isinstance(table, pp.Concatenate):
+        return sum(known[s] for s in table.sources)
+    below = getattr(table, "source", None)
+    assert isinstance(below, pp.PhysicalTable)
+    if isinstance(table, pp.Multiply):
+        return max(known[below], blocks_of(table.schema, rows.of(table)[0]))
+    return known[below]
+
+
+def _source(bases: Sequence[pp.PhysicalTable]) -> Literal["disk", "memory", "stored"]:
+    scans = [t for t in bases if isinstance(t, pp.TableScan)]
+    if any(not t.source.in_memory for t in scans):
+        return "disk"
+    return "stored" if len(scans) < len(bases) else "memory"
+
+
+def _cache(bases: Sequence[pp.PhysicalTable], rows: TableRows) -> int | None:
+    """The first table read that is a cache, which may hold a part only."""
+    for table in bases:
+        maker = rows.maker(table.number) if isinstance(table, pp.StoredTable) else None
+        if maker is not None and isinstance(maker.sink, pp.CacheTable):
+            return maker.sink.number
+    return None
+
+
+def _reads(stage: pp.Stage) -> tuple[int, ...]:
+    """Numbers of the stored tables that a stage reads."""
+    own = {t.number for t in find((stage,), pp.StoredTable)}
+    probed = {t.number for t in find((stage,), pr.Probe)}
+    return tuple(sorted(own | probed | set(stage.sink.other_tables)))
+
+
+def _probed(tables: Sequence[pp.PhysicalTable], rows: TableRows) -> tuple[tuple[int, float], ...]:
+    """Indexed sides by number, and the bytes of the records that are looked up in them."""
+    return tuple(
+        (t.number, rows.of(t.source)[0] * t.source.schema.bytes_per_row)
+        for t in tables
+        if isinstance(t, pr.Probe)
+    )
+
+
+def _leaves(stage: pp.Stage, tables: Sequence[pp.PhysicalTable]) -> int:
+    """Leaves of the reduction over one source; 0 where the run tells, or there is none."""
+    base = pp.base(stage.source)
+    partly = any(isinstance(t, (pp.TakeRange, pp.Gate)) for t in tables)
+    if partly or not isinstance(base, pp.TableScan) or not isinstance(stage.sink, pp.TreeAggregate):
+        return 0
+    return leaves_of(base, stage.sink.folds)

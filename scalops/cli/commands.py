@@ -98,10 +98,10 @@ def _explain_options() -> list[click.Option]:
         ),
         click.Option(
             ["--format", "form"],
-            type=refusals.BuiltFormat(("text", "json")),
+            type=click.Choice(("text", "json", "dot", "mermaid", "html")),
             default="text",
             show_default=True,
-            help="How to print it.",
+            help="How to print it; html is one page, for a file.",
         ),
         click.Option(["--trace"], is_flag=True, help="Also list the rules that fired."),
         *_place_options(),

@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 import click
 
 COMMANDS = ("whatif", "calibrate")
-FORMATS = ("dot", "mermaid", "html")
 
 
 class NotYetBuilt(click.ClickException):
@@ -22,15 +21,6 @@ class NotYetBuilt(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         click.secho(self.format_message(), fg="red", err=True)
-
-
-class BuiltFormat(click.Choice[str]):
-    """The formats of this version; those to come are refused by name."""
-
-    def convert(self, value: Any, param: Any, ctx: click.Context | None) -> str:
-        if value in FORMATS:
-            raise NotYetBuilt(f"--format {value}")
-        return super().convert(value, param, ctx)
 
 
 def refused_command(name: str) -> click.Command:

@@ -24,7 +24,7 @@ def page(
     """The text of a page; the same for the same arguments.
 
     `body`, `scripts` and `styles` name files in `templates/`. Scripts share one scope with those
-    that every page has (`charts.js`, `page.js`) and find `data`, plain data, as the constant `DATA`.
+    that every page has (`charts.js`, `page.js`) and find `data`, plain data, as `DATA`.
     """
     style = "\n".join(_template(name) for name in (_STYLE, *styles))
     parts = [

@@ -141,9 +141,6 @@ def test_explain_passes_on_what_was_returned(
     ("arguments", "what"),
     [
         (["explain", "PROGRAM", "--analyze"], "--analyze"),
-        (["explain", "PROGRAM", "--format", "dot"], "--format dot"),
-        (["explain", "PROGRAM", "--format", "mermaid"], "--format mermaid"),
-        (["explain", "PROGRAM", "--format=html"], "--format html"),
         (["whatif"], "scalops whatif"),
         (["whatif", "PROGRAM", "--records", "9", "--json"], "scalops whatif"),
         (["calibrate", "--help"], "scalops calibrate"),
@@ -162,7 +159,7 @@ def test_what_is_not_built_is_refused(
 
 def test_what_is_not_built_is_not_offered(invoke: Invoke) -> None:
     texts = [invoke(*command, "--help").stdout for command in ((), ("run",), ("explain",))]
-    for word in ("whatif", "calibrate", "analyze", "dot", "mermaid"):
+    for word in ("whatif", "calibrate", "analyze"):
         assert not any(word in text for text in texts)
 
 

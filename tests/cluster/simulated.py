@@ -120,7 +120,7 @@ class Simulation:
 
         def once(own: LoopControl | None) -> list[Any]:
             settings = JobSettings(Neutral(self.size, (self.fan_in,), self.at_driver))
-            backend = self.workers.backend(self.size, lambda count: settings)
+            backend = self.workers.backend(settings)
             return Driver(plan, backend, listener, None, own).run()
 
         with single_threaded():

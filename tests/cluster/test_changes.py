@@ -82,7 +82,7 @@ def test_changes_between_iterations_keep_the_bits(size: int, kills: str) -> None
         settings = JobSettings(Neutral(size, (4,)))
 
         def once(own: LoopControl | None) -> list[Any]:
-            backend = made.workers.backend(size, lambda _: settings)
+            backend = made.workers.backend(settings)
             return Driver(plan, backend, None, replan, own).run()
 
         with single_threaded():

@@ -56,6 +56,29 @@ def test_three_deaths_at_one_partition_of_one_command_are_its_fault() -> None:
 
 
 @pytest.mark.parametrize(
+    ("command", "stages"),
+    [
+        (("partials", [3, 4]), "stages 3 and 4"),
+        (("gather", 5), "stage 5"),
+        (("steps", [["exchange", 3]]), "stage 3"),
+        (
+            ("steps", [["exchange", 3], ["count", 7], ["exchange", 3], ["fold", [9]]]),
+            "stages 3 and 7 and 9",
+        ),
+    ],
+    ids=["partials", "gather", "one step", "steps"],
+)
+def test_the_stages_of_a_command_are_named(command: tuple[str, Any], stages: str) -> None:
+    found = text(Deaths(), *[died(2)] * 3, command=command)
+    assert found.endswith(f"in partition 2, {stages}; {found.partition('; ')[2]}")
+
+
+def test_a_command_of_no_stage_names_none() -> None:
+    for command in (("put", [3, None]), ("dump", [3, 0]), ("release", 3), ("adopt", [[1, 2, 0]])):
+        assert "stage" not in text(Deaths(), *[died(2)] * 3, command=command)
+
+
+@pytest.mark.parametrize(
     ("reason", "hint"),
     [
         ("killed by signal 9 (SIGKILL)", "memory ran out; so.session(workers=0, processes=0) runs"),

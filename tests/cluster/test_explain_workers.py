@@ -201,7 +201,7 @@ def test_flat_or_tree_is_told_with_the_reason() -> None:
     (meet,) = shown(small, "meet", workers=5, fan_in=2)
     assert meet == "along the tree: the session's fan_in"
     (meet,) = shown(small, "meet", workers=5)
-    assert meet.startswith("flat, at rank 0: partials of 8 B from 5 workers: ")
+    assert meet.startswith("flat, at the driver: partials of 8 B from 5 workers: ")
 
 
 def test_why_the_driver_adds_nothing_up_is_told() -> None:

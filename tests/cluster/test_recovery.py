@@ -252,7 +252,30 @@ def test_an_error_is_the_same_whoever_is_killed_meanwhile(tmp_path: Path) -> Non
             simulation.run(plan)
 
 
-def test_a_partition_that_ends_three_workers_is_named() -> None:
+def folded() -> Any:
+    """One fold."""
+    return records().sum("n")
+
+
+def exchanged() -> Any:
+    """An exchange that goes out together with the fold behind it."""
+    return records().repartition(4).sum("n")
+
+
+@pytest.mark.parametrize(
+    ("made", "at_driver", "stages"),
+    [
+        (over_arrays, (), "stage 0"),
+        (folded, (), "stage 0"),
+        (folded, (0,), "stage 0"),
+        (exchanged, (), "stages 0 and 1"),
+        (exchanged, (1,), "stages 0 and 1"),
+    ],
+    ids=["load", "fold", "partials", "steps", "steps-partials"],
+)
+def test_a_partition_that_ends_three_workers_is_named(
+    made: Callable[[], Any], at_driver: tuple[int, ...], stages: str
+) -> None:
     """Whoever reads partition 7 is killed by it."""
     deaths: list[str] = []
 
@@ -262,12 +285,13 @@ def test_a_partition_that_ends_three_workers_is_named() -> None:
                 deaths.append(name)
                 hub.kill(name, places=[Place(7)])
 
-    with Simulation(3, seed=1, trouble=trouble) as simulation:
-        with pytest.raises(so.WorkerLost, match=r"^3 worker processes ended.*in partition 7"):
-            simulation.run(plan_of(over_arrays()))
+    names = rf"^3 worker processes ended.*in partition 7, {stages};"
+    with Simulation(3, seed=1, trouble=trouble, at_driver=frozenset(at_driver)) as simulation:
+        with pytest.raises(so.WorkerLost, match=names):
+            simulation.run(plan_of(made()))
         assert len(deaths) == 3
         simulation.hub.on_step = None
-        assert exactly(simulation.run(plan_of(over_arrays()))) == exactly(run([over_arrays()]))
+        assert exactly(simulation.run(plan_of(made()))) == exactly(run([made()]))
 
 
 def test_deaths_at_different_places_are_nobodys_fault() -> None:

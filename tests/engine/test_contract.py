@@ -45,7 +45,7 @@ def simulated(size: int) -> Factory:
         settings = {"memory": memory}
         simulation = Simulation(size, 2, settings=settings)
         workers = simulation.workers
-        backend = workers.backend(size, lambda count: JobSettings(Neutral(count, (2,))))
+        backend = workers.backend(JobSettings(Neutral(size, (2,))))
 
         def held() -> int:
             simulation.settle()
@@ -119,7 +119,7 @@ class OnProcesses(BackendContract):
 
         def make(memory: int | None = None) -> Host:
             assert memory is None
-            backend = two_workers.backend(2, lambda count: JobSettings(Neutral(count, (2,))))
+            backend = two_workers.backend(JobSettings(Neutral(2, (2,))))
             return Host(backend, lambda: 0)
 
         return make

@@ -776,10 +776,8 @@ def collect_of_an_environment() -> Any:
 
 
 NOT_BUILT: dict[str, Callable[[], Any]] = {
-    "a session with an objective": lambda: so.session(objective="cost"),
     "so.whatif": lambda: so.whatif(BARE),
     "explain(analyze=True)": lambda: T.sum("k").explain(analyze=True),
-    "explain's format 'dot'": lambda: T.explain(format="dot"),
 }
 CASES.extend(
     Bad(f"not built: {name}", program, so.PlanError, (f"{name} is not yet built", "the README"))

@@ -33,6 +33,7 @@ VALUES: dict[str, tuple[Any, str, str, Any]] = {
     "connect": ("ipc:///a/b", " ipc:///a/b ", '"ipc:///a/b"', "ipc:///a/b"),
     "fan_in": (3, "3", "3", 3),
     "lease": (2.5, "2.5", "2.5", 2.5),
+    "objective": ("cost", "cost", '"cost"', "cost"),
 }
 
 
@@ -271,18 +272,6 @@ def test_a_file_that_cannot_be_read_is_named(folder: Path, monkeypatch: pytest.M
     with pytest.raises(so.ConfigError) as caught:
         so.session()
     assert f"{path} cannot be read: Permission denied" in str(caught.value)
-
-
-def test_what_is_not_built_is_refused_wherever_it_is_told(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SCALOPS_OBJECTIVE", "cost")
-    with pytest.raises(so.PlanError, match=r"\(SCALOPS_OBJECTIVE\) is not yet built"):
-        so.session()
-    monkeypatch.delenv("SCALOPS_OBJECTIVE")
-    file_in(folder, 'threads = 2\nobjective = "cost"')
-    with pytest.raises(so.PlanError, match=r"scalops\.toml:2\) is not yet built"):
-        so.session()
 
 
 def test_a_deleted_working_directory_has_no_file(

@@ -44,12 +44,12 @@ class Browser:
 
     def said(self) -> list[str]:
         """What the page wrote to the console since it was last asked, errors included."""
-        found: list[str] = [entry["message"] for entry in self.driver.get_log("browser")]
+        found: list[str] = [entry["message"] for entry in self._log("browser")]
         return found
 
     def asked_for(self) -> list[str]:
         """Addresses requested since it was last asked, the page's own file included."""
-        messages = [json.loads(e["message"])["message"] for e in self.driver.get_log("performance")]
+        messages = [json.loads(e["message"])["message"] for e in self._log("performance")]
         return [
             message["params"]["request"]["url"]
             for message in messages
@@ -90,6 +90,10 @@ class Browser:
         path = folder / f"{name}.png"
         path.write_bytes(self.driver.get_screenshot_as_png())
         return path
+
+    def _log(self, kind: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.driver.execute("getLog", {"type": kind})["value"]
+        return found
 
     def _command(self, name: str, parameters: dict[str, Any]) -> None:
         self.driver.execute_cdp_cmd(name, parameters)

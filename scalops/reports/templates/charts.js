@@ -5,9 +5,11 @@ const SVG = new DOMParser().parseFromString("<svg></svg>", "text/html")
 
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes || {})) {
-    if (value === null || value === undefined || value === false) continue;
+    if (value === null || value === undefined) continue;
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else node.setAttribute(name, value === true ? "" : String(value));
+    else if (typeof value !== "boolean" || name.startsWith("aria-")) {
+      node.setAttribute(name, String(value));
+    } else if (value) node.setAttribute(name, "");
   }
   node.append(...children.flat(Infinity).filter((c) => c !== null && c !== undefined));
   return node;

@@ -2,8 +2,9 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 
-// Tabs: [{name, title, build() -> element}]; a panel is built when it is first shown.
-function tabs(list, where) {
+// Tabs: [{name, title, build() -> element}]; a panel is built when it is first shown. `first` names
+// the one to begin with.
+function tabs(list, where, first) {
   const row = element("div", { role: "tablist", "aria-label": "Views" });
   const buttons = list.map((tab) => element("button", {
     role: "tab", id: `tab-${tab.name}`, "aria-controls": `panel-${tab.name}`,
@@ -38,7 +39,7 @@ function tabs(list, where) {
   row.append(...buttons);
   if (list.length < 2) row.hidden = true;
   where.append(row, ...panels);
-  if (list.length) show(list[0].name);
+  if (list.length) show(first || list[0].name);
   return show;
 }
 

@@ -1,0 +1,123 @@
+"""Times that were measured at several sizes, and what they say of other sizes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds, and their spread: half of the distance between the quartiles, by the median."""
+
+    seconds: float
+    spread: float = 0.0
+
+    @property
+    def absolute(self) -> float:
+        """The spread in seconds."""
+        return self.seconds * self.spread
+
+
+def measured(times: Sequence[float]) -> Measured:
+    """The median of some times.
+
+    >>> measured([2.0, 1.0, 3.0])
+    Measured(seconds=2.0, spread=0.25)
+    """
+    middle = median(times)
+    if len(times) < 2 or middle <= 0:
+        return Measured(max(0.0, middle))
+    low, _, high = quantiles(times, method="inclusive")
+    return Measured(middle, (high - low) / 2 / middle)
+
+
+def total(parts: Iterable[Measured]) -> Measured:
+    """The sum of times that vary together, as those of one machine do.
+
+    >>> total([Measured(1.0, 0.5), Measured(3.0, 0.1)])
+    Measured(seconds=4.0, spread=0.2)
+    """
+    found = list(parts)
+    seconds = sum(p.seconds for p in found)
+    spread = sum(p.absolute for p in found)
+    return Measured(seconds, spread / seconds if seconds > 0 else 0.0)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Seconds over rows: straight lines through the sizes that were measured.
+
+    Beyond the largest size the last line goes on, below the smallest one the first, but not below
+    0 seconds. Of one size alone, seconds are taken as proportional. The points ascend in rows, and
+    in seconds do not descend (`curve`).
+    """
+
+    points: tuple[tuple[float, Measured], ...]
+
+    def at(self, rows: float) -> Measured:
+        """Seconds for so many rows."""
+        if len(self.points) == 1:
+            known, only = self.points[0]
+            return Measured(only.seconds * (rows / known if known > 0 else 1.0), only.spread)
+        (x1, low), (x2, high) = self._around(rows)
+        part = (rows - x1) / (x2 - x1)
+        seconds = max(0.0, low.seconds + part * (high.seconds - low.seconds))
+        off = math.hypot((1 - part) * low.absolute, part * high.absolute)
+        return Measured(seconds, off / seconds if seconds > 0 else 0.0)
+
+    def slope(self, rows: float) -> Measured:
+        """Seconds that a row more takes there."""
+        if len(self.points) == 1:
+            known, only = self.points[0]
+            return Measured(only.seconds / known if known > 0 else 0.0, only.spread)
+        (x1, low), (x2, high) = self._around(rows)
+        rise = (high.seconds - low.seconds) / (x2 - x1)
+        off = math.hypot(low.absolute, high.absolute) / (x2 - x1)
+        return Measured(rise, off / rise if rise > 0 else 0.0)
+
+    def _around(self, rows: float) -> tuple[tuple[float, Measured], tuple[float, Measured]]:
+        points = self.points
+        last = next((i for i in range(1, len(points)) if rows <= points[i][0]), len(points) - 1)
+        return points[last - 1], points[last]
+
+
+def curve(times: Iterable[tuple[float, Measured]]) -> Curve | None:
+    """A curve through what was measured at several numbers of rows; None for nothing.
+
+    Equal sizes are one point, their median. Where a larger size took less the two are one in
+    seconds, their mean: more rows never take less (least squares under that condition, by pooling
+    of neighbours: Ayer et al., 1955).
+    """
+    by_rows: dict[float, list[Measured]] = {}
+    for rows, found in times:
+        by_rows.setdefault(rows, []).append(found)
+    if not by_rows:
+        return None
+    rows = sorted(by_rows)
+    points = [_middle(by_rows[x]) for x in rows]
+    level = _ascending([p.seconds for p in points])
+    return Curve(
+        tuple((x, Measured(s, p.spread)) for x, s, p in zip(rows, level, points, strict=True))
+    )
+
+
+def _middle(found: Sequence[Measured]) -> Measured:
+    return Measured(median(m.seconds for m in found), max(m.spread for m in found))
+
+
+def _ascending(numbers: Sequence[float]) -> list[float]:
+    """The ascending numbers nearest to these.
+
+    >>> _ascending([1.0, 3.0, 2.0, 5.0])
+    [1.0, 2.5, 2.5, 5.0]
+    """
+    pools: list[tuple[float, int]] = []
+    for number in numbers:
+        pools.append((number, 1))
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            (a, m), (b, n) = pools[-2:]
+            pools[-2:] = [((a * m + b * n) / (m + n), m + n)]
+    return [mean for mean, count in pools for _ in range(count)]

@@ -1,0 +1,277 @@
+"""Short runs of a job on samples of its largest table: what its loops take, at several sizes.
+
+The plan is that of the whole job, over fewer partitions of one source; other sources are read
+whole, so that joins meet what they meet. Nothing of such a run is seen: no callback hears of it,
+nothing is kept, saved or warned of. Functions that cannot be traced are called, though.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from scalops.algebra import operators as op
+from scalops.algebra.errors import ScalopsError, text_of
+from scalops.algebra.tree import Node, find, transform
+from scalops.clusters import cores, job_settings, threads_of_worker, told_workers
+from scalops.deciding import decide, machine_here
+from scalops.engine import physical_plan as pp
+from scalops.engine.backends import Backend
+from scalops.engine.blas import single_threaded
+from scalops.engine.driver import Driver
+from scalops.engine.embedded import EmbeddedBackend
+from scalops.engine.memory import MemoryBudget, usable_memory
+from scalops.engine.reading import rows_of
+from scalops.engine.storage.file_source import FileSource
+from scalops.engine.storage.sampled import sampled, spread_out
+from scalops.engine.threads import ThreadPool
+from scalops.optimizer.costs.program_rates import (
+    FIRST,
+    LoopRun,
+    ProgramRates,
+    ShortRun,
+    fitted,
+)
+from scalops.planning import plan
+
+if TYPE_CHECKING:
+    from scalops.engine.cluster.session_workers import SessionWorkers
+    from scalops.engine.processes.runner import ProcessRunner
+    from scalops.options import Options
+
+SHARES = (1 / 16, 1 / 4, 1 / 2)  # of the sampled table, the largest only where it is needed
+CACHE_BYTES = 64 << 20  # what is larger is in no processor's cache
+MOST_SECONDS = 5.0  # that all runs of a program may take together
+STEADY = 6  # iterations after the first ones
+LEAST_SECONDS = 0.12  # of a run's steady iterations together, where there are more of them
+MOST_ITERATIONS = 40
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where a short run runs: in this process (`workers` 0) or on workers, of so many threads."""
+
+    workers: int
+    threads: int
+
+
+class _Enough(Exception):
+    """A short run has run long enough."""
+
+
+@dataclass
+class _Timed:
+    """Hears of stages and iterations; raises `_Enough` after enough of them."""
+
+    until: float
+    seconds: dict[int, list[float]] = field(default_factory=dict)
+    stages: dict[int, list[dict[int, tuple[float, int]]]] = field(default_factory=dict)
+    load_seconds: float = 0.0
+    held_bytes: float = 0.0
+    _open: dict[int, tuple[float, int]] = field(default_factory=dict)
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        """Hear of an event of the driver."""
+        if kind == "cache":
+            self.held_bytes += fields["bytes"]
+            if not self.seconds:
+                self.load_seconds += fields["seconds"]
+        elif kind == "stage":
+            for number in fields["stages"]:
+                seconds, runs = self._open.get(number, (0.0, 0))
+                own = fields["seconds"] / len(fields["stages"])
+                self._open[number] = seconds + own, runs + 1
+
+    def iteration(self, loop: pp.Iterate, seconds: float) -> None:
+        """Hear of the end of an iteration of an outermost loop."""
+        numbers = {s.stage for s in find((*loop.test, *loop.body), pp.RunStage)}
+        ran = {s: self._open.pop(s) for s in numbers & self._open.keys()}
+        self.seconds.setdefault(loop.index, []).append(seconds)
+        self.stages.setdefault(loop.index, []).append(ran)
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether each loop so far has iterations enough, or the time is over."""
+        if perf_counter() > self.until:
+            return True
+        return all(
+            len(s) >= FIRST + STEADY and sum(s[FIRST:]) >= LEAST_SECONDS
+            for s in self.seconds.values()
+        )
+
+    def loops(self) -> dict[int, LoopRun]:
+        """What has been heard, by loop."""
+        return {i: LoopRun(tuple(s), tuple(self.stages[i])) for i, s in self.seconds.items()}
+
+
+class _ShortDriver(Driver):
+    """A driver that tells which loop an iteration is of, and ends the only one early."""
+
+    timed: _Timed
+    may_end = False
+
+    def listen(self, iterate: pp.Iterate, number: int, scalars: dict[str, Any], s: float) -> None:
+        """Note the iteration."""
+        super().listen(iterate, number, scalars, s)
+        self.timed.iteration(iterate, s)
+        if self.may_end and self.timed.is_enough:
+            raise _Enough
+
+
+def sampled_rates(
+    job: op.Job,
+    options: Options,
+    workers: SessionWorkers | None = None,
+    runner: ProcessRunner | None = None,
+    most_seconds: float = MOST_SECONDS,
+    counts: Sequence[int] = (1, 2),
+) -> ProgramRates:
+    """The rates of a job's loops by short runs in this process and, if there are any, on workers.
+
+    Each size on one thread and on all, and on as many of `workers` as `counts` says, with the
+    threads that they have. All takes about `most_seconds` at most, unless a single iteration over
+    the smallest sample does. Where a sample cannot be run, or the job has no loop, there are no
+    rates, and their `reason` says why. Nothing is raised but by a plan that cannot be made.
+    """
+    physical = plan(job, options.jit)
+    source = _largest(physical)
+    if source is None or not physical.loops:
+        return ProgramRates(reason="the job reads no table" if physical.loops else "no loop")
+    begin = perf_counter()
+    ways = list(_ways(options, workers, counts))
+    runs: list[ShortRun] = []
+    reason = ""
+    with single_threaded(), _pools(ways) as pools:
+        for share in _shares(source):
+            part = sampled(source, share)
+            if part is None:
+                reason = f"no part of {source.title} can be read here"
+                break
+            left = most_seconds - (perf_counter() - begin)
+            if runs and (left <= 0 or _expected(runs, part) > left):
+                break
+            short = _shortened(physical, source, part)
+            try:
+                for way in ways:
+                    backend = _backend(way, short, options, pools, workers, runner)
+                    until = perf_counter() + left / len(ways)
+                    runs.append(_run(short, backend, way, part, until))
+            except ScalopsError as error:
+                reason = f"a run on a sample has failed: {text_of(error)}"
+                break
+    if isinstance(source, FileSource):
+        source.forget_bad_records()
+    if not runs or not any(r.loops for r in runs):
+        return ProgramRates(reason=reason or "no iteration of a loop was run")
+    parts = len(source.partitions())
+    return replace(fitted(runs, float(_records(source)), source.title, parts), reason=reason)
+
+
+def _largest(physical: pp.PhysicalPlan) -> Any | None:
+    """The source of the most bytes."""
+    sources = [scan.source for scan in find(physical.stages, pp.TableScan)]
+    return max(sources, key=lambda s: s.bytes, default=None)
+
+
+def _records(source: Any) -> float:
+    return float(source.likely_rows if source.rows is None else source.rows)
+
+
+def _shares(source: Any) -> list[float]:
+    """Of ever larger samples: the largest fits the processor's cache only where all does.
+
+    None is the whole table, but for one of a single partition.
+    """
+    count = len(source.partitions())
+    enough = next((s for s in SHARES if s * source.bytes >= CACHE_BYTES), SHARES[-1])
+    last = enough if enough >= SHARES[1] else SHARES[1]
+    chosen = {len(spread_out(count, s)): s for s in reversed(SHARES) if s <= last}
+    return sorted(s for n, s in chosen.items() if n < count) or [1.0]
+
+
+def _ways(
+    options: Options, workers: SessionWorkers | None, counts: Sequence[int]
+) -> Iterator[Way]:
+    yield from (Way(0, n) for n in sorted({1, cores()}))
+    if workers is not None:
+        there = len(workers.hub.workers()) or told_workers(options) or 0
+        yield from (Way(n, threads_of_worker(options)) for n in counts if n <= there)
+
+
+@contextmanager
+def _pools(ways: Sequence[Way]) -> Iterator[Mapping[int, ThreadPool]]:
+    made = {w.threads: ThreadPool(w.threads) for w in ways if not w.workers}
+    try:
+        yield made
+    finally:
+        for pool in made.values():
+            pool.close()
+
+
+def _expected(runs: Sequence[ShortRun], part: Any) -> float:
+    """Seconds that the next size takes if they grow with it."""
+    last = max(r.records for r in runs)
+    spent = [r.load_seconds + sum(sum(x.seconds) for x in r.loops.values()) for r in runs]
+    spent = [s for s, r in zip(spent, runs, strict=True) if r.records == last]
+    return sum(spent) * _records(part) / max(1.0, last)
+
+
+def _shortened(physical: pp.PhysicalPlan, source: Any, part: Any) -> pp.PhysicalPlan:
+    """The plan over a part of a source, its outermost loops of few iterations and without words."""
+
+    def change(node: Node) -> Node:
+        if isinstance(node, pp.TableScan) and node.source is source:
+            return replace(node, source=part)
+        if isinstance(node, pp.CacheTable) and node.key:
+            return replace(node, key="")  # nothing is kept for others
+        if isinstance(node, pp.Iterate):
+            most = node.max_iterations or MOST_ITERATIONS
+            most = most if node.nested else min(most, MOST_ITERATIONS)
+            return replace(node, warn=False, max_iterations=most)
+        return node
+
+    return replace(
+        physical,
+        stages=tuple(transform(s, change) for s in physical.stages),
+        program=tuple(transform(i, change) for i in physical.program),
+        loops=tuple(transform(i, change) for i in physical.loops),
+        fingerprint=f"{physical.fingerprint} of {_records(part):.0f}",
+    )
+
+
+def _backend(
+    way: Way,
+    physical: pp.PhysicalPlan,
+    options: Options,
+    pools: Mapping[int, ThreadPool],
+    workers: SessionWorkers | None,
+    runner: ProcessRunner | None,
+) -> Backend:
+    if not way.workers:
+        limit = usable_memory() if options.memory is None else options.memory
+        return EmbeddedBackend(pools[way.threads], MemoryBudget(limit), runner)
+    assert workers is not None
+    decided = decide(physical, replace(options, workers=way.workers), machine_here())
+    return workers.backend(job_settings(decided.neutral, options))
+
+
+def _run(
+    physical: pp.PhysicalPlan, backend: Backend, way: Way, part: Any, until: float
+) -> ShortRun:
+    timed = _Timed(until)
+    driver = _ShortDriver(physical, backend, events=timed)
+    driver.timed = timed
+    # Of several loops none may end the others' runs.
+    driver.may_end = sum(not loop.nested for loop in physical.loops) == 1
+    try:
+        driver.run()
+    except _Enough:
+        pass
+    rows = {s.number: float(rows_of(s.source, driver._infos)) for s in physical.stages}
+    return ShortRun(
+        way.workers, way.threads, _records(part), rows, timed.loops(), timed.load_seconds,
+        timed.held_bytes,
+    )  # fmt: skip

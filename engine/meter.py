@@ -19,6 +19,7 @@ from scalops.engine.stage_operators import operators_of
 
 if TYPE_CHECKING:
     from scalops.engine.blocks import Block
+    from scalops.engine.columns import Array
     from scalops.engine.memory import MemoryBudget
     from scalops.engine.physical_plan import Stage
     from scalops.engine.threads import Task
@@ -272,6 +273,10 @@ class Meter:
         """Count what another process has measured for this one."""
         with self._lock:
             self._found.add(other)
+
+    def told(self, header: Any, buffers: Sequence[Array]) -> list[Any]:
+        """The header of a reply with what was measured: the driver's recorder takes it apart."""
+        return [header, self.taken().to_data(), sum(b.nbytes for b in buffers)]
 
     def taken(self) -> Measured:
         """What was measured since the last time; no thread is at work for the plan."""

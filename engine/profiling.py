@@ -237,7 +237,8 @@ class Moved:
 class PlanProfile:
     """One run of a plan. `stages` by number; `once` are the parts of what ran outside of loops.
 
-    `workers`: ranks; 0 where it ran in this process. `threads`: of each. `memory` are the bytes
+    `workers`: ranks; 0 where it ran in this process, on `threads` threads (0: each worker has its
+    own; `lanes` of stages tell). `memory` are the bytes
     that each owner (a cache, a table, buffers) held at most, `peak` those of all together at one
     time, both at the worker that held the most. `lost` are workers that died meanwhile: what these
     had measured last is missing.

@@ -37,7 +37,7 @@ class Recorder:
     meter: Meter | None = None
 
     def placed(self, workers: int, threads: int) -> None:
-        """The plan runs on so many ranks, 0 for this process, with so many threads each."""
+        """The plan runs on so many ranks, or (0) in this process on so many threads."""
 
     def start(self, plan: pp.PhysicalPlan) -> None:
         """The plan begins, perhaps again, from its beginning."""
@@ -56,8 +56,9 @@ class Recorder:
     def sent(self, begin: float, size: int) -> None:
         """A command has been sent to workers, with so many bytes in all; perhaps for a stage."""
 
-    def of_rank(self, rank: int, data: Sequence[Any]) -> None:
-        """What a rank has measured for a command, as `Measured.to_data` gives it."""
+    def reply(self, rank: int, header: Any) -> Any:
+        """The header of a rank's reply to a command, without what it says of measurements."""
+        return header
 
     def goes_on(self, loops: Iterable[int]) -> None:
         """From now on the driver works for these outermost loops; for none: outside of loops."""
@@ -294,10 +295,15 @@ class ProfileRecorder(Recorder):
         self._sent += perf_counter() - begin
         self._sent_bytes += size
 
-    def of_rank(self, rank: int, data: Sequence[Any]) -> None:
+    def reply(self, rank: int, header: Any) -> Any:
+        if header is None:  # of a command that was given up
+            return None
+        own, data, size = header
         found = Measured.of_data(data)
         self._ranks.add(found)
+        self._moved[0] += size
         self._note_memory(rank, found)
+        return own
 
     def goes_on(self, loops: Iterable[int]) -> None:
         self._until(perf_counter())

@@ -27,6 +27,7 @@ from scalops.engine.output_memory import is_own
 from scalops.engine.physical_plan import PhysicalPlan
 from scalops.engine.physical_work import fold_works
 from scalops.engine.process_folds import FoldPlace
+from scalops.engine.recording import NO_RECORDER, Recorder
 from scalops.engine.storage.arrow import blocks_to_table
 from scalops.engine.threads import ThreadPool
 from scalops.just_in_time import just_in_time
@@ -129,16 +130,21 @@ def execute(
 
     Opaque functions are called by `runner`, or in this process where there is none. `control`
     is that of the one loop which the job gives. What the session keeps, `kept`, counts against
-    the memory; of it the job reads and fills `tables`. With `workers` they run the plan.
+    the memory; of it the job reads and fills `tables`. With `workers` they run the plan. A
+    `recorder` hears of what is run, and measures it.
     """
     physical = plan(job, options.jit)
     events.emit("plan", fingerprint=physical.fingerprint, stages=len(physical.stages))
     with single_threaded():
         if workers is not None:
-            results = _on_workers(physical, options, workers, listener, control, tables, events)
+            results = _on_workers(
+                physical, options, workers, listener, control, tables, events, recorder
+            )
         else:
-            embedded, again = _embedded(physical, options, runner, kept or KeptTables(), tables)
-            results = Driver(physical, embedded, listener, again, control, events).run()
+            embedded, again = _embedded(
+                physical, options, runner, kept or KeptTables(), tables, recorder
+            )
+            results = Driver(physical, embedded, listener, again, control, events, recorder).run()
     for i, node in enumerate(job.outputs):
         if isinstance(node, op.Operator) and not isinstance(node, op.Loop):
             results[i] = arrow_table(results[i], node.schema)
@@ -153,6 +159,7 @@ def _on_workers(
     control: LoopControl | None,
     tables: Mapping[str, KeptTable] | None,
     events: EventLog,
+    recorder: Recorder,
 ) -> list[Any]:
     from scalops.engine.cluster.going_back import run_again
 
@@ -160,8 +167,8 @@ def _on_workers(
     def run(own: LoopControl | None) -> list[Any]:
         there = len(workers.hub.workers()) or None
         decided = decide(physical, options, machine_here(), there)
-        backend = workers.backend(job_settings(decided.neutral, options), events, tables)
-        return Driver(physical, backend, listener, None, own, events).run()
+        backend = workers.backend(job_settings(decided.neutral, options), events, tables, recorder)
+        return Driver(physical, backend, listener, None, own, events, recorder).run()
 
     return run_again(run, control, events)
 
@@ -172,6 +179,7 @@ def _embedded(
     runner: ProcessRunner | None,
     kept: KeptTables,
     tables: Mapping[str, KeptTable] | None,
+    recorder: Recorder,
 ) -> tuple[EmbeddedBackend, Replan]:
     """What runs a plan in this process, and may change its neutral decisions."""
     caches = tables or {}
@@ -184,7 +192,9 @@ def _embedded(
         if placed is None
         else FoldPlace(_cores(options, runner).workers, placed.stages, options.folds == "processes")
     )
-    backend = EmbeddedBackend(_pool(options.threads), budget, runner, caches, waiting, folds)
+    pool = _pool(options.threads)
+    recorder.placed(0, pool.size)
+    backend = EmbeddedBackend(pool, budget, runner, caches, waiting, folds, recorder.meter)
     return backend, replan if placed is None else partial(replan, placement=placed)
 
 

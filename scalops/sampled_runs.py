@@ -7,14 +7,13 @@ nothing is kept, saved or warned of. Functions that cannot be traced are called,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from scalops.algebra import operators as op
-from scalops.algebra.errors import ScalopsError, text_of
+from scalops.algebra.errors import ExecutionError, ScalopsError, text_of
 from scalops.algebra.tree import Node, find, transform
 from scalops.clusters import cores, job_settings, threads_of_worker, told_workers
 from scalops.deciding import decide, machine_here
@@ -140,34 +139,45 @@ def sampled_rates(
     source = _largest(physical)
     if source is None or not physical.loops:
         return ProgramRates(reason="the job reads no table" if physical.loops else "no loop")
-    begin = perf_counter()
-    ways = list(_ways(options, workers, counts))
     runs: list[ShortRun] = []
     reason = ""
-    with single_threaded(), _pools(ways) as pools:
-        for share in _shares(source):
-            part = sampled(source, share)
-            if part is None:
-                reason = f"no part of {source.title} can be read here"
-                break
-            left = most_seconds - (perf_counter() - begin)
-            if runs and (left <= 0 or _expected(runs, part) > left):
-                break
-            short = _shortened(physical, source, part)
-            try:
-                for way in ways:
-                    backend = _backend(way, short, options, pools, workers, runner)
-                    until = perf_counter() + left / len(ways)
-                    runs.append(_run(short, backend, way, part, until))
-            except ScalopsError as error:
-                reason = f"a run on a sample has failed: {text_of(error)}"
-                break
+    with _Ways(options, workers, runner, counts) as ways, single_threaded():
+        try:
+            _run_all(physical, source, ways, most_seconds, runs)
+        except ScalopsError as error:
+            reason = f"a run on a sample has failed: {text_of(error)}"
     if isinstance(source, FileSource):
         source.forget_bad_records()
-    if not runs or not any(r.loops for r in runs):
+    if not any(r.loops for r in runs):
         return ProgramRates(reason=reason or "no iteration of a loop was run")
     parts = len(source.partitions())
-    return replace(fitted(runs, float(_records(source)), source.title, parts), reason=reason)
+    return replace(fitted(runs, _records(source), source.title, parts), reason=reason)
+
+
+def _run_all(
+    physical: pp.PhysicalPlan,
+    source: Any,
+    ways: _Ways,
+    most_seconds: float,
+    runs: list[ShortRun],
+) -> None:
+    """Add the runs of all sizes for which there is time, the smallest first."""
+    begin = perf_counter()
+    for share in _shares(source):
+        part = sampled(source, share)
+        if part is None:
+            raise ExecutionError(f"no part of {source.title} can be read here")
+        short = _shortened(physical, source, part)
+        if not runs:  # what is done for the first time takes longer, and workers have to start
+            for way in ways.ways:
+                _run(short, ways.backend(way, short), way, part, 0.0)
+            begin = perf_counter()
+        left = most_seconds - (perf_counter() - begin)
+        if runs and (left <= 0 or _expected(runs, part) > left):
+            break
+        for way in ways.ways:
+            until = perf_counter() + left / len(ways.ways)
+            runs.append(_run(short, ways.backend(way, short), way, part, until))
 
 
 def _largest(physical: pp.PhysicalPlan) -> Any | None:
@@ -192,23 +202,41 @@ def _shares(source: Any) -> list[float]:
     return sorted(s for n, s in chosen.items() if n < count) or [1.0]
 
 
-def _ways(
-    options: Options, workers: SessionWorkers | None, counts: Sequence[int]
-) -> Iterator[Way]:
-    yield from (Way(0, n) for n in sorted({1, cores()}))
-    if workers is not None:
-        there = len(workers.hub.workers()) or told_workers(options) or 0
-        yield from (Way(n, threads_of_worker(options)) for n in counts if n <= there)
+class _Ways:
+    """The ways in which short runs run, and what they run on."""
 
+    def __init__(
+        self,
+        options: Options,
+        workers: SessionWorkers | None,
+        runner: ProcessRunner | None,
+        counts: Sequence[int],
+    ) -> None:
+        self._options, self._workers, self._runner = options, workers, runner
+        self.ways = [Way(0, n) for n in sorted({1, cores()})]
+        if workers is not None:
+            there = len(workers.hub.workers()) or told_workers(options) or 0
+            threads = threads_of_worker(options)
+            self.ways += [Way(n, threads) for n in counts if n <= there]
+        self._pools = {w.threads: ThreadPool(w.threads) for w in self.ways if not w.workers}
 
-@contextmanager
-def _pools(ways: Sequence[Way]) -> Iterator[Mapping[int, ThreadPool]]:
-    made = {w.threads: ThreadPool(w.threads) for w in ways if not w.workers}
-    try:
-        yield made
-    finally:
-        for pool in made.values():
+    def __enter__(self) -> _Ways:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in self._pools.values():
             pool.close()
+
+    def backend(self, way: Way, physical: pp.PhysicalPlan) -> Backend:
+        """What runs a plan in this way."""
+        options = self._options
+        if not way.workers:
+            limit = usable_memory() if options.memory is None else options.memory
+            return EmbeddedBackend(self._pools[way.threads], MemoryBudget(limit), self._runner)
+        assert self._workers is not None
+        own = options if options.connect is not None else replace(options, workers=way.workers)
+        decided = decide(physical, own, machine_here(), way.workers)
+        return self._workers.backend(job_settings(decided.neutral, own))
 
 
 def _expected(runs: Sequence[ShortRun], part: Any) -> float:
@@ -240,22 +268,6 @@ def _shortened(physical: pp.PhysicalPlan, source: Any, part: Any) -> pp.Physical
         loops=tuple(transform(i, change) for i in physical.loops),
         fingerprint=f"{physical.fingerprint} of {_records(part):.0f}",
     )
-
-
-def _backend(
-    way: Way,
-    physical: pp.PhysicalPlan,
-    options: Options,
-    pools: Mapping[int, ThreadPool],
-    workers: SessionWorkers | None,
-    runner: ProcessRunner | None,
-) -> Backend:
-    if not way.workers:
-        limit = usable_memory() if options.memory is None else options.memory
-        return EmbeddedBackend(pools[way.threads], MemoryBudget(limit), runner)
-    assert workers is not None
-    decided = decide(physical, replace(options, workers=way.workers), machine_here())
-    return workers.backend(job_settings(decided.neutral, options))
 
 
 def _run(

@@ -34,6 +34,7 @@ from scalops.engine.events import SILENT, EventLog
 from scalops.engine.kept_tables import KeptSource, KeptTable, KeptTables, TablesGone
 from scalops.engine.loop_runner import LoopControl, further_back, heard_once
 from scalops.engine.outcome import LoopOutcome, StateRows
+from scalops.engine.recording import NO_RECORDER, Recorder
 from scalops.engine.storage.bad_records import bad_records_reported
 from scalops.engine.threads import in_engine_thread
 from scalops.loop import AnyLoop, LoopResult
@@ -142,10 +143,12 @@ class Session:
         listen: Any = None,
         call: Mapping[str, Any] | None = None,
         control: LoopControl | None = None,
+        recorder: Recorder = NO_RECORDER,
     ) -> list[Any]:
         """Run the nodes as one job; results in the same order. `call` holds this run's options.
 
-        With a `control` there is one node, a loop, and it is run even where its result is kept.
+        With a `control` there is one node, a loop, and it is run even where its result is kept. With
+        a recorder that measures, all is: the plan is the one that explain shows.
         """
         if getattr(_running, "plan", False) or in_engine_thread():
             # The engine's threads would wait for themselves.
@@ -160,9 +163,10 @@ class Session:
             validate(job)
             _check_unchanged(job)
             check_traces(job, self._checked)
-            open_nodes = [n for n in nodes if control is not None or n not in self._results]
+            anew = control is not None or recorder.meter is not None
+            open_nodes = [n for n in nodes if anew or n not in self._results]
             if open_nodes:
-                results = self._results_of(job, open_nodes, options, listen, control)
+                results = self._results_of(job, open_nodes, options, listen, control, recorder)
                 for node, result in zip(open_nodes, results, strict=True):
                     stopped = isinstance(result, LoopOutcome) and result.stopped
                     if isinstance(node, (Expression, LoopPlan)) and not stopped:
@@ -180,6 +184,7 @@ class Session:
         options: Options,
         listen: Any,
         control: LoopControl | None,
+        recorder: Recorder,
     ) -> list[Any]:
         """Results of these nodes of a job; where kept tables are gone it is planned anew."""
         workers = self.workers()
@@ -193,14 +198,14 @@ class Session:
         if workers is not None:
             own = heard_once(own)
         while True:
-            kept = self._kept(job, gone)
+            kept = {} if recorder.meter is not None else self._kept(job, gone)
             rewritten = Job(tuple(substitute(n, kept) for n in nodes))
             _running.plan = True
             try:
                 with bad_records_reported(list(find((job,), Scan))):
                     return execute(
                         rewritten, options, listen, runner, own,
-                        self._tables, tables, workers, self.events,
+                        self._tables, tables, workers, self.events, recorder,
                     )  # fmt: skip
             except TablesGone as found:  # each of them once: it is not read again in this run
                 self._tables.gone(found.keys)

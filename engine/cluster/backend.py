@@ -19,6 +19,7 @@ from scalops.engine.cluster.verbs import replies_of
 from scalops.engine.collective import Piece, Ranks
 from scalops.engine.kept_tables import KeptTable
 from scalops.engine.neutral import Change
+from scalops.engine.recording import NO_RECORDER, Recorder
 from scalops.engine.value_codec import decode_value
 
 if TYPE_CHECKING:
@@ -38,12 +39,16 @@ class ClusterBackend:
         settings: JobSettings,
         encode: Encode,
         keep: Mapping[str, KeptTable] | None = None,
+        recorder: Recorder = NO_RECORDER,
     ) -> None:
         """`encode` gives a plan as it is sent to workers; `keep` are the session's tables, by key.
 
-        Of these the ranks keep the records.
+        Of these the ranks keep the records. A `recorder` hears of what they measure.
         """
-        self._keep = keep or {}
+        self._keep, self._recorder = keep or {}, recorder
+        if recorder.meter is not None:
+            settings = replace(settings, profile=True)
+            recorder.placed(settings.ranks, 0)
         self._coordinator, self._settings, self._encode = coordinator, settings, encode
         self._results: dict[int, tuple[Any, ...]] = {}
         self._gathered: dict[int, tuple[int, dict[int, list[Block]]]] = {}
@@ -60,7 +65,8 @@ class ClusterBackend:
         self._stages = {s.number: s for s in plan.stages}
         # All ranks reply to each command where they may have something to tell beside.
         self._root: Expect = "all" if may_pass_over(plan) else "root"
-        self._merges = DriverMerges(plan)
+        self._merges = DriverMerges(plan, self._recorder.meter)
+        self._coordinator.recorder = self._recorder
         self._later.drained()
         # An error is to be raised in the loop whose stage it is.
         self._may_wait = not find(plan.program, pp.IterateTogether)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from scalops.algebra.captured import Captured
@@ -41,6 +41,7 @@ from scalops.engine.events import SILENT, EventLog
 from scalops.engine.kept_tables import TablesGone
 from scalops.engine.processes.errors import decode_error, hint_for
 from scalops.engine.progress import Place
+from scalops.engine.recording import NO_RECORDER
 
 if TYPE_CHECKING:
     from scalops.algebra.schema import Schema
@@ -104,6 +105,7 @@ class Coordinator:
         self._recovering: dict[int, float] = {}  # ranks that were lost, and when
         self.answer: Callable[[Wanted], Iterator[tuple[Partitions, list[Array]]]] | None = None
         self.passed_over: Callable[[Any], None] = lambda found: None
+        self.recorder = NO_RECORDER
         self._interrupts = Interrupts(hub.wake)
 
     # Jobs.
@@ -245,7 +247,8 @@ class Coordinator:
         time that the command is given. Raises what the ranks' programs raise, WorkerLost where
         workers are lost again and again, StateLost, TablesGone.
         """
-        ranks = {0} if expect == "root" else set(range(self._settings.ranks))
+        is_root = expect == "root" and not self._settings.profile
+        ranks = {0} if is_root else set(range(self._settings.ranks))
         with self._interrupts:
             while True:
                 try:
@@ -277,6 +280,7 @@ class Coordinator:
         return found
 
     def _submit(self, verb: str, arguments: Any, given: Any = None) -> int:
+        begin = perf_counter()
         self._op += 1
         self._verb = verb, arguments
         slots, unsent = tuple(self._unsent), list(self._unsent.values())
@@ -292,6 +296,7 @@ class Coordinator:
         else:
             names = [name for name in self._hosting() if name in self._alive]
             self._hub.channels.send_all(names, body, buffers)
+        self.recorder.sent(begin, len(self._hosts) * sum(b.nbytes for b in buffers))
         return self._op
 
     def _hosting(self) -> list[str]:
@@ -376,7 +381,7 @@ class Coordinator:
                     waiting.sent(rank, Piece(piece, buffers))
             case Replied(op=op, rank=rank, piece=piece):
                 if waiting is not None and op == waiting.op:
-                    waiting.replies[rank] = Piece(piece, buffers)
+                    waiting.replies[rank] = Piece(self.recorder.reply(rank, piece), buffers)
                     waiting.expected.discard(rank)
             case Failed(rank=rank, error=error, partition=partition):
                 made = decode_error(error, _NOBODY)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scalops.engine import physical_plan as pp
 from scalops.engine.collective import Piece, Span, Spans
@@ -17,6 +17,9 @@ from scalops.engine.passes import Reduction
 from scalops.engine.pipelines.base import Runtime
 from scalops.engine.pipelines.compiled import build
 from scalops.engine.value_codec import decode_value, encode_value
+
+if TYPE_CHECKING:
+    from scalops.engine.meter import Meter
 
 
 def encode_partials(
@@ -38,9 +41,12 @@ def encode_partials(
 class DriverMerges:
     """The reductions of a plan, as far as the driver adds up: nothing is read."""
 
-    def __init__(self, plan: pp.PhysicalPlan) -> None:
+    def __init__(self, plan: pp.PhysicalPlan, meter: Meter | None = None) -> None:
+        """A `meter` measures what it takes."""
         self._plan = plan
-        self._runtime = Runtime(plan, MemoryBudget())
+        self._runtime = Runtime(plan, MemoryBudget(), meter=meter)
+        if meter is not None:
+            meter.begin(plan.stages)
         self._reductions: dict[int, Reduction] = {}
 
     def bind(self, values: Mapping[int, Any]) -> None:

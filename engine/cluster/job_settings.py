@@ -16,7 +16,7 @@ class JobSettings:
 
     `memory`: bytes of each worker for this job; None for what it was told when it was started.
     `task_timeout`: seconds that a call of a user's function may take; None for any time.
-    `most_losses`: workers that a job may lose.
+    `most_losses`: workers that a job may lose. With `profile` ranks tell what they measure.
     """
 
     neutral: Neutral = field(default_factory=lambda: Neutral(1))
@@ -26,6 +26,7 @@ class JobSettings:
     most_losses: int = 100
     task_timeout: float | None = None
     memory: int | None = None
+    profile: bool = False
 
     @property
     def ranks(self) -> int:
@@ -46,4 +47,5 @@ class JobSettings:
             self.memory or 0,
             tuple(decided.held.items()),
             tuple(decided.broadcast.items()),
+            self.profile,
         )

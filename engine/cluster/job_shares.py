@@ -18,6 +18,7 @@ from scalops.engine.cluster.rank_caches import RankCaches
 from scalops.engine.cluster.remote_source import PartitionStore, tables_gone
 from scalops.engine.collective import Piece, Program, Ranks, alone
 from scalops.engine.memory import MemoryBudget, usable_memory
+from scalops.engine.meter import Meter
 from scalops.engine.neutral import NEUTRAL, Neutral
 from scalops.engine.share import Share
 from scalops.engine.threads import Task, ThreadPool
@@ -100,15 +101,16 @@ class JobShares:
         careful: bool,
         memory: int = 0,
         neutral: Neutral = NEUTRAL,
+        profile: bool = False,
     ) -> Start:
         """Host a rank: with a plan anew, without one as it was, but for what went stale.
 
         `memory`: bytes of this worker for the job; 0 for what it was told before. With `careful`
-        one partition is read at a time.
+        one partition is read at a time; with `profile` operators are measured.
         """
         self._is_careful = careful
         if buffers:
-            self._ranks[ranks.own] = self._made(ranks, buffers[0], memory, neutral)
+            self._ranks[ranks.own] = self._made(ranks, buffers[0], memory, neutral, profile)
         else:
             hosted = self._ranks[ranks.own]
             hosted.share.ranks.meet_along(ranks.fan_ins)
@@ -125,7 +127,9 @@ class JobShares:
         """Keys of kept tables that the plan reads and that this rank lacks."""
         return self._ranks[rank].gone
 
-    def _made(self, ranks: Ranks, data: Array, memory: int, neutral: Neutral) -> _Hosted:
+    def _made(
+        self, ranks: Ranks, data: Array, memory: int, neutral: Neutral, profile: bool
+    ) -> _Hosted:
         rank = ranks.own
         if not self._ranks:
             self._limit = memory or self._memory or self._usable()
@@ -143,7 +147,8 @@ class JobShares:
         budget.place, budget.hint = f"the budget of {_place(rank)}", _MORE_MEMORY
         kept = caches.begin(plan, budget, decoded.reads)
         gone = tables_gone(decoded.tables, caches, ranks)
-        share = Share(plan, self, budget, ranks, keep=kept, neutral=neutral)
+        meter = Meter() if profile else None
+        share = Share(plan, self, budget, ranks, keep=kept, neutral=neutral, meter=meter)
         given_up = partial(bad_records_of, plan) if may_pass_over(plan) else None
         return _Hosted(share, store, budget, gone, given_up)
 

@@ -168,6 +168,7 @@ class Begin:
     In careful mode a rank reads one partition at a time. `task_timeout`: seconds that a call of a
     user's function may take; 0 for any time. `memory`: bytes of the worker for this job; 0 for what
     it was told when it was started. `held` and `broadcast` are items of those of `Neutral`.
+    With `profile` each reply says what was measured meanwhile.
     """
 
     job: Number
@@ -180,6 +181,7 @@ class Begin:
     memory: Number = 0
     held: tuple[tuple[Number, Number], ...] = ()
     broadcast: tuple[tuple[Number, Number], ...] = ()
+    profile: bool = False
 
 
 @dataclass(frozen=True)

@@ -242,7 +242,9 @@ class WorkerMachine:
         ranks = Ranks(body.rank, body.size, body.fan_ins)
         neutral = Neutral(body.size, held=dict(body.held), broadcast=dict(body.broadcast))
         try:
-            start = self._shares.begin(ranks, buffers, body.careful, body.memory, neutral)
+            start = self._shares.begin(
+                ranks, buffers, body.careful, body.memory, neutral, body.profile
+            )
         except Exception as error:
             told = encode_error(error, None)
             return [Emit(DRIVER_NAME, Failed(body.job, body.epoch, 0, body.rank, told, -1))]

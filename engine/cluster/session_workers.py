@@ -20,6 +20,7 @@ from scalops.engine.cluster.plan_codec import encode_plan
 from scalops.engine.cluster.shared_tables import SharedTables
 from scalops.engine.cluster.source_server import SourceServer, plan_tables
 from scalops.engine.events import SILENT, EventLog
+from scalops.engine.recording import NO_RECORDER, Recorder
 
 if TYPE_CHECKING:
     from scalops.engine.cluster.hub import Hub
@@ -56,10 +57,12 @@ class SessionWorkers:
         settings: JobSettings,
         events: EventLog = SILENT,
         keep: Mapping[str, KeptTable] | None = None,
+        recorder: Recorder = NO_RECORDER,
     ) -> ClusterBackend:
         """For one job with these settings.
 
         The job reads and fills the tables of `keep`, by key, which ranks keep as long as they live.
+        A `recorder` hears of what they measure.
         """
         keep = keep or {}
         for table in keep.values():
@@ -68,7 +71,7 @@ class SessionWorkers:
         if self._coordinator is None:
             self._coordinator = Coordinator(self._hub, events, self._now)
         self._coordinator.events = events
-        return ClusterBackend(self._coordinator, settings, self._encoded, keep)
+        return ClusterBackend(self._coordinator, settings, self._encoded, keep, recorder)
 
     def _watch(self, table: KeptTable) -> None:
         known = self._watched.get(id(table))

@@ -20,11 +20,13 @@ from scalops.engine.cluster.sent_blocks import to_driver
 from scalops.engine.collective import DRIVER, Piece, Program, Send
 from scalops.engine.columns import Array
 from scalops.engine.memory import FreeMemory
+from scalops.engine.meter import Meter
 from scalops.engine.relations.whole import Whole
 from scalops.engine.share import Share
 from scalops.engine.value_codec import decode_value, encode_value
 
 Reply = Program[Piece | None]
+_UNTOLD = frozenset(("bind", "adopt", "release"))  # verbs that nobody replies to
 _OF_STAGES = frozenset(("fold", "partials", "count", "load", "exchange", "gather"))
 
 
@@ -72,7 +74,23 @@ def run(share: Share, command: Command, buffers: list[Array]) -> Reply:
         values, given = unpickled(buffers) if buffers else ((), None)
     if command.slots:
         share.bind(dict(zip(command.slots, values, strict=True)))
-    return VERBS[command.verb](share, command.arguments, given)
+    program = _program(share, command.verb, command.arguments, given)
+    meter = share.runtime.meter
+    return program if meter is None or command.verb in _UNTOLD else _profiled(program, meter)
+
+
+def _program(share: Share, verb: str, arguments: Any, given: Any) -> Reply:
+    """The program of a verb; where the plan is profiled, what it takes is measured."""
+    program, meter = VERBS[verb](share, arguments, given), share.runtime.meter
+    if meter is None or verb not in _OF_STAGES:
+        return program
+    return meter.program(stages_of(verb, arguments), program)
+
+
+def _profiled(program: Reply, meter: Meter) -> Reply:
+    """A program that tells with its reply what was measured meanwhile."""
+    header, buffers = (yield from program) or DONE
+    return Piece(meter.told(header, buffers), buffers)
 
 
 def accounted(program: Reply, given_up: Callable[[], list[Any]]) -> Reply:
@@ -88,7 +106,7 @@ def _steps(share: Share, arguments: Any, given: Any) -> Reply:
     """Several verbs, one after the other; the reply has theirs."""
     headers, buffers = [], list[Array]()
     for verb, own in arguments:
-        piece = (yield from VERBS[verb](share, own, None)) or DONE
+        piece = (yield from _program(share, verb, own, None)) or DONE
         headers.append([piece.header, len(piece.buffers)])
         buffers += piece.buffers
     return Piece(headers, buffers)

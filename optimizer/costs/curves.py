@@ -87,37 +87,19 @@ class Curve:
 def curve(times: Iterable[tuple[float, Measured]]) -> Curve | None:
     """A curve through what was measured at several numbers of rows; None for nothing.
 
-    Equal sizes are one point, their median. Where a larger size took less the two are one in
-    seconds, their mean: more rows never take less (least squares under that condition, by pooling
-    of neighbours: Ayer et al., 1955).
+    Equal sizes are one point, their median. A size never takes longer than a larger one: what else
+    runs on a machine makes times longer, never shorter.
     """
     by_rows: dict[float, list[Measured]] = {}
     for rows, found in times:
         by_rows.setdefault(rows, []).append(found)
-    if not by_rows:
-        return None
-    rows = sorted(by_rows)
-    points = [_middle(by_rows[x]) for x in rows]
-    level = _ascending([p.seconds for p in points])
-    return Curve(
-        tuple((x, Measured(s, p.spread)) for x, s, p in zip(rows, level, points, strict=True))
-    )
+    points: list[tuple[float, Measured]] = []
+    for rows in sorted(by_rows, reverse=True):
+        own = _middle(by_rows[rows])
+        least = points[-1][1] if points else own
+        points.append((rows, own if own.seconds <= least.seconds else least))
+    return Curve(tuple(reversed(points))) if points else None
 
 
 def _middle(found: Sequence[Measured]) -> Measured:
     return Measured(median(m.seconds for m in found), max(m.spread for m in found))
-
-
-def _ascending(numbers: Sequence[float]) -> list[float]:
-    """The ascending numbers nearest to these.
-
-    >>> _ascending([1.0, 3.0, 2.0, 5.0])
-    [1.0, 2.5, 2.5, 5.0]
-    """
-    pools: list[tuple[float, int]] = []
-    for number in numbers:
-        pools.append((number, 1))
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
-            (a, m), (b, n) = pools[-2:]
-            pools[-2:] = [((a * m + b * n) / (m + n), m + n)]
-    return [mean for mean, count in pools for _ in range(count)]

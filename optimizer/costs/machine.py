@@ -50,8 +50,8 @@ ASSUMED = (
     Rate("probe", 4.0e7, "records/s", "looked up in the index of a join"),
     Rate("sort", 1.0e7, "records/s", "brought into order"),
     Rate("parquet", 5.0e8, "bytes/s", "decoded from Parquet, as they are in memory"),
-    Rate("ipc", 2.0e9, "bytes/s", "decoded from Arrow IPC"),
-    Rate("csv", 1.0e8, "bytes/s", "decoded from CSV and other text"),
+    Rate("ipc", 2.0e9, "bytes/s", "decoded from Arrow IPC, as they are in memory"),
+    Rate("csv", 1.0e8, "bytes/s", "of text decoded from CSV and the like"),
     # Overheads.
     Rate("call", 1.0e-6, "s", "Python around a call of NumPy on a block"),
     Rate("lock", 5.0e-6, "s", "what such a call costs two threads more"),

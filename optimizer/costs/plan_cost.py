@@ -2,78 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from scalops.optimizer.cardinality import least_known
 from scalops.optimizer.cost import Provenance
+from scalops.optimizer.costs.amounts import Amounts
 from scalops.optimizer.costs.machine import Machine
-from scalops.optimizer.costs.plan_work import PlanWork
+from scalops.optimizer.costs.plan_work import LoopWork, PlanWork, StageWork
 from scalops.optimizer.costs.setting import Setting
+from scalops.optimizer.costs.stage_cost import Costing, index_limit, stage_cost
+from scalops.optimizer.costs.thread_times import amount_seconds
+from scalops.optimizer.costs.times import OperatorCost, StageCost, Times
+from scalops.optimizer.costs.trees import broadcast_seconds
 
 if TYPE_CHECKING:
     from scalops.optimizer.costs.program_rates import ProgramRates
 
-
-@dataclass(frozen=True)
-class Times:
-    """Seconds, by what they are spent on.
-
-    `load`: reading and decoding sources, and making again what memory does not hold. `map`: what
-    is computed of blocks, the stage's sink included. `aggregate`: partial results, records and
-    tables on their way between workers and to the driver. `broadcast`: values to the workers.
-    `update`: expressions at the driver. `wait`: for commands, threads and slower workers.
-    """
-
-    load: float = 0.0
-    map: float = 0.0
-    aggregate: float = 0.0
-    broadcast: float = 0.0
-    update: float = 0.0
-    wait: float = 0.0
-
-    @property
-    def total(self) -> float:
-        return self.load + self.map + self.aggregate + self.broadcast + self.update + self.wait
-
-    def __add__(self, other: Times) -> Times:
-        return Times(
-            self.load + other.load,
-            self.map + other.map,
-            self.aggregate + other.aggregate,
-            self.broadcast + other.broadcast,
-            self.update + other.update,
-            self.wait + other.wait,
-        )
-
-    def times(self, factor: float) -> Times:
-        """So many of them."""
-        return Times(*(factor * v for v in vars(self).values()))
-
-
-@dataclass(frozen=True)
-class OperatorCost:
-    """Seconds of one operator in the first and in a later run of its stage, on all threads.
-
-    `number` as in `operators_of`. What is fused in one kernel is divided by its arithmetic.
-    """
-
-    number: int
-    first: float
-    steady: float
-    provenance: Provenance
-
-
-@dataclass(frozen=True)
-class StageCost:
-    """One run of a stage: the first one, and a later one. `program`: from runs of this program."""
-
-    stage: int
-    first: Times
-    steady: Times
-    operators: tuple[OperatorCost, ...]
-    provenance: Provenance
-    program: bool = False
+__all__ = ["LoopCost", "OperatorCost", "PlanCost", "StageCost", "Times", "held", "plan_cost"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +48,8 @@ class PlanCost:
     """A plan in a setting: stages by number, loops by index, what is run `once`, and the sum.
 
     `memory`: bytes held by each worker (or this process) at most. `cached`: of each cached table,
-    by number, the share that is held. `total_seconds` count the start of workers where none run.
+    by number, the share that is held. `total_seconds` are those of
+    everything, all iterations included.
     """
 
     stages: Mapping[int, StageCost]
@@ -116,5 +64,122 @@ class PlanCost:
 def plan_cost(
     work: PlanWork, machine: Machine, setting: Setting, program: ProgramRates | None = None
 ) -> PlanCost:
-    """What the work takes on a machine of these rates; `program` has measured this very one."""
-    raise NotImplementedError
+    """What the work takes on a machine of these rates; `program` has measured this very one.
+
+    Starting workers, where none run, is not counted.
+    """
+    memory, cached = held(work, setting)
+    indexes = {
+        s.makes: (s.index_bytes, index_limit(s, setting))
+        for s in work.stages.values()
+        if s.makes is not None and s.index_bytes
+    }
+    again: dict[int, float] = {}
+    stages: dict[int, StageCost] = {}
+    costing = Costing(machine, setting, program, indexes, again)
+    for number, stage in sorted(work.stages.items()):
+        stages[number] = stage_cost(stage, costing)
+        if stage.makes is not None and stage.fills_cache:
+            missing = 1 - cached[stage.makes]
+            again[stage.makes] = missing * stages[number].steady.total
+    loops: dict[int, LoopCost] = {}
+    for loop in _inner_first(work):
+        loops[loop.index] = _loop(loop, stages, loops, costing)
+    once = _added(stages[n].first for n in work.once) + _update(
+        work.evaluations, work.evaluation, machine
+    )
+    return PlanCost(
+        stages,
+        loops,
+        once,
+        once.total + sum(loops[i].total for i in work.outer),
+        memory,
+        cached,
+        least_known(s.provenance for s in stages.values()),
+    )
+
+
+def held(work: PlanWork, setting: Setting) -> tuple[float, dict[int, float]]:
+    """Bytes that each worker holds, and of each cached table, by number, the share that is held.
+
+    What has to be held comes first; caches share what is left, in the order of their stages, each
+    as far as the setting lets it.
+    """
+    workers = max(1, setting.workers)
+
+    def own(stage: StageWork) -> float:
+        """Bytes of one worker."""
+        whole = stage.held_whole or (
+            0 < stage.index_bytes <= index_limit(stage, setting) and stage.makes is not None
+        )
+        return stage.held_bytes / (1 if whole else workers)
+
+    stages = [s for _, s in sorted(work.stages.items())]
+    needed = sum(own(s) for s in stages if not s.fills_cache)
+    room, cached = max(0.0, setting.memory - needed), {}
+    for stage in stages:
+        if stage.fills_cache and stage.makes is not None:
+            most = min(room, setting.neutral.held.get(stage.makes, room))
+            taken = min(own(stage), most)
+            cached[stage.makes] = taken / own(stage) if own(stage) else 1.0
+            room, needed = room - taken, needed + taken
+    return needed, cached
+
+
+def _inner_first(work: PlanWork) -> list[LoopWork]:
+    """The loops, each after those that are in it."""
+    by_index = {loop.index: loop for loop in work.loops}
+    found: dict[int, LoopWork] = {}
+    stack = [(index, False) for index in reversed(sorted(by_index))]
+    while stack:
+        index, entered = stack.pop()
+        if entered:
+            found[index] = by_index[index]
+        elif index not in found:
+            stack.append((index, True))
+            stack.extend((i, False) for i in by_index[index].inner)
+    return list(found.values())
+
+
+def _loop(
+    loop: LoopWork,
+    stages: Mapping[int, StageCost],
+    loops: Mapping[int, LoopCost],
+    costing: Costing,
+) -> LoopCost:
+    """One iteration: its stages, the loops in it, values down to the workers, the driver's part."""
+    setting = costing.setting
+    update = _update(loop.evaluations, loop.evaluation, costing.machine)
+    sent = _broadcast(loop.environment_bytes, setting.workers, setting.neutral.fan_ins, costing)
+    beside = update + Times(broadcast=sent)
+    passes = 1 / max(1, len(loop.together))
+    first = _added(_shared(stages[n].first, passes) for n in loop.stages)
+    steady = _added(_shared(stages[n].steady, passes) for n in loop.stages)
+    for index in loop.inner:
+        inner = loops[index]
+        first += inner.first + inner.steady.times(max(0.0, inner.iterations - 1))
+        steady += inner.steady.times(inner.iterations)
+    return LoopCost(loop.index, beside + first, beside + steady, loop.iterations, loop.known)
+
+
+def _shared(times: Times, part: float) -> Times:
+    """Of loops in lock-step each waits for its part of the common passes."""
+    return replace(times, wait=part * times.wait)
+
+
+def _broadcast(size: float, workers: int, fan_ins: Sequence[int], costing: Costing) -> float:
+    """What values add to the command that they travel with."""
+    if not workers or not size:
+        return 0.0
+    links = costing.links
+    whole = broadcast_seconds(workers, size, links, fan_ins)
+    return max(0.0, whole - broadcast_seconds(workers, 0.0, links, fan_ins))
+
+
+def _update(evaluations: float, evaluation: Amounts, machine: Machine) -> Times:
+    """Calls and arithmetic of the driver's expressions."""
+    return Times(update=evaluations * machine["call"] + amount_seconds(evaluation, machine))
+
+
+def _added(several: Iterable[Times]) -> Times:
+    return sum(several, Times())

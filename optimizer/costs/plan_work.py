@@ -23,7 +23,7 @@ from scalops.optimizer.cost import Provenance
 from scalops.optimizer.costs.amounts import Amounts
 from scalops.optimizer.costs.expression_work import record_work
 from scalops.optimizer.costs.operator_work import Own, table_work
-from scalops.optimizer.costs.sink_work import sink_work
+from scalops.optimizer.costs.sink_work import WHOLE, sink_work
 from scalops.optimizer.costs.sizes import (
     TableRows,
     bytes_of,
@@ -74,8 +74,8 @@ class StageWork:
     table if it is a cache, which may hold a part only, and `reads` the numbers of all stored tables
     read. `partial_bytes` of a fold's result; `moved_bytes` are exchanged between workers by key or
     range, `replicated_bytes` are whole on every worker afterwards, `gathered_bytes` go to the
-    driver. `held_bytes` are in memory afterwards, of all workers together but for what is
-    replicated. `index_bytes` of an indexed side of a join go to every worker if they are few, else
+    driver. `held_bytes` are in memory afterwards: of all workers together, or of each of them where
+    it is `held_whole`; where it `fills_cache`, as far as they have room. `index_bytes` of an indexed side of a join go to every worker if they are few, else
     to the one that each key belongs to; so do the bytes of the records that an index is `probed`
     with, by the index's number. `leaves` is 0 where the run tells.
     """
@@ -93,6 +93,8 @@ class StageWork:
     replicated_bytes: float = 0.0
     gathered_bytes: float = 0.0
     held_bytes: float = 0.0
+    held_whole: bool = False
+    fills_cache: bool = False
     index_bytes: float = 0.0
     probed: tuple[tuple[int, float], ...] = ()
     blocks: float = 1.0
@@ -231,6 +233,8 @@ def stage_work(stage: pp.Stage, rows: TableRows) -> StageWork:
         replicated_bytes=sink.replicated_bytes,
         gathered_bytes=sink.gathered_bytes,
         held_bytes=sink.held_bytes,
+        held_whole=isinstance(stage.sink, WHOLE),
+        fills_cache=isinstance(stage.sink, pp.CacheTable),
         index_bytes=sink.index_bytes,
         probed=_probed(tables, rows),
         blocks=sum(blocks[t] for t in read_tables),

@@ -20,6 +20,8 @@ _ENTRY = 16.0  # bytes of a record in the index of a join: its hash and its plac
 _FEW = 10.0  # times as many records of the other side: these are looked up, else they are indexed
 _MANY_GROUPS = 0.25  # of the records: what all workers have of so many is not worth adding up
 _COUNT = 8.0  # bytes of the count of a partition's records
+# What each worker holds all of, having computed or received it.
+WHOLE = (pr.HoldColumns, pr.IndexJoin, pr.IndexFilter, pr.IndexGroup, pr.MeetIndexed)
 
 
 @dataclass(frozen=True)

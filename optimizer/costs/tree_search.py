@@ -13,8 +13,8 @@ least sum up to s ranks depends on s alone: Bellman's principle.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,26 +104,35 @@ def levels(fan_ins: Sequence[int], ranks: int) -> list[int]:
 class UnevenTree:
     """The best tree where the partial results of equally large blocks differ.
 
-    `edges(size)`: seconds to take that of each block of `size` neighbours, float64[blocks]. A
-    level is as late as the latest of its receivers, and the next one begins when it is done: an
+    A level is as late as the latest of its receivers, and the next one begins when it is done: an
     upper bound of what a tree takes, met where all receivers take alike.
     """
 
-    def __init__(self, ranks: int, start: float, edges: Any) -> None:
-        self._ranks, self._start, self._edges = ranks, start, edges
+    def __init__(
+        self, ranks: int, start: float, edges: Callable[[int], Floats], bounds: Floats
+    ) -> None:
+        """`edges(size)`: seconds to take what each block of `size` neighbours has, float64[blocks].
+        `bounds[n]`: seconds that no tree over n blocks of any size is below, float64[>= ranks].
+        """
+        self._ranks, self._start, self._edges, self._bounds = ranks, start, edges, bounds
         self._sums: dict[int, Floats] = {}
+        self._found: dict[int, tuple[float, tuple[int, ...]]] = {1: (0.0, ())}
 
     def level(self, size: int, fan_in: int) -> float:
         """Seconds of the level that makes blocks of `size * fan_in` of those of `size`."""
         sums = self._summed(size)
-        first = np.arange(0, len(sums) - 1, fan_in)
-        last = np.minimum(first + fan_in, len(sums) - 1)
-        return self._start + float((sums[last] - sums[first + 1]).max())
+        own, others = sums[1::fan_in], sums[fan_in::fan_in]
+        latest = float((others - own[: len(others)]).max()) if len(others) else 0.0
+        if len(others) < len(own):  # the last block is smaller
+            latest = max(latest, float(sums[-1] - own[-1]))
+        return self._start + latest
 
     def _summed(self, size: int) -> Floats:
         """Running sums of the seconds of blocks, from 0 on."""
         if size not in self._sums:
-            self._sums[size] = np.concatenate([[0.0], np.cumsum(self._edges(size))])
+            edges = self._edges(size)
+            sums = self._sums[size] = np.zeros(len(edges) + 1)
+            np.cumsum(edges, out=sums[1:])
         return self._sums[size]
 
     def seconds(self, fan_ins: Sequence[int]) -> float:
@@ -134,30 +143,37 @@ class UnevenTree:
             size *= fan_in
         return total
 
-    def best(self, widest: int | None = None) -> tuple[float, tuple[int, ...]]:
-        """Seconds and fan-ins of the best tree, with fan-ins of at most `widest`."""
+    def best(
+        self, widest: int | None = None, tried: Iterable[Sequence[int]] = ()
+    ) -> tuple[float, tuple[int, ...]]:
+        """Seconds and fan-ins of the best tree, with fan-ins of at most `widest`.
+
+        Branch and bound: `tried` trees, which are no wider, bound the search.
+        """
         ranks = self._ranks
+        most = min(ranks, widest or ranks)
         if ranks == 1:
             return 0.0, ()
-        most = min(ranks, widest or ranks)
-        tried = {(f,) for f in (2, 3, 4, 8, most) if f <= most}
-        bound = min(self.seconds(fan_ins) for fan_ins in tried) / _LESS
-        found: dict[int, tuple[float, tuple[int, ...]]] = {1: (0.0, ())}
+        known = (min(2, most),), *(f for f in tried if f)
+        bound = min(self.seconds(fan_ins) for fan_ins in known) / _LESS
         for size in range(1, ranks):
-            if size in found and found[size][0] + self._start <= bound:
-                bound = min(bound, self._from(size, most, found, bound))
-        return found[ranks]
+            if size in self._found:
+                bound = self._search_from(size, most, bound)
+        return self._found[ranks]
 
-    def _from(
-        self, size: int, most: int, found: dict[int, tuple[float, tuple[int, ...]]], bound: float
-    ) -> float:
+    def _search_from(self, size: int, most: int, bound: float) -> float:
         """Add a level of each fan-in on blocks of `size`; the bound of what may be best."""
-        below, fan_ins = found[size]
-        sums = self._summed(size)
-        blocks = len(sums) - 1
+        below, fan_ins = self._found[size]
+        if below + self._left(size) > bound:
+            return bound
+        sums, found = self._summed(size), self._found
+        blocks, before = len(sums) - 1, below + self._start - float(sums[1])
         for fan_in in range(2, min(blocks, most) + 1):
-            if below + self._start + float(sums[fan_in] - sums[1]) > bound:
-                break  # the first receiver alone takes longer, and more of each wider level
+            # The first receiver alone, and the levels above.
+            if before + float(sums[fan_in]) + self._left(size * fan_in) > bound:
+                if before + float(sums[fan_in]) > bound:
+                    break
+                continue
             made = below + self.level(size, fan_in)
             reached = self._ranks if fan_in == blocks else size * fan_in
             if reached not in found or made < found[reached][0] * _LESS:
@@ -165,3 +181,7 @@ class UnevenTree:
             if reached == self._ranks:
                 bound = min(bound, made / _LESS)
         return bound
+
+    def _left(self, size: int) -> float:
+        """Seconds that no tree above blocks of `size` is below."""
+        return float(self._bounds[-(-self._ranks // size)])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -178,7 +178,7 @@ class Reduction:
         if widest is not None and widest < 2:
             raise ConfigError(f"widest is {widest}; expected an int of at least 2")
         if self._bounds is not None:
-            seconds, fan_ins = self._uneven().best(widest)
+            seconds, fan_ins = self._best_uneven(self._bounds, widest)
         else:
             trees = Trees(self._links.hop, self._takes(), widest)
             seconds, fan_ins = float(trees.seconds[self._workers]), trees.fan_ins(self._workers)
@@ -190,7 +190,7 @@ class Reduction:
             takes = self._takes()
             up = sum_of_levels(self._links.hop, takes, fan_ins, self._workers)
         else:
-            up = self._uneven().seconds(fan_ins)
+            up = self._uneven(np.zeros(0)).seconds(fan_ins)
         return up + self._to_driver()
 
     def flat(self) -> float:
@@ -214,8 +214,18 @@ class Reduction:
     def _takes(self) -> Floats:
         return takes(self._workers, self._size, self._links)
 
-    def _uneven(self) -> UnevenTree:
-        return UnevenTree(self._workers, self._links.hop, self._edges)
+    def _uneven(self, bounds: Floats) -> UnevenTree:
+        return UnevenTree(self._workers, self._links.hop, self._edges, bounds)
+
+    def _best_uneven(self, bounds: Integers, widest: int | None) -> tuple[float, tuple[int, ...]]:
+        """The best tree; those of single pieces bound it, those of a few each come near it."""
+        most = 1 << (self._workers - 1).bit_length()  # one bound for many numbers of workers
+        hop, links, piece = self._links.hop, self._links, self._size(1)
+        near = [_even_trees(most, hop, links.taken(n * piece), widest) for n in (1, 2, 3)]
+        tried = [even.fan_ins(self._workers) for even in near]
+        least = links.taken(0.0 if np.any(bounds[1:] == bounds[:-1]) else piece)
+        never_below = _even_trees(most, hop, least).seconds
+        return self._uneven(never_below).best(widest, tried)
 
     def _edges(self, size: int) -> Floats:
         """Seconds to take what each block of `size` workers has, float64[blocks]."""
@@ -231,6 +241,12 @@ class Reduction:
 
     def _to_driver(self) -> float:
         return self._links.hop + self._links.sent(self._whole)
+
+
+@lru_cache(256)
+def _even_trees(most: int, start: float, take: float, widest: int | None = None) -> Trees:
+    """The best trees of up to `most` workers where all messages take alike."""
+    return Trees(start, np.full(most + 1, take), widest)
 
 
 def takes(most: int, size: Callable[[int], float], links: Links) -> Floats:
@@ -295,6 +311,8 @@ def piece_bytes(first: Integers, stop: int, size: Callable[[int], float]) -> Flo
     """Bytes of the canonical pieces of the leaves from each of `first` to the next, or `stop`."""
     left, right = _halves(first, np.append(first[1:], stop))
     found = np.zeros(len(first))
+    if size(1) == size(stop):  # it does not grow, so that pieces need only be counted
+        return (np.bitwise_count(left) + np.bitwise_count(right)) * size(1)
     for level in range(stop.bit_length()):
         held = (left >> level & 1) + (right >> level & 1)
         if held.any():
@@ -331,7 +349,7 @@ def broadcast_seconds(
 
     The driver sends a small one to each worker, one after the other; one of more than FORWARD_BYTES
     goes to the root of the tree of `fan_ins`, and down that: each worker sends it to those below
-    it, the nearest ones first, as the engine does.
+    it, the farthest ones first, as the engine does.
     """
     if workers <= 2 or environment_bytes <= FORWARD_BYTES or not fan_ins:
         return links.hop + workers * links.sent(environment_bytes)
@@ -350,17 +368,18 @@ def binary_broadcast_seconds(workers: int, environment_bytes: float, links: Link
 
 def _down(fan_ins: tuple[int, ...], workers: int, send: float, hop: float) -> float:
     """Seconds from when a block's first worker has it until its last one does."""
-    latest, before, size = 0.0, 0, 1
-    for level, fan_in in enumerate(fan_ins):
-        if size >= workers:
-            break
-        others = (min(workers, size * fan_in) - 1) // size
-        rest = min(workers, size * fan_in) - others * size
-        # The last block may be smaller than the one before, and sooner done.
-        for number, covered in ((others - 1, size), (others, rest)):
-            if number:
-                below = _down(fan_ins[:level], covered, send, hop)
-                latest = max(latest, (before + number) * send + hop + below)
+    latest, before = 0.0, 0
+    for level in reversed(range(len(fan_ins))):
+        size = math.prod(fan_ins[:level])
+        stop = min(workers, size * fan_ins[level])
+        others = (stop - 1) // size
+        if not others:
+            continue
+        # The farthest block has it first, and may be smaller than the nearest, which has it last.
+        below = _down(fan_ins[:level], stop - others * size, send, hop)
+        latest = max(latest, (before + 1) * send + hop + below)
+        if others > 1:
+            below = _down(fan_ins[:level], size, send, hop)
+            latest = max(latest, (before + others) * send + hop + below)
         before += others
-        size *= fan_in
     return latest

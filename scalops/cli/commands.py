@@ -10,11 +10,11 @@ import importlib
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from scalops.cli import cluster_commands, refusals
+from scalops.cli import calibrate_command, cluster_commands, refusals
 from scalops.cli.failures import ended_by_term, user_code
 from scalops.cli.loading import choose_program, execute_file, split_program
 from scalops.cli.options import (
@@ -109,6 +109,13 @@ def _explain_options() -> list[click.Option]:
     ]
 
 
+def _calibrate_options() -> list[click.Option]:
+    return [
+        click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON document."),
+        *_place_options(),
+    ]
+
+
 def _reserved_names() -> frozenset[str]:
     """The names of the options of both commands: a program has the same options in each."""
     options = [*_run_options(), *_explain_options()]
@@ -116,28 +123,42 @@ def _reserved_names() -> frozenset[str]:
     return frozenset({normalize(name) for name in names} | {"help", "no-help"})
 
 
+class _Alone(NamedTuple):
+    """A command without a program: options that it has then only, and what it does."""
+
+    options: Callable[[], list[click.Option]]
+    perform: Callable[[click.Context], None]
+
+
 class _FindProgram(click.Command):
     """A command as far as it is known before its program: options, PROGRAM, the rest."""
 
     def __init__(
-        self, name: str, options: Callable[[], list[click.Option]], perform: _Perform, summary: str
+        self,
+        name: str,
+        options: Callable[[], list[click.Option]],
+        perform: _Perform,
+        summary: str,
+        alone: _Alone | None = None,
     ) -> None:
+        """`alone` is what the command does without a program, if it does anything then."""
         super().__init__(
             name,
             callback=self._find,
             params=[
-                click.Argument(["program"]),
+                click.Argument(["program"], required=alone is None),
                 click.Argument(
                     ["rest"], nargs=-1, type=click.UNPROCESSED, metavar="[PROGRAM OPTIONS]..."
                 ),
                 *options(),
+                *(alone.options() if alone else ()),
             ],
             help=summary + "\n" + _PROGRAM_HELP.format(command=name),
             short_help=summary,
             epilog=_EXITS,
             context_settings={"allow_interspersed_args": False},
         )
-        self._options, self._perform = options, perform
+        self._options, self._perform, self._alone = options, perform, alone
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -147,8 +168,16 @@ class _FindProgram(click.Command):
             message = f"{error.message}{near} The options of a program come after it."
             raise click.NoSuchOption(error.option_name, message, ctx=error.ctx) from None
 
-    def _find(self, program: str, rest: tuple[str, ...], **own: Any) -> None:
+    def _find(self, program: str | None, rest: tuple[str, ...], **own: Any) -> None:
         ctx = click.get_current_context()
+        if self._alone is not None:
+            if program is None:
+                self._alone.perform(ctx)
+                return
+            for option in self._alone.options():
+                if _is_given(ctx, str(option.name)):
+                    raise click.UsageError(f"{option.opts[0]} goes without a program", ctx)
+        assert program is not None
         path, name = split_program(program)
         with user_code():
             module = execute_file(path)
@@ -307,6 +336,10 @@ def _explain(program: Any, ctx: click.Context) -> None:
     click.echo(text.rstrip("\n"))
 
 
+def _calibrate(program: Any, ctx: click.Context) -> None:
+    raise refusals.NotYetBuilt("scalops calibrate PROGRAM")
+
+
 @click.group(
     context_settings={
         "help_option_names": ["-h", "--help"],
@@ -322,6 +355,15 @@ def cli() -> None:
 cli.add_command(_FindProgram("run", _run_options, _run, "Run a program and print its result."))
 cli.add_command(
     _FindProgram("explain", _explain_options, _explain, "Show a program's plan; nothing is run.")
+)
+cli.add_command(
+    _FindProgram(
+        "calibrate",
+        _calibrate_options,
+        _calibrate,
+        "Measure this machine, or a program on it.",
+        _Alone(calibrate_command.options, calibrate_command.calibrate),
+    )
 )
 for _command in cluster_commands.COMMANDS:
     cli.add_command(_command)

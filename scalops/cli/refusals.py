@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import click
 
-COMMANDS = ("whatif", "calibrate")
+COMMANDS = ("whatif",)
 
 
 class NotYetBuilt(click.ClickException):

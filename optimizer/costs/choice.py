@@ -1,0 +1,269 @@
+"""Which neutral decisions a plan runs with: those of the least seconds, or of the least cost.
+
+Each decision is told with what comes second, so that a reader can see by how much it was taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from scalops.algebra.figures import bytes_text, seconds_text
+from scalops.engine.neutral import Neutral
+from scalops.optimizer.cost import Provenance
+from scalops.optimizer.costs.caching import CachedTable, fill
+from scalops.optimizer.costs.machine import Machine
+from scalops.optimizer.costs.meeting import Meeting, Reduced, meeting
+from scalops.optimizer.costs.plan_cost import PlanCost, plan_cost
+from scalops.optimizer.costs.plan_work import PlanWork
+from scalops.optimizer.costs.program_rates import ProgramRates
+from scalops.optimizer.costs.setting import Setting
+from scalops.optimizer.costs.trees import links_of
+
+# What is indexed whole on every worker may take this part of a worker's memory.
+_INDEXED_PART = 0.25
+_WHOLE, _BY_HASH = 1 << 62, 0  # limits of bytes: broadcast always, never
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was chosen, in words, and its `seconds`; what came second, if there was anything else.
+
+    Seconds are those of the whole run.
+    """
+
+    about: str
+    chosen: str
+    seconds: float
+    second: str = ""
+    second_seconds: float = 0.0
+    provenance: Provenance = "assumed"
+
+    def __str__(self) -> str:
+        shown = f"{self.about}: {self.chosen}, {seconds_text(self.seconds)}"
+        if self.second:
+            shown += f"; {self.second}: {seconds_text(self.second_seconds)}"
+        return f"{shown} ({self.provenance})"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for: the `objective`, and the fan-in and limits of joins that a user fixed.
+
+    `running`: whether workers are there, or have to be started.
+    """
+
+    objective: str = "time"
+    fan_in: int | None = None
+    running: bool = False
+    broadcast: int | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The setting that was chosen, what the plan costs in it, and why."""
+
+    setting: Setting
+    cost: PlanCost
+    meeting: Meeting | None
+    reductions: tuple[Reduced, ...]
+    decisions: tuple[Decision, ...]
+    seconds: float
+    others: tuple[tuple[Setting, float], ...] = field(default=())
+
+
+def choose(
+    work: PlanWork,
+    reductions: Sequence[Reduced],
+    machine: Machine,
+    settings: Iterable[Setting],
+    asked: Asked = Asked(),  # noqa: B008 (it is frozen)
+    program: ProgramRates | None = None,
+) -> Choice:
+    """The best of these settings, which differ in workers; what they leave open is chosen for each.
+
+    `objective` "time" makes seconds least, "cost" seconds times workers (this process is one). Of
+    equal ones the first is taken.
+    """
+    passes = runs_of(work)
+    reduced = tuple(replace(r, passes=passes.get(r.stage, 1.0)) for r in reductions)
+    made = [_completed(work, reduced, machine, s, asked, program) for s in settings]
+    made.sort(key=lambda c: _objective(c, asked))
+    best, rest = made[0], made[1:]
+    if rest:
+        best = replace(best, decisions=(_of_workers(best, rest[0], asked), *best.decisions))
+    return replace(best, others=tuple((c.setting, c.seconds) for c in made))
+
+
+def _objective(choice: Choice, asked: Asked) -> float:
+    return choice.seconds * (max(1, choice.setting.workers) if asked.objective == "cost" else 1)
+
+
+def runs_of(work: PlanWork) -> dict[int, float]:
+    """How often each stage of a plan is run, as far as that is known before."""
+    found = dict.fromkeys(work.once, 1.0)
+    by_index = {loop.index: loop for loop in work.loops}
+    stack = [(index, 1.0) for index in work.outer]
+    while stack:
+        index, times = stack.pop()
+        loop = by_index[index]
+        own = times * loop.iterations
+        for stage in loop.stages:
+            found[stage] = found.get(stage, 0.0) + own
+        stack.extend((inner, own) for inner in loop.inner)
+    return found
+
+
+def _completed(
+    work: PlanWork,
+    reductions: tuple[Reduced, ...],
+    machine: Machine,
+    setting: Setting,
+    asked: Asked,
+    program: ProgramRates | None,
+) -> Choice:
+    """The setting with what it leaves open: the tree, the joins, the caches."""
+    decisions: list[Decision] = []
+    met = None
+    if setting.workers:
+        met = meeting(setting.workers, reductions, links_of(machine), asked.fan_in)
+        neutral = replace(setting.neutral, fan_ins=met.fan_ins, at_driver=met.at_driver)
+        setting = replace(setting, neutral=neutral)
+        if met.next_best is not None and not met.told:
+            tree, seconds = met.next_best
+            decisions.append(
+                Decision(
+                    "tree",
+                    fan_ins_text(met.fan_ins),
+                    met.seconds,
+                    fan_ins_text(tree),
+                    seconds,
+                    met.links.provenance,
+                )
+            )
+        setting, of_joins = _joins(work, machine, setting, asked, program)
+        decisions += of_joins
+    setting, of_caches = _caches(work, machine, setting, program)
+    decisions += of_caches
+    cost = plan_cost(work, machine, setting, program)
+    seconds = cost.total_seconds + (0.0 if asked.running else start_seconds(machine, setting))
+    return Choice(setting, cost, met, reductions, tuple(decisions), seconds)
+
+
+def start_seconds(machine: Machine, setting: Setting) -> float:
+    """Until the workers are there: they start side by side, as far as there are cores."""
+    if not setting.workers:
+        return 0.0
+    at_once = setting.workers if setting.cores is None else min(setting.workers, setting.cores)
+    return machine["worker_start"] * setting.workers / at_once
+
+
+def _of_workers(best: Choice, second: Choice, asked: Asked) -> Decision:
+    about = "workers" if asked.objective == "time" else "workers, by cost"
+    return Decision(
+        about,
+        workers_text(best.setting),
+        best.seconds,
+        workers_text(second.setting),
+        second.seconds,
+        best.cost.provenance,
+    )
+
+
+def workers_text(setting: Setting) -> str:
+    """Where a plan runs, in words."""
+    if not setting.workers:
+        return "none, in this process"
+    return str(setting.workers)
+
+
+def fan_ins_text(fan_ins: Sequence[int]) -> str:
+    """A tree in words: 2·5 are the fan-ins of two levels, the lowest first."""
+    return f"fan-in {'·'.join(map(str, fan_ins))}"
+
+
+# Joins.
+
+
+def _joins(
+    work: PlanWork,
+    machine: Machine,
+    setting: Setting,
+    asked: Asked,
+    program: ProgramRates | None,
+) -> tuple[Setting, list[Decision]]:
+    """For each indexed side of a join, up to how many bytes it goes whole to every worker.
+
+    The records that there are decide when the plan runs; so a limit is chosen, not a way: where
+    both cost the same, by the sizes that are estimated.
+    """
+    decisions = []
+    for stage in work.stages.values():
+        if not stage.index_bytes or stage.makes is None or setting.workers < 2:
+            continue
+        if asked.broadcast is not None:
+            setting = _limited(setting, stage.makes, asked.broadcast)
+            continue
+        whole, by_hash = (
+            plan_cost(work, machine, _limited(setting, stage.makes, limit), program).total_seconds
+            for limit in (_WHOLE, _BY_HASH)
+        )
+        most = _INDEXED_PART * setting.memory
+        limit = stage.index_bytes * 2 if whole <= by_hash else stage.index_bytes / 2
+        setting = _limited(setting, stage.makes, int(min(most, limit)))
+        ways = [("to every worker", whole), ("by hash of its keys", by_hash)]
+        if whole > by_hash or stage.index_bytes > most:
+            ways.reverse()
+        (chosen, seconds), (second, slower) = ways
+        size = bytes_text(stage.index_bytes)
+        about = f"join t{stage.makes} ({size} {stage.provenance})"
+        decisions.append(Decision(about, chosen, seconds, second, slower, stage.provenance))
+    return setting, decisions
+
+
+def _limited(setting: Setting, number: int, limit: int) -> Setting:
+    neutral = setting.neutral
+    broadcast = {**neutral.broadcast, number: limit}
+    return replace(setting, neutral=replace(neutral, broadcast=broadcast))
+
+
+# Caches.
+
+
+def _caches(
+    work: PlanWork, machine: Machine, setting: Setting, program: ProgramRates | None
+) -> tuple[Setting, list[Decision]]:
+    """Which tables lie in memory, where it has no room for all: a fractional knapsack."""
+    passes = runs_of(work)
+    caches = {s.makes: s for s in work.stages.values() if s.makes is not None and s.is_cache}
+    share = 1 / max(1, setting.workers)
+    needed = sum(s.held_bytes for s in caches.values()) * share
+    if len(caches) < 2 or needed <= setting.memory:
+        return setting, []
+    cost = plan_cost(work, machine, setting, program)
+    tables = [
+        CachedTable(
+            str(number),
+            stage.held_bytes * share,
+            max(0.0, _reads(work, passes, number) - 1),
+            cost.stages[stage.stage].first.total,
+        )
+        for number, stage in caches.items()
+    ]
+    filled = fill(tables, setting.memory)
+    held = {int(name): int(size) for name, size in filled.items()}
+    chosen = replace(setting, neutral=replace(setting.neutral, held=held))
+    seconds = plan_cost(work, machine, chosen, program).total_seconds
+    parts = ", ".join(f"{bytes_text(size)} of t{n}" for n, size in held.items())
+    about = f"caches, {bytes_text(needed)} for {bytes_text(setting.memory)}"
+    others = cost.total_seconds
+    if others <= seconds:
+        return setting, []
+    return chosen, [
+        Decision(about, parts, seconds, "in the order of the plan", others, cost.provenance)
+    ]
+
+
+def _reads(work: PlanWork, passes: Mapping[int, float], number: int) -> float:
+    """How often a cached table is read."""
+    return sum(passes.get(s.stage, 0.0) for s in work.stages.values() if number in s.reads)

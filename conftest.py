@@ -2,12 +2,17 @@
 
 import gc
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 # Worker processes take longer to start than most tests run: those that need them ask for them.
 os.environ.setdefault("SCALOPS_PROCESSES", "0")
+
+# What costs are computed with is not what this machine has been measured to do.
+_profiles = tempfile.TemporaryDirectory(prefix="scalops-test-profiles-")
+os.environ["SCALOPS_PROFILES"] = _profiles.name
 
 # Each is collected through its link in scalops/.
 collect_ignore = ["algebra", "engine", "optimizer"]
@@ -31,3 +36,8 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Remove what tests have stored of this machine."""
+    _profiles.cleanup()

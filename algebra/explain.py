@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +36,8 @@ class Display:
     `name`: what other lines call it (`@1`, `#1`, `loop1`, `t1`); a second line of the same name
     stands for the first one ("as above"). `reads`: names of lines that it reads and that do not
     stand below it. `is_loop`: what is below it runs in each iteration. `workers`: of a plan that
-    runs on some, who sends to whom and who has what, as plain data for pictures.
+    runs on some, who sends to whom and who has what, as plain data for pictures. Lines of a
+    physical plan say which operator of which stage they show, or which loop, by its index.
     """
 
     title: str
@@ -48,6 +49,8 @@ class Display:
     reads: list[str] = field(default_factory=list)
     is_loop: bool = False
     workers: dict[str, Any] | None = None
+    of_stage: tuple[int, int] | None = None
+    of_loop: int | None = None
 
     def to_text(self) -> str:
         """Indented lines no wider than WIDTH."""
@@ -58,6 +61,14 @@ class Display:
             _write(node, min(depth, _DEEPEST), lines)
             stack.extend((child, depth + 1) for child in reversed(node.children))
         return "\n".join(lines)
+
+    def lines(self) -> Iterator[Display]:
+        """This line and all below it, as they are printed."""
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(reversed(node.children))
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data; empty parts are left out."""

@@ -4,7 +4,9 @@ Keys of `Display.figures`: `rows`, `bytes` delivered; `seconds_first` and `secon
 of each later run, one of them where there is one run; `iterations`, `iterations_known` ("yes" or
 "no"), `total_seconds` of a loop; `memory` in bytes; `money`; `provenance`: exact, measured,
 estimated or assumed, of the least certain of them; `rows_provenance` that of rows and bytes. What
-happened has the prefix `actual_`, and `off` is by what factor the worst of them differs.
+happened has the prefix `actual_`, with `actual_spread`: half of the distance between the quartiles
+of later runs' seconds, by their median; `off` is by what factor the worst of them differs, if that
+is much, and `off_in` which one it is.
 """
 
 from __future__ import annotations
@@ -23,9 +25,15 @@ def figure_lines(figures: Figures) -> list[tuple[str, str]]:
         lines.append((label, shown))
     happened = _shown(figures, "actual_")
     if happened:
-        off = figures.get("off")
-        lines.append(("actual", happened + (f"; off {off:.2g}x" if isinstance(off, float) else "")))
+        lines.append(("actual", happened + _off(figures)))
     return lines
+
+
+def _off(figures: Figures) -> str:
+    off, name = figures.get("off"), figures.get("off_in", "")
+    if not isinstance(off, float):
+        return ""
+    return f"; off {off:.3g}x" + (f" in {name}" if name else "")
 
 
 def _shown(figures: Figures, prefix: str) -> str:
@@ -43,7 +51,9 @@ def _shown(figures: Figures, prefix: str) -> str:
     parts = [", ".join(sizes) + _known(figures, prefix + "rows_provenance")] if sizes else []
     first, later = number("seconds_first"), number("seconds")
     if first is not None and later is not None:
-        parts.append(f"{seconds_text(first)} first, {seconds_text(later)} later")
+        spread = number("spread")
+        about = "" if spread is None else f" ±{spread:.0%}"
+        parts.append(f"{seconds_text(first)} first, {seconds_text(later)} later{about}")
     elif first is not None or later is not None:
         parts.append(seconds_text(first or later or 0.0))
     if (total := number("total_seconds")) is not None:

@@ -183,7 +183,16 @@ def _regimes(axes: Axes, symbols: Symbols) -> None:
     kink = max(1.0, symbols.records / symbols.cache)
     axes.axvspan(1, min(kink, 1e4), color=SIMULATED, alpha=0.07, linewidth=0)
     fastest, cheapest = closed_form.fastest(symbols), closed_form.cheapest(symbols)
-    _mark(axes, fastest, closed_form.seconds(symbols, fastest), f"fastest {fastest:.3g}", MARK, False)
-    _mark(axes, cheapest, closed_form.seconds(symbols, cheapest), f"cheapest {cheapest:.3g}", MARK, False)
+    _mark(
+        axes, fastest, closed_form.seconds(symbols, fastest), f"fastest {fastest:.3g}", MARK, False
+    )
+    _mark(
+        axes,
+        cheapest,
+        closed_form.seconds(symbols, cheapest),
+        f"cheapest {cheapest:.3g}",
+        MARK,
+        False,
+    )
     axes.set_ylim(bottom=min(p.total for p in parts) / 30)
     axes.legend(loc="lower left", fontsize=7, ncols=2)

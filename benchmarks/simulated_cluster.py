@@ -14,12 +14,12 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from heapq import heappop, heappush
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,19 +28,34 @@ from scalops.engine.cluster.coordinator import FORWARD_BYTES
 from scalops.engine.cluster.messages import Command, Data, Replied
 from scalops.engine.cluster.rank_job import DRIVER_NAME, Clock, RankJob
 from scalops.engine.cluster.worker_loop import called
-from scalops.engine.collective import Piece, Program, Ranks, Span, Spans, combine
+from scalops.engine.collective import (
+    Piece,
+    Program,
+    Ranks,
+    Receive,
+    Send,
+    Span,
+    Spans,
+    combine,
+    tree_steps,
+)
 from scalops.engine.columns import Array
 
 PLENTIFUL = 1 << 40  # partitions: every rank has as many as any other, within a unit
 JOB, EPOCH = 1, 1
+# How partials meet: along the engine's tree; at the driver; along a tree as the literature counts,
+# where who adds up also passes on its own partial, the driver is on the root's machine, and records
+# are shared out evenly.
+Way = Literal["tree", "driver", "passed"]
 
 
 @dataclass(frozen=True)
 class Links:
     """What messages take, in seconds.
 
-    `hop`: until a message is heard of. `send`, `message`: of the thread that sends it, of the one
-    that hears it. `link`: bytes/s, through the sender's port and by the thread that hears them.
+    `hop`: until a message is heard of that leaves a thread with nothing else to send. `send`: of
+    that thread, until it can send another. `message`: of the one that hears it. `link`: bytes/s,
+    through the sender's port and by the thread that hears them.
     `add`: bytes/s of partials added.
     """
 
@@ -108,6 +123,7 @@ class _Thread:
 
     waiting: deque[Any] = field(default_factory=deque)
     is_awake: bool = False
+    is_hearing: bool = False
     free: float = 0.0
     sent: float = 0.0
 
@@ -143,7 +159,9 @@ class _Machine:
         work = cluster.work
         ranks = Ranks(own, cluster.size, cluster.fan_ins)
         first, stop = ranks.range_of(own, work.partitions)
-        self._records = work.records * (stop - first) / work.partitions
+        is_even = cluster.way == "passed"
+        share = 1 / ranks.size if is_even else (stop - first) / work.partitions
+        self._records = work.records * share
         self._leaves = _leaves_of(ranks, cluster.leaves, work.partitions)
         self._has_read = False
         clock = Clock(lambda: self.spent)
@@ -154,16 +172,36 @@ class _Machine:
     # What a rank computes.
 
     def _start(self, command: Command, buffers: list[Array]) -> Program[Piece | None]:
-        return self._at_driver() if command.verb == "at driver" else self._up_the_tree()
+        return getattr(self, f"_{command.verb}")()  # type: ignore[no-any-return]
 
-    def _up_the_tree(self) -> Program[Piece | None]:
+    def _tree(self) -> Program[Piece | None]:
         own = self._mapped()
         whole = yield from combine(self.job.ranks, own, self._encoded, lambda n, buffers: n)
-        if whole is None:
-            return None
-        return Piece(whole[0], [_nothing(self._cluster.work.partial_bytes(whole[0]))])
+        return None if whole is None else self._piece(whole[0])
 
-    def _at_driver(self) -> Program[Piece | None]:
+    def _passed(self) -> Program[Piece | None]:
+        """Who adds up passes on its own partial, too: each level takes as many as its fan-in."""
+        ranks, held = self.job.ranks, sum(self._mapped().held.values())
+        for step, wider in tree_steps(ranks.size, ranks.fan_ins):
+            if ranks.own % wider:
+                break
+            group = range(ranks.own, min(ranks.own + wider, ranks.size), step)
+            if len(group) < 2:
+                continue
+            yield Send(ranks.own, self._piece(held))
+            held = 0
+            for source in group:
+                piece = yield Receive(source)
+                held += piece.header
+        if ranks.parent is None:
+            return Piece(held, [])
+        yield Send(ranks.parent, self._piece(held))
+        return None
+
+    def _piece(self, leaves: int) -> Piece:
+        return Piece(leaves, [_nothing(self._cluster.work.partial_bytes(leaves))])
+
+    def _driver(self) -> Program[Piece | None]:
         """Every rank's partials go to the driver."""
         own, buffers = self._mapped(), list[Array]()
         yield from ()
@@ -199,14 +237,12 @@ class _Machine:
     # What its threads do.
 
     def take(self, event: Any, now: float) -> float:
-        """Handle a message or what has been computed; when that is done."""
+        """Handle a message that has been heard, or what has been computed; when that is done."""
         match event:
             case Command() as command, buffers:
-                now += self._cluster.heard(buffers)
                 self.commanded_at = now
                 actions = self.job.command(command, buffers)
             case Data() as data, buffers:
-                now += self._cluster.heard(buffers)
                 actions = self.job.data(data, buffers)
             case Computed(ticket=ticket, outcome=outcome):
                 actions = self._computed(ticket, outcome.value, outcome.error, now)
@@ -233,7 +269,9 @@ class _Machine:
                     before = self.spent
                     done = called(compute)
                     now += self.spent - before
-                    told = self._computed(compute.ticket, done.outcome.value, done.outcome.error, now)
+                    told = self._computed(
+                        compute.ticket, done.outcome.value, done.outcome.error, now
+                    )
                     actions.extend(told)
                 case Compute() as compute:
                     self._compute(compute, now)
@@ -264,9 +302,7 @@ class _Driver:
 
     def take(self, event: Any, now: float) -> float:
         """Handle a reply; when that is done."""
-        reply: Replied
-        reply, buffers = event
-        now += self._cluster.heard(buffers)
+        reply: Replied = event[0]
         self.wanted -= 1
         if self.spans is None:
             self.total = reply.piece
@@ -292,14 +328,15 @@ class SimulatedCluster:
         fan_ins: tuple[int, ...],
         work: Work,
         links: Links,
-        at_driver: bool = False,
+        way: Way = "tree",
         seed: int = 0,
     ) -> None:
-        """`fan_ins` of the levels of the tree of ranks; `at_driver`: they send what they have to the driver."""
+        """`fan_ins` of the levels of the tree of ranks, the last one that of all further levels."""
         self.size, self.fan_ins, self.work, self.links = size, fan_ins, work, links
+        self.way: Way = way
         self.leaves = Ranks(0, size).units(work.partitions)
         self.names = {rank: str(rank) for rank in range(size)}
-        self._at_driver, self._events = at_driver, _Events()
+        self._events = _Events()
         random_ = random.Random(seed)
         self._machines = [_Machine(self, rank, random_) for rank in range(size)]
         self._driver = _Driver(self)
@@ -309,14 +346,19 @@ class SimulatedCluster:
     # Messages.
 
     def transmit(self, sender: Any, peer: str, message: tuple[Any, list[Array]], at: float) -> None:
-        """Send a message: its first frame is there after a hop."""
+        """Send a message: its first frame is there after a hop.
+
+        In the literature the driver's messages take what their bytes take.
+        """
         receiver = self._driver if peer == DRIVER_NAME else self._machines[int(peer)]
         size = sum(b.nbytes for b in message[1])
         begin = max(at, sender.thread.sent)
         sender.thread.sent = begin + size / self.links.link
         self._messages += 1
         self._bytes += size
-        self.handled(receiver, message, begin + self.links.hop)
+        is_latent = self.way != "passed" or isinstance(message[0], Data)
+        hop = max(0.0, self.links.hop - self.links.send) if is_latent else 0.0
+        self.handled(receiver, message, begin + hop)
 
     def heard(self, buffers: list[Array]) -> float:
         """Seconds of the thread that hears a message with these."""
@@ -324,25 +366,46 @@ class SimulatedCluster:
 
     def handled(self, machine: Any, event: Any, at: float) -> None:
         """Have a machine's thread handle an event that is there at `at`."""
+        self._events.at(at, lambda now: self._there(machine, event, now))
+
+    def _there(self, machine: Any, event: Any, now: float) -> None:
         thread = machine.thread
+        if isinstance(event, Computed):
+            if thread.is_hearing:  # between two frames
+                thread.free += machine.take(event, now) - now
+                return
+            thread.waiting.appendleft(event)
+        else:
+            thread.waiting.append(event)
+        if not thread.is_awake:
+            thread.is_awake = True
+            self._events.at(max(now, thread.free), lambda now: self._next(machine, now))
 
-        def step(now: float) -> None:
-            thread.free = machine.take(thread.waiting.popleft(), now)
-            if thread.waiting:
-                self._events.at(thread.free, step)
-            else:
-                thread.is_awake = False
+    def _next(self, machine: Any, now: float) -> None:
+        thread = machine.thread
+        if not thread.waiting:
+            thread.is_awake = False
+            return
+        event = thread.waiting.popleft()
+        if isinstance(event, Computed):
+            self._handle(machine, event, now)
+            return
+        thread.is_hearing = True
+        thread.free = now + self.heard(event[1])
+        self._events.at(thread.free, lambda now: self._hear(machine, event, now))
 
-        def there(now: float) -> None:
-            if isinstance(event, Computed):  # the thread looks for those after each frame
-                thread.waiting.appendleft(event)
-            else:
-                thread.waiting.append(event)
-            if not thread.is_awake:
-                thread.is_awake = True
-                self._events.at(max(now, thread.free), step)
+    def _hear(self, machine: Any, event: Any, now: float) -> None:
+        """A message is whole, unless something has come between its frames."""
+        thread = machine.thread
+        if now < thread.free:
+            self._events.at(thread.free, lambda now: self._hear(machine, event, now))
+            return
+        thread.is_hearing = False
+        self._handle(machine, event, now)
 
-        self._events.at(at, there)
+    def _handle(self, machine: Any, event: Any, now: float) -> None:
+        machine.thread.free = machine.take(event, now)
+        self._events.at(machine.thread.free, lambda now: self._next(machine, now))
 
     # Iterations.
 
@@ -352,8 +415,9 @@ class SimulatedCluster:
         self._messages = self._bytes = 0
         for machine in self._machines:
             machine.begin()
-        driver.wanted, driver.added = (self.size if self._at_driver else 1), 0.0
-        driver.spans = Spans([self.leaves], driver.merge) if self._at_driver else None
+        at_driver = self.way == "driver"
+        driver.wanted, driver.added = (self.size if at_driver else 1), 0.0
+        driver.spans = Spans([self.leaves], driver.merge) if at_driver else None
         self._command()
         self._events.run(lambda: not driver.wanted)
         self._now = driver.thread.free + self.work.update
@@ -373,8 +437,7 @@ class SimulatedCluster:
         forward = self.work.forwarded
         if forward is None:
             forward = self.size > 2 and size > FORWARD_BYTES
-        verb = "at driver" if self._at_driver else "fold"
-        command = Command(JOB, EPOCH, self._op, verb, None, (), forward)
+        command = Command(JOB, EPOCH, self._op, self.way, None, (), forward)
         now = self._now
         for name in (self.names[0],) if forward else self.names.values():
             now += self.links.send
@@ -385,13 +448,3 @@ def _leaves_of(ranks: Ranks, leaves: int, partitions: int) -> range:
     """The leaves whose partitions are a rank's own: a leaf is one unit of partitions."""
     first, stop = ranks.range_of(ranks.own, partitions)
     return range(*(-(-p * leaves // partitions) for p in (first, stop)))
-
-
-def iterations(cluster: SimulatedCluster, number: int) -> Iterator[Iteration]:
-    """So many iterations, the first of which reads all records."""
-    return (cluster.iterate() for _ in range(number))
-
-
-def seconds_of(found: Sequence[Iteration]) -> float:
-    """Of all together."""
-    return sum(i.seconds for i in found)

@@ -27,7 +27,7 @@ from scalops.engine.cluster.local_hub import LocalHub, LocalSettings
 from scalops.engine.cluster.messages import Begin, Command, Failed, Members, Replied
 from scalops.engine.cluster.rank_machine import WorkerMachine
 from scalops.engine.collective import Piece, Program, Ranks, Receive, Send
-from scalops.deciding import machine_here
+from scalops.profiles import machine
 from scalops.optimizer.costs.trees import Reduction, links_of
 
 FAN_INS = (2, 3, 4, 8)
@@ -174,7 +174,7 @@ def bench(processes: int) -> Iterator[Bench]:
 
 def predicted(name: str, fan_in: int | None, ranks: int, size: int) -> float:
     """Seconds by the optimizer's model."""
-    made = Reduction(ranks, size, links_of(machine_here()))
+    made = Reduction(ranks, size, links_of(machine()))
     return made.flat() if fan_in is None else made.tree((fan_in,))
 
 

@@ -73,6 +73,7 @@ class Driver:
         try:
             self._recorder.start(self._plan)
             self._backend.start(self._plan)
+            self._recorder.started()
             with np.errstate(all="ignore"):
                 for step in self.program(self._plan.program):
                     if isinstance(step, Fold):

@@ -14,7 +14,7 @@ from scalops.engine.cached_table import CachedTable, moved_kept
 from scalops.engine.collective import alone
 from scalops.engine.kept_tables import KeptTable
 from scalops.engine.memory import FreeMemory, MemoryBudget
-from scalops.engine.neutral import Change
+from scalops.engine.neutral import NEUTRAL, Change, Neutral
 from scalops.engine.passes import Reduction
 from scalops.engine.process_folds import FoldPlace, ProcessFolds
 from scalops.engine.share import Share
@@ -38,12 +38,13 @@ class EmbeddedBackend:
         waiting: ThreadPool | None = None,
         folds: FoldPlace | None = None,
         meter: Meter | None = None,
+        neutral: Neutral = NEUTRAL,
     ) -> None:
         """`waiting` runs the stages that mostly wait for the runner's processes.
 
         `folds` tells which stages fold on processes of the runner's; a `meter` profiles the plan.
         """
-        self._meter = meter
+        self._meter, self._neutral = meter, neutral
         self._place = folds
         self._folds: ProcessFolds | None = None
         self._pool, self._budget, self._runner = pool, budget, runner
@@ -58,7 +59,13 @@ class EmbeddedBackend:
 
     def start(self, plan: pp.PhysicalPlan) -> None:
         self._share = Share(
-            plan, self, self._budget, runner=self._runner, keep=self._keep, meter=self._meter
+            plan,
+            self,
+            self._budget,
+            runner=self._runner,
+            keep=self._keep,
+            meter=self._meter,
+            neutral=self._neutral,
         )
         if self._runner is not None:
             self._waits = frozenset(s.number for s in plan.stages if s.calls_functions)

@@ -8,10 +8,12 @@ Without a meter nothing of this is built. Nothing that is measured has a part in
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+import msgpack
 
 from scalops.engine.collective import DRIVER, Ask, Piece, Program, Send, Shuffle
 from scalops.engine.pipelines.base import Pipeline, StoredPipeline
@@ -276,7 +278,7 @@ class Meter:
 
     def told(self, header: Any, buffers: Sequence[Array]) -> list[Any]:
         """The header of a reply with what was measured: the driver's recorder takes it apart."""
-        return [header, self.taken().to_data(), sum(b.nbytes for b in buffers)]
+        return [header, self.taken().to_data(), size_of(header, buffers)]
 
     def taken(self) -> Measured:
         """What was measured since the last time; no thread is at work for the plan."""
@@ -301,8 +303,13 @@ def _tally(tallies: dict[Key, Tally], key: Key) -> Tally:
     return found
 
 
+def size_of(header: Any, buffers: Iterable[Array]) -> int:
+    """Bytes of a message's content, as it is sent."""
+    return len(msgpack.packb(header)) + sum(b.nbytes for b in buffers)
+
+
 def _count(own: StageMeasure, to: int, piece: Piece) -> None:
-    size = sum(b.nbytes for b in piece.buffers)
+    size = size_of(*piece)
     if to == DRIVER:
         own.to_driver += size
     else:

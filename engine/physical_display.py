@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from scalops.algebra import expressions as ex
-from scalops.algebra.explain import Display, bytes_text
+from scalops.algebra.explain import Display
+from scalops.algebra.figures import bytes_text
 from scalops.algebra.printing import fold_text, range_text, running_text, text
-from scalops.algebra.tree import find
+from scalops.algebra.tree import Node, find
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import BLOCK_BYTES, block_rows
@@ -16,6 +17,7 @@ from scalops.engine.display_relations import probe_title, relation_details
 from scalops.engine.display_sparse import sparse_details
 from scalops.engine.physical_running import Accumulate, SummarizeRuns
 from scalops.engine.reduction import LEAF_FACTOR, leaf_bytes, leaf_count
+from scalops.engine.stage_operators import operators_of
 
 Details = list[tuple[str, str]]
 
@@ -94,7 +96,7 @@ def _instruction(plan: pp.PhysicalPlan, node: pp.Instruction, notes: Notes) -> D
 def _iterate(plan: pp.PhysicalPlan, node: pp.Iterate, notes: Notes) -> Display:
     how = "while the condition holds" if node.range is None else range_text(node.range)
     made = Display(f"Iterate loop {node.index + 1}: {how}, compiled once")
-    made.is_loop = True
+    made.is_loop, made.of_loop = True, node.index
     made.reads = list(dict.fromkeys(f"t{t.start}" for t in node.tables))
     made.details = [
         ("state", f"{name}: {kind}") for name, kind in zip(node.fields, node.types, strict=True)
@@ -187,7 +189,20 @@ def _stage(plan: pp.PhysicalPlan, stage: pp.Stage) -> Display:
     made.name = _left_behind(sink)
     made.reads = [f"t{number}" for number in sink.other_tables]
     made.children = [_table(stage.source)]
+    numbers = {node: i for i, node in enumerate(operators_of(stage))}
+    made.of_stage = stage.number, len(numbers) - 1
+    _number(made.children[0], stage.source, stage.number, numbers)
     return made
+
+
+def _number(
+    made: Display, table: pp.PhysicalTable, stage: int, numbers: Mapping[Node, int]
+) -> None:
+    """Note which operator of its stage each line of a table shows."""
+    made.of_stage = stage, numbers[table]
+    sources = [n for n in table.children if isinstance(n, pp.PhysicalTable)]
+    for child, source in zip(made.children, sources, strict=True):
+        _number(child, source, stage, numbers)
 
 
 def _left_behind(sink: pp.Sink) -> str | None:

@@ -13,6 +13,7 @@ import itertools
 import os
 import pickle
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from scalops.engine.column_codec import add
 from scalops.engine.columns import Array
 from scalops.engine.kept_tables import KeptSource
 from scalops.engine.memory import MemoryBudget
+from scalops.engine.meter import WAIT, Measured
 from scalops.engine.passes import Leaf, Pass
 from scalops.engine.physical_work import kept_source
 from scalops.engine.pipelines.base import Runtime
@@ -197,10 +199,11 @@ class ProcessFolds:
                     errors[chunk] = error
                     tokens.drain()
             patience = max(LEAST_PATIENCE, PATIENCE * (perf_counter() - begin))
-            while asked:
-                lane, worker = asked[0]
-                failed = self._answer(lane, worker, patience, done, count) or failed
-                asked.pop(0)
+            with self._waiting(made):
+                while asked:
+                    lane, worker = asked[0]
+                    failed = self._answer(lane, worker, patience, done, count) or failed
+                    asked.pop(0)
         except BaseException:
             tokens.drain()
             for lane, _ in asked:  # at work on what nobody wants any more
@@ -216,6 +219,11 @@ class ProcessFolds:
                 fold(chunk)
         self.trouble = failed  # which was none of the records
         return [done[chunk] for chunk in range(count)]
+
+    def _waiting(self, made: Pass) -> AbstractContextManager[None]:
+        """While others work the calling thread does nothing for the pass."""
+        meter = self._runtime.meter
+        return nullcontext() if meter is None else meter.at(made.stages[0], WAIT)
 
     # Workers.
 
@@ -251,7 +259,8 @@ class ProcessFolds:
             known = worker.told[self._key] = _Known()
             own = [self._told(s) for s in self._stages.values() if s.number in self._chosen]
             stacks = tuple(s for s in self._stacks if self._chosen.issuperset(s))
-            told = Told(tuple(own), stacks, len(self._runtime.slots), self._free(budget))
+            free, profile = self._free(budget), self._runtime.meter is not None
+            told = Told(tuple(own), stacks, len(self._runtime.slots), free, profile)
             header["told"] = _pickled(told, buffers)
         tables = {n: self._tables[n] for n in map(self._base, stages) if n is not None}
         new = {n: t for n, t in tables.items() if known.tables.get(n) is not t}
@@ -291,6 +300,8 @@ class ProcessFolds:
             found = {chunk: decode_value(item, buffers) for chunk, item in parts}
             if not found.keys() <= set(range(count)) - done.keys():
                 raise ValueError("partials of chunks that it cannot have taken")
+            if self._runtime.meter is not None and "measured" in header:
+                self._runtime.meter.add(Measured.of_data(header["measured"]))
         except (OSError, EOFError, TimeoutError, ValueError, TypeError, KeyError, IndexError):
             self._lose(lane)
             return None

@@ -115,8 +115,8 @@ class StageProfile:
 
     `first` and `steady` say on what they were spent: in the first run and, on the average, in later
     ones. `together` are the stages that shared its pass: they have one time. `lanes` are threads,
-    of all workers, that took part in a run. `moved_bytes` went between processes in a run, without
-    headers. `note` says what was not measured.
+    of all workers, that took part in a run. `moved_bytes` were sent by ranks in a run. `note` says
+    what was not measured.
     """
 
     stage: int
@@ -217,7 +217,10 @@ class CacheProfile:
 
 @dataclass(frozen=True)
 class Moved:
-    """Bytes between processes, without the headers of messages."""
+    """Bytes of what processes have sent each other: contents of messages, not their envelopes.
+
+    `to_workers` counts every worker that gets them.
+    """
 
     to_workers: int = 0
     to_driver: int = 0

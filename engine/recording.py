@@ -13,7 +13,8 @@ from typing import Any
 
 from scalops.engine import physical_plan as pp
 from scalops.engine.backends import TableInfo
-from scalops.engine.meter import AGGREGATE, WAIT, Measured, Meter, StageMeasure, Tally
+from scalops.engine.columns import Array
+from scalops.engine.meter import AGGREGATE, WAIT, Measured, Meter, StageMeasure, Tally, size_of
 from scalops.engine.profiling import (
     MOST_KEPT,
     PARTS,
@@ -42,6 +43,9 @@ class Recorder:
     def start(self, plan: pp.PhysicalPlan) -> None:
         """The plan begins, perhaps again, from its beginning."""
 
+    def started(self) -> None:
+        """Whatever is to run it is there."""
+
     def ran(
         self, stages: Sequence[int], begin: float, tables: Mapping[int, TableInfo] | None = None
     ) -> None:
@@ -53,8 +57,8 @@ class Recorder:
     def bound(self, begin: float) -> None:
         """Values have been bound, from `begin` until now; not while a stage runs."""
 
-    def sent(self, begin: float, size: int) -> None:
-        """A command has been sent to workers, with so many bytes in all; perhaps for a stage."""
+    def sent(self, begin: float, header: Any, buffers: Sequence[Array], ranks: int) -> None:
+        """A command has been sent to so many ranks, from `begin` until now; perhaps for a stage."""
 
     def reply(self, rank: int, header: Any) -> Any:
         """The header of a rank's reply to a command, without what it says of measurements."""
@@ -206,6 +210,11 @@ class ProfileRecorder(Recorder):
 
     # What the driver tells.
 
+    def started(self) -> None:
+        now = perf_counter()
+        self._charge({**no_parts(), "wait": now - self._mark})
+        self._mark = now
+
     def ran(
         self, stages: Sequence[int], begin: float, tables: Mapping[int, TableInfo] | None = None
     ) -> None:
@@ -291,9 +300,9 @@ class ProfileRecorder(Recorder):
         self._charge({**no_parts(), "broadcast": now - begin})
         self._mark = now
 
-    def sent(self, begin: float, size: int) -> None:
+    def sent(self, begin: float, header: Any, buffers: Sequence[Array], ranks: int) -> None:
         self._sent += perf_counter() - begin
-        self._sent_bytes += size
+        self._sent_bytes += ranks * size_of(header, buffers)
 
     def reply(self, rank: int, header: Any) -> Any:
         if header is None:  # of a command that was given up

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from scalops.clusters import cores, may_have_workers, told_workers
+from scalops.clusters import (
+    cores,
+    may_have_workers,
+    memory_of_worker,
+    threads_of_worker,
+    told_workers,
+)
 from scalops.engine.memory import usable_memory
 from scalops.engine.neutral import NEUTRAL, Neutral
-from scalops.engine.physical_plan import PhysicalPlan
+from scalops.engine.physical_plan import CacheTable, PhysicalPlan
+from scalops.optimizer.costs.choice import Asked, Choice, Decision, choose
 from scalops.optimizer.costs.machine import Machine
-from scalops.optimizer.costs.meeting import Meeting, Reduced, meeting, reductions_of, said
-from scalops.optimizer.costs.trees import links_of
-from scalops.options import Options
+from scalops.optimizer.costs.meeting import Meeting, Reduced, reductions_of, said
+from scalops.optimizer.costs.plan_work import plan_work
+from scalops.optimizer.costs.setting import Setting
+from scalops.options import AUTO, Options
+
+_MOST_COUNTS = 32  # numbers of workers that are compared, of a cluster that has more
 
 
 @dataclass(frozen=True)
@@ -21,8 +31,10 @@ class Decided:
     """What was decided for a run, and for readers why."""
 
     neutral: Neutral = NEUTRAL
+    decisions: tuple[Decision, ...] = ()
     meeting: Meeting | None = None
     reductions: tuple[Reduced, ...] = field(default=())
+    choice: Choice | None = None
 
     @cached_property
     def meet(self) -> Mapping[int, str]:
@@ -32,19 +44,53 @@ class Decided:
         return {one.stage: said(self.meeting, one) for one in self.reductions}
 
 
-def machine_here() -> Machine:
-    """The rates of this machine."""
-    return Machine.of(cores(), usable_memory())
-
-
 def decide(
     physical: PhysicalPlan, options: Options, machine: Machine, attached: int | None = None
 ) -> Decided:
-    """Decide for a plan; of a cluster as many workers as are `attached` are there."""
-    if not may_have_workers(options):
+    """Decide for a plan; `attached` workers are there, None where none has been asked for.
+
+    In this process something is to be decided only where several tables are cached.
+    """
+    caches = [s for s in physical.stages if isinstance(s.sink, CacheTable)]
+    if not may_have_workers(options) and len(caches) < 2:
         return Decided()
-    count = attached or 1 if options.connect is not None else told_workers(options) or 1
-    reductions = tuple(reductions_of(physical))
-    made = meeting(count, reductions, links_of(machine), options.fan_in)
-    neutral = Neutral(count, made.fan_ins, made.at_driver)
-    return Decided(neutral, made, reductions)
+    asked = Asked(options.objective, options.fan_in, running=bool(attached))
+    choice = choose(
+        plan_work(physical),
+        reductions_of(physical),
+        machine,
+        settings(options, attached),
+        asked,
+    )
+    neutral = choice.setting.neutral
+    return Decided(neutral, choice.decisions, choice.meeting, choice.reductions, choice)
+
+
+def settings(options: Options, attached: int | None = None) -> list[Setting]:
+    """Where a plan may run by the options: in this process, or on so many workers."""
+    here = Setting(options.threads or cores(), None, float(options.memory or usable_memory()))
+    if not may_have_workers(options):
+        return [here]
+    counts: Sequence[int] = [told_workers(options) or 1]
+    if options.connect is not None:
+        counts = [attached or 1]
+    if options.workers == AUTO:
+        most = cores() if options.connect is None else attached or 1
+        step = max(1, -(-most // _MOST_COUNTS))
+        counts = sorted({*range(1, most + 1, step), most})
+    made = [_on_workers(options, count) for count in counts]
+    return [here, *made] if options.workers == AUTO else made
+
+
+def _on_workers(options: Options, count: int) -> Setting:
+    """So many workers: of this machine they share cores and memory."""
+    if options.connect is not None:
+        # Of their machines nothing is known here but that they are like this one.
+        return Setting(options.threads or 1, None, float(usable_memory()), Neutral(count))
+    memory = memory_of_worker(options, count) or usable_memory() // count
+    return Setting(threads_of_worker(options), cores(), float(memory), Neutral(count))
+
+
+def in_this_process(options: Options) -> Options:
+    """The same options where the workers are not to be used."""
+    return replace(options, workers=0, connect=None, key=None)

@@ -14,8 +14,8 @@ from scalops.algebra.fingerprint import fingerprint
 from scalops.algebra.segment_folds import Segment
 from scalops.algebra.tree import Node, find, walk
 from scalops.algebra.validate import validate
-from scalops.clusters import may_have_workers, workers_of
-from scalops.deciding import decide, machine_here
+from scalops.clusters import workers_of
+from scalops.deciding import decide
 from scalops.engine import physical_display
 from scalops.engine.cluster_display import ClusterNotes
 from scalops.just_in_time import just_in_time
@@ -26,7 +26,9 @@ from scalops.optimizer.column_invariance import invariant_columns
 from scalops.optimizer.duplicates import DISTINCT_RECORDS, records_of
 from scalops.optimizer.lowering import lower
 from scalops.optimizer.rewriter import Firing
-from scalops.planning import optimize, with_places
+from scalops.plan_figures import cost_figures
+from scalops.planning import optimize, place, with_notes
+from scalops.profiles import machine
 from scalops.results import take_leaves
 from scalops.table import Table
 
@@ -42,13 +44,15 @@ def explain(
     format: str = "text",
     trace: bool = False,
     analyze: bool = False,
+    costs: bool = True,
 ) -> str:
     """The plan that `so.collect(*things)` would run: of tables, values, loops, nestings of them.
 
     `stage`: traced (as written, with the user's lines), logical (as the optimizer gets it),
     optimized, physical, or all. `format`: text (at most 100 columns), json, dot (Graphviz),
     mermaid, or html (one page that needs no network). `trace` adds what each rule did; not to a
-    drawing. Nothing is run.
+    drawing. `costs`: the physical plan with what its parts are estimated to take, by the rates that
+    `scalops calibrate` has measured, else by assumed ones. Nothing is run.
     """
     if analyze:
         refuse("explain(analyze=True)")
@@ -61,7 +65,7 @@ def explain(
     validate(job)
     optimized, firings = optimize(job)
     stages = STAGES if stage == "all" else (stage,)
-    displays = {name: _display(name, job, optimized, firings) for name in stages}
+    displays = {name: _display(name, job, optimized, firings, costs) for name in stages}
     if format in _GRAPHS:
         return _graph_text(displays, format)
     if format in ("json", "html"):
@@ -127,22 +131,11 @@ def _node(leaf: Any) -> Node:
     return node
 
 
-def _display(name: str, job: op.Job, optimized: op.Job, firings: list[Firing]) -> Display:
+def _display(
+    name: str, job: op.Job, optimized: op.Job, firings: list[Firing], costs: bool
+) -> Display:
     if name == "physical":
-        from scalops.session import current_session  # which imports tables
-
-        session = current_session()
-        planned = just_in_time(lower(optimized), session.options.jit)
-        if may_have_workers(session.options):
-            there = session.attached
-            decided = decide(planned, session.options, machine_here(), there)
-            known = session.options.connect is None or bool(there)
-            workers = workers_of(decided, session.options, known)
-            cluster = ClusterNotes(planned, workers)
-            made = physical_display.display(planned, cluster)
-            made.workers = cluster.layout()
-            return made
-        return physical_display.display(with_places(planned, session.options, session.processes()))
+        return _physical(optimized, costs)
     if name == "traced":
         return PlanPrinter(job).display(job)
     if name == "logical":
@@ -150,6 +143,29 @@ def _display(name: str, job: op.Job, optimized: op.Job, firings: list[Firing]) -
     notes = _Notes(optimized, firings)
     made = PlanPrinter(optimized, notes=notes).display(optimized)
     made.details.append(("fingerprint", fingerprint(optimized)))
+    return made
+
+
+def _physical(optimized: op.Job, costs: bool) -> Display:
+    from scalops.session import current_session  # which imports tables
+
+    session = current_session()
+    options, rates = session.options, machine()
+    planned = just_in_time(lower(optimized), options.jit)
+    if may_have_workers(options):
+        decided = decide(planned, options, rates, session.attached)
+        known = options.connect is None or bool(session.attached)
+        cluster = ClusterNotes(planned, workers_of(decided, options, known))
+        made = physical_display.display(planned, cluster)
+        made.workers = cluster.layout()
+        processes: frozenset[int] = frozenset()
+    else:
+        decided = decide(planned, options, rates)
+        placed = place(planned, options, session.processes())
+        processes = frozenset() if placed is None else placed.stages
+        made = physical_display.display(with_notes(planned, placed))
+    if costs:
+        cost_figures(planned, options, rates, decided, processes).show(made)
     return made
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from scalops.algebra import operators as op
 from scalops.algebra.schema import Schema
 from scalops.clusters import job_settings
-from scalops.deciding import decide, machine_here
+from scalops.deciding import Decided
 from scalops.engine.blas import single_threaded
 from scalops.engine.driver import Driver, Listener, Replan
 from scalops.engine.embedded import EmbeddedBackend
@@ -116,6 +116,8 @@ def _memory(options: Options) -> int:
 
 def execute(
     job: op.Job,
+    physical: PhysicalPlan,
+    decided: Decided,
     options: Options,
     listener: Listener | None = None,
     runner: ProcessRunner | None = None,
@@ -126,23 +128,22 @@ def execute(
     events: EventLog = SILENT,
     recorder: Recorder = NO_RECORDER,
 ) -> list[Any]:
-    """Run a job: values, pyarrow tables and loop outcomes, in order.
+    """Run a job by its plan and what is decided: values, pyarrow tables and outcomes, in order.
 
     Opaque functions are called by `runner`, or in this process where there is none. `control`
     is that of the one loop which the job gives. What the session keeps, `kept`, counts against
     the memory; of it the job reads and fills `tables`. With `workers` they run the plan. A
     `recorder` hears of what is run, and measures it.
     """
-    physical = plan(job, options.jit)
     events.emit("plan", fingerprint=physical.fingerprint, stages=len(physical.stages))
     with single_threaded():
         if workers is not None:
             results = _on_workers(
-                physical, options, workers, listener, control, tables, events, recorder
+                physical, decided, options, workers, listener, control, tables, events, recorder
             )
         else:
             embedded, again = _embedded(
-                physical, options, runner, kept or KeptTables(), tables, recorder
+                physical, decided, options, runner, kept or KeptTables(), tables, recorder
             )
             results = Driver(physical, embedded, listener, again, control, events, recorder).run()
     for i, node in enumerate(job.outputs):
@@ -153,6 +154,7 @@ def execute(
 
 def _on_workers(
     physical: PhysicalPlan,
+    decided: Decided,
     options: Options,
     workers: SessionWorkers,
     listener: Listener | None,
@@ -163,10 +165,7 @@ def _on_workers(
 ) -> list[Any]:
     from scalops.engine.cluster.going_back import run_again
 
-
     def run(own: LoopControl | None) -> list[Any]:
-        there = len(workers.hub.workers()) or None
-        decided = decide(physical, options, machine_here(), there)
         backend = workers.backend(job_settings(decided.neutral, options), events, tables, recorder)
         return Driver(physical, backend, listener, None, own, events, recorder).run()
 
@@ -175,6 +174,7 @@ def _on_workers(
 
 def _embedded(
     physical: PhysicalPlan,
+    decided: Decided,
     options: Options,
     runner: ProcessRunner | None,
     kept: KeptTables,
@@ -194,7 +194,9 @@ def _embedded(
     )
     pool = _pool(options.threads)
     recorder.placed(0, pool.size)
-    backend = EmbeddedBackend(pool, budget, runner, caches, waiting, folds, recorder.meter)
+    backend = EmbeddedBackend(
+        pool, budget, runner, caches, waiting, folds, recorder.meter, decided.neutral
+    )
     return backend, replan if placed is None else partial(replan, placement=placed)
 
 

@@ -8,6 +8,7 @@ nothing is kept, saved or warned of. Functions that cannot be traced are called,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from scalops.algebra import operators as op
 from scalops.algebra.errors import ExecutionError, ScalopsError, text_of
 from scalops.algebra.tree import Node, find, transform
 from scalops.clusters import cores, job_settings, threads_of_worker, told_workers
-from scalops.deciding import decide, machine_here
+from scalops.deciding import decide
 from scalops.engine import physical_plan as pp
 from scalops.engine.backends import Backend
 from scalops.engine.blas import single_threaded
@@ -35,6 +36,7 @@ from scalops.optimizer.costs.program_rates import (
     fitted,
 )
 from scalops.planning import plan
+from scalops.profiles import machine
 
 if TYPE_CHECKING:
     from scalops.engine.cluster.session_workers import SessionWorkers
@@ -118,6 +120,10 @@ class _ShortDriver(Driver):
         self.timed.iteration(iterate, s)
         if self.may_end and self.timed.is_enough:
             raise _Enough
+
+    def rows(self) -> dict[int, float]:
+        """The records that each stage reads."""
+        return {s.number: float(rows_of(s.source, self._infos)) for s in self._plan.stages}
 
 
 def sampled_rates(
@@ -235,7 +241,7 @@ class _Ways:
             return EmbeddedBackend(self._pools[way.threads], MemoryBudget(limit), self._runner)
         assert self._workers is not None
         own = options if options.connect is not None else replace(options, workers=way.workers)
-        decided = decide(physical, own, machine_here(), way.workers)
+        decided = decide(physical, own, machine(), way.workers)
         return self._workers.backend(job_settings(decided.neutral, own))
 
 
@@ -278,12 +284,9 @@ def _run(
     driver.timed = timed
     # Of several loops none may end the others' runs.
     driver.may_end = sum(not loop.nested for loop in physical.loops) == 1
-    try:
+    with suppress(_Enough):
         driver.run()
-    except _Enough:
-        pass
-    rows = {s.number: float(rows_of(s.source, driver._infos)) for s in physical.stages}
     return ShortRun(
-        way.workers, way.threads, _records(part), rows, timed.loops(), timed.load_seconds,
-        timed.held_bytes,
+        way.workers, way.threads, _records(part), driver.rows(), timed.loops(),
+        timed.load_seconds, timed.held_bytes,
     )  # fmt: skip

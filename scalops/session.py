@@ -29,17 +29,20 @@ from scalops.algebra.validate import validate
 from scalops.checks import check_traces
 from scalops.clusters import may_have_workers, open_workers
 from scalops.configuration import SESSION, Config, configure, given_options, inherited
+from scalops.deciding import Decided, decide, in_this_process
 from scalops.differentiating import refuse_number
 from scalops.engine.events import SILENT, EventLog
 from scalops.engine.kept_tables import KeptSource, KeptTable, KeptTables, TablesGone
 from scalops.engine.loop_runner import LoopControl, further_back, heard_once
 from scalops.engine.outcome import LoopOutcome, StateRows
+from scalops.engine.physical_plan import PhysicalPlan
 from scalops.engine.recording import NO_RECORDER, Recorder
 from scalops.engine.storage.bad_records import bad_records_reported
 from scalops.engine.threads import in_engine_thread
 from scalops.loop import AnyLoop, LoopResult
 from scalops.options import OF_ONE_RUN, Options, refuse_unknown
-from scalops.planning import execute
+from scalops.planning import execute, plan
+from scalops.profiles import machine
 from scalops.results import loop_result, rebuild, take_leaves
 from scalops.table import Table
 from scalops.tracing import refuse_to_run
@@ -187,24 +190,26 @@ class Session:
         recorder: Recorder,
     ) -> list[Any]:
         """Results of these nodes of a job; where kept tables are gone it is planned anew."""
-        workers = self.workers()
         own, gone = _at_rest(control), frozenset[str]()
         tables = {c.key: self._tables.of(c) for c in _caches(job)}
-        if workers is not None and workers.is_running:
+        if self._workers is not None and self._workers.is_running:
             # A callback of a loop that has the workers: its plan runs here, and leaves them theirs.
-            workers, gone = None, frozenset(k for k, t in tables.items() if t.away is not None)
-            tables = {}
-        runner = self.processes() if workers is None else None
-        if workers is not None:
-            own = heard_once(own)
+            options, gone, tables = in_this_process(options), _away(tables), {}
+        own = heard_once(own) if may_have_workers(options) else own
         while True:
             kept = {} if recorder.meter is not None else self._kept(job, gone)
             rewritten = Job(tuple(substitute(n, kept) for n in nodes))
             _running.plan = True
             try:
                 with bad_records_reported(list(find((job,), Scan))):
+                    physical, decided = self._decided(rewritten, options)
+                    workers = self.workers() if decided.neutral.workers else None
+                    if workers is None and not _away(tables) <= gone:
+                        gone |= _away(tables)  # the workers have them, and are not to be asked
+                        continue
+                    runner = self.processes() if workers is None else None
                     return execute(
-                        rewritten, options, listen, runner, own,
+                        rewritten, physical, decided, options, listen, runner, own,
                         self._tables, tables, workers, self.events, recorder,
                     )  # fmt: skip
             except TablesGone as found:  # each of them once: it is not read again in this run
@@ -213,6 +218,13 @@ class Session:
                 own = further_back(own)
             finally:
                 _running.plan = False
+
+    def _decided(self, job: Job, options: Options) -> tuple[PhysicalPlan, Decided]:
+        """The plan of a job, and what is decided for it."""
+        if options.connect is not None:
+            self.workers()  # how many there are is asked of the cluster
+        physical = plan(job, options.jit)
+        return physical, decide(physical, options, machine(), self.attached)
 
     @contextmanager
     def _told(self, options: Options) -> Iterator[None]:
@@ -315,6 +327,11 @@ def _forked() -> None:
 
 
 os.register_at_fork(after_in_child=_forked)
+
+
+def _away(tables: Mapping[str, KeptTable]) -> frozenset[str]:
+    """The keys of kept tables that lie with workers."""
+    return frozenset(k for k, t in tables.items() if t.away is not None)
 
 
 def _message(error: BaseException) -> str:

@@ -21,7 +21,7 @@ from scalops.algebra.folds import Fold, Transition
 from scalops.algebra.functions import function
 from scalops.algebra.schema import Schema
 from scalops.algebra.segment_folds import Segment
-from scalops.engine.blocks import Block, block_rows
+from scalops.engine.blocks import MAX_BLOCK_ROWS, Block, block_rows
 from scalops.engine.calibration.measurement import (
     Effort,
     Measured,
@@ -207,7 +207,7 @@ def _of_a_record(record: Any) -> Any:
 def _opaque(effort: Effort) -> Iterator[Outcome]:
     captured = Captured(cloudpickle.dumps(_of_a_record), "a user's function")
     called = bind(captured, ())
-    rows = effort.size(1 << 13)
+    rows = effort.size(MAX_BLOCK_ROWS)  # so many that each sample has its share of collections
     rng = np.random.default_rng(0)
     columns = tuple(Column(rng.normal(size=rows), None) for _ in "ab")
     arguments = [Argument(("a", "b"), columns)]

@@ -296,7 +296,7 @@ class Coordinator:
         else:
             names = [name for name in self._hosting() if name in self._alive]
             self._hub.channels.send_all(names, body, buffers)
-        self.recorder.sent(begin, len(self._hosts) * sum(b.nbytes for b in buffers))
+        self.recorder.sent(begin, [verb, arguments, values], buffers, len(self._hosts))
         return self._op
 
     def _hosting(self) -> list[str]:

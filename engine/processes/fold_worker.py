@@ -14,6 +14,7 @@ from typing import Any
 from scalops.engine import physical_plan as pp
 from scalops.engine.columns import Array
 from scalops.engine.memory import MemoryBudget
+from scalops.engine.meter import Meter
 from scalops.engine.passes import Pass, Reduction
 from scalops.engine.pipelines.base import HeldTable, Runtime
 from scalops.engine.pipelines.compiled import build
@@ -31,6 +32,7 @@ class Told:
     stacks: tuple[tuple[int, ...], ...]
     slots: int
     buffer_bytes: int | None
+    profile: bool = False  # whether it is to measure its operators
 
 
 class _Plan:
@@ -38,9 +40,13 @@ class _Plan:
 
     def __init__(self, told: Told) -> None:
         plan = pp.PhysicalPlan(told.stages, (), (("", None),) * told.slots, (), (), "")  # type: ignore[arg-type]
-        self.runtime = Runtime(plan, MemoryBudget(told.buffer_bytes))
+        budget, self.meter = MemoryBudget(told.buffer_bytes), Meter() if told.profile else None
+        if self.meter is not None:
+            self.meter.begin(told.stages)
+        self.runtime = Runtime(plan, budget, meter=self.meter)
         self.reductions = {
-            s.number: Reduction(s, build(s.source, self.runtime), self.runtime) for s in told.stages
+            s.number: Reduction(s, build(s.source, self.runtime, s), self.runtime)
+            for s in told.stages
         }
         self.stacks = Stacks(told.stacks, told.stages, self.reductions, self.runtime)
         self.passes: dict[tuple[tuple[int, ...], ...], Pass] = {}
@@ -98,6 +104,9 @@ class FoldWorker:
             while (chunk := tokens.take()) is not None:
                 leaves = pass_.combined(pass_.chunk(0, chunk * size, (chunk + 1) * size))
                 reply["parts"].append([chunk, encode_value(leaves, made)])
+            meter = self._plans[header["plan"]].meter
+            if meter is not None:
+                reply["measured"] = meter.taken().to_data()
         except BaseException:
             tokens.drain()  # of what follows nothing is wanted
             raise

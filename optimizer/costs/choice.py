@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from scalops.algebra.figures import bytes_text, seconds_text
 from scalops.engine.neutral import Neutral
 from scalops.optimizer.cost import Provenance
-from scalops.optimizer.costs.caching import CachedTable, fill
+from scalops.optimizer.costs.caching import Invariant, held_bytes
 from scalops.optimizer.costs.machine import Machine
 from scalops.optimizer.costs.meeting import Meeting, Reduced, meeting
 from scalops.optimizer.costs.plan_cost import PlanCost, plan_cost
@@ -235,23 +235,23 @@ def _caches(
 ) -> tuple[Setting, list[Decision]]:
     """Which tables lie in memory, where it has no room for all: a fractional knapsack."""
     passes = runs_of(work)
-    caches = {s.makes: s for s in work.stages.values() if s.makes is not None and s.is_cache}
+    stages = work.stages.values()
+    caches = {s.makes: s for s in stages if s.is_cache and s.makes is not None}
     share = 1 / max(1, setting.workers)
     needed = sum(s.held_bytes for s in caches.values()) * share
     if len(caches) < 2 or needed <= setting.memory:
         return setting, []
     cost = plan_cost(work, machine, setting, program)
     tables = [
-        CachedTable(
-            str(number),
+        Invariant(
+            number,
             stage.held_bytes * share,
             max(0.0, _reads(work, passes, number) - 1),
             cost.stages[stage.stage].first.total,
         )
         for number, stage in caches.items()
     ]
-    filled = fill(tables, setting.memory)
-    held = {int(name): int(size) for name, size in filled.items()}
+    held = {n: int(size) for n, size in held_bytes(tables, setting.memory).items()}
     chosen = replace(setting, neutral=replace(setting.neutral, held=held))
     seconds = plan_cost(work, machine, chosen, program).total_seconds
     parts = ", ".join(f"{bytes_text(size)} of t{n}" for n, size in held.items())

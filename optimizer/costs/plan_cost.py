@@ -79,7 +79,7 @@ def plan_cost(
     costing = Costing(machine, setting, program, indexes, again)
     for number, stage in sorted(work.stages.items()):
         stages[number] = stage_cost(stage, costing)
-        if stage.makes is not None and stage.fills_cache:
+        if stage.makes is not None and stage.is_cache:
             missing = 1 - cached[stage.makes]
             again[stage.makes] = missing * stages[number].steady.total
     loops: dict[int, LoopCost] = {}
@@ -115,10 +115,10 @@ def held(work: PlanWork, setting: Setting) -> tuple[float, dict[int, float]]:
         return stage.held_bytes / (1 if whole else workers)
 
     stages = [s for _, s in sorted(work.stages.items())]
-    needed = sum(own(s) for s in stages if not s.fills_cache)
+    needed = sum(own(s) for s in stages if not s.is_cache)
     room, cached = max(0.0, setting.memory - needed), {}
     for stage in stages:
-        if stage.fills_cache and stage.makes is not None:
+        if stage.is_cache and stage.makes is not None:
             most = min(room, setting.neutral.held.get(stage.makes, room))
             taken = min(own(stage), most)
             cached[stage.makes] = taken / own(stage) if own(stage) else 1.0

@@ -72,12 +72,13 @@ class StageWork:
     `rows` and `bytes` are those of the table that it reads, from the `source`: files ("disk"), a
     table in "memory", or what other stages have left ("stored"); `cache` is the number of that
     table if it is a cache, which may hold a part only, and `reads` the numbers of all stored tables
-    read. `partial_bytes` of a fold's result; `moved_bytes` are exchanged between workers by key or
-    range, `replicated_bytes` are whole on every worker afterwards, `gathered_bytes` go to the
-    driver. `held_bytes` are in memory afterwards: of all workers together, or of each of them where
-    it is `held_whole`; where it `fills_cache`, as far as they have room. `index_bytes` of an indexed side of a join go to every worker if they are few, else
-    to the one that each key belongs to; so do the bytes of the records that an index is `probed`
-    with, by the index's number. `leaves` is 0 where the run tells.
+    read; `makes` that of the table left behind. `partial_bytes` of a fold's result; `moved_bytes`
+    are exchanged between workers by key or range, `replicated_bytes` are whole on every worker
+    afterwards, `gathered_bytes` go to the driver. `held_bytes` are in memory afterwards: of all
+    workers together, or of each of them where it is `held_whole`; where it `is_cache`, as far as
+    they have room. `index_bytes` of an indexed side of a join go to every worker if they are few,
+    else to the one that each key belongs to; so do the bytes of the records that an index is
+    `probed` with, by the index's number. `leaves` is 0 where the run tells.
     """
 
     stage: int
@@ -94,7 +95,7 @@ class StageWork:
     gathered_bytes: float = 0.0
     held_bytes: float = 0.0
     held_whole: bool = False
-    fills_cache: bool = False
+    is_cache: bool = False
     index_bytes: float = 0.0
     probed: tuple[tuple[int, float], ...] = ()
     blocks: float = 1.0
@@ -234,7 +235,7 @@ def stage_work(stage: pp.Stage, rows: TableRows) -> StageWork:
         gathered_bytes=sink.gathered_bytes,
         held_bytes=sink.held_bytes,
         held_whole=isinstance(stage.sink, WHOLE),
-        fills_cache=isinstance(stage.sink, pp.CacheTable),
+        is_cache=isinstance(stage.sink, pp.CacheTable),
         index_bytes=sink.index_bytes,
         probed=_probed(tables, rows),
         blocks=sum(blocks[t] for t in read_tables),

@@ -29,7 +29,7 @@ class Costing:
     """What the cost of a stage depends on beside its own work.
 
     `index_bytes`: of indexed sides of joins by number, and the limit up to which they go to every
-    worker. `again`: seconds in which the part of a cached table is made that is not held, by number.
+    worker. `again`: by number of a cached table, seconds to make the part that is not held.
     """
 
     machine: Machine
@@ -61,16 +61,18 @@ class Costing:
 
 @dataclass(frozen=True)
 class _Seconds:
-    """Of one operator on one thread: without the lock, with it, and the calls that it makes."""
+    """Of one operator on one thread: memory, kernels, what holds the lock; calls that it makes."""
 
-    free: float
+    read: float
+    products: float
+    others: float
     held: float
     calls: float
     is_load: bool
 
     @property
     def total(self) -> float:
-        return self.free + self.held
+        return self.read + self.products + self.others + self.held
 
 
 def stage_cost(work: StageWork, costing: Costing) -> StageCost:
@@ -108,16 +110,13 @@ def _run(work: StageWork, costing: Costing, first: bool) -> tuple[Times, list[fl
     together = sum(o.total for o in own)
     parts = [seconds * o.total / together if together else 0.0 for o in own]
     load = sum(part for part, o in zip(parts, own, strict=True) if o.is_load)
+    computed = sum(part for part, o in zip(parts, own, strict=True) if not o.is_load)
     if first:
-        load_more = shipping_seconds(work, costing)
-    else:
-        load_more = 0.0 if work.cache is None else costing.again.get(work.cache, 0.0)
-    return Times(
-        load=load + load_more,
-        map=seconds - load,
-        aggregate=aggregate_seconds(work, costing),
-        wait=wait,
-    ), parts
+        load += shipping_seconds(work, costing)
+    elif work.cache is not None:
+        load += costing.again.get(work.cache, 0.0)
+    aggregate = aggregate_seconds(work, costing)
+    return Times(load=load, map=computed, aggregate=aggregate, wait=wait), parts
 
 
 def _steady(work: StageWork, costing: Costing, threads: float) -> list[_Seconds]:
@@ -127,24 +126,28 @@ def _steady(work: StageWork, costing: Costing, threads: float) -> list[_Seconds]
 def _operator(
     operator: OperatorWork, work: StageWork, costing: Costing, threads: float, first: bool
 ) -> _Seconds:
-    """The busiest worker's part: max(memory, products) + other kernels, and what Python does."""
+    """The busiest worker's part."""
     machine, share = costing.machine, costing.share(work)
     amounts = added(operator.amounts, operator.once) if first else operator.amounts
     products, others, held = divided(amounts, machine)
     at_once = threads * (costing.workers if costing.setting.cores is not None else 1)
     read = read_seconds(operator.read_bytes, at_once, machine)
     calls = operator.calls * share
-    is_load = work.fills_cache or any(name in amounts for name in DECODING)
-    return _Seconds(
-        share * (read + products + others), share * held + calls * machine["call"], calls, is_load
-    )
+    is_load = work.is_cache or any(name in amounts for name in DECODING)
+    python = share * held + calls * machine["call"]
+    return _Seconds(share * read, share * products, share * others, python, calls, is_load)
 
 
 def _computing(
     work: StageWork, operators: Sequence[_Seconds], costing: Costing, threads: float
 ) -> float:
-    """Seconds of all operators of a stage, on threads or, where it is so decided, processes."""
-    free, held = sum(o.free for o in operators), sum(o.held for o in operators)
+    """Seconds of all operators of a stage, on threads or, where it is so decided, processes.
+
+    max(memory, products) + other kernels let go of the lock: products wait for what they read.
+    """
+    of_products = max(sum(o.read for o in operators), sum(o.products for o in operators))
+    free = of_products + sum(o.others for o in operators)
+    held = sum(o.held for o in operators)
     calls = sum(o.calls for o in operators)
     if work.stage in costing.setting.neutral.processes and not costing.setting.workers:
         passed = leaves_of_a_run(work) * work.partial_bytes
@@ -230,7 +233,8 @@ def leaves_of_a_run(work: StageWork) -> float:
 
 def index_limit(work: StageWork, setting: Setting) -> float:
     """Bytes up to which the indexed side of a join goes to every worker."""
-    return float(setting.neutral.broadcast.get(work.stage, BROADCAST_BYTES.value))
+    limit = BROADCAST_BYTES.value
+    return float(limit if work.makes is None else setting.neutral.broadcast.get(work.makes, limit))
 
 
 def _known(

@@ -26,6 +26,13 @@ FAILED, INTERRUPTED = 1, 130
 _LEAST_COLUMNS, _MOST_COLUMNS = 80, 100
 _SCALES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+_SHORT = {
+    "bytes/s": "B/s",
+    "flops/s": "flop/s",
+    "records/s": "rec/s",
+    "elements/s": "elem/s",
+    "calls/s": "call/s",
+}
 _MARGIN = "  "
 
 
@@ -220,14 +227,13 @@ def quantity(value: float, unit: str) -> str:
     """A value in a unit that is easy to read.
 
     >>> quantity(9.87654e9, "bytes/s"), quantity(0.000123, "s"), quantity(8.5e6, "records/s")
-    ('9.88 GB/s', '123 µs', '8.50 M records/s')
+    ('9.88 GB/s', '123 µs', '8.50 Mrec/s')
     """
     if unit == "s":
         size, name = next((t for t in _TIMES if value >= t[0] * 0.9995), _TIMES[-1])
         return f"{_three(value / size)} {name}"
     size, prefix = next((s for s in _SCALES if value >= s[0] * 0.9995), (1.0, ""))
-    named = f"{prefix}B/s" if unit == "bytes/s" else f"{prefix} {unit}".strip()
-    return f"{_three(value / size)} {named}"
+    return f"{_three(value / size)} {prefix}{_SHORT.get(unit, ' ' + unit)}"
 
 
 def _three(value: float) -> str:

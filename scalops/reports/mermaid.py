@@ -12,6 +12,8 @@ from scalops.reports.graph import Cluster, graph
 # statements in labels; `:` would also end the last entity of a line that holds the word "style".
 _SPECIAL = re.compile(r"[^\w ,.=+/()·…→—-]|_", re.ASCII)
 
+_JOINER = "\u2060"  # no width
+
 
 def to_mermaid(displays: Mapping[str, Display]) -> str:
     """A flowchart of the stages of a plan: inputs point to what reads them.
@@ -36,4 +38,5 @@ def _inside(cluster: Cluster, indent: str, name: str) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
+    text = text.replace("\\n", f"\\{_JOINER}n")  # which it reads as a line's end, as a code too
     return _SPECIAL.sub(lambda found: f"#{ord(found[0])};", text)

@@ -22,6 +22,7 @@ from scalops.algebra import fingerprint as fingerprints
 from scalops.algebra import operators as op
 from scalops.algebra.errors import OutOfMemoryError
 from scalops.algebra.operators import Scan
+from scalops.deciding import Decided
 from scalops.engine import physical_plan as pp
 from scalops.engine.memory import MemoryBudget
 from scalops.engine.neutral import Change, Measurements
@@ -376,7 +377,8 @@ def test_seam_sessions_pass_the_optimizers_replan(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("scalops.planning.replan", watch)
     _, t = watched(2, 1)
-    execute(job_of(iterated(t, 9)), Options())
+    job = job_of(iterated(t, 9))
+    execute(job, planned(job), Decided(), Options())
     assert heard == [1, 3, 7]
 
 

@@ -90,7 +90,9 @@ def mermaid_labels(text: str) -> list[str]:
     assert not any(
         set(t) & set('"<>&`[]{};*_~%\\|@:!') for t in re.sub(r"#\d+;", "", "".join(lines))
     )
-    return [re.sub(r"#(\d+);", lambda m: chr(int(m[1])), t) for t in lines]
+    decoded = [re.sub(r"#(\d+);", lambda m: chr(int(m[1])), t) for t in lines]
+    assert not any("\\n" in t for t in decoded)  # it would be a line's end
+    return [t.replace("\u2060", "") for t in decoded]
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 from scalops.algebra import expressions as ex
 from scalops.algebra import operators as op
 from scalops.algebra import relations as rel
+from scalops.algebra.deep_json import deep_json
 from scalops.algebra.figures import bytes_text as bytes_text
 from scalops.algebra.figures import figure_lines
 from scalops.algebra.folds import OpaqueAggregate
@@ -72,6 +72,16 @@ class Display:
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data; empty parts are left out."""
+        whole = self._own_data()
+        stack = [(self, whole)]
+        while stack:
+            node, made = stack.pop()
+            if node.children:
+                made["children"] = [child._own_data() for child in node.children]
+                stack.extend(zip(node.children, made["children"], strict=True))
+        return whole
+
+    def _own_data(self) -> dict[str, Any]:
         made: dict[str, Any] = {"title": self.title}
         if self.name:
             made["name"] = self.name
@@ -87,13 +97,11 @@ class Display:
             made["figures"] = dict(self.figures)
         if self.workers is not None:
             made["workers"] = self.workers
-        if self.children:
-            made["children"] = [c.to_dict() for c in self.children]
         return made
 
     def to_json(self) -> str:
         """JSON with a format version."""
-        return json.dumps({"version": FORMAT_VERSION, "plan": self.to_dict()}, indent=2)
+        return deep_json({"version": FORMAT_VERSION, "plan": self.to_dict()}, indent=2)
 
 
 def _write(node: Display, depth: int, lines: list[str]) -> None:

@@ -46,18 +46,20 @@ def _shown(figures: Figures, prefix: str) -> str:
     sizes = []
     if (rows := number("rows")) is not None:
         sizes.append(f"{rows_text(rows)} {'row' if rows == 1 else 'rows'}")
-    if (count := number("bytes")) is not None:
+    if (count := number("bytes")) is not None and count > 0:
         sizes.append(bytes_text(count))
     parts = [", ".join(sizes) + _known(figures, prefix + "rows_provenance")] if sizes else []
     first, later = number("seconds_first"), number("seconds")
     if first is not None and later is not None:
         spread = number("spread")
         about = "" if spread is None else f" ±{spread:.0%}"
-        parts.append(f"{seconds_text(first)} first, {seconds_text(later)} later{about}")
+        one, other = seconds_text(first), seconds_text(later)
+        shown = f"{one} each time" if one == other else f"{one} first, {other} later"
+        parts.append(shown + about)
     elif first is not None or later is not None:
         parts.append(seconds_text(first or later or 0.0))
     if (total := number("total_seconds")) is not None:
-        parts.append(seconds_text(total) + _of_iterations(figures, prefix))
+        parts.append(_in_all(total, figures, prefix))
     if (memory := number("memory")) is not None:
         parts.append(f"{bytes_text(memory)} of memory")
     if (money := number("money")) is not None:
@@ -69,13 +71,15 @@ def _known(figures: Figures, name: str) -> str:
     return f" ({figures[name]})" if name in figures else ""
 
 
-def _of_iterations(figures: Figures, prefix: str) -> str:
+def _in_all(total: float, figures: Figures, prefix: str) -> str:
+    """The seconds of all iterations, of a plan's or of a loop's."""
     many = figures.get(prefix + "iterations")
     if not isinstance(many, (int, float)):
-        return " in all"
+        return f"{seconds_text(total)} in all"
+    counted = f"{rows_text(many)} iteration{'' if many == 1 else 's'}"
     if figures.get(prefix + "iterations_known", "yes") == "yes":
-        return f" for {rows_text(many)} iterations"
-    return f" for {rows_text(many)} iterations (assumed: it runs until converged)"
+        return f"{seconds_text(total)} for {counted}"
+    return f"until converged: {seconds_text(total)} for {counted}, as assumed"
 
 
 def rows_text(count: float) -> str:

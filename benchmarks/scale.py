@@ -13,13 +13,13 @@ figures of docs/cost-model.md.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from benchmarks.scale_figures import Caching, Curve, Scaling, draw
 from benchmarks.simulated_cluster import (
     PLENTIFUL,
     Iteration,
@@ -39,6 +39,33 @@ MACHINES = (1, 2, 3, 5, 8, 10, 16, 20, 32, 50, 64, 73, 100, 128, 200, 368, 500, 
 SCALE = 1e9  # bytes that stand for a second, where a partial is told in seconds
 LEAVES = 1 << 16  # of the canonical reduction: enough for 10,000 machines
 GOAL = 0.10
+DRAWN = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    8,
+    10,
+    13,
+    16,
+    20,
+    25,
+    32,
+    40,
+    50,
+    64,
+    73,
+    81,
+    100,
+    128,
+    200,
+    256,
+    500,
+    1000,
+)
+DRAWN_UNEVEN = (*DRAWN[:-3], 144, 160, 180, 224, 256, 320, 384, 450, 512, 600, 700, 800, 900, 1024)
 
 
 @dataclass(frozen=True)
@@ -64,30 +91,33 @@ SYMBOLIC = (
 
 
 def programs(links: trees.Links) -> tuple[Program, ...]:
-    """Programs whose partial results travel over such links."""
+    """Programs whose partial results travel over such links; their other rates are assumed."""
     sparse = trees.SparsePartial(1e7, 2e3)
     return (
-        Program(
-            "a gradient of 100 features",
-            Symbols(1e9, 3e-8, 8e-7, 4e7, iterations=20),
-            Partials(808.0, links, LEAVES, 808),
-        ),
-        Program(
-            "a Hessian of 1,000 features",
-            Symbols(1e8, 1e-5, 8e-6, 4e6, iterations=20),
-            Partials(8e6, links, LEAVES, 8e3),
-        ),
-        Program(
-            "a gradient of 10 million features",
-            Symbols(1e9, 1e-6, 1e-6, 2e7, iterations=20),
-            Partials(8e7, links, LEAVES, 8e7),
-        ),
-        Program(
-            "a sparse gradient",
-            Symbols(1e9, 1e-7, 1e-6, 2e7, iterations=20),
-            Partials(sparse, links, LEAVES, 8e7),
-        ),
+        _program("a gradient of 100 features", (1e9, 3e-8, 8e-7, 4e7), links, 808.0, 808.0),
+        _program("a Hessian of 1,000 features", (1e8, 1e-5, 8e-6, 4e6), links, 8e6, 8e3),
+        _program("a gradient of 10 million features", (1e9, 1e-6, 1e-6, 2e7), links, 8e7, 8e7),
+        _program("a sparse gradient", (1e9, 1e-7, 1e-6, 2e7), links, sparse, 8e7),
     )
+
+
+def _program(
+    name: str,
+    rates: tuple[float, float, float, float],
+    links: trees.Links,
+    partial_bytes: trees.PartialBytes,
+    environment_bytes: float,
+) -> Program:
+    """`rates` are R, P, D, M; A, B and L are those of the links, for the closed form."""
+    down = environment_bytes > trees.FORWARD_BYTES
+    symbols = Symbols(
+        *rates,
+        aggregate=links.taken(trees.size_of(partial_bytes)(LEAVES)),
+        broadcast=links.sent(environment_bytes) if down else 0.0,
+        level=links.hop,
+        iterations=20,
+    )
+    return Program(name, symbols, Partials(partial_bytes, links, LEAVES, environment_bytes))
 
 
 class Pair(NamedTuple):
@@ -178,6 +208,51 @@ def shares(pairs: Sequence[Pair]) -> tuple[float, float]:
     """The median and the worst absolute difference, of steady and first iterations."""
     found = [abs(d) for p in pairs for d in (p.difference, p.first_difference)]
     return median(found), max(found)
+
+
+# The figures.
+
+
+def plots(folder: Path) -> list[Path]:
+    """Write the figures: from given symbols and assumed links, the same on every machine."""
+    names = tuple(
+        f"R {p.symbols.records:.0e}, M {p.symbols.cache:.3g}, A {p.symbols.aggregate:g}"
+        for p in GOLDEN
+    )
+    engine = programs(trees.links_of(Machine.of(1, 1 << 30)))[2]
+    golden = [scaling(p, n, DRAWN) for p, n in zip(GOLDEN, names, strict=True)]
+    uneven = scaling(engine, "partial results of 80 MB", DRAWN_UNEVEN)
+    regimes = [(n, p.symbols) for p, n in zip(GOLDEN, names, strict=True)]
+    return draw(folder, (golden[0], uneven), (golden[0], golden[2]), caching(), regimes)
+
+
+def scaling(program: Program, title: str, machines: Sequence[int]) -> Scaling:
+    """A program over machine counts, as planned and as simulated."""
+    pairs = [compared(program, n) for n in machines]
+    return Scaling(
+        title,
+        program.symbols,
+        Curve(machines, [p.point.seconds for p in pairs]),
+        Curve(machines, [p.steady.seconds for p in pairs]),
+    )
+
+
+def caching(machines: int = 32) -> Caching:
+    """More and more records on so many machines: memory filled in part, or all or nothing in it."""
+    program = GOLDEN[1]
+    fits = machines * program.symbols.cache
+    records = [fits * share for share in (0.1, 0.5, 1.0, 1.001, *(1 + i / 4 for i in range(1, 9)))]
+
+    def seconds(partly: bool) -> Curve:
+        found = []
+        for count in records:
+            grown = replace(program, symbols=replace(program.symbols, records=count))
+            cluster = simulated(grown, machines, "tree", (2,), partly=partly)
+            cluster.iterate()
+            found.append(cluster.iterate().seconds)
+        return Curve(records, found)
+
+    return Caching(seconds(True), seconds(False), fits)
 
 
 def main(arguments: list[str] | None = None) -> float:

@@ -1,4 +1,4 @@
-"""The figures of docs/images: time and cost over machines, from the closed form to the simulation."""
+"""The figures of docs/images: time and cost over machines, by the cost model and simulated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CLOSED, PLANNED, SIMULATED, MARK = "#0a58ca", "#2f9e44", "#d9480f", "#495057"
-STYLE: dict[str, Any] = {
+STYLE = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -45,32 +45,41 @@ class Scaling:
     simulated: Curve
 
 
-def draw(
-    folder: Path, scalings: Sequence[Scaling], partly: Curve, all_or_nothing: Curve, fits: float
-) -> list[Path]:
-    """Write the figures; their paths.
+class Caching(NamedTuple):
+    """Seconds over records where memory is filled in part, and where all or nothing is in it.
 
-    `partly` and `all_or_nothing` are seconds over records by how memory is filled; `fits`: the
-    records that all machines' caches hold.
+    `fits`: records that all machines' caches hold.
     """
+
+    partly: Curve
+    all_or_nothing: Curve
+    fits: float
+
+
+def draw(
+    folder: Path,
+    times: Sequence[Scaling],
+    costs: Sequence[Scaling],
+    caching: Caching,
+    regimes: Sequence[tuple[str, Symbols]],
+) -> list[Path]:
+    """Write the figures, with a panel for each item; their paths."""
     return [
-        _figure(folder / "time-over-machines.svg", scalings, _time),
-        _figure(folder / "cost-over-machines.svg", scalings, _cost),
-        _figure(folder / "caching-over-data.svg", [(partly, all_or_nothing, fits)], _caching),
-        _figure(folder / "regimes.svg", [s.symbols for s in scalings], _regimes, columns=2),
+        _figure(folder / "time-over-machines.svg", times, _time),
+        _figure(folder / "cost-over-machines.svg", costs, _cost),
+        _figure(folder / "caching-over-data.svg", [caching], _caching),
+        _figure(folder / "regimes.svg", regimes, _regimes),
     ]
 
 
-def _figure(
-    path: Path, items: Sequence[Any], panel: Callable[[Axes, Any], None], columns: int | None = None
-) -> Path:
-    """One file: a panel for each item, in rows of `columns`, or of two at most."""
+def _figure(path: Path, items: Sequence[Any], panel: Callable[[Axes, Any], None]) -> Path:
+    """One file: a panel for each item, in rows of two at most."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    columns = columns or min(2, len(items))
+    columns = min(2, len(items))
     rows = -(-len(items) // columns)
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure((4.1 * columns if columns > 1 else 5.6, 3.0 * rows), layout="constrained")
         for i, item in enumerate(items):
             panel(figure.add_subplot(rows, columns, i + 1), item)
@@ -79,7 +88,7 @@ def _figure(
     return path
 
 
-def _range(most: float, least: float = 1.0, points: int = 120) -> list[float]:
+def _range(most: float, least: float = 1.0, points: int = 60) -> list[float]:
     """Real numbers in a geometric series."""
     ratio = most / least
     return [least * ratio ** (i / (points - 1)) for i in range(points)]
@@ -87,6 +96,7 @@ def _range(most: float, least: float = 1.0, points: int = 120) -> list[float]:
 
 def _axes(axes: Axes, title: str, over: str, shown: str) -> None:
     axes.set(title=title, xscale="log", yscale="log", xlabel=over, ylabel=shown)
+    axes.minorticks_off()
 
 
 def _mark(axes: Axes, at: float, height: float, text: str, color: str, below: bool = True) -> None:
@@ -156,8 +166,8 @@ def _cost(axes: Axes, scaling: Scaling) -> None:
     axes.legend(loc="upper left", fontsize=8)
 
 
-def _caching(axes: Axes, item: tuple[Curve, Curve, float]) -> None:
-    """Seconds per iteration over records, where memory is filled in part and where it is not."""
+def _caching(axes: Axes, item: Caching) -> None:
+    """Seconds per iteration over records."""
     partly, all_or_nothing, fits = item
     axes.set(xlabel="records, by what all caches hold", ylabel="seconds per iteration")
     for curve, color, name in (
@@ -170,9 +180,9 @@ def _caching(axes: Axes, item: tuple[Curve, Curve, float]) -> None:
     axes.legend(loc="upper left", fontsize=8)
 
 
-def _regimes(axes: Axes, symbols: Symbols) -> None:
-    """The closed form: what is spent on what, where all is in memory and where it is not."""
-    title = f"R {symbols.records:.0e}, M {symbols.cache:.0e}, A {symbols.aggregate:g}"
+def _regimes(axes: Axes, item: tuple[str, Symbols]) -> None:
+    """The closed form: what is spent on what; shaded where caches do not hold all records."""
+    title, symbols = item
     _axes(axes, title, "machines", "seconds per iteration")
     machines = _range(1e4)
     parts = [closed_form.parts(symbols, n) for n in machines]
@@ -182,17 +192,9 @@ def _regimes(axes: Axes, symbols: Symbols) -> None:
         axes.plot(machines, shown, color=color, linewidth=1, label=name)
     kink = max(1.0, symbols.records / symbols.cache)
     axes.axvspan(1, min(kink, 1e4), color=SIMULATED, alpha=0.07, linewidth=0)
-    fastest, cheapest = closed_form.fastest(symbols), closed_form.cheapest(symbols)
-    _mark(
-        axes, fastest, closed_form.seconds(symbols, fastest), f"fastest {fastest:.3g}", MARK, False
-    )
-    _mark(
-        axes,
-        cheapest,
-        closed_form.seconds(symbols, cheapest),
-        f"cheapest {cheapest:.3g}",
-        MARK,
-        False,
-    )
-    axes.set_ylim(bottom=min(p.total for p in parts) / 30)
+    for name in ("cheapest", "fastest"):
+        found = getattr(closed_form, name)(symbols)
+        seconds = closed_form.seconds(symbols, found)
+        _mark(axes, found, seconds, f"{name} {found:.3g}", MARK, below=name == "fastest")
+    axes.set_ylim(min(p.total for p in parts) / 60, max(p.total for p in parts) * 4)
     axes.legend(loc="lower left", fontsize=7, ncols=2)

@@ -227,7 +227,7 @@ class _Machine:
         return (records * work.map + (records - held) * work.load) * slow
 
     def _added(self, tree: int, a: int, b: int) -> int:
-        self.spent += self._cluster.work.partial_bytes(a + b) / self._cluster.links.add
+        self.spent += self._cluster.work.partial_bytes(b) / self._cluster.links.add
         return a + b
 
     def _encoded(self, leaves: int, buffers: list[Array]) -> int:
@@ -315,7 +315,7 @@ class _Driver:
         return now
 
     def merge(self, tree: int, a: int, b: int) -> int:
-        self.added += self._cluster.work.partial_bytes(a + b) / self._cluster.links.add
+        self.added += self._cluster.work.partial_bytes(b) / self._cluster.links.add
         return a + b
 
 

@@ -89,6 +89,9 @@ class Backend(Protocol):
     def fetch(self, stage: int, partition: int) -> list[Block]:
         """The blocks of one partition of a Gather stage."""
 
+    def partial_bytes(self) -> Mapping[int, float]:
+        """Bytes of a partial result of each stage whose results were sent to the driver."""
+
     def partitions(self, stage: int) -> int:
         """How many partitions a stage's input has."""
 

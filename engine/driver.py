@@ -20,7 +20,7 @@ from scalops.engine.backends import Backend, StageFailure, TableInfo
 from scalops.engine.blocks import Block
 from scalops.engine.events import SILENT, EventLog
 from scalops.engine.loop_runner import Fold, LoopControl, LoopRunner
-from scalops.engine.neutral import Change, Measurements
+from scalops.engine.neutral import Change, HeldPart, Measurements
 from scalops.engine.outcome import LoopOutcome, StateRows
 from scalops.engine.reading import RowsRead
 from scalops.engine.recording import NO_RECORDER, Recorder
@@ -66,6 +66,7 @@ class Driver:
         self._seconds = self._outside = {"load": 0.0, "map": 0.0, "update": 0.0}
         self.load_seconds = 0.0
         self._stage_seconds: dict[int, float] = {}
+        self._caches: dict[int, HeldPart] = {}
         self._read = frozenset(s for stage in plan.stages for s in stage.reads)
 
     def run(self) -> list[Any]:
@@ -151,6 +152,8 @@ class Driver:
     def _load(self, stage: int, table: int) -> None:
         begin = perf_counter()
         info = self._infos[table] = self._backend.load(stage)
+        whole = info.bytes * info.partitions / max(1, info.cached)
+        self._caches[table] = HeldPart(info.bytes, whole, perf_counter() - begin)
         self._recorder.ran((stage,), begin, {table: info})
         if self._is_logged:
             self._events.emit(
@@ -334,9 +337,12 @@ class Driver:
                 "iteration", loop=iterate.name, number=number, scalars=scalars, seconds=s, rows=rows
             )
         if self._replan is not None and number > 0 and number & (number + 1) == 0:
-            change = self._replan(Measurements(number, dict(self._stage_seconds)))
+            seen = dict(self._stage_seconds), self._backend.partial_bytes(), dict(self._caches)
+            change = self._replan(Measurements(number, *seen))
             if change is not None:
                 self._backend.change(change)
+                for why in change.why:
+                    self._events.emit("changed", why=why)
 
     def commit(self, iteration: int) -> None:
         """The iteration's state stands."""

@@ -22,6 +22,7 @@ class EventLog(Protocol):
     - `recovered`: the `ranks` that were lost; `seconds` from the loss until the work went on;
     - `went_back`: all workers that held the tables of a loop's state were lost; `iteration`, the
       number of the one that it goes on with: 0 for its start, else that after its last checkpoint;
+    - `changed`: `why`, a neutral decision that was made again, between two iterations;
     - `error`: `type`, `message`.
     """
 

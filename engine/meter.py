@@ -37,9 +37,7 @@ class Tally:
 
     __slots__ = ("blocks", "bytes", "rows", "seconds")
 
-    def __init__(
-        self, seconds: float = 0.0, rows: int = 0, size: int = 0, blocks: int = 0
-    ) -> None:
+    def __init__(self, seconds: float = 0.0, rows: int = 0, size: int = 0, blocks: int = 0) -> None:
         self.seconds, self.rows, self.bytes, self.blocks = seconds, rows, size, blocks
 
     def add(self, other: Tally) -> None:

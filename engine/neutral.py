@@ -34,11 +34,29 @@ NEUTRAL = Neutral()  # nothing is decided: the engine's own defaults hold
 
 
 @dataclass(frozen=True)
+class HeldPart:
+    """Of a cached table: bytes that are held, of how many in all, and the seconds it took to make.
+
+    Of all workers together.
+    """
+
+    held: float
+    whole: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Measurements:
-    """What a loop's iterations took: seconds of the last one by stage."""
+    """What a loop's iterations took: seconds of the last one by stage.
+
+    `partial_bytes`: of a partial result as the driver heard it last, by stage. `caches`: cached
+    tables by number.
+    """
 
     iteration: int
     stage_seconds: dict[int, float]
+    partial_bytes: Mapping[int, float] = field(default_factory=dict)
+    caches: Mapping[int, HeldPart] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

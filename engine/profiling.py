@@ -240,6 +240,8 @@ class Moved:
 class PlanProfile:
     """One run of a plan. `stages` by number; `once` are the parts of what ran outside of loops.
 
+    Of the `total_seconds` the plan waited `start_seconds` for what was to run it: workers begin.
+
     `workers`: ranks; 0 where it ran in this process, on `threads` threads (0: each worker has its
     own; `lanes` of stages tell). `memory` are the bytes
     that each owner (a cache, a table, buffers) held at most, `peak` those of all together at one
@@ -252,6 +254,7 @@ class PlanProfile:
     caches: tuple[CacheProfile, ...]
     once: Parts
     total_seconds: float
+    start_seconds: float = 0.0
     workers: int = 0
     threads: int = 1
     moved: Moved = Moved()
@@ -259,6 +262,11 @@ class PlanProfile:
     peak: int = 0
     memory: Mapping[str, int] = field(default_factory=dict)
     lost: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """From when all was there that runs the plan."""
+        return self.total_seconds - self.start_seconds
 
     @property
     def parts(self) -> Parts:
@@ -270,6 +278,7 @@ class PlanProfile:
         """As plain data: what `explain(analyze=True, format="json")` has as "profile"."""
         return {
             "total_seconds": self.total_seconds,
+            "start_seconds": self.start_seconds,
             "workers": self.workers,
             "threads": self.threads,
             "parts": self.parts,

@@ -206,13 +206,14 @@ class ProfileRecorder(Recorder):
         }
         self.meter.taken()
         self._begun = self._mark = perf_counter()
-        self._seconds = 0.0
+        self._seconds = self._start = 0.0
 
     # What the driver tells.
 
     def started(self) -> None:
         now = perf_counter()
-        self._charge({**no_parts(), "wait": now - self._mark})
+        self._start = now - self._mark
+        self._charge({**no_parts(), "wait": self._start})
         self._mark = now
 
     def ran(
@@ -367,6 +368,7 @@ class ProfileRecorder(Recorder):
             tuple(self._cache(*item) for item in sorted(self._caches.items())),
             dict(self._once),
             self._seconds,
+            self._start,
             self.workers,
             self.threads,
             Moved(self._sent_bytes, *self._moved),

@@ -30,14 +30,18 @@ _INLINE_BYTES = 1 << 14  # of an array; larger ones are buffers of their own
 _MOST_BITS = 63
 _FEW = 1 << 10  # items of a list or tuple; of more the header holds none
 _FLOAT64 = np.dtype(np.float64)
+_NUMBER = ["number", _FLOAT64.str]
 _PLAIN = {type(None), bool, int, float, str, datetime, timedelta}
 _NANOSECONDS = {datetime: pa.timestamp("ns"), timedelta: pa.duration("ns")}
 
 
 def encode_value(value: Any, buffers: list[Array]) -> Any:
     """A value as msgpack can hold it. Raises TypeError for what is no data of this kind."""
-    if type(value) is np.float64:  # what most values are
-        return ["number", _FLOAT64.str, value.tobytes()]
+    # What most values are: the cases below are tried one after the other.
+    if type(value) is np.float64:
+        return [*_NUMBER, value.tobytes()]
+    if type(value) is list and not _is_plain(value):
+        return ["list", _encode_items(value, buffers)]
     match value:
         case None | bool():
             return value
@@ -58,8 +62,6 @@ def encode_value(value: Any, buffers: list[Array]) -> Any:
             return ["vector", value.shape[0], *parts]
         case tuple():
             return ["tuple", _encode_items(value, buffers)]
-        case list() if type(value) is list and not _is_plain(value):
-            return ["list", _encode_items(value, buffers)]
         case datetime() | timedelta() if type(value) not in _NANOSECONDS:
             # What pandas makes of Arrow's nanoseconds, where it is installed.
             kind = datetime if isinstance(value, datetime) else timedelta
@@ -76,11 +78,15 @@ def decode_value(item: Any, buffers: Sequence[Array]) -> Any:
 
 
 def _decoded(item: Any, buffers: Sequence[Array]) -> Any:
+    if type(item) is list and item[:2] == _NUMBER:  # what most values are
+        (data,) = item[2:]
+        if type(data) is bytes and len(data) == _FLOAT64.itemsize:
+            return np.frombuffer(data, _FLOAT64)[0]
     match item:
         case None | bool():
             return item
         case ["number", kind, bytes(data)]:
-            dtype = _FLOAT64 if kind == _FLOAT64.str else plain_dtype(kind)
+            dtype = plain_dtype(kind)
             if len(data) != dtype.itemsize:
                 raise ValueError("not one number")
             return np.frombuffer(data, dtype)[0]

@@ -7,15 +7,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scalops.algebra.explain import Display
-from scalops.algebra.figures import Figures
-from scalops.engine.physical_plan import PhysicalPlan
-from scalops.engine.profiling import OperatorProfile, PlanProfile, Spread, StageProfile
+from scalops.algebra.figures import Figures, bytes_text, rows_text, seconds_text
+from scalops.engine.profiling import (
+    LoopProfile,
+    OperatorProfile,
+    PlanProfile,
+    Spread,
+    StageProfile,
+)
 from scalops.optimizer.costs.plan_cost import LoopCost, OperatorCost, PlanCost, StageCost
-from scalops.optimizer.costs.plan_work import OperatorWork, PlanWork
+from scalops.optimizer.costs.plan_work import OperatorWork, PlanWork, StageWork
+from scalops.plan_figures import CostFigures
 
 MOST_OFF = 2.0  # an estimate that is off by more than this factor is marked
 # Less than this is taken as this: clocks and what measuring takes are no finer.
 LEAST_SECONDS = 1e-5
+_WORDS = {
+    "seconds_first": "the first run",
+    "seconds": "later runs",
+    "total_seconds": "seconds of all",
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,12 @@ class Figure:
         least = LEAST_SECONDS if "seconds" in self.what else 1.0
         low, high = sorted(max(least, number) for number in (self.estimated, self.actual))
         return high / low
+
+    def words(self, has_later: bool = True) -> str:
+        """What it is, for readers; `has_later`: there are later runs beside the first."""
+        if not has_later and self.what == "seconds_first":
+            return "seconds"
+        return _WORDS.get(self.what, self.what)
 
     @property
     def is_off(self) -> bool:
@@ -84,6 +101,12 @@ class Analysis:
     profile: PlanProfile
     comparison: Comparison
 
+    def summary(self) -> str:
+        """What happened, in lines of at most 100 columns: to be read behind the tree."""
+        from scalops.analysis_text import summary
+
+        return summary(self.profile, self.comparison)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain data: what JSON has as "analysis", beside the plan's tree."""
         return {"profile": self.profile.to_dict(), "comparison": self.comparison.to_dict()}
@@ -92,68 +115,95 @@ class Analysis:
 # Comparing.
 
 
-def compare(work: PlanWork, estimate: PlanCost, profile: PlanProfile) -> Comparison:
-    """Each figure of the estimate beside what was measured, of all that has run."""
+def compare(work: PlanWork | None, estimate: PlanCost | None, profile: PlanProfile) -> Comparison:
+    """Each figure of the estimate beside what was measured, of all that has run.
+
+    Without an estimate there is what was measured alone.
+    """
     operators: dict[tuple[int, int], tuple[Figure, ...]] = {}
     stages = {}
     for number, found in profile.stages.items():
-        cost = estimate.stages.get(number)
-        if cost is not None:
-            stages[number] = _of_runs(cost.first.total, cost.steady.total, found.seconds, cost)
-        known = {} if cost is None else {o.number: o for o in cost.operators}
-        own = work.stages.get(number)
-        amounts = {} if own is None else {o.number: o for o in own.operators}
+        cost = None if estimate is None else estimate.stages.get(number)
+        own = None if work is None else work.stages.get(number)
+        times = None if cost is None else (cost.first.total, cost.steady.total)
+        seconds = _of_runs(times, found.seconds, _known(cost))
+        stages[number] = (*_held(own, number, profile), *seconds)
+        costs = {} if cost is None else {o.number: o for o in cost.operators}
+        works = {} if own is None else {o.number: o for o in own.operators}
         for operator in found.operators:
-            at = operator.number
-            operators[number, at] = _operator(
-                amounts.get(at), known.get(at), operator, at == len(found.operators) - 1
-            )
+            at, is_sink = operator.number, operator is found.operators[-1]
+            operators[number, at] = _operator(works.get(at), costs.get(at), operator, is_sink)
     loops = {
-        found.index: _loop(estimate.loops[found.index], found.seconds)
+        found.index: _loop(None if estimate is None else estimate.loops.get(found.index), found)
         for found in profile.loops
-        if found.index in estimate.loops and found.iterations
+        if found.iterations
     }
     return Comparison(operators, stages, loops, _whole(estimate, profile))
+
+
+def _known(cost: StageCost | OperatorCost | None) -> str:
+    return "" if cost is None else cost.provenance
+
+
+def _held(work: StageWork | None, stage: int, profile: PlanProfile) -> tuple[Figure, ...]:
+    """The table that a stage leaves in memory, as far as it has been counted."""
+    found = next((c for c in profile.caches if c.stage == stage), None)
+    if found is None:
+        return ()
+    return _sizes(None if work is None else work.operators[-1], found.rows, found.bytes)
 
 
 def _operator(
     work: OperatorWork | None, cost: OperatorCost | None, found: OperatorProfile, is_sink: bool
 ) -> tuple[Figure, ...]:
-    figures = []
-    if work is not None and not is_sink:  # there a stage ends
-        rows, size = (found.rows, found.bytes) if found.measured else (None, None)
-        figures.append(Figure("rows", work.rows, rows, work.provenance))
-        figures.append(Figure("bytes", work.bytes, size, work.provenance))
-    if found.measured and cost is not None:
-        figures += _of_runs(cost.first, cost.steady, found.seconds, cost)
-    return tuple(figures)
+    """What an operator delivers, but for a sink: there a stage ends; and its own seconds."""
+    if not found.measured:
+        return () if is_sink else _sizes(work, None, None)
+    times = None if cost is None else (cost.first, cost.steady)
+    seconds = _of_runs(times, found.seconds, _known(cost))
+    return seconds if is_sink else (*_sizes(work, found.rows, found.bytes), *seconds)
 
 
-def _of_runs(
-    first: float, steady: float, found: Spread, cost: StageCost | OperatorCost
-) -> tuple[Figure, ...]:
-    figures = [Figure("seconds_first", first, found.first, cost.provenance)]
+def _sizes(
+    work: OperatorWork | None, rows: float | None, size: float | None
+) -> tuple[Figure, Figure]:
+    if work is None:
+        return Figure("rows", None, rows, ""), Figure("bytes", None, size, "")
+    # Where no column is wanted, blocks are handed on with whatever they hold.
+    read = None if work.rows and not work.bytes else work.bytes
+    known = work.provenance
+    return Figure("rows", work.rows, rows, known), Figure("bytes", read, size, known)
+
+
+def _of_runs(times: tuple[float, float] | None, found: Spread, known: str) -> tuple[Figure, ...]:
+    first, steady = times or (None, None)
+    figures = [Figure("seconds_first", first, found.first, known)]
     if found.count > 1:
-        figures.append(Figure("seconds", steady, found.median, cost.provenance))
+        figures.append(Figure("seconds", steady, found.median, known))
     return tuple(figures)
 
 
-def _loop(cost: LoopCost, found: Spread) -> tuple[Figure, ...]:
-    figures = [
-        Figure("iterations", cost.iterations, found.count, "exact" if cost.known else "assumed"),
-        Figure("seconds_first", cost.first.total, found.first, "estimated"),
-    ]
-    if found.count > 1:
-        figures.append(Figure("seconds", cost.steady.total, found.median, "estimated"))
-    figures.append(Figure("total_seconds", cost.total, found.total, "estimated"))
-    return tuple(figures)
-
-
-def _whole(estimate: PlanCost, profile: PlanProfile) -> tuple[Figure, ...]:
-    known = estimate.provenance
+def _loop(cost: LoopCost | None, found: LoopProfile) -> tuple[Figure, ...]:
+    times = None if cost is None else (cost.first.total, cost.steady.total)
+    many, total = (None, None) if cost is None else (cost.iterations, cost.total)
+    known = "" if cost is None else "exact" if cost.known else "assumed"
     return (
-        Figure("total_seconds", estimate.total_seconds, profile.total_seconds, known),
-        Figure("memory", estimate.memory, profile.peak, "estimated"),
+        Figure("iterations", many, found.iterations, known),
+        *_of_runs(times, found.seconds, "estimated"),
+        Figure("total_seconds", total, found.seconds.total, "estimated"),
+    )
+
+
+def _whole(estimate: PlanCost | None, profile: PlanProfile) -> tuple[Figure, ...]:
+    """Of all; what it took until workers were there is in neither."""
+    if estimate is None:
+        seconds = memory = None
+    else:
+        seconds, memory = estimate.total_seconds, estimate.memory
+    known = "" if estimate is None else estimate.provenance
+    return (
+        Figure("total_seconds", seconds, profile.seconds, known),
+        Figure("memory", memory, profile.peak, known),
     )
 
 
@@ -177,7 +227,8 @@ def _annotate_operator(line: Display, comparison: Comparison, profile: PlanProfi
     if stage is None:
         return
     is_sink = operator == len(stage.operators) - 1
-    figures = comparison.stages.get(number, ()) if is_sink else comparison.operators[number, operator]
+    own = comparison.operators[number, operator]
+    figures = comparison.stages.get(number, ()) if is_sink else own
     spread = stage.seconds if is_sink else stage.operators[operator].seconds
     line.figures = {**line.figures, **_figures(figures)}
     if spread.count > 1:
@@ -187,31 +238,41 @@ def _annotate_operator(line: Display, comparison: Comparison, profile: PlanProfi
 
 
 def _figures(figures: Sequence[Figure]) -> Figures:
-    made: dict[str, float | str] = {}
-    for figure in figures:
-        if figure.estimated is not None:
-            made[figure.what] = figure.estimated
-            made["rows_provenance" if figure.what == "rows" else "provenance"] = figure.provenance
-        if figure.actual is not None:
-            made[f"actual_{figure.what}"] = figure.actual
+    """What was measured, and which estimate is off; what is estimated is there already."""
+    made: dict[str, float | str] = {
+        f"actual_{f.what}": f.actual for f in figures if f.actual is not None
+    }
     worst = max((f for f in figures if f.is_off), key=lambda f: f.off or 1.0, default=None)
     if worst is not None and worst.off is not None:
-        made["off"], made["off_in"] = worst.off, worst.what.replace("_", " ")
+        has_later = any(f.what == "seconds" for f in figures)
+        made["off"], made["off_in"] = worst.off, worst.words(has_later)
     return made
 
 
 def _of_stage(stage: StageProfile) -> list[tuple[str, str]]:
-    raise NotImplementedError
+    """What is to be said of a stage's runs beside its figures."""
+    parts = [f"{name} {seconds_text(s)}" for name, s in stage.steady.items() if s > 0]
+    if not parts:
+        return []
+    which = "" if stage.runs == 1 else f"{rows_text(stage.runs)} runs, a later one: "
+    lanes = f"on {stage.lanes:.2g} thread{'' if stage.lanes == 1 else 's'}"
+    details = [("spent", f"{which}{', '.join(parts)}, {lanes}")]
+    if stage.together:
+        numbers = ", ".join(map(str, stage.together))
+        details.append(("together", f"with stages {numbers}: these are the seconds of all"))
+    if stage.moved_bytes:
+        details.append(("moved", f"{bytes_text(stage.moved_bytes)} a run, sent by workers"))
+    if stage.note:
+        details.append(("note", stage.note))
+    return details
 
 
-def analyzed(
-    plan: PhysicalPlan,
-    display: Display,
-    work: PlanWork,
-    estimate: PlanCost,
-    profile: PlanProfile,
-) -> Analysis:
-    """A plan that has run, beside what was estimated of it."""
-    comparison = compare(work, estimate, profile)
+def analyzed(display: Display, figures: CostFigures | None, profile: PlanProfile) -> Analysis:
+    """A plan that has run, beside what was estimated of it, if that is wanted."""
+    if figures is None:
+        comparison = compare(None, None, profile)
+    else:
+        comparison = compare(figures.work, figures.cost, profile)
+        figures.show(display)
     annotate(display, comparison, profile)
     return Analysis(display, profile, comparison)

@@ -16,7 +16,7 @@ from scalops.clusters import (
 from scalops.engine.memory import usable_memory
 from scalops.engine.neutral import NEUTRAL, Neutral
 from scalops.engine.physical_plan import CacheTable, PhysicalPlan
-from scalops.optimizer.costs.choice import Asked, Choice, Decision, choose
+from scalops.optimizer.costs.choice import Asked, Choice, Decision, choose, reads_of_caches
 from scalops.optimizer.costs.machine import Machine
 from scalops.optimizer.costs.meeting import Meeting, Reduced, reductions_of, said
 from scalops.optimizer.costs.plan_work import plan_work
@@ -28,13 +28,17 @@ _MOST_COUNTS = 32  # numbers of workers that are compared, of a cluster that has
 
 @dataclass(frozen=True)
 class Decided:
-    """What was decided for a run, and for readers why."""
+    """What was decided for a run, and for readers why.
+
+    `reads`: how often an iteration reads each cached table.
+    """
 
     neutral: Neutral = NEUTRAL
     decisions: tuple[Decision, ...] = ()
     meeting: Meeting | None = None
     reductions: tuple[Reduced, ...] = field(default=())
     choice: Choice | None = None
+    reads: Mapping[int, float] = field(default_factory=dict)
 
     @cached_property
     def meet(self) -> Mapping[int, str]:
@@ -55,15 +59,17 @@ def decide(
     if not may_have_workers(options) and len(caches) < 2:
         return Decided()
     asked = Asked(options.objective, options.fan_in, running=bool(attached))
+    work = plan_work(physical)
     choice = choose(
-        plan_work(physical),
+        work,
         reductions_of(physical),
         machine,
         settings(options, attached),
         asked,
     )
     neutral = choice.setting.neutral
-    return Decided(neutral, choice.decisions, choice.meeting, choice.reductions, choice)
+    reads = reads_of_caches(work)
+    return Decided(neutral, choice.decisions, choice.meeting, choice.reductions, choice, reads)
 
 
 def settings(options: Options, attached: int | None = None) -> list[Setting]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scalops.algebra import operators as op
 from scalops.algebra import relations as rel
+from scalops.algebra.deep_json import deep_json
 from scalops.algebra.errors import ConfigError, user_location
 from scalops.algebra.explain import FORMAT_VERSION, Display, PlanPrinter, bytes_text
 from scalops.algebra.fingerprint import fingerprint
@@ -18,9 +18,9 @@ from scalops.clusters import workers_of
 from scalops.deciding import decide
 from scalops.engine import physical_display
 from scalops.engine.cluster_display import ClusterNotes
+from scalops.engine.recording import ProfileRecorder
 from scalops.just_in_time import just_in_time
 from scalops.loop import AnyLoop
-from scalops.not_yet import refuse
 from scalops.optimizer.cardinality import Estimates
 from scalops.optimizer.column_invariance import invariant_columns
 from scalops.optimizer.duplicates import DISTINCT_RECORDS, records_of
@@ -32,6 +32,10 @@ from scalops.profiles import machine
 from scalops.results import take_leaves
 from scalops.table import Table
 
+if TYPE_CHECKING:
+    from scalops.analyzing import Analysis
+    from scalops.plan_figures import CostFigures
+
 STAGES = ("traced", "logical", "optimized", "physical")
 FORMATS = ("text", "json", "dot", "mermaid", "html")
 _GRAPHS = ("dot", "mermaid")
@@ -40,7 +44,7 @@ _COUNTED = (op.Filter, op.Distinct, rel.Join, rel.GroupAggregate)  # of which ro
 
 def explain(
     *things: Any,
-    stage: str = "optimized",
+    stage: str | None = None,
     format: str = "text",
     trace: bool = False,
     analyze: bool = False,
@@ -49,47 +53,81 @@ def explain(
     """The plan that `so.collect(*things)` would run: of tables, values, loops, nestings of them.
 
     `stage`: traced (as written, with the user's lines), logical (as the optimizer gets it),
-    optimized, physical, or all. `format`: text (at most 100 columns), json, dot (Graphviz),
-    mermaid, or html (one page that needs no network). `trace` adds what each rule did; not to a
-    drawing. `costs`: the physical plan with what its parts are estimated to take, by the rates that
-    `scalops calibrate` has measured, else by assumed ones. Nothing is run.
+    optimized (if nothing is said), physical, or all. `format`: text (at most 100 columns), json,
+    dot (Graphviz), mermaid, or html (one page that needs no network). `trace` adds what each rule
+    did; not to a drawing. `costs`: the physical plan with what its parts are estimated to take, by
+    the rates that `scalops calibrate` has measured, else by assumed ones. Nothing is run.
+
+    With `analyze` it is run, as `so.collect` would, and the physical plan shown with what was
+    estimated beside what happened. Raises what `so.collect` raises.
     """
-    if analyze:
-        refuse("explain(analyze=True)")
+    if stage is None:
+        stage = "physical" if analyze else "optimized"
     _require("stage", stage, (*STAGES, "all"))
     _require("format", format, FORMATS)
+    if analyze and stage != "physical":
+        _refuse_stage(stage)
     if trace and format in _GRAPHS:
         _refuse_trace(format)
     wanted = things[0] if len(things) == 1 else things
-    job = op.Job(tuple(_node(leaf) for leaf in take_leaves(wanted, "explain")))
+    leaves = take_leaves(wanted, "explain")
+    job = op.Job(tuple(_node(leaf) for leaf in leaves))
     validate(job)
     optimized, firings = optimize(job)
-    stages = STAGES if stage == "all" else (stage,)
-    displays = {name: _display(name, job, optimized, firings, costs) for name in stages}
+    analysis = _analysis(leaves, optimized, costs) if analyze else None
+    if analysis is not None:
+        displays = {stage: analysis.display}
+    else:
+        stages = STAGES if stage == "all" else (stage,)
+        displays = {name: _display(name, job, optimized, firings, costs) for name in stages}
     if format in _GRAPHS:
         return _graph_text(displays, format)
-    if format in ("json", "html"):
-        made: dict[str, Any] = {
-            "version": FORMAT_VERSION,
-            "stages": {name: d.to_dict() for name, d in displays.items()},
-        }
-        if trace:
-            made["trace"] = [
-                {
-                    "phase": f.phase,
-                    "rule": f.rule,
-                    "before": _tree(f.before),
-                    "after": _tree(f.after),
-                }
-                for f in firings
-            ]
-        return _page_text(made) if format == "html" else json.dumps(made, indent=2)
+    if format == "text":
+        return _text(displays, firings if trace else None, analysis)
+    made = _data(displays, firings if trace else None, analysis)
+    return _page_text(made) if format == "html" else deep_json(made, indent=2)
+
+
+def _text(
+    displays: dict[str, Display], firings: list[Firing] | None, analysis: Analysis | None
+) -> str:
     parts = []
     for name, shown in displays.items():
         parts.append(f"-- {name}\n{shown.to_text()}" if len(displays) > 1 else shown.to_text())
-    if trace:
+    if analysis is not None:
+        parts.append(analysis.summary())
+    if firings is not None:
         parts.append(_trace_text(firings))
     return "\n\n".join(parts)
+
+
+def _data(
+    displays: dict[str, Display], firings: list[Firing] | None, analysis: Analysis | None
+) -> dict[str, Any]:
+    """What JSON and pages have: see docs/explain.md and docs/explain.schema.json."""
+    made: dict[str, Any] = {
+        "version": FORMAT_VERSION,
+        "stages": {name: d.to_dict() for name, d in displays.items()},
+    }
+    if analysis is not None:
+        made["analysis"] = analysis.to_dict()
+    if firings is not None:
+        made["trace"] = [
+            {"phase": f.phase, "rule": f.rule, "before": _tree(f.before), "after": _tree(f.after)}
+            for f in firings
+        ]
+    return made
+
+
+def _analysis(leaves: list[Any], optimized: op.Job, costs: bool) -> Analysis:
+    """Run what is explained, and compare."""
+    from scalops.analyzing import analyzed
+    from scalops.session import measure
+
+    display, figures = _physical(optimized)
+    recorder = ProfileRecorder()
+    measure(leaves, recorder)
+    return analyzed(display, figures if costs else None, recorder.profile())
 
 
 def _graph_text(displays: dict[str, Display], format: str) -> str:
@@ -106,6 +144,15 @@ def _page_text(explained: dict[str, Any]) -> str:
     from scalops.reports.plan_page import plan_page
 
     return plan_page(explained)
+
+
+def _refuse_stage(stage: str) -> None:
+    raise ConfigError(
+        f"explain's stage is {stage!r}, and analyze=True measures the physical plan; expected no"
+        " stage, or 'physical'",
+        location=user_location(),
+        hint="the other stages are shown without analyze",
+    )
 
 
 def _refuse_trace(format: str) -> None:
@@ -135,7 +182,10 @@ def _display(
     name: str, job: op.Job, optimized: op.Job, firings: list[Firing], costs: bool
 ) -> Display:
     if name == "physical":
-        return _physical(optimized, costs)
+        made, figures = _physical(optimized)
+        if costs:
+            figures.show(made)
+        return made
     if name == "traced":
         return PlanPrinter(job).display(job)
     if name == "logical":
@@ -146,27 +196,26 @@ def _display(
     return made
 
 
-def _physical(optimized: op.Job, costs: bool) -> Display:
+def _physical(optimized: op.Job) -> tuple[Display, CostFigures]:
+    """The physical plan, and what it is estimated to take."""
     from scalops.session import current_session  # which imports tables
 
     session = current_session()
     options, rates = session.options, machine()
     planned = just_in_time(lower(optimized), options.jit)
-    if may_have_workers(options):
-        decided = decide(planned, options, rates, session.attached)
+    decided = decide(planned, options, rates, session.attached)
+    processes: frozenset[int] = frozenset()
+    if decided.neutral.workers:
         known = options.connect is None or bool(session.attached)
         cluster = ClusterNotes(planned, workers_of(decided, options, known))
         made = physical_display.display(planned, cluster)
         made.workers = cluster.layout()
-        processes: frozenset[int] = frozenset()
     else:
-        decided = decide(planned, options, rates)
         placed = place(planned, options, session.processes())
         processes = frozenset() if placed is None else placed.stages
         made = physical_display.display(with_notes(planned, placed))
-    if costs:
-        cost_figures(planned, options, rates, decided, processes).show(made)
-    return made
+    made.details += [("decided", str(decision)) for decision in decided.decisions]
+    return made, cost_figures(planned, options, rates, decided, processes)
 
 
 class _Plain(PlanPrinter):

@@ -20,19 +20,23 @@ class Lazy:
 
     def explain(
         self,
-        stage: str = "optimized",
+        stage: str | None = None,
         format: str = "text",
         trace: bool = False,
         analyze: bool = False,
+        costs: bool = True,
     ) -> str:
-        """The plan that would compute it, at a stage: nothing is run.
+        """The plan that would compute it, at a stage: nothing is run, but with `analyze`.
 
-        `stage` is traced, logical, optimized, physical or all, `format` text or json; `trace`
-        adds what each rule did.
+        `stage` is traced, logical, optimized, physical or all, `format` text, json, dot, mermaid or
+        html; `trace` adds what each rule did, `costs` what the physical plan is estimated to take.
+        With `analyze` it is run, and the physical plan shown with what happened.
         """
         from scalops.explain import explain
 
-        return explain(self, stage=stage, format=format, trace=trace, analyze=analyze)
+        return explain(
+            self, stage=stage, format=format, trace=trace, analyze=analyze, costs=costs
+        )
 
 
 name_methods("", Lazy)

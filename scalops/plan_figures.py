@@ -31,6 +31,16 @@ class CostFigures:
         self._work, self._cost = work, cost
         self._price, self._machines = price, machines
 
+    @property
+    def work(self) -> PlanWork:
+        """What the plan does."""
+        return self._work
+
+    @property
+    def cost(self) -> PlanCost:
+        """What that is estimated to take."""
+        return self._cost
+
     @cached_property
     def _again(self) -> frozenset[int]:
         """The stages that run in loops."""

@@ -34,7 +34,7 @@ from scalops.just_in_time import just_in_time
 from scalops.optimizer.lowering import lower
 from scalops.optimizer.phases import PHASES
 from scalops.optimizer.placement import Cores, Placement, placement
-from scalops.optimizer.replan import replan
+from scalops.optimizer.replan import Replanner, replan
 from scalops.optimizer.rewriter import Firing, rewrite
 
 if TYPE_CHECKING:
@@ -78,11 +78,8 @@ def place(
     return placement(fold_works(physical), cores, options.folds)
 
 
-def with_places(
-    physical: PhysicalPlan, options: Options, runner: ProcessRunner | None
-) -> PhysicalPlan:
+def with_notes(physical: PhysicalPlan, placed: Placement | None) -> PhysicalPlan:
     """The plan with notes on what folds on threads and what on processes, for readers."""
-    placed = place(physical, options, runner)
     return physical if placed is None else replace(physical, folding=tuple(placed.notes.items()))
 
 
@@ -167,7 +164,8 @@ def _on_workers(
 
     def run(own: LoopControl | None) -> list[Any]:
         backend = workers.backend(job_settings(decided.neutral, options), events, tables, recorder)
-        return Driver(physical, backend, listener, None, own, events, recorder).run()
+        again = _replanner(decided, options)
+        return Driver(physical, backend, listener, again, own, events, recorder).run()
 
     return run_again(run, control, events)
 
@@ -197,7 +195,14 @@ def _embedded(
     backend = EmbeddedBackend(
         pool, budget, runner, caches, waiting, folds, recorder.meter, decided.neutral
     )
-    return backend, replan if placed is None else partial(replan, placement=placed)
+    return backend, _replanner(decided, options, placed)
+
+
+def _replanner(decided: Decided, options: Options, placed: Placement | None = None) -> Replan:
+    """What looks at the plan again while it runs."""
+    if decided.choice is None:
+        return replan if placed is None else partial(replan, placement=placed)
+    return Replanner(decided.choice, decided.reads, options.fan_in, placed)
 
 
 def arrow_table(blocks: list[Any], schema: Schema) -> pa.Table:

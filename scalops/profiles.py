@@ -167,7 +167,7 @@ def load(hardware: Hardware, now: float | None = None) -> Profile | None:
         return None
     try:
         return _profile(data, hardware, time() if now is None else now)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = error if isinstance(error, _Unfit) else "it is damaged"
         log.warning("%s is not used, rates are assumed: %s; scalops calibrate renews it", path, why)
         return None

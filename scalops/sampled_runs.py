@@ -121,7 +121,7 @@ class _ShortDriver(Driver):
         if self.may_end and self.timed.is_enough:
             raise _Enough
 
-    def rows(self) -> dict[int, float]:
+    def rows_by_stage(self) -> dict[int, float]:
         """The records that each stage reads."""
         return {s.number: float(rows_of(s.source, self._infos)) for s in self._plan.stages}
 
@@ -287,6 +287,6 @@ def _run(
     with suppress(_Enough):
         driver.run()
     return ShortRun(
-        way.workers, way.threads, _records(part), driver.rows(), timed.loops(),
+        way.workers, way.threads, _records(part), driver.rows_by_stage(), timed.loops(),
         timed.load_seconds, timed.held_bytes,
     )  # fmt: skip

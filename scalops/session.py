@@ -150,8 +150,8 @@ class Session:
     ) -> list[Any]:
         """Run the nodes as one job; results in the same order. `call` holds this run's options.
 
-        With a `control` there is one node, a loop, and it is run even where its result is kept. With
-        a recorder that measures, all is: the plan is the one that explain shows.
+        With a `control` there is one node, a loop, and it is run even where its result is kept.
+        With a recorder that measures, all is: the plan is the one that explain shows.
         """
         if getattr(_running, "plan", False) or in_engine_thread():
             # The engine's threads would wait for themselves.
@@ -443,6 +443,21 @@ def collect(*things: Any, listen: Any = None, **options: Any) -> Any:
     call = _of_one_run(options)
     wanted = things[0] if len(things) == 1 else things
     leaves = take_leaves(wanted)
+    results = current_session().run(_wanted(leaves), listen, call)
+    return rebuild(wanted, iter(zip(leaves, results, strict=True)))
+
+
+def measure(leaves: Sequence[Any], recorder: Recorder) -> None:
+    """Run tables, values and loops as `collect` would, and keep what it would keep.
+
+    The whole plan is run, whatever the session has kept of it; the recorder hears of it.
+    """
+    refuse_to_run("a collected result", "use the tables, values and loops themselves")
+    current_session().run(_wanted(leaves), recorder=recorder)
+
+
+def _wanted(leaves: Sequence[Any]) -> tuple[Node, ...]:
+    """The nodes of a job; PlanError where one of them can be no result."""
     for leaf in leaves:
         if isinstance(leaf, Value) and is_record_symbol(leaf):
             raise PlanError(
@@ -450,8 +465,7 @@ def collect(*things: Any, listen: Any = None, **options: Any) -> Any:
             )
     nodes = tuple(_node(leaf) for leaf in leaves)
     refuse_number(nodes, "a collected result")
-    results = current_session().run(nodes, listen, call)
-    return rebuild(wanted, iter(zip(leaves, results, strict=True)))
+    return nodes
 
 
 def run_loop(loop: AnyLoop, listen: Any = None, control: LoopControl | None = None) -> LoopResult:

@@ -67,7 +67,7 @@ def block(rows: int, **types: ArrayType) -> Block:
     """Records of random numbers between 1 and 2."""
     rng = np.random.default_rng(0)
     columns = {n: rng.uniform(1, 2, (rows, *kind.shape)) for n, kind in types.items()}
-    return Block(rows, columns)  # type: ignore[arg-type]
+    return Block(rows, columns)
 
 
 class Runs:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scalops.engine.cluster.job_shares import JobShares, Reply, Start
+from scalops.engine.cluster.rank_job import DONE
 from scalops.engine.cluster.rank_machine import WorkerMachine
-from scalops.engine.cluster.verbs import DONE
 from scalops.engine.collective import Piece, Ranks, Receive, Send
 
 if TYPE_CHECKING:

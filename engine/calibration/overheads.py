@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -24,6 +25,7 @@ from scalops.engine.calibration.measurement import (
 )
 from scalops.engine.embedded import EmbeddedBackend
 from scalops.engine.memory import MemoryBudget
+from scalops.engine.processes.handle import WorkerHandle
 from scalops.engine.processes.messages import Message
 from scalops.engine.processes.runner import ProcessRunner
 from scalops.engine.processes.shared_memory import SharedTable
@@ -93,16 +95,16 @@ def _process(effort: Effort) -> Iterator[Outcome]:
             if not worker.is_ready(_START_SECONDS):
                 raise TimeoutError(f"a process was not ready after {_START_SECONDS:g} s")
             starts.append(perf_counter() - begin)
-
-            def ask(handle: object = worker) -> None:
-                worker.send(Message({"task": "partials", "forget": ["calibration"]}, []))
-                worker.receive(_REPLY_SECONDS)
-
-            asked = seconds_of(ask, effort)
+            asked = seconds_of(partial(_ask, worker), effort)
         finally:
             runner.stop()
     yield summary("process_start", "s", starts)
     yield summary("process_pass", "s", asked)
+
+
+def _ask(worker: WorkerHandle) -> None:
+    worker.send(Message({"task": "partials", "forget": ["calibration"]}, []))
+    worker.receive(_REPLY_SECONDS)
 
 
 def _share(effort: Effort) -> Iterator[Outcome]:

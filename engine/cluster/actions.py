@@ -20,16 +20,14 @@ class Outcome(NamedTuple):
     error: BaseException | None
 
 
-@dataclass(frozen=True)
-class Arrived:
+class Arrived(NamedTuple):
     """A message has come from the driver or another worker."""
 
     peer: str
     message: Message
 
 
-@dataclass(frozen=True)
-class Computed:
+class Computed(NamedTuple):
     """The call of a Compute has ended."""
 
     ticket: int
@@ -44,8 +42,7 @@ class Tick:
 Event: TypeAlias = Arrived | Computed | Tick
 
 
-@dataclass(frozen=True)
-class Emit:
+class Emit(NamedTuple):
     """Send a message."""
 
     peer: str
@@ -53,8 +50,7 @@ class Emit:
     buffers: Sequence[Array] = ()
 
 
-@dataclass(frozen=True)
-class Compute:
+class Compute(NamedTuple):
     """Call a function: on the compute thread, or at once where it is quick."""
 
     ticket: int
@@ -62,15 +58,13 @@ class Compute:
     quick: bool = False
 
 
-@dataclass(frozen=True)
-class Meet:
+class Meet(NamedTuple):
     """Have connections to these workers and to no others."""
 
     members: Members
 
 
-@dataclass(frozen=True)
-class Exit:
+class Exit(NamedTuple):
     """End the process."""
 
     code: int

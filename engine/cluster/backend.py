@@ -51,6 +51,7 @@ class ClusterBackend:
             recorder.placed(settings.ranks, 0)
         self._coordinator, self._settings, self._encode = coordinator, settings, encode
         self._results: dict[int, tuple[Any, ...]] = {}
+        self._partial_bytes: dict[int, float] = {}
         self._gathered: dict[int, tuple[int, dict[int, list[Block]]]] = {}
         self._schemas: dict[int, Schema] = {}
         self._later = Later()
@@ -157,12 +158,20 @@ class ClusterBackend:
         found = self._call("fold", list(stages), self._root)[0]
         for stage, item in found.header:
             self._results[stage] = tuple(decode_value(item, found.buffers))
+        if len(stages) == 1:
+            self._partial_bytes[stages[0]] = float(sum(b.nbytes for b in found.buffers))
 
     def _add_up(self, stages: list[int]) -> None:
         """The same, by the driver itself."""
         replies = self._call("partials", stages)
+        if len(stages) == 1:
+            sizes = [sum(b.nbytes for b in piece.buffers) for piece in replies.values()]
+            self._partial_bytes[stages[0]] = float(max(sizes))
         self._merges.bind(self._coordinator.values)
         self._results.update(self._merges.results([replies[r] for r in sorted(replies)]))
+
+    def partial_bytes(self) -> Mapping[int, float]:
+        return dict(self._partial_bytes)
 
     def combine(self, stage: int) -> tuple[Any, ...]:
         return self._results[stage]

@@ -50,14 +50,19 @@ def has_some(socket: Socket) -> bool:
 
 def received(socket: Socket, refused: Counter[str]) -> Iterator[list[bytes]]:
     """The messages that are there; those of too many frames are counted."""
-    while has_some(socket):  # quicker than to try and fail
-        frames = [socket.recv(_NOBLOCK)]
+    is_over = False
+    while not is_over:
+        try:
+            frames = [socket.recv(_NOBLOCK)]
+        except zmq.Again:
+            return
         while socket.get(_RCVMORE):  # as recv_multipart does, in half of the time
             frames.append(socket.recv(_NOBLOCK))
         if len(frames) > MAX_PARTS:
             refused["too many frames"] += 1
         else:
             yield frames
+        is_over = not has_some(socket)  # quicker than to try and fail
 
 
 def transmit(socket: Socket, frames: Sequence[bytes | memoryview]) -> bool:

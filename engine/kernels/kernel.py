@@ -70,6 +70,8 @@ class Kernel:
         for root in roots:
             self._compile(root)
         self._roots = [(self._register[r], self._batched[r], r) for r in roots]
+        # What is the same for every record: nodes are not to be looked up in each iteration.
+        self._single = [(r, e) for e, r in self._register.items() if not self._batched[e]]
         self._piece = _rows_at_once(self._steps)
         self._rows = min(rows, self._piece)
         registers = [r for r, _, _ in self._roots]
@@ -166,8 +168,8 @@ class Kernel:
                 else:
                     frame.slots[step.target] = frame.runner.slots(values)
         frame.nulls.clear()
-        for node, register in self._register.items():
-            if not self._batched[node] and registers[register] is None:
+        for register, node in self._single:
+            if registers[register] is None:
                 assert isinstance(node, ex.Expression)
                 registers[register] = neutral(node.type)
                 frame.nulls.add(register)

@@ -206,7 +206,7 @@ def _value(name: str, value: Any, place: str) -> Any:
     read, expected = _READ[name]
     try:
         return read(value)
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, OverflowError):
         raise ConfigError(f"{name} is {value!r} in {place}; expected {expected}") from None
 
 

@@ -9,13 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from scalops.algebra.figures import bytes_text, seconds_text
-from scalops.engine.neutral import Neutral
 from scalops.optimizer.cost import Provenance
 from scalops.optimizer.costs.caching import Invariant, held_bytes
 from scalops.optimizer.costs.machine import Machine
 from scalops.optimizer.costs.meeting import Meeting, Reduced, meeting
 from scalops.optimizer.costs.plan_cost import PlanCost, plan_cost
-from scalops.optimizer.costs.plan_work import PlanWork
+from scalops.optimizer.costs.plan_work import PlanWork, StageWork
 from scalops.optimizer.costs.program_rates import ProgramRates
 from scalops.optimizer.costs.setting import Setting
 from scalops.optimizer.costs.trees import links_of
@@ -77,7 +76,7 @@ def choose(
     reductions: Sequence[Reduced],
     machine: Machine,
     settings: Iterable[Setting],
-    asked: Asked = Asked(),  # noqa: B008 (it is frozen)
+    asked: Asked = Asked(),
     program: ProgramRates | None = None,
 ) -> Choice:
     """The best of these settings, which differ in workers; what they leave open is chosen for each.
@@ -204,21 +203,46 @@ def _joins(
         if asked.broadcast is not None:
             setting = _limited(setting, stage.makes, asked.broadcast)
             continue
+        if stage.provenance == "assumed":
+            continue  # the engine's own limit holds for what nobody knows
         whole, by_hash = (
             plan_cost(work, machine, _limited(setting, stage.makes, limit), program).total_seconds
             for limit in (_WHOLE, _BY_HASH)
         )
         most = _INDEXED_PART * setting.memory
-        limit = stage.index_bytes * 2 if whole <= by_hash else stage.index_bytes / 2
+        equal = equal_bytes(work, stage, machine, setting.workers)
+        size = stage.index_bytes
+        limit = max(equal, size) if whole <= by_hash else min(equal, size / 2)
         setting = _limited(setting, stage.makes, int(min(most, limit)))
         ways = [("to every worker", whole), ("by hash of its keys", by_hash)]
         if whole > by_hash or stage.index_bytes > most:
             ways.reverse()
         (chosen, seconds), (second, slower) = ways
-        size = bytes_text(stage.index_bytes)
-        about = f"join t{stage.makes} ({size} {stage.provenance})"
+        about = f"join t{stage.makes} ({bytes_text(size)} {stage.provenance})"
         decisions.append(Decision(about, chosen, seconds, second, slower, stage.provenance))
     return setting, decisions
+
+
+def equal_bytes(work: PlanWork, index: StageWork, machine: Machine, workers: int) -> float:
+    """Bytes of an indexed side for which both ways of a join take the same seconds.
+
+    Whole on each of N workers b bytes are heard by all, (1 − 1/N)·b each, and all of their records
+    are indexed; by hash of its keys each hears (N − 1)/N² · b. Then in each pass the probing
+    side's keys go to who owns them, and the answers back:
+    2·(hop + N·message + bytes·(N − 1)/(N²·link)).
+    """
+    n, link = workers, machine["link"]
+    others = 1 - 1 / n
+    passes = runs_of(work)
+    asked = 0.0
+    for stage in work.stages.values():
+        for number, size in stage.probed:
+            if number == index.makes:
+                once = machine["hop"] + n * machine["message"] + size * others / (n * link)
+                asked += 2 * passes.get(stage.stage, 0.0) * once
+    records = index.rows / max(1.0, index.index_bytes)  # for a byte
+    whole = others / link + others * records / machine["build"]
+    return asked / max(1e-30, whole - others / (n * link))
 
 
 def _limited(setting: Setting, number: int, limit: int) -> Setting:
@@ -262,6 +286,16 @@ def _caches(
     return chosen, [
         Decision(about, parts, seconds, "in the order of the plan", others, cost.provenance)
     ]
+
+
+def reads_of_caches(work: PlanWork) -> dict[int, float]:
+    """How many of the stages in loops read each cached table."""
+    inside = {stage for loop in work.loops for stage in loop.stages}
+    return {
+        cache.makes: float(sum(cache.makes in work.stages[s].reads for s in inside))
+        for cache in work.stages.values()
+        if cache.is_cache and cache.makes is not None
+    }
 
 
 def _reads(work: PlanWork, passes: Mapping[int, float], number: int) -> float:

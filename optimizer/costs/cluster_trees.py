@@ -20,9 +20,12 @@ from scalops.optimizer.costs.trees import (
     Links,
     PartialBytes,
     Reduction,
+    TreePlan,
     broadcast_seconds,
     size_of,
     takes,
+    unit_bounds,
+    units_of,
 )
 
 
@@ -108,10 +111,22 @@ class ClusterTrees:
     def _tree(self, widest: int | None) -> Way:
         if self._reductions:
             best = {n: r.best(widest) for n, r in self._reductions.items()}
-            seconds = np.array([found.seconds for found in best.values()])
+            seconds = np.array([self._after_mapping(n, found) for n, found in best.items()])
             return self._way(seconds, lambda n: best[n].fan_ins)
         trees = Trees(self._start, self._takes, widest)
         return self._way(trees.seconds[self._counts] + self._to_driver(), trees.fan_ins)
+
+    def _after_mapping(self, workers: int, found: TreePlan) -> float:
+        """Seconds of a tree from when the busiest worker has mapped: the others may be sooner."""
+        s, partials, partitions = self._symbols, self._partials, self._partitions
+        if partitions is None or partials is None or partials.leaves is None:
+            return found.seconds
+        if partials.leaves < units_of(workers, partitions):
+            return found.seconds  # leaves are led on: workers wait for each other as they map
+        own = np.diff(unit_bounds(workers, partitions)) / units_of(workers, partitions)
+        records = s.records * own
+        ready: Floats = records * s.map + np.maximum(0.0, records - s.cache) * s.load
+        return self._reductions[workers].after(found.fan_ins, ready)
 
     def _way(self, seconds: Floats, fan_ins: Callable[[int], tuple[int, ...]]) -> Way:
         known = {n: fan_ins(n) for n in self._counts.tolist()}

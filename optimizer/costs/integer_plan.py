@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -300,10 +301,17 @@ def _partials_on(partials: Partials | None, catalog: Catalog | None, name: str) 
 
 
 def _counts(machines: Iterable[int]) -> Integers:
-    found = sorted(set(machines))
+    expected = f"expected ints from 1 to {MOST_MACHINES}"
+    given = list(islice(machines, MOST_MACHINES + 1))
+    if len(given) > MOST_MACHINES:
+        raise ConfigError(f"machines are more than {MOST_MACHINES} numbers; {expected}")
+    for one in given:
+        if isinstance(one, bool) or not isinstance(one, (int, np.integer)):
+            raise ConfigError(f"machines has {one!r}; {expected}")
+    found = sorted(set(given))
     if not found or found[0] < 1 or found[-1] > MOST_MACHINES:
         shown = f"from {found[0]} to {found[-1]}" if found else "none"
-        raise ConfigError(f"machines are {shown}; expected ints from 1 to {MOST_MACHINES}")
+        raise ConfigError(f"machines are {shown}; {expected}")
     return np.array(found, np.int64)
 
 
@@ -391,14 +399,14 @@ def _refuse(
             hint=f"the least deadline that can be kept is {_above(fastest.total_seconds)} s",
         )
     least = min(in_time, key=_by_cost)
-    kept = "" if deadline is None else f", within the deadline of {deadline:g} s,"
+    kept = "" if deadline is None else f" within the deadline of {deadline:g} s"
     hint = f"the least budget that can be kept is {_above(least.cost)}"
     if least is not cheapest and _within(cheapest.cost, budget):
         within = min((p for p in points if _within(p.cost, budget)), key=_by_time)
         hint += f", or the least deadline {_above(within.total_seconds)} s"
     raise PlanError(
-        f"no cluster keeps the budget of {budget:g} ({unit}); the cheapest{kept} {_shown(least)},"
-        f" takes {least.cost:.4g}",
+        f"no cluster keeps the budget of {budget:g} ({unit}); the cheapest{kept},"
+        f" {_shown(least)}, takes {least.cost:.4g}",
         hint=hint,
     )
 
@@ -410,8 +418,8 @@ def _shown(point: Point) -> str:
 
 def _above(value: float) -> str:
     """With four digits, rounded up: what is shown can be asked for."""
-    if value <= 0:
-        return "0"
+    if value <= 0 or not math.isfinite(value):
+        return f"{value:g}"
     digits = 3 - math.floor(math.log10(value))
     rounded = math.ceil(value * 10.0**digits * (1 - 1e-12)) / 10.0**digits
     return f"{rounded:.{max(0, digits)}f}"

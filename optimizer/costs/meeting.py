@@ -109,6 +109,22 @@ def _along(
     return Meeting(workers, fan_ins, frozenset(flat), seconds, ways, links, told, only_workers=only)
 
 
+def seconds_along(
+    workers: int,
+    fan_ins: tuple[int, ...],
+    at_driver: frozenset[int],
+    reductions: Iterable[Reduced],
+    links: Links,
+) -> float:
+    """Seconds of all passes with this tree, and these stages at the driver."""
+    total = 0.0
+    for one in reductions:
+        made = Reduction(workers, one.partial_bytes, links)
+        own = made.flat() if one.stage in at_driver else made.tree(fan_ins)
+        total += one.passes * own
+    return total
+
+
 def reductions_of(
     plan: pp.PhysicalPlan,
     passes: Mapping[int, float] | None = None,
@@ -136,11 +152,6 @@ def _only_workers(stage: pp.Stage, sink: pp.TreeAggregate, together: bool) -> st
     if type(sink) is not pp.TreeAggregate:
         return "the fold is compiled"
     return ""
-
-
-def largest(reductions: Iterable[Reduced]) -> float:
-    """Bytes of the largest partial result; 0 of none."""
-    return max((r.partial_bytes for r in reductions), default=0.0)
 
 
 def said(made: Meeting, one: Reduced) -> str:

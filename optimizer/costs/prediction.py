@@ -34,24 +34,31 @@ def iteration_seconds(
     if setting.workers == 0:
         return _here(own, rows, setting.threads)
     records = rates.records_of(rows)
-    away = _away(rates, own, machine)
-    work = _work(own, rows, 1)
+    overhead = fitted_overhead(rates, own, machine)
+    work = work_seconds(own, rows, 1)
     shares = partition_shares(setting.workers, _partitions(rates, records))
     if setting.workers == 1 and setting.threads > 1:
-        part = _work(own, rows, setting.threads).seconds / max(work.seconds, 1e-12)
+        part = work_seconds(own, rows, setting.threads).seconds / max(work.seconds, 1e-12)
     else:
         part = makespan(shares, setting.threads, setting.cores)
-    busy = setting.side_by_side / setting.threads if setting.workers > 1 else 1.0
-    contention = 1.0 + (away.contention - 1.0) * (min(busy, setting.workers) - 1.0)
-    computed = Measured(work.seconds * part * max(LEAST_CONTENTION, contention), work.spread)
-    return total((computed, own.update, away.overhead(setting.workers)))
+    longer = _contention(overhead.contention, setting)
+    computed = Measured(work.seconds * part * longer, work.spread)
+    return total((computed, own.update, overhead.of(setting.workers)))
+
+
+def _contention(of_two: float, setting: Setting) -> float:
+    """How much longer work takes where the workers of one machine compute at once."""
+    if setting.cores is None or setting.workers == 1:
+        return 1.0
+    busy = min(float(setting.workers), setting.side_by_side / setting.threads)
+    return max(LEAST_CONTENTION, 1.0 + (of_two - 1.0) * (busy - 1.0))
 
 
 def _here(loop: LoopRates, rows: Rows, threads: int) -> Measured:
-    return total((_work(loop, rows, threads), loop.update))
+    return total((work_seconds(loop, rows, threads), loop.update))
 
 
-def _work(loop: LoopRates, rows: Rows, threads: int) -> Measured:
+def work_seconds(loop: LoopRates, rows: Rows, threads: int) -> Measured:
     """What the stages of an iteration take in one process."""
     found = []
     for stage in loop.stages:
@@ -65,7 +72,7 @@ def _work(loop: LoopRates, rows: Rows, threads: int) -> Measured:
 
 
 @dataclass(frozen=True)
-class Away:
+class Overhead:
     """Beyond its part of the work: what an iteration takes on one worker, what each more adds.
 
     `contention` is how much longer the work takes where two compute at once.
@@ -75,23 +82,23 @@ class Away:
     more: Measured
     contention: float
 
-    def overhead(self, workers: int) -> Measured:
+    def of(self, workers: int) -> Measured:
         """Seconds on so many workers."""
         further = Measured(self.more.seconds * (workers - 1), self.more.spread)
         return total((self.one, further))
 
 
-def _away(rates: ProgramRates, loop: LoopRates, machine: Machine) -> Away:
+def fitted_overhead(rates: ProgramRates, loop: LoopRates, machine: Machine) -> Overhead:
     """From the short runs on workers; without any, from the machine's rates."""
     by_workers = {n: (t, found) for (n, t), found in loop.on_workers.items()}
     if 1 not in by_workers or 2 not in by_workers:
         command = Measured(machine["command"], machine.rates["command"].spread or 0.0)
         message = Measured(machine["message"], machine.rates["message"].spread or 0.0)
-        return Away(command, message, 1.0)
+        return Overhead(command, message, 1.0)
     threads, one = by_workers[1]
     beside = []
     for records, seconds in one.points:
-        work = _work(loop, rates.rows(records), threads)
+        work = work_seconds(loop, rates.rows(records), threads)
         own = seconds.seconds - work.seconds - loop.update.seconds
         beside.append(Measured(max(0.0, own), _off(seconds, work, own)))
     first = min(beside, key=lambda m: m.absolute)
@@ -102,20 +109,20 @@ def _off(a: Measured, b: Measured, difference: float) -> float:
     return (a.absolute + b.absolute) / difference if difference > 0 else 0.0
 
 
-def _second(rates: ProgramRates, loop: LoopRates, first: Measured) -> Away:
+def _second(rates: ProgramRates, loop: LoopRates, first: Measured) -> Overhead:
     """What two workers take is a line over the work of each: its slope is their contention."""
     found = next(c for (n, _), c in loop.on_workers.items() if n == 2)
     points = []
     for records, seconds in found.points:
         shares = partition_shares(2, _partitions(rates, records))
-        work = _work(loop, rates.rows(records), 1).seconds * max(shares)
+        work = work_seconds(loop, rates.rows(records), 1).seconds * max(shares)
         points.append((work, Measured(seconds.seconds - loop.update.seconds, seconds.spread)))
     (x1, low), (x2, high) = points[0], points[-1]
     slope = (high.seconds - low.seconds) / (x2 - x1) if x2 > x1 else 1.0
     slope = min(MOST_CONTENTION, max(LEAST_CONTENTION, slope))
     both = max(first.seconds, high.seconds - slope * x2)
     more = both - first.seconds
-    return Away(first, Measured(more, high.absolute / more if more > 0 else 0.0), slope)
+    return Overhead(first, Measured(more, high.absolute / more if more > 0 else 0.0), slope)
 
 
 # Who has how much.

@@ -2,13 +2,16 @@
 
 On level i of a tree with fan-ins f₁, f₂, … ranks stand in blocks of sᵢ = f₁·…·fᵢ neighbours; the
 first rank of a block receives what the first ranks of its other sᵢ₋₁-blocks have, one after the
-other. The leftmost block is whole on all levels but the last, and as late as any other; so the
-seconds of a tree over N ranks are a sum over its levels,
+other. A level is as late as its latest receiver, and the next one begins when it is done. The
+leftmost receiver of a level has no fewer blocks than any other; so the seconds of a tree over N
+ranks are
 
     Σᵢ  start + (kᵢ − 2)·take(sᵢ₋₁) + take(mᵢ)
 
-with kᵢ = ⌈min(N, sᵢ)/sᵢ₋₁⌉ blocks to a receiver, of which the last one covers mᵢ ≤ sᵢ₋₁ ranks. The
-least sum up to s ranks depends on s alone: Bellman's principle.
+with kᵢ = ⌈min(N, sᵢ)/sᵢ₋₁⌉ blocks, of which the last one covers mᵢ ≤ sᵢ₋₁ ranks. The least sum up
+to s ranks depends on s alone: Bellman's principle. A tree takes just that, but where the root's
+last level has two blocks, of which the second is smaller: that may be done, and heard of, up to
+one `start` sooner.
 """
 
 from __future__ import annotations
@@ -104,8 +107,8 @@ def levels(fan_ins: Sequence[int], ranks: int) -> list[int]:
 class UnevenTree:
     """The best tree where the partial results of equally large blocks differ.
 
-    A level is as late as the latest of its receivers, and the next one begins when it is done: an
-    upper bound of what a tree takes, met where all receivers take alike.
+    Levels follow each other here too: an upper bound of what a tree takes, met where all receivers
+    of a level take alike.
     """
 
     def __init__(

@@ -27,6 +27,7 @@ from scalops.optimizer.costs.tree_search import (
     levels,
     sum_of_levels,
 )
+from scalops.optimizer.costs.tree_timing import seconds_up
 
 Kind = Literal["tree", "flat", "ring"]
 BUILT: tuple[Kind, ...] = ("tree", "flat")  # a ring is costed only: the engine has none
@@ -192,6 +193,22 @@ class Reduction:
         else:
             up = self._uneven(np.zeros(0)).seconds(fan_ins)
         return up + self._to_driver()
+
+    def after(self, fan_ins: Sequence[int], ready: Floats) -> float:
+        """Seconds of a given tree from when the last worker has its own partial result.
+
+        `ready`: when each one has, float64[workers]. At most those of `tree`: workers that are
+        ready sooner are heard sooner, and nobody waits for a whole level.
+        """
+        links = self._links
+        up = seconds_up(
+            fan_ins,
+            ready,
+            links.hop,
+            lambda size: links.message + self._bytes(size) / links.link,
+            lambda size: self._bytes(size) / links.add,
+        )
+        return up - float(ready.max()) + self._to_driver()
 
     def flat(self) -> float:
         """Seconds until the driver has added what all workers send it, one after the other."""

@@ -1,14 +1,13 @@
-"""The command `scalops calibrate`: measures this machine, and shows what is stored of it."""
+"""The command `scalops calibrate`: measures this machine, and shows what is stored of it.
+
+All that `scalops --help` does not need is imported when it is used.
+"""
 
 from __future__ import annotations
 
-import json
-import shutil
 import sys
-import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +139,9 @@ def _progress() -> Iterator[Callable[[int, int, Probe], None]]:
 
 
 def _show(as_json: bool, reasons: dict[str, str]) -> None:
+    import json
+    import shutil
+
     from scalops import profiles
 
     hardware, now = profiles.own_hardware(), time()
@@ -181,6 +183,8 @@ def _as_json(rate: Rate, stored: Any, reason: str | None) -> dict[str, Any]:
 
 def table(machine: Machine, columns: int) -> list[str]:
     """The rates as lines of at most so many columns: name, value, spread, provenance, meaning."""
+    import textwrap
+
     cells = [("rate", "value", "spread", "known by", "what")]
     cells += [
         (rate.name, quantity(rate.value, rate.unit), _spread(rate), _known_by(rate), rate.about)
@@ -210,6 +214,8 @@ def _known_by(rate: Rate) -> str:
 
 def _notes(machine: Machine, path: str, now: float) -> Iterator[str]:
     """Where the figures come from, and what a reader may do about them."""
+    from datetime import UTC, datetime
+
     rates = machine.rates.values()
     if machine.measured_at is None:
         yield "Nothing is stored of this machine: scalops calibrate measures it."
@@ -243,6 +249,8 @@ def _three(value: float) -> str:
 
 
 def _forget(as_json: bool) -> None:
+    import json
+
     from scalops import profiles
 
     path = profiles.forget(profiles.own_hardware())

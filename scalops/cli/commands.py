@@ -92,9 +92,7 @@ def _explain_options() -> list[click.Option]:
         click.Option(
             ["--stage"],
             type=click.Choice(stages),
-            default="optimized",
-            show_default=True,
-            help="Which plan to show.",
+            help="Which plan to show.  [default: optimized; with --analyze physical]",
         ),
         click.Option(
             ["--format", "form"],
@@ -104,8 +102,12 @@ def _explain_options() -> list[click.Option]:
             help="How to print it; html is one page, for a file.",
         ),
         click.Option(["--trace"], is_flag=True, help="Also list the rules that fired."),
+        click.Option(
+            ["--analyze"],
+            is_flag=True,
+            help="Run the program, and show what was estimated beside what happened.",
+        ),
         *_place_options(),
-        refusals.refused_option("--analyze", is_flag=True),
     ]
 
 
@@ -325,13 +327,19 @@ def _explain(program: Any, ctx: click.Context) -> None:
     from scalops.cli.running import check_returned
 
     values, place = ctx.params, _place(ctx)
-    with user_code(), _session(place):
+    analyze = values["analyze"]
+    term = ended_by_term() if analyze else nullcontext()
+    with user_code(), term, _session(place):
         returned = call_program(program, ctx)
         check_returned(program.function, returned)
         # Not `scalops.explain`: an attribute of the package may hide a module of its name.
         explain = importlib.import_module("scalops.explain").explain
         text = explain(
-            returned, stage=values["stage"], format=values["form"], trace=values["trace"]
+            returned,
+            stage=values["stage"],
+            format=values["form"],
+            trace=values["trace"],
+            analyze=analyze,
         )
     click.echo(text.rstrip("\n"))
 

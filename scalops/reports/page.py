@@ -10,10 +10,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import json
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
+
+from scalops.algebra.deep_json import deep_json
 
 _STYLE, _SCRIPTS = "page.css", ("charts.js", "page.js")  # of every page
 
@@ -66,11 +67,8 @@ def page(
 
 
 def embedded(data: Any) -> str:
-    """JSON that may stand inside a <script> element: no character of it can end the element.
-
-    Infinities and NaN are written as JavaScript's parser does not read them: ValueError.
-    """
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    """JSON that may stand inside a <script> element: no character of it can end the element."""
+    text = deep_json(data)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

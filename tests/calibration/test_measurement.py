@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -26,7 +28,6 @@ from scalops.engine.calibration.measurement import (
     summary,
 )
 from scalops.optimizer.costs.machine import ASSUMED
-from tests.quick import quick
 
 TINY = Effort(repetitions=2, least=2, seconds=1e-4, scale=1e-3)
 # Starting processes takes longer than a test may.
@@ -158,15 +159,12 @@ def test_disk_probe_leaves_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: An
 
 @pytest.mark.parametrize(
     ("cache", "free", "bytes_"),
-    quick(
-        [
-            (32 << 20, 64 << 30, 128 << 20),  # four times the cache
-            (0, 64 << 30, 64 << 20),  # a system that does not tell
-            (1 << 30, 64 << 30, 512 << 20),
-            (32 << 20, 1 << 30, 64 << 20),  # little is free
-        ],
-        4,
-    ),
+    [
+        (32 << 20, 64 << 30, 128 << 20),  # four times the cache
+        (0, 64 << 30, 64 << 20),  # a system that does not tell
+        (1 << 30, 64 << 30, 512 << 20),
+        (32 << 20, 1 << 30, 64 << 20),  # little is free
+    ],
 )
 def test_far_memory_is_in_no_cache_and_takes_little(
     monkeypatch: pytest.MonkeyPatch, cache: int, free: int, bytes_: int
@@ -229,10 +227,16 @@ def test_probes_are_chosen_by_kind_or_rate() -> None:
 def test_link_programs_answer_each_other() -> None:
     from scalops.engine.calibration.link_worker import _PROGRAMS
     from scalops.engine.collective import Ranks
-    from tests.cluster.lockstep import run_together
+    from tests.cluster.lockstep import together
 
-    pings = run_together([_PROGRAMS["ping"](Ranks(r, 2), [3, 8]) for r in range(2)])
+    pings = together([_PROGRAMS["ping"](Ranks(r, 2), [3, 8]) for r in range(2)])
     assert len(pings[0].header) == 3
     assert all(s > 0 for s in pings[0].header)
-    heard = run_together([_PROGRAMS["hear"](Ranks(r, 2), [4]) for r in range(2)])
+    heard = together([_PROGRAMS["hear"](Ranks(r, 2), [4]) for r in range(2)])
     assert np.isfinite(heard[0].header)
+
+
+def test_documentation_says_what_each_rate_is() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "calibration.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \|", text, re.MULTILINE)
+    assert dict(rows) == UNITS

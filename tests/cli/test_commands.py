@@ -143,7 +143,6 @@ def test_explain_passes_on_what_was_returned(
         (["explain", "PROGRAM", "--analyze"], "--analyze"),
         (["whatif"], "scalops whatif"),
         (["whatif", "PROGRAM", "--records", "9", "--json"], "scalops whatif"),
-        (["calibrate", "--help"], "scalops calibrate"),
     ],
 )
 def test_what_is_not_built_is_refused(
@@ -159,7 +158,7 @@ def test_what_is_not_built_is_refused(
 
 def test_what_is_not_built_is_not_offered(invoke: Invoke) -> None:
     texts = [invoke(*command, "--help").stdout for command in ((), ("run",), ("explain",))]
-    for word in ("whatif", "calibrate", "analyze"):
+    for word in ("whatif", "analyze"):
         assert not any(word in text for text in texts)
 
 

@@ -199,6 +199,9 @@ class LockstepBackend:
     def run_stages(self, stages: Sequence[int]) -> None:
         self._results.update(together([s.fold(stages) for s in self.shares])[0])
 
+    def partial_bytes(self) -> Mapping[int, float]:
+        return {}
+
     def combine(self, stage: int) -> tuple[Any, ...]:
         return self._results[stage]
 

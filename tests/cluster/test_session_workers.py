@@ -49,9 +49,10 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
     """Runs as (workers, process runner); each gives 7."""
     found: list[tuple[Any, Any]] = []
 
-    def execute(job: Any, options: Any, *rest: Any) -> list[Any]:
-        _, runner, _, _, _, workers, events = rest
+    def execute(job: Any, plan: Any, decided: Any, options: Any, *rest: Any) -> list[Any]:
+        _, runner, _, _, _, workers, events, _ = rest
         assert events is SILENT
+        assert (workers is not None) == bool(decided.neutral.workers)
         found.append((workers, runner))
         return [7 for _ in job.outputs]
 

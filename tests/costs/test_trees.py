@@ -86,6 +86,22 @@ def simulated(
     return done(0)
 
 
+def by_levels(
+    workers: int, fan_ins: tuple[int, ...], taken: Callable[[int, int], float], hop: float
+) -> float:
+    """When the root has all if each level begins when all receivers of that below are done."""
+    total = 0.0
+    for step, wider in tree_steps(workers, fan_ins):
+        total += hop + max(
+            sum(
+                taken(r, min(r + step, workers))
+                for r in range(own, workers, step)[1 : wider // step]
+            )
+            for own in range(0, workers, wider)
+        )
+    return total
+
+
 def taken_of(size: PartialBytes) -> Callable[[int, int], float]:
     """Seconds of one piece for all that some ranks have."""
     return lambda first, stop: LINKS.taken(size(stop - first) if callable(size) else size)
@@ -97,12 +113,22 @@ def taken_of(size: PartialBytes) -> Callable[[int, int], float]:
 )
 def test_the_tree_is_the_best_of_all_that_the_engine_can_build(workers: int, size: str) -> None:
     taken, whole = taken_of(SIZES[size]), SIZES[size]
-    times = [simulated(workers, t, taken, LINKS.hop) for t in all_trees(workers)]
     last = LINKS.hop + LINKS.sent(whole(workers) if callable(whole) else whole)
     made = best_tree(workers, whole, LINKS, kinds=("tree",))
-    assert made.seconds == pytest.approx(min(times) + last, rel=1e-12)
-    own = simulated(workers, made.fan_ins, taken, LINKS.hop) if made.fan_ins else 0.0
-    assert own + last == pytest.approx(made.seconds, rel=1e-12)
+    least = math.inf
+    for fan_ins in all_trees(workers):
+        found = by_levels(workers, fan_ins, taken, LINKS.hop)
+        least = min(least, found)
+        own = simulated(workers, fan_ins, taken, LINKS.hop)
+        # Only a second, smaller block of the last level is heard of sooner, by one hop at most.
+        size_below = math.prod(fan_ins[:-1])
+        is_even = workers % size_below == 0 or workers > 2 * size_below
+        assert own == pytest.approx(found, rel=1e-12) if is_even else own <= found * (1 + 1e-12)
+        assert own >= (found - LINKS.hop) * (1 - 1e-12)
+        told = tree_seconds(workers, fan_ins, whole, LINKS)
+        assert told == pytest.approx(found + last, rel=1e-12)
+    assert made.seconds == pytest.approx(least + last, rel=1e-12)
+    assert made.seconds == tree_seconds(workers, made.fan_ins or (2,), whole, LINKS)
 
 
 @given(
@@ -112,14 +138,14 @@ def test_the_tree_is_the_best_of_all_that_the_engine_can_build(workers: int, siz
     grows=st.floats(0, 1),
     widest=st.one_of(st.none(), st.integers(2, 9)),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_no_tree_is_better_whatever_hops_and_messages_take(
     workers: int, hop: float, take: float, grows: float, widest: int | None
 ) -> None:
-    takes = take * np.arange(workers + 1) ** grows
+    takes = np.array([take * n**grows for n in range(workers + 1)])
     made = Trees(hop, takes, widest)
     times = [
-        simulated(workers, t, lambda first, stop: float(takes[stop - first]), hop)
+        by_levels(workers, t, lambda first, stop: float(takes[stop - first]), hop)
         for t in all_trees(workers, widest)
     ]
     assert made.seconds[workers] == pytest.approx(min(times), rel=1e-11)
@@ -146,7 +172,7 @@ def test_with_passing_on_a_partial_of_its_own_the_tree_is_that_of_the_closed_for
 
 
 @given(st.integers(1, 3000), st.floats(0, 50))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_no_tree_is_faster_than_with_real_fan_ins(ranks: int, level: float) -> None:
     """(f + L)/ln f · ln N at its minimum over real f is below every integer tree."""
     fan_ins = np.geomspace(1.5, 60, 2000)
@@ -197,30 +223,22 @@ def test_with_pieces_the_tree_is_the_best_level_by_level(
     workers: int, leaves: int, partitions: int, size: str
 ) -> None:
     def taken(first: int, stop: int) -> float:
-        own = held_bytes(workers, leaves, partitions, first, min(stop, workers), size)
+        own = held_bytes(workers, leaves, partitions, first, stop, size)
         return LINKS.message + own / LINKS.link + own / LINKS.add
 
-    def by_levels(fan_ins: tuple[int, ...]) -> float:
-        total, step = 0.0, 1
-        for fan_in in levels(fan_ins, workers):
-            wider = step * fan_in
-            total += LINKS.hop + max(
-                sum(taken(r, r + step) for r in range(own + step, min(own + wider, workers), step))
-                for own in range(0, workers, wider)
-            )
-            step = wider
-        return total
-
-    cuts = {"leaves": leaves, "partitions": partitions}
     last = LINKS.hop + LINKS.sent(held_bytes(workers, leaves, partitions, 0, workers, size))
-    made = best_tree(workers, SIZES[size], LINKS, kinds=("tree",), **cuts)
-    assert made.seconds == pytest.approx(min(map(by_levels, all_trees(workers))) + last, rel=1e-12)
-    for fan_ins in all_trees(workers):
-        found = tree_seconds(workers, fan_ins, SIZES[size], LINKS, **cuts)
-        assert found == pytest.approx(by_levels(fan_ins) + last, rel=1e-12)
-        # Levels overlap where receivers differ: never later than that.
-        own = simulated(workers, fan_ins, taken, LINKS.hop) + last
-        assert 0.6 * found <= own <= found * (1 + 1e-12)
+    made = best_tree(
+        workers, SIZES[size], LINKS, kinds=("tree",), leaves=leaves, partitions=partitions
+    )
+    times = {t: by_levels(workers, t, taken, LINKS.hop) for t in all_trees(workers)}
+    assert made.seconds == pytest.approx(min(times.values()) + last, rel=1e-12)
+    for fan_ins, found in times.items():
+        told = tree_seconds(
+            workers, fan_ins, SIZES[size], LINKS, leaves=leaves, partitions=partitions
+        )
+        assert told == pytest.approx(found + last, rel=1e-12)
+        # Where receivers differ a level begins before all are done with that below.
+        assert 0.6 * found <= simulated(workers, fan_ins, taken, LINKS.hop) <= found * (1 + 1e-12)
 
 
 def test_sixteen_units_over_three_workers() -> None:
@@ -233,7 +251,7 @@ def test_sixteen_units_over_three_workers() -> None:
 
 
 @given(st.integers(1, 70), st.integers(1, 400))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_shares_are_those_of_the_ranks(workers: int, partitions: int) -> None:
     ranges = [Ranks(0, workers).range_of(r, partitions) for r in range(workers)]
     most = max(stop - start for start, stop in ranges)
@@ -244,8 +262,9 @@ def test_shares_are_those_of_the_ranks(workers: int, partitions: int) -> None:
 def test_pieces_on_even_cuts_are_one_a_message() -> None:
     for workers in (2, 8, 32):
         one = best_tree(workers, 1e6, LINKS)
-        assert best_tree(workers, 1e6, LINKS, leaves=256, partitions=256) == one
-        assert best_tree(workers, 1e6, LINKS, leaves=256, partitions=256).seconds == one.seconds
+        cut = best_tree(workers, 1e6, LINKS, leaves=256, partitions=256)
+        assert (cut.kind, cut.fan_ins) == (one.kind, one.fan_ins)
+        assert cut.seconds == pytest.approx(one.seconds, rel=1e-12)
 
 
 # Other kinds.

@@ -176,6 +176,7 @@ def test_config_prints_a_table(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         ["key", "None", "default"],
         ["fan_in", "None", "default"],
         ["lease", "10.0", "default"],
+        ["objective", "time", "default"],
     ]
     assert str(found) == repr(found)
     assert list(found) == list(OPTIONS)

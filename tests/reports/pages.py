@@ -29,7 +29,7 @@ def logistic() -> Any:
         def margin(r: Any) -> Any:
             return r.y * (r.x @ env["w"])
 
-        loss = xy.map(lambda r: np.log1p(np.exp(-margin(r)))).sum()
+        loss = xy.map(lambda r: np.log1p(np.exp(-margin(r)))).sum() / xy.count()
         step = xy.map(lambda r: r.y * r.x / (1 + np.exp(margin(r)))).sum()
         return {"w": env["w"] + 0.5 * step, "loss": loss}
 
@@ -88,7 +88,7 @@ def workers(count: int) -> dict[str, Any]:
 def profile(iterations: int) -> dict[str, Any]:
     """What was measured of a loop: iteration i spent i + 1 ms on each part."""
     names = ("load", "map", "aggregate", "broadcast", "update", "wait")
-    timeline = [
+    timeline: list[dict[str, Any]] = [
         {
             "number": i,
             "seconds": 6 * (i + 1) / 1000,

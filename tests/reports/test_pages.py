@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import scalops as so
-from scalops.reports.page import embedded, page
+from scalops.reports.page import page
 from scalops.reports.plan_page import plan_page
 from tests.reports.pages import ATTACKS, analyzed, attacked, logistic
 
@@ -73,11 +73,6 @@ def test_data_and_title_are_escaped(attack: str) -> None:
     assert [t for t, _ in parts.tags].count("script") == 2
     assert "img" not in {t for t, _ in parts.tags}
     assert parts.texts["title"] == [attack]
-
-
-def test_infinities_are_no_json() -> None:
-    with pytest.raises(ValueError, match="JSON"):
-        embedded({"rows": float("inf")})
 
 
 def test_a_page_names_no_other_file_and_no_network() -> None:

@@ -18,8 +18,10 @@ function iterationsView(profile) {
   const place = profile.workers ? `on ${profile.workers} workers` : "in this process";
   const lost = profile.lost && profile.lost.length
     ? `; lost: ${profile.lost.join(", ")}, what these measured last is missing` : "";
+  const began = profile.start_seconds
+    ? `, of which ${secondsText(profile.start_seconds)} until they began` : "";
   return element("div", {},
-    element("p", {}, `It took ${secondsText(profile.total_seconds)} ${place}${lost}.`),
+    element("p", {}, `It took ${secondsText(profile.total_seconds)} ${place}${began}${lost}.`),
     element("h2", {}, "Where the time went"),
     whereTheTimeWent(profile),
     profile.loops.map(loopView),

@@ -24,9 +24,8 @@ const PROVENANCE = {
 const isNumber = (value) => typeof value === "number";
 const provenanceText = (known) => PROVENANCE[known] || String(known);
 
-function factorText(factor) {
-  return `${factor.toPrecision(2).replace(/e\+.*/, (e) => `e${e.slice(2)}`)}×`;
-}
+const factorText = (factor) => `${factor < 9.95 ? digits(Math.round(factor * 10) / 10)
+  : countText(factor)}×`;
 
 // Estimate and actual of one figure of a line; `off` is the factor between them if it is too large.
 function figureOf(figures, column) {
@@ -106,10 +105,15 @@ function planTree(stage, root) {
     Object.keys(node.figures || {}).some((key) => key.startsWith("actual_")));
   const tree = element("div", { role: "tree", "aria-label": `The ${stage} plan`,
     class: "tree", onkeydown: keyPressed });
-  tree.style.setProperty("--columns", columns.length);
+  sized(tree);
   const panel = element("aside", { class: "panel", "aria-label": "The chosen line",
     "aria-live": "polite" });
   let chosen = lines[0], found = [], current = -1, word = "";
+
+  function sized(node) {
+    node.style.setProperty("--columns", columns.length);
+    node.style.setProperty("--cell", compared ? "6.8rem" : "5.4rem");  // a mark needs room
+  }
 
   function figure(line, column, value, kind, off) {
     const share = value / (most[columns.indexOf(column)] || 1);
@@ -268,6 +272,9 @@ function planTree(stage, root) {
     if (isNumber(figures.actual_iterations)) {
       words.push(`${countText(figures.actual_iterations)} iterations measured`);
     }
+    if (isNumber(figures.actual_spread)) {
+      words.push(`measured later runs vary by ±${Math.round(100 * figures.actual_spread)} %`);
+    }
     if (figures.rows_provenance) words.push(`rows, bytes: ${provenanceText(figures.rows_provenance)}`);
     if (figures.provenance) words.push(provenanceText(figures.provenance));
     return [...made, ...words.map((w) => element("p", { class: "soft" }, w))];
@@ -344,7 +351,7 @@ function planTree(stage, root) {
   tree.append(...lines.map(row));
   const head = columns.length ? element("div", { class: "row head", "aria-hidden": "true" },
     element("span", {}), columns.map((c) => element("span", { class: "cell" }, c.label))) : null;
-  if (head) head.style.setProperty("--columns", columns.length);
+  if (head) sized(head);
   choose(lines[0], false);
   return element("div", {}, tools, element("div", { class: "split" },
     element("div", {}, head, tree), panel));

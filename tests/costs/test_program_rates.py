@@ -1,0 +1,235 @@
+"""Rates of a program: what is fitted to runs whose times follow a known law is that law."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from scalops.algebra.errors import ConfigError
+from scalops.engine.collective import Ranks
+from scalops.engine.neutral import Neutral
+from scalops.optimizer.costs.curves import Measured, curve, measured
+from scalops.optimizer.costs.machine import Machine
+from scalops.optimizer.costs.plan_work import LoopWork, PlanWork, StageWork
+from scalops.optimizer.costs.prediction import (
+    fitted_overhead,
+    iteration_seconds,
+    makespan,
+    partition_shares,
+)
+from scalops.optimizer.costs.program_rates import (
+    LoopRun,
+    ProgramRates,
+    ShortRun,
+    fitted,
+    on_threads,
+)
+from scalops.optimizer.costs.program_symbols import program_symbols
+from scalops.optimizer.costs.setting import Setting
+
+MACHINE = Machine.of(2, 1 << 30)
+RECORDS, PARTITIONS = 64_000.0, 64
+UPDATE, FIXED, EACH, SERIAL = 1e-4, 2e-4, 1e-6, 0.25  # seconds; of one thread
+COMMAND, MORE, CONTENTION = 5e-4, 3e-4, 1.2
+FIRST_EACH = 4e-6
+
+
+def stage_seconds(rows: float, threads: int) -> float:
+    """The law of the stage: a fixed part and so much a record, by Amdahl."""
+    return (FIXED + EACH * rows) * (SERIAL + (1 - SERIAL) / threads)
+
+
+def worker_seconds(rows: float, workers: int) -> float:
+    """Workers of one thread share two cores; each after the first adds as much."""
+    work = stage_seconds(rows, 1)
+    contention = CONTENTION if workers > 1 else 1.0
+    return UPDATE + COMMAND + MORE * (workers - 1) + work * contention / min(2, workers)
+
+
+def run(records: float, workers: int, threads: int) -> ShortRun:
+    """A short run that follows the laws, of two stages: the second reads two records always."""
+    small = 5e-5
+    stage = stage_seconds(records, threads)
+    steady = worker_seconds(records, workers) if workers else stage + small + UPDATE
+    first = steady + FIRST_EACH * records
+    ran = {1: (stage, 1), 2: (small, 2)} if not workers else {}
+    loop = LoopRun((first, *[steady] * 5), (ran,) * 6)
+    return ShortRun(workers, threads, records, {1: records, 2: 2.0}, {3: loop}, 0.0, 80 * records)
+
+
+@pytest.fixture(name="rates")
+def of_laws() -> ProgramRates:
+    """Rates of runs over an eighth and a quarter of the records."""
+    ways = [(0, 1), (0, 2), (1, 1), (2, 1)]
+    runs = [run(RECORDS * s, n, t) for s in (1 / 8, 1 / 4) for n, t in ways]
+    return fitted(runs, RECORDS, "numbers", PARTITIONS)
+
+
+def test_stages_follow_their_law_beyond_the_samples(rates: ProgramRates) -> None:
+    for rows in (100.0, 5_000.0, 64_000.0, 1e7):
+        for threads in (1, 2, 4):
+            found = rates.stage_seconds(1, rows, threads)
+            assert found is not None
+            assert found.seconds == pytest.approx(stage_seconds(rows, threads))
+    assert rates.stage_seconds(9, 1.0, 1) is None
+
+
+def test_a_stage_of_several_runs_has_the_seconds_of_one(rates: ProgramRates) -> None:
+    small = rates.loops[3].stages[1]
+    found = rates.stage_seconds(2, 2.0, 1)
+    assert small.runs == 2
+    assert found is not None
+    assert found.seconds == pytest.approx(2.5e-5)
+
+
+def test_rows_of_stages_grow_with_the_sampled_table_or_stay(rates: ProgramRates) -> None:
+    assert rates.rows(1e6) == pytest.approx({1: 1e6, 2: 2.0})
+    assert rates.records_of({1: 1e6, 2: 2.0}) == 1e6
+
+
+def test_overheads_of_workers_are_found(rates: ProgramRates) -> None:
+    # The runs on workers say nothing of the second stage: it counts as work of each.
+    found = fitted_overhead(rates, rates.loops[3], MACHINE)
+    assert found.contention == pytest.approx(CONTENTION)
+    assert found.of(1).seconds == pytest.approx(COMMAND - 5e-5)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_iteration_on_workers_is_predicted_at_another_size(
+    rates: ProgramRates, workers: int
+) -> None:
+    setting = Setting(1, 2, math.inf, Neutral(workers))
+    for records in (RECORDS, 4 * RECORDS):
+        found = iteration_seconds(rates, rates.rows(records), setting, MACHINE)
+        assert found.seconds == pytest.approx(worker_seconds(records, workers), rel=1e-3)
+
+
+def test_more_workers_than_cores_share_them(rates: ProgramRates) -> None:
+    rows = rates.rows(RECORDS)
+    two, four = (
+        iteration_seconds(rates, rows, Setting(1, 2, math.inf, Neutral(n)), MACHINE).seconds
+        for n in (2, 4)
+    )
+    assert four - two == pytest.approx(2 * MORE, rel=0.1)
+    own = iteration_seconds(rates, rows, Setting(1, None, math.inf, Neutral(4)), MACHINE).seconds
+    assert own == pytest.approx(
+        UPDATE + COMMAND + 3 * MORE + stage_seconds(RECORDS, 1) / 4, rel=0.1
+    )
+
+
+def test_an_iteration_in_this_process_is_its_stages_and_the_rest(rates: ProgramRates) -> None:
+    setting = Setting(2, 2, math.inf)
+    found = iteration_seconds(rates, rates.rows(RECORDS), setting, MACHINE, loop=3)
+    assert found.seconds == pytest.approx(stage_seconds(RECORDS, 2) + 5e-5 + UPDATE)
+
+
+def test_without_runs_on_workers_the_machine_says_what_they_cost() -> None:
+    rates = fitted([run(RECORDS * s, 0, 1) for s in (1 / 8, 1 / 4)], RECORDS, "", PARTITIONS)
+    setting = Setting(1, 2, math.inf, Neutral(2))
+    found = iteration_seconds(rates, rates.rows(RECORDS), setting, MACHINE)
+    work = stage_seconds(RECORDS, 1) + 5e-5
+    expected = UPDATE + work / 2 + MACHINE["command"] + MACHINE["message"]
+    assert found.seconds == pytest.approx(expected)
+
+
+def test_symbols_are_those_of_the_laws(rates: ProgramRates) -> None:
+    stages = {
+        1: StageWork(1, RECORDS, 8 * RECORDS, "memory", (), partial_bytes=1e6),
+        2: StageWork(2, 2, 16, "stored", ()),
+    }
+    loop = LoopWork(3, 20.0, True, (1, 2), environment_bytes=1e6)
+    work = PlanWork(stages, _loops(loop), ())
+    setting = Setting(1, None, 80.0 * 32_000)
+    made = program_symbols(rates, work, MACHINE, setting)
+    s = made.symbols
+    assert (s.records, s.iterations) == (RECORDS, 20.0)
+    assert s.map == pytest.approx((stage_seconds(RECORDS, 1) + 5e-5) / RECORDS)
+    assert s.load == pytest.approx(FIRST_EACH)
+    assert s.cache == pytest.approx(32_000)
+    passed = 1e6 / MACHINE["link"] + 1e6 / MACHINE["add"] + MACHINE["message"]
+    assert s.aggregate == pytest.approx(passed)
+    assert s.broadcast == pytest.approx(1e6 / MACHINE["link"] + MACHINE["message"])
+    assert s.level == MACHINE["hop"]  # what a second worker added is less than A and B
+    assert set(made.spreads) == {"map", "load", "aggregate", "broadcast", "level"}
+
+
+def test_no_symbols_without_rates() -> None:
+    with pytest.raises(ConfigError, match="no loop"):
+        program_symbols(
+            ProgramRates(reason="no loop"),
+            PlanWork({}, (), ()),
+            MACHINE,
+            Setting(1, None, math.inf),
+        )
+
+
+def _loops(only: LoopWork) -> tuple[LoopWork, ...]:
+    """Loops by index, the last of which is this one."""
+    others = [LoopWork(i, 1.0, True, ()) for i in range(only.index)]
+    return (*others, only)
+
+
+# Curves.
+
+
+def test_a_curve_passes_through_what_was_measured_and_goes_on_straight() -> None:
+    found = curve([(10.0, Measured(1.0, 0.1)), (20.0, Measured(3.0, 0.1))])
+    assert found is not None
+    assert [found.at(x).seconds for x in (2, 10, 15, 20, 30)] == [0.0, 1.0, 2.0, 3.0, 5.0]
+    assert found.slope(30).seconds == pytest.approx(0.2)
+    # Beyond the points both errors count: 2 x 0.3 and 1 x 0.1 of 5.
+    assert found.at(30).spread == pytest.approx(math.hypot(0.6, 0.1) / 5)
+
+
+def test_a_disturbed_small_sample_takes_no_longer_than_a_large_one() -> None:
+    found = curve([(10.0, Measured(9.0)), (20.0, Measured(2.0)), (40.0, Measured(4.0))])
+    assert found is not None
+    assert [found.at(x).seconds for x in (10, 20, 40, 80)] == [2.0, 2.0, 4.0, 8.0]
+
+
+def test_one_size_alone_is_in_proportion() -> None:
+    found = curve([(10.0, Measured(1.0)), (10.0, Measured(3.0))])
+    assert found is not None
+    assert found.at(40.0).seconds == 8.0
+    assert curve([]) is None
+
+
+def test_spread_is_half_between_the_quartiles() -> None:
+    assert measured([4.0, 1.0, 3.0, 5.0, 2.0]) == Measured(3.0, 1 / 3)
+
+
+def test_threads_beyond_the_measured_follow_amdahl() -> None:
+    one, two = curve([(1.0, Measured(1.0))]), curve([(1.0, Measured(0.625))])
+    assert one is not None
+    assert two is not None
+    found = on_threads({1: one, 2: two}, 1.0, 8)
+    assert found is not None
+    assert found.seconds == pytest.approx(0.25 + 0.75 / 8)
+
+
+# Who has how much.
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 5, 25, 64, 1000])
+def test_shares_are_those_of_the_engine(partitions: int) -> None:
+    for workers in (1, 2, 3, 4, 7, 12):
+        ranks = Ranks(0, workers)
+        bounds = [ranks.range_of(r, partitions) for r in range(workers)]
+        assert partition_shares(workers, partitions) == tuple(
+            (b - a) / partitions for a, b in bounds
+        )
+
+
+@pytest.mark.parametrize("shares", [(0.4, 0.3, 0.3), (0.5, 0.2, 0.2, 0.1), (1.0,), (0.5, 0.0, 0.5)])
+@pytest.mark.parametrize(("threads", "cores"), [(1, 2), (2, 2), (1, 8), (2, 3)])
+def test_makespan_is_that_of_small_steps(
+    shares: tuple[float, ...], threads: int, cores: int
+) -> None:
+    left, now, step = list(shares), 0.0, 1e-3
+    while any(x > 1e-9 for x in left):
+        busy = [i for i, x in enumerate(left) if x > 1e-9]
+        for i in busy:
+            left[i] -= step * min(threads, cores / len(busy))
+        now += step
+    assert makespan(shares, threads, cores) == pytest.approx(now, abs=4e-3)

@@ -79,7 +79,7 @@ def _in_all(total: float, figures: Figures, prefix: str) -> str:
     counted = f"{rows_text(many)} iteration{'' if many == 1 else 's'}"
     if figures.get(prefix + "iterations_known", "yes") == "yes":
         return f"{seconds_text(total)} for {counted}"
-    return f"until converged: {seconds_text(total)} for {counted}, as assumed"
+    return f"{seconds_text(total)} until converged, in an assumed {counted}"
 
 
 def rows_text(count: float) -> str:

@@ -124,7 +124,7 @@ def _analysis(leaves: list[Any], optimized: op.Job, costs: bool) -> Analysis:
     from scalops.analyzing import analyzed
     from scalops.session import measure
 
-    display, figures = _physical(optimized)
+    display, figures = _physical(optimized, costs)
     recorder = ProfileRecorder()
     measure(leaves, recorder)
     return analyzed(display, figures if costs else None, recorder.profile())
@@ -182,7 +182,7 @@ def _display(
     name: str, job: op.Job, optimized: op.Job, firings: list[Firing], costs: bool
 ) -> Display:
     if name == "physical":
-        made, figures = _physical(optimized)
+        made, figures = _physical(optimized, costs)
         if costs:
             figures.show(made)
         return made
@@ -196,8 +196,8 @@ def _display(
     return made
 
 
-def _physical(optimized: op.Job) -> tuple[Display, CostFigures]:
-    """The physical plan, and what it is estimated to take."""
+def _physical(optimized: op.Job, costs: bool) -> tuple[Display, CostFigures]:
+    """The physical plan, and what it is estimated to take; decisions only with their `costs`."""
     from scalops.session import current_session  # which imports tables
 
     session = current_session()
@@ -214,7 +214,8 @@ def _physical(optimized: op.Job) -> tuple[Display, CostFigures]:
         placed = place(planned, options, session.processes())
         processes = frozenset() if placed is None else placed.stages
         made = physical_display.display(with_notes(planned, placed))
-    made.details += [("decided", str(decision)) for decision in decided.decisions]
+    if costs:
+        made.details += [("decided", str(decision)) for decision in decided.decisions]
     return made, cost_figures(planned, options, rates, decided, processes)
 
 

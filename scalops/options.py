@@ -63,7 +63,7 @@ class Options:
 OPTIONS = tuple(field.name for field in fields(Options))
 # Those that a single run may be given: the others shape plans, or what a session holds.
 OF_ONE_RUN = ("threads", "memory")
-_OF_EXPLAIN = ("stage", "format", "trace")
+_OF_EXPLAIN = ("stage", "format", "trace", "analyze", "costs")
 
 _MOST_AT_ONCE = 4096
 _MOST_SECONDS = 10**6

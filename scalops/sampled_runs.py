@@ -143,8 +143,10 @@ def sampled_rates(
     """
     physical = plan(job, options.jit)
     source = _largest(physical)
-    if source is None or not physical.loops:
-        return ProgramRates(reason="the job reads no table" if physical.loops else "no loop")
+    if not physical.loops:
+        return ProgramRates(reason="the job has no loop")
+    if source is None:
+        return ProgramRates(reason="the job reads no table")
     runs: list[ShortRun] = []
     reason = ""
     with _Ways(options, workers, runner, counts) as ways, single_threaded():

@@ -61,8 +61,14 @@ def without_noise(text: str) -> str:
 
 @pytest.mark.parametrize("stage", ["traced", "logical", "optimized", "physical"])
 def test_stages_of_logistic_regression(golden: Golden, stage: str) -> None:
-    text = logistic_regression().explain(stage=stage)
+    text = logistic_regression().explain(stage=stage, costs=False)
     golden(f"explain/logistic_{stage}.txt", without_noise(text) + "\n")
+
+
+def test_costs_of_logistic_regression(golden: Golden) -> None:
+    with so.session(threads=2, memory="1GB"):
+        text = logistic_regression().explain(stage="physical")
+    golden("explain/logistic_costs.txt", without_noise(text) + "\n")
 
 
 def test_opaque_functions_are_marked_with_reason_and_line(
@@ -70,7 +76,7 @@ def test_opaque_functions_are_marked_with_reason_and_line(
 ) -> None:
     with caplog.at_level(logging.ERROR, "scalops"):
         loop = opaque()
-    text = loop.explain(stage="all")
+    text = loop.explain(stage="all", costs=False)
     assert re.search(r"opaque .*asks for a truth value \(test_explain.py:\d+\)", text)
     golden("explain/opaque.txt", without_noise(text) + "\n")
 

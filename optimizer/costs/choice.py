@@ -63,6 +63,7 @@ class Choice:
     """The setting that was chosen, what the plan costs in it, and why."""
 
     setting: Setting
+    work: PlanWork
     cost: PlanCost
     meeting: Meeting | None
     reductions: tuple[Reduced, ...]
@@ -146,7 +147,7 @@ def _completed(
     decisions += of_caches
     cost = plan_cost(work, machine, setting, program)
     seconds = cost.total_seconds + (0.0 if asked.running else start_seconds(machine, setting))
-    return Choice(setting, cost, met, reductions, tuple(decisions), seconds)
+    return Choice(setting, work, cost, met, reductions, tuple(decisions), seconds)
 
 
 def start_seconds(machine: Machine, setting: Setting) -> float:

@@ -87,7 +87,7 @@ def _scan(table: pp.TableScan, rows: float, needed: Iterable[str]) -> Own:
 def _decoding(table: pp.TableScan, rows: float, needed: Iterable[str]) -> Own:
     """Columns of formats with columns are decoded alone; a text is read wholly."""
     source = table.source
-    rate = FORMATS.get(source.format.name, "csv")
+    rate = FORMATS.get(getattr(getattr(source, "format", None), "name", ""), "csv")
     columns = rows * bytes_of(table.schema, needed)
     share = 1.0
     if rate != "csv":

@@ -3,7 +3,7 @@
 A tree is found by a sum over its levels, each as late as its latest worker (`tree_search.py`): an
 upper bound. Here a worker waits for those below it alone: with fewer records, or with pieces that
 fit together, it is done sooner, and so is what stands above it. A simulation of the protocol
-(`benchmarks/simulated_cluster.py`) bears it out.
+(`tests/costs/simulated_cluster.py`) bears it out.
 """
 
 from __future__ import annotations

@@ -149,6 +149,26 @@ def tree_seconds(
     return Reduction(workers, partial_bytes, links, leaves, partitions).tree(fan_ins)
 
 
+def common_tree(
+    workers: int,
+    reductions: Sequence[tuple[PartialBytes, float]],
+    links: Links,
+    widest: int | None = None,
+) -> TreePlan:
+    """The one tree in which several reductions take least together, each message of one piece.
+
+    `reductions`: bytes of a partial result, and how often the reduction is run. The seconds are
+    those of all runs, to the driver. A sum of levels' sums is one too: so this is as exact as the
+    best tree of one reduction.
+    """
+    made = [(Reduction(workers, size, links), often) for size, often in reductions]
+    together = sum((often * one.takes() for one, often in made), np.zeros(workers + 1))
+    trees = Trees(links.hop * sum(often for _, often in made), together, widest)
+    last = sum(often * one.to_driver() for one, often in made)
+    fan_ins = trees.fan_ins(workers)
+    return TreePlan("tree", fan_ins, float(trees.seconds[workers]) + last)
+
+
 class Reduction:
     """One reduction on so many workers: arguments as of `best_tree`."""
 
@@ -181,18 +201,18 @@ class Reduction:
         if self._bounds is not None:
             seconds, fan_ins = self._best_uneven(self._bounds, widest)
         else:
-            trees = Trees(self._links.hop, self._takes(), widest)
+            trees = Trees(self._links.hop, self.takes(), widest)
             seconds, fan_ins = float(trees.seconds[self._workers]), trees.fan_ins(self._workers)
-        return TreePlan("tree", fan_ins, seconds + self._to_driver())
+        return TreePlan("tree", fan_ins, seconds + self.to_driver())
 
     def tree(self, fan_ins: Sequence[int]) -> float:
         """Seconds of a given tree, and from its root to the driver."""
         if self._bounds is None:
-            takes = self._takes()
+            takes = self.takes()
             up = sum_of_levels(self._links.hop, takes, fan_ins, self._workers)
         else:
             up = self._uneven(np.zeros(0)).seconds(fan_ins)
-        return up + self._to_driver()
+        return up + self.to_driver()
 
     def after(self, fan_ins: Sequence[int], ready: Floats) -> float:
         """Seconds of a given tree from when the last worker has its own partial result.
@@ -208,7 +228,7 @@ class Reduction:
             lambda size: links.message + self._bytes(size) / links.link,
             lambda size: self._bytes(size) / links.add,
         )
-        return up - float(ready.max()) + self._to_driver()
+        return up - float(ready.max()) + self.to_driver()
 
     def flat(self) -> float:
         """Seconds until the driver has added what all workers send it, one after the other."""
@@ -228,7 +248,8 @@ class Reduction:
             heard = links.hop + (n - 1) * links.message + others / links.link + others / links.add
         return heard + links.hop + n * links.message + self._whole / links.link
 
-    def _takes(self) -> Floats:
+    def takes(self) -> Floats:
+        """As the function `takes`, of up to all workers."""
         return takes(self._workers, self._size, self._links)
 
     def _uneven(self, bounds: Floats) -> UnevenTree:
@@ -256,7 +277,8 @@ class Reduction:
             return np.array([self._size(int(n)) for n in covered])
         return piece_bytes(self._bounds[:-1:size], int(self._bounds[-1]), self._size)
 
-    def _to_driver(self) -> float:
+    def to_driver(self) -> float:
+        """Seconds from when the root has all until the driver has it."""
         return self._links.hop + self._links.sent(self._whole)
 
 

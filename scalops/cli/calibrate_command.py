@@ -63,6 +63,19 @@ def calibrate(ctx: click.Context) -> None:
         _show(values["as_json"], reasons)
 
 
+def of_program(returned: Any, as_json: bool) -> str:
+    """The symbols of a program by what it returns, as text."""
+    import json
+
+    from scalops.cli import program_text
+    from scalops.program_calibration import calibrated
+
+    found = calibrated(returned)
+    if as_json:
+        return json.dumps(program_text.document(found), indent=1)
+    return "\n".join(program_text.lines(found))
+
+
 @contextmanager
 def _reported() -> Iterator[None]:
     """What goes wrong ends the command in one line."""
@@ -202,10 +215,13 @@ def table(machine: Machine, columns: int) -> list[str]:
 
 
 def _spread(rate: Rate) -> str:
-    if rate.spread is None:
-        return ""
-    percent = 100 * rate.spread
-    return f"±{percent:.1f} %" if percent < 9.95 else f"±{percent:.0f} %"
+    return "" if rate.spread is None else percent(rate.spread)
+
+
+def percent(spread: float) -> str:
+    """A relative spread, as in ±2.5 %."""
+    shown = 100 * spread
+    return f"±{shown:.1f} %" if shown < 9.95 else f"±{shown:.0f} %"
 
 
 def _known_by(rate: Rate) -> str:

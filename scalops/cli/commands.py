@@ -103,6 +103,11 @@ def _explain_options() -> list[click.Option]:
         ),
         click.Option(["--trace"], is_flag=True, help="Also list the rules that fired."),
         click.Option(
+            ["--costs/--no-costs"],
+            default=True,
+            help="What the parts of the physical plan are estimated to take.  [default: costs]",
+        ),
+        click.Option(
             ["--analyze"],
             is_flag=True,
             help="Run the program, and show what was estimated beside what happened.",
@@ -340,12 +345,20 @@ def _explain(program: Any, ctx: click.Context) -> None:
             format=values["form"],
             trace=values["trace"],
             analyze=analyze,
+            costs=values["costs"],
         )
     click.echo(text.rstrip("\n"))
 
 
 def _calibrate(program: Any, ctx: click.Context) -> None:
-    raise refusals.NotYetBuilt("scalops calibrate PROGRAM")
+    from scalops.cli.running import check_returned
+
+    place = _place(ctx)
+    with user_code(), ended_by_term(), _session(place):
+        returned = call_program(program, ctx)
+        check_returned(program.function, returned)
+        text = calibrate_command.of_program(returned, ctx.params["as_json"])
+    click.echo(text)
 
 
 @click.group(

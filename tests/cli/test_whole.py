@@ -129,3 +129,14 @@ def test_explain_of_logistic_regression(shared_programs: Path, shared_data: Path
     assert (done.returncode, done.stderr) == (0, "")
     assert "Loop" in done.stdout
     assert "logistic_regression.py:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("form", "start"),
+    [("dot", "digraph"), ("mermaid", "flowchart"), ("html", "<!doctype html>")],
+)
+def test_explain_writes_each_format(write: Write, invoke: Invoke, form: str, start: str) -> None:
+    result = invoke("explain", f"{write(HALVING)}:loop", "--format", form)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith(start)
+    assert "Loop loop1 model" in result.stdout

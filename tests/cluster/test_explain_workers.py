@@ -30,7 +30,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
 def physical(*things: Any, **options: Any) -> str:
     """The physical plan in a session with these options."""
     with so.session(jit=False, **options):
-        return without_noise(so.explain(*things, stage="physical"))
+        return without_noise(so.explain(*things, stage="physical", costs=False))
 
 
 def in_partitions(count: int) -> Any:

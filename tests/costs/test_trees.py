@@ -29,6 +29,7 @@ from scalops.optimizer.costs.trees import (
     binary_broadcast_seconds,
     broadcast_seconds,
     busiest_share,
+    common_tree,
     leaf_bounds,
     links_of,
     pieces,
@@ -187,6 +188,18 @@ def test_more_workers_never_meet_sooner() -> None:
             LINKS.hop, np.array([taken_of(size)(0, n) if n else 0.0 for n in range(400)])
         ).seconds
         assert np.all(np.diff(seconds[1:]) >= -1e-15)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 10, 23])
+def test_several_reductions_share_the_tree_in_which_they_take_least(workers: int) -> None:
+    reductions = [(8.0, 30.0), (64e6, 1.0), (SIZES["sparse"], 5.0)]
+    made = common_tree(workers, reductions, LINKS)
+    times = [
+        sum(often * tree_seconds(workers, t or (2,), size, LINKS) for size, often in reductions)
+        for t in all_trees(workers)
+    ]
+    assert made.seconds == pytest.approx(min(times), rel=1e-12)
+    assert math.prod(made.fan_ins) >= workers
 
 
 # Canonical pieces.

@@ -98,7 +98,7 @@ _FINGERPRINT = re.compile(r"\b[0-9a-f]{32}\b")
 
 def stages(thing: Any) -> str:
     """The physical stages' text without lines of the program."""
-    return _LOCATION.sub("", _FINGERPRINT.sub("", thing.explain(stage="physical")))
+    return _LOCATION.sub("", _FINGERPRINT.sub("", thing.explain(stage="physical", costs=False)))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ function tabs(list, where, first) {
     onclick: () => show(tab.name),
   }, tab.title));
   const panels = list.map((tab) => element("section", {
-    role: "tabpanel", id: `panel-${tab.name}`, "aria-labelledby": `tab-${tab.name}`, hidden: true,
+    role: "tabpanel", id: `panel-${tab.name}`, "aria-labelledby": `tab-${tab.name}`,
+    "data-title": tab.title, hidden: true,
   }));
   function show(name) {
     list.forEach((tab, i) => {

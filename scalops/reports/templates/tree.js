@@ -1,4 +1,5 @@
-// A plan as a tree to fold and search, with its figures, and a panel on the chosen line.
+// A plan as a tree to fold and search, with its figures, and a panel on the chosen line. Figures
+// that only whole plans have stand in the panel, not in a column.
 
 const COLUMNS = [
   { key: "rows", label: "rows", text: countText, known: "rows_provenance",
@@ -10,8 +11,8 @@ const COLUMNS = [
   { key: "seconds", label: "later runs", text: secondsText,
     words: "seconds of each later run or iteration" },
   { key: "total_seconds", label: "in all", text: secondsText, words: "seconds of all iterations" },
-  { key: "memory", label: "memory", text: bytesText, words: "bytes of memory" },
-  { key: "money", label: "money", text: digits, words: "money, by the price given" },
+  { key: "memory", label: "memory", text: bytesText, whole: true },
+  { key: "money", label: "money", text: digits, whole: true },
 ];
 const MOST_OFF = 2;  // an estimate that is off by more than this factor is marked
 const PROVENANCE = {
@@ -95,7 +96,7 @@ function marked(text, word) {
 function planTree(stage, root) {
   const lines = linesOf(root);
   namesOf(lines);
-  const columns = COLUMNS.filter((c) => lines.some(({ node }) =>
+  const columns = COLUMNS.filter((c) => !c.whole && lines.some(({ node }) =>
     node.figures && (isNumber(node.figures[c.key]) || isNumber(node.figures[`actual_${c.key}`]))));
   const most = columns.map((c) => Math.max(...lines.flatMap(({ node }) => {
     const figures = node.figures || {};

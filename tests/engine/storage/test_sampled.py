@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,19 @@ from scalops.engine.kept_tables import KeptSource, KeptTable
 from scalops.engine.storage.memory_source import MemorySource
 from scalops.engine.storage.sampled import sampled, spread_out
 
-ROWS = 200_000
+ROWS, FEWER = 200_000, 20_000
 
 
 def memory() -> MemorySource:
-    """Columns of every kind, in about ten partitions."""
+    """Columns of every kind, in many partitions."""
     rng = np.random.default_rng(1)
     return MemorySource.of_arrays(
         {
-            "id": np.arange(ROWS),
-            "x": np.asfortranarray(rng.standard_normal((ROWS, 4))),
-            "s": sparse.random_array((ROWS, 50), density=0.02, rng=rng, format="csr"),
-            "word": pa.chunked_array([[f"w{i % 7}" for i in range(ROWS)]]),
-            "maybe": pa.chunked_array([pa.array(np.arange(ROWS), mask=np.arange(ROWS) % 3 == 0)]),
+            "id": np.arange(FEWER),
+            "x": np.asfortranarray(rng.standard_normal((FEWER, 4))),
+            "s": sparse.random_array((FEWER, 50), density=0.02, rng=rng, format="csr"),
+            "word": pa.chunked_array([[f"w{i % 7}" for i in range(FEWER)]]),
+            "maybe": pa.chunked_array([pa.array(np.arange(FEWER), mask=np.arange(FEWER) % 3 == 0)]),
         }
     )
 
@@ -108,7 +109,7 @@ def test_kept_tables_give_their_partitions() -> None:
     source = memory()
     parts = {p.index: list(source.read(p, ("id",))) for p in source.partitions()}
     schema = source.schema
-    table = KeptTable("key", type(schema)((("id", schema["id"]),)), len(parts), 8 * ROWS, parts)
+    table = KeptTable("key", type(schema)((("id", schema["id"]),)), len(parts), 8 * FEWER, parts)
     kept = KeptSource(table)
     found = sampled(kept, 0.4)
     assert isinstance(found, KeptSource)
@@ -125,5 +126,5 @@ def test_partitions_are_chosen_at_equal_distances() -> None:
             found = spread_out(count, share)
             assert len(set(found)) == len(found) == min(count, max(1, round(share * count)))
             assert set(found) <= set(range(count))
-            gaps = {b - a for a, b in zip(found, found[1:], strict=False)}
+            gaps = {b - a for a, b in pairwise(found)}
             assert not gaps or max(gaps) - min(gaps) <= 1

@@ -24,6 +24,7 @@ STYLE = {
     "font.size": 9,
     "grid.alpha": 0.3,
     "legend.frameon": False,
+    "svg.fonttype": "none",  # letters, not outlines: a third of the size
     "svg.hashsalt": "scalops",  # the same file each time
 }
 
@@ -82,7 +83,10 @@ def _figure(path: Path, items: Sequence[Any], panel: Callable[[Axes, Any], None]
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure((4.1 * columns if columns > 1 else 5.6, 3.0 * rows), layout="constrained")
         for i, item in enumerate(items):
-            panel(figure.add_subplot(rows, columns, i + 1), item)
+            axes = figure.add_subplot(rows, columns, i + 1)
+            panel(axes, item)
+            if i % columns:
+                axes.set_ylabel("")
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None, "Creator": None})
     return path
@@ -97,6 +101,8 @@ def _range(most: float, least: float = 1.0, points: int = 60) -> list[float]:
 def _axes(axes: Axes, title: str, over: str, shown: str) -> None:
     axes.set(title=title, xscale="log", yscale="log", xlabel=over, ylabel=shown)
     axes.minorticks_off()
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
 
 
 def _mark(axes: Axes, at: float, height: float, text: str, color: str, below: bool = True) -> None:
@@ -105,9 +111,9 @@ def _mark(axes: Axes, at: float, height: float, text: str, color: str, below: bo
     axes.annotate(
         text,
         (at, height),
-        (0, -9 if below else 9),
+        (0, -9) if below else (5, 5),
         textcoords="offset points",
-        ha="center",
+        ha="center" if below else "left",
         va="top" if below else "bottom",
         color=color,
         fontsize=8,
@@ -146,7 +152,8 @@ def _time(axes: Axes, scaling: Scaling) -> None:
     _curves(axes, scaling, lambda machines, seconds: seconds)
     fastest = closed_form.fastest(scaling.symbols)
     seconds = closed_form.seconds(scaling.symbols, fastest)
-    _mark(axes, fastest, seconds, f"{fastest:.3g}", CLOSED, below=False)
+    if fastest <= max(scaling.planned.at):
+        _mark(axes, fastest, seconds, f"{round(fastest, 1):g}", CLOSED, below=False)
     best = min(zip(*scaling.simulated, strict=True), key=lambda p: p[1])
     _mark(axes, *best, f"{best[0]:g}", SIMULATED)
     _kink(axes, scaling.symbols)
@@ -163,7 +170,7 @@ def _cost(axes: Axes, scaling: Scaling) -> None:
     best = min(((n, n * s) for n, s in zip(*scaling.simulated, strict=True)), key=lambda p: p[1])
     _mark(axes, *best, f"{best[0]:g}", SIMULATED)
     _kink(axes, scaling.symbols)
-    axes.legend(loc="upper left", fontsize=8)
+    axes.legend(loc="lower right", fontsize=8)
 
 
 def _caching(axes: Axes, item: Caching) -> None:
@@ -196,5 +203,5 @@ def _regimes(axes: Axes, item: tuple[str, Symbols]) -> None:
         found = getattr(closed_form, name)(symbols)
         seconds = closed_form.seconds(symbols, found)
         _mark(axes, found, seconds, f"{name} {found:.3g}", MARK, below=name == "fastest")
-    axes.set_ylim(min(p.total for p in parts) / 60, max(p.total for p in parts) * 4)
-    axes.legend(loc="lower left", fontsize=7, ncols=2)
+    axes.set_ylim(min(p.total for p in parts) / 30, max(p.total for p in parts) * 4)
+    axes.legend(loc="upper right", fontsize=8, ncols=2)

@@ -35,24 +35,7 @@ from tests.costs.scaling import (
 MACHINES = (1, 2, 3, 5, 8, 10, 16, 20, 32, 50, 64, 73, 100, 128, 200, 368, 500, 1000, 2048, 10_000)
 GOAL = 0.10
 DRAWN = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 64, 73, 81, 100, 128, 200, 500, 1000)
-UNEVEN = (
-    *DRAWN[:-3],
-    128,
-    144,
-    180,
-    224,
-    256,
-    320,
-    450,
-    512,
-    600,
-    800,
-    1024,
-    1400,
-    2048,
-    3000,
-    4096,
-)
+UNEVEN = (*DRAWN[:-3], *(round(128 * 2 ** (i / 3)) for i in range(16)))
 
 
 def differences(program: Program, machines: Sequence[int]) -> list[Pair]:

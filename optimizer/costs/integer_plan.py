@@ -27,6 +27,7 @@ from scalops.optimizer.costs.trees import Kind, busiest_share
 Objective = Literal["time", "cost"]
 MOST_MACHINES = 100_000
 _GAIN = 1 - 1e-9  # what a narrower tree has to win, of the total
+_ROUNDING = 1e-12  # of all records: what is left over by division alone is cached
 
 
 class Point(NamedTuple):
@@ -257,7 +258,7 @@ class _Sweep:
             machines * total,
             None if price is None else price * machines * total / 3600,
             Parts(mapped, load, aggregate, broadcast),
-            "spilling" if spilled > 0 else "cached",
+            "spilling" if spilled > _ROUNDING * self._symbols.records else "cached",
             closed,
         )
 

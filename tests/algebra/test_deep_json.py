@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalops.algebra.deep_json import deep_json
@@ -19,6 +19,7 @@ PLAIN = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(PLAIN)
 def test_it_writes_what_json_writes(value: Any) -> None:
     assert deep_json(value, indent=2) == json.dumps(value, indent=2)

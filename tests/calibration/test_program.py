@@ -29,7 +29,7 @@ import scalops as so
 
 @so.program
 def main(rows: int = {ROWS}, steps: int = 7):
-    x = np.arange(rows * {FEATURES}, dtype=float).reshape(rows, {FEATURES})
+    x = np.linspace(0, 1e-6, rows * {FEATURES}).reshape(rows, {FEATURES})
     table = so.table({{"x": x}})
 
     @so.loop(np.zeros({FEATURES}), range(steps))
@@ -101,7 +101,7 @@ def test_what_rests_on_measured_rates_is_estimated(program: Path) -> None:
 def test_program_without_a_loop_has_no_symbols(program: Path) -> None:
     result = invoke(f"{program}:single")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "ConfigError: the program cannot be calibrated: no loop" in result.stderr
+    assert "ConfigError: the program cannot be calibrated: the job has no loop" in result.stderr
 
 
 def made(**changes: Any) -> ProgramCalibration:

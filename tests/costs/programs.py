@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow as pa
 import scalops as so
 from scalops.engine.physical_compiled import with_compiled
 from scalops.engine.physical_plan import PhysicalPlan, TreeAggregate
+from scalops.optimizer.costs.plan_work import PlanWork, plan_work
 from scalops.planning import plan
 from tests.engine.plans import job_of
 
@@ -104,6 +106,7 @@ PROGRAMS: dict[str, Callable[[], Any]] = {
 }
 
 
+@cache
 def physical(name: str) -> PhysicalPlan:
     """The plan of one of the programs; "compiled" is that of logistic with compiled folds."""
     if name != "compiled":
@@ -114,3 +117,9 @@ def physical(name: str) -> PhysicalPlan:
 
 
 NAMES = (*PROGRAMS, "compiled")
+
+
+@cache
+def work_of(name: str) -> PlanWork:
+    """What one of the programs does."""
+    return plan_work(physical(name))

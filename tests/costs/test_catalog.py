@@ -53,6 +53,13 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     assert read_catalog(path) == Catalog((SMALL, LARGE), "large")
 
 
+def test_the_catalog_of_the_documentation_is_one(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "cost-model.md").read_text(encoding="utf-8")
+    path = tmp_path / "machines.toml"
+    path.write_text(text.split("```toml\n")[1].split("```")[0], encoding="utf-8")
+    assert [(t.name, t.speed) for t in read_catalog(path)] == [("small", 1.0), ("large", 1.2)]
+
+
 def test_the_first_type_is_the_reference(tmp_path: Path) -> None:
     assert catalog_of({"machine": [vars(SMALL), {**vars(LARGE), "price": 1}]}).reference == "small"
 

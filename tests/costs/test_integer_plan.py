@@ -336,6 +336,12 @@ def test_the_parts_and_the_regime_of_a_point() -> None:
     assert many.first_seconds == pytest.approx(many.seconds + 20.0)
 
 
+def test_at_the_kink_all_is_cached() -> None:
+    for machines in range(1, 60):
+        s = replace(PAPER, cache=PAPER.records / machines)
+        assert plan(s, [machines]).choice.regime == "cached"
+
+
 def test_a_single_iteration_counts_as_a_steady_one() -> None:
     assert plan(PAPER, [20]).choice.first_seconds == plan(PAPER, [20]).choice.seconds
     first = plan(PAPER, [20], first_load=True).choice

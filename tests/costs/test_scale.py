@@ -24,7 +24,7 @@ from tests.costs.scaling import (
     programs,
     simulated,
 )
-from tests.costs.simulated_cluster import Links, SimulatedCluster, Way, Work
+from tests.costs.simulated_cluster import PLENTIFUL, Links, SimulatedCluster, Way, Work
 
 GOAL = 0.10
 LINKS = trees.links_of(Machine.of(1, 1 << 30))
@@ -51,7 +51,7 @@ def test_every_leaf_counts_once(machines: int, fan_ins: tuple[int, ...], way: Wa
     cluster = SimulatedCluster(machines, fan_ins, work, links, way)
     for _ in range(3):
         found = cluster.iterate()
-        assert found.leaves == Ranks(0, machines).units(1 << 40)
+        assert found.leaves == Ranks(0, machines).units(PLENTIFUL)
         # A command and a partial or reply of each; in the literature the own ones, too.
         assert found.messages >= 2 * machines
         assert way == "passed" or found.messages == 2 * machines
@@ -75,14 +75,13 @@ def test_four_ranks_by_hand() -> None:
     assert narrow.iterate().seconds == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("fan_ins", "steps"), [((2,), 8), ((4,), 12), ((128,), 127)], ids=str)
+@pytest.mark.parametrize(("fan_ins", "steps"), [((2,), 7), ((4, 4, 4, 2), 10), ((128,), 127)])
 def test_environment_goes_to_the_farthest_rank_first(fan_ins: tuple[int, ...], steps: int) -> None:
     # Σ (f − 1) steps down a tree, and one from the driver; the nearest first would take
     # 1 + 2 + … + 7 of them along a tree of twos.
-    machines = 4**4 if fan_ins == (4,) else 128
     work = Work(1.0, 0.0, environment_bytes=1 << 20)
-    cluster = SimulatedCluster(machines, fan_ins, work, Links(link=1 << 20))
-    assert cluster.iterate().commanded == pytest.approx(steps + (fan_ins != (2,)))
+    cluster = SimulatedCluster(128, fan_ins, work, Links(link=1 << 20))
+    assert cluster.iterate().commanded == pytest.approx(1 + steps)
 
 
 def test_stragglers_delay_all() -> None:
@@ -131,26 +130,24 @@ def test_agrees_with_the_simulation(name: str, machines: int) -> None:
 @pytest.mark.parametrize("fan_ins", [(2,), (3,), (4,), (5, 2), (100,)], ids=str)
 @pytest.mark.parametrize("size", [80.0, 8e3, 1e6])
 def test_uneven_trees_agree_with_the_simulation(size: float, fan_ins: tuple[int, ...]) -> None:
-    partitions = 1 << 40
+    # Any trees, not the best ones alone: 15 %, since which level is heard first is left open.
+    links = Links(LINKS.hop, 0.0, LINKS.message, LINKS.link, LINKS.add)
     for machines in (3, 16, 33, 100):
-        reduction = trees.Reduction(machines, size, LINKS, LEAVES, partitions)
-        ready = np.diff(trees.unit_bounds(machines, partitions)) * 1e-3
-        found = reduction.after(fan_ins, ready) + float(ready.max())
-        partials = trees.units_of(machines, partitions)
-        work = Work(partials, 1e-3, partial_bytes=lambda leaves: round(size), forwarded=True)
-        links = Links(LINKS.hop, 0.0, LINKS.message, LINKS.link, LINKS.add)
+        reduction = trees.Reduction(machines, size, LINKS, LEAVES, PLENTIFUL)
+        ready = np.diff(trees.unit_bounds(machines, PLENTIFUL)) * 1e-3
+        found = reduction.after(fan_ins, ready)
+        assert found <= reduction.tree(fan_ins) * (1 + 1e-9)
+        units = trees.units_of(machines, PLENTIFUL)
+        work = Work(units, 1e-3, partial_bytes=lambda leaves: round(size))
         cluster = SimulatedCluster(machines, fan_ins, work, links)
-        told = SimulatedCluster(machines, fan_ins, replace(work, forwarded=False), links)
-        for each in (cluster, told):
-            each.iterate()
-        simulated_seconds = told.iterate().seconds - LINKS.hop - LINKS.message
-        assert found == pytest.approx(simulated_seconds, rel=0.1)
-        assert reduction.after(fan_ins, ready) <= reduction.tree(fan_ins) * (1 + 1e-9)
+        cluster.iterate()
+        seconds = cluster.iterate().seconds - links.hop - links.message
+        assert found + float(ready.max()) == pytest.approx(seconds, rel=0.15)
 
 
 def test_even_trees_take_the_sum_of_their_levels() -> None:
     for machines, fan_ins in ((16, (2,)), (64, (4,)), (8, (8,)), (1, ())):
-        reduction = trees.Reduction(machines, 1e5, LINKS, LEAVES, 1 << 40)
+        reduction = trees.Reduction(machines, 1e5, LINKS, LEAVES, PLENTIFUL)
         found = reduction.after(fan_ins, np.ones(machines))
         assert found == pytest.approx(reduction.tree(fan_ins))
 
@@ -163,7 +160,7 @@ def test_long_additions_are_told_as_by_the_engine() -> None:
 
 
 def test_time_falls_and_then_rises() -> None:
-    machines = [3**i for i in range(7)]
+    machines = [3**i for i in range(6)]
     seconds = [steady(GOLDEN[0], n) for n in machines]
     lowest = seconds.index(min(seconds))
     assert machines[lowest] == 81  # 73.6 in the closed form
@@ -195,7 +192,14 @@ def test_time_jumps_where_all_or_nothing_is_cached() -> None:
 # The figures.
 
 
-def test_figures_are_small_and_always_the_same(tmp_path: Path) -> None:
+def test_figures_are_small() -> None:
+    shown = sorted(IMAGES.glob("*.svg"))
+    assert {path.stem for path in shown} >= {"time-over-machines", "regimes"}
+    assert all(path.stat().st_size < 80_000 for path in shown)
+
+
+@pytest.mark.long
+def test_figures_are_always_the_same(tmp_path: Path) -> None:
     curve = Curve((1, 10, 100), (9.0, 2.0, 3.0))
     s = Symbols(1e6, 1e-5, 2e-5, 2.5e5, 0.05)
     one = Scaling("a program", s, curve, curve)
@@ -205,8 +209,7 @@ def test_figures_are_small_and_always_the_same(tmp_path: Path) -> None:
     ]
     for first, second in zip(*drawn, strict=True):
         assert first.read_bytes() == second.read_bytes()
-        shown = IMAGES / first.name
-        assert shown.stat().st_size < 80_000
-        text = shown.read_text(encoding="utf-8")
+        assert (IMAGES / first.name).exists()
+        text = first.read_text(encoding="utf-8")
         assert "<svg" in text
-        assert not re.search(r"<dc:date>|<dc:creator>", text)
+        assert not re.search("<dc:date>|<dc:creator>", text)

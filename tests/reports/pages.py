@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,18 @@ def attacked() -> Any:
     for attack in ATTACKS:
         t = t.filter(lambda r, word=attack: r[f"{word} {ATTACKS.index(word)}"] != word)
     return t.select("n")
+
+
+@cache
+def _plan(name: str) -> Any:
+    return {"logistic": logistic, "attacked": attacked}[name]()
+
+
+@cache
+def explained(name: str, **how: Any) -> str:
+    """What explain says of one of the plans; each is traced once, and asked once."""
+    text: str = _plan(name).explain(**how)
+    return text
 
 
 def analyzed() -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from scalops.reports.plan_page import plan_page
 from tests.reports.browser import Browser
-from tests.reports.pages import analyzed, attacked, logistic, profile
+from tests.reports.pages import analyzed, explained, profile
 
 pytestmark = pytest.mark.long
 
@@ -34,15 +34,10 @@ def lines(node: dict[str, Any]) -> list[str]:
     return [node["title"], *(t for c in node.get("children", []) for t in lines(c))]
 
 
-@pytest.fixture(scope="module")
-def plan() -> Any:
-    return logistic()
-
-
-@pytest.fixture(scope="module")
-def text(plan: Any) -> str:
-    page: str = plan.explain(stage="all", format="html", trace=True)
-    return page
+@pytest.fixture
+def text() -> str:
+    """A page with a tab for each stage, and the rules."""
+    return explained("logistic", stage="all", format="html", trace=True)
 
 
 @pytest.mark.parametrize("width", [1280, 400])
@@ -53,7 +48,7 @@ def test_every_view_opens_without_a_word_or_a_request(
 ) -> None:
     page = {"plan": text, "analyzed": plan_page(analyzed())}.get(name)
     if page is None:
-        page = attacked().explain(stage="all", format="html", trace=True)
+        page = explained("attacked", stage="all", format="html", trace=True)
     browser.open(page, width=width, dark=dark)
     for tab in browser.all("[role=tab]"):
         tab.click()
@@ -68,11 +63,11 @@ def test_every_view_opens_without_a_word_or_a_request(
     )
 
 
-def test_a_tab_for_each_stage_shows_its_lines(browser: Browser, plan: Any, text: str) -> None:
+def test_a_tab_for_each_stage_shows_its_lines(browser: Browser, text: str) -> None:
     browser.open(text)
     assert browser.shown("[role=tab]") == ["Traced", "Logical", "Optimized", "Physical", "Rules"]
     assert browser.one("[role=tab][aria-selected=true]").text == "Optimized"
-    stages = json.loads(plan.explain(stage="all", format="json"))["stages"]
+    stages = json.loads(explained("logistic", stage="all", format="json"))["stages"]
     for tab, stage in zip(browser.all("[role=tab]"), stages.values(), strict=False):
         tab.click()
         assert titles(browser) == lines(stage)
@@ -210,7 +205,7 @@ def test_the_tree_of_workers_is_drawn(browser: Browser) -> None:
 
 
 def test_scripts_in_a_plan_are_text(browser: Browser) -> None:
-    browser.open(attacked().explain(stage="all", format="html"))
+    browser.open(explained("attacked", stage="all", format="html"))
     assert any("</script><script>alert(1)</script>" in t for t in titles(browser))
     assert browser.all("img") == []
     assert browser.said() == []

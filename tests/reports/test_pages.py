@@ -14,7 +14,7 @@ import pytest
 import scalops as so
 from scalops.reports.page import page
 from scalops.reports.plan_page import plan_page
-from tests.reports.pages import ATTACKS, analyzed, attacked, logistic
+from tests.reports.pages import ATTACKS, analyzed, explained, logistic
 
 
 class Parts(HTMLParser):
@@ -50,16 +50,21 @@ def data_of(text: str) -> Any:
 @pytest.mark.parametrize("stage", ["traced", "optimized", "physical", "all"])
 @pytest.mark.parametrize("trace", [False, True])
 def test_a_page_holds_what_explain_says_as_json(stage: str, trace: bool) -> None:
-    page, data = (logistic().explain(stage=stage, format=f, trace=trace) for f in ("html", "json"))
+    page, data = (
+        explained("logistic", stage=stage, format=f, trace=trace) for f in ("html", "json")
+    )
     assert data_of(page) == json.loads(data)
 
 
 def test_a_page_is_the_same_each_time() -> None:
-    assert logistic().explain(format="html") == logistic().explain(format="html")
+    assert logistic().explain(format="html") == explained("logistic", format="html")
 
 
 def test_nothing_in_a_plan_ends_its_script_or_adds_elements() -> None:
-    plain, text = plan_page(analyzed()), attacked().explain(stage="all", format="html", trace=True)
+    plain, text = (
+        plan_page(analyzed()),
+        explained("attacked", stage="all", format="html", trace=True),
+    )
     assert [t for t, _ in Parts(text).tags] == [t for t, _ in Parts(plain).tags]
     columns = data_of(text)["stages"]["traced"]["children"][0]
     assert ATTACKS[0] in json.dumps(columns)
@@ -76,7 +81,7 @@ def test_data_and_title_are_escaped(attack: str) -> None:
 
 
 def test_a_page_names_no_other_file_and_no_network() -> None:
-    text = logistic().explain(stage="all", format="html", trace=True)
+    text = explained("logistic", stage="all", format="html", trace=True)
     assert "http" not in text.replace("http-equiv", "")
     for word in ("//", "src=", "url(", "@import", "fetch(", "XMLHttp", "WebSocket", "import("):
         without_comments = re.sub(r"^\s*//.*$|\s//\s.*$|;  // .*$", "", text, flags=re.MULTILINE)
@@ -86,7 +91,7 @@ def test_a_page_names_no_other_file_and_no_network() -> None:
 
 
 def test_the_policy_allows_the_pages_own_script_and_style_alone() -> None:
-    parts = Parts(logistic().explain(format="html"))
+    parts = Parts(explained("logistic", format="html"))
     (policy,) = [
         attributes["content"] or ""
         for _, attributes in parts.tags

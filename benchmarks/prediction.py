@@ -21,7 +21,7 @@ from typing import Any
 import scalops as so
 from benchmarks.prediction_programs import CASES, Case
 from scalops.algebra.operators import Job
-from scalops.profiles import machine as machine_here
+from scalops.profiles import machine
 from scalops.engine.neutral import Neutral
 from scalops.optimizer.costs.prediction import iteration_seconds
 from scalops.optimizer.costs.program_rates import ProgramRates
@@ -83,11 +83,11 @@ def compared(
     """Calibrate, predict, measure."""
     loop = case.make(size, ITERATIONS)
     rates = calibrated(loop, calibration)
-    rows, machine = rates.rows(rates.records), machine_here()
+    rows = rates.rows(rates.records)
     found = measured(loop, sessions)
     made = []
     for workers, seconds in found.items():
-        said = iteration_seconds(rates, rows, setting_of(workers), machine)
+        said = iteration_seconds(rates, rows, setting_of(workers), machine())
         made.append(Point(case.name, size, workers, said.seconds, said.spread, seconds))
     return made
 

@@ -167,7 +167,7 @@ CASES = (
     Case("elementwise chain", (200_000, 500_000, 1_000_000), _chain),
     Case("groups", (200_000, 500_000, 1_000_000), _groups),
     Case("join in a loop", (1_000_000, 2_000_000, 4_000_000), _join),
-    Case("factorisation", (100_000, 200_000, 400_000), _factors),
+    Case("factorisation", (300_000, 600_000, 1_000_000), _factors),
     Case("opaque function", (20_000, 40_000, 80_000), _opaque),
-    Case("PageRank", (300_000, 600_000, 1_200_000), _pagerank),
+    Case("PageRank", (500_000, 1_000_000, 2_000_000), _pagerank),
 )

@@ -33,9 +33,9 @@ ASSUMED_ITERATIONS = 20  # of a loop that runs until its condition is false
 class FoldWork:
     """A stage that folds the cached table `table` in a loop.
 
-    `calls` of NumPy for each of `blocks`, that compute `expressions`; `passes` is how often it
-    runs, `known` or assumed. `leaves` is 0 where nobody knows before how many records there are:
-    then `rows` are those of one block. `moved_bytes` of the table have to be copied to
+    `calls` of NumPy for each of `blocks`, that compute `expressions` and the `folds`; `passes` is
+    how often it runs, `known` or assumed. `leaves` is 0 where nobody knows before how many records
+    there are: then `rows` are those of one block. `moved_bytes` of the table have to be copied to
     where processes can map it. `refused` says why it cannot be on processes.
     """
 
@@ -47,6 +47,7 @@ class FoldWork:
     moved_bytes: float
     calls: int
     expressions: tuple[ex.Expression, ...]
+    folds: tuple[Fold, ...]
     by_record: bool
     partial_bytes: int
     leaves: int
@@ -126,6 +127,7 @@ def _work(
         moved_bytes=0.0 if shared else size_in_bytes,
         calls=calls + _OF_A_FOLD * len(sink.folds) + _OF_A_BLOCK * (1 + steps),
         expressions=roots,
+        folds=sink.folds,
         by_record=any(isinstance(f, Transition) for f in sink.folds),
         partial_bytes=partial,
         leaves=leaves,

@@ -12,20 +12,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scalops.algebra import expressions as ex
-from scalops.algebra.expressions import within
 from scalops.engine.physical_work import FoldWork
-from scalops.optimizer.cost import READ, Constant, flops
+from scalops.optimizer.cost import Provenance
+from scalops.optimizer.costs.amounts import added, scaled
+from scalops.optimizer.costs.expression_work import record_work
+from scalops.optimizer.costs.fold_work import fold_work
+from scalops.optimizer.costs.machine import Machine
+from scalops.optimizer.costs.thread_times import divided, on_processes, on_threads
 
-LOCK = Constant("lock", 5e-6, "s that a call of NumPy on a block costs two threads more", "assumed")
-CALL = Constant("call", 1e-6, "s of Python around a call of NumPy", "assumed")
-ELEMENT = Constant("element", 3e9, "elementwise flops/s per thread on cached blocks", "assumed")
-RECORD = Constant("record", 1e-6, "s of Python for a record of a traced aggregate", "assumed")
-PROCESS_START = Constant("process_start", 0.5, "s until a worker process is ready", "assumed")
-PROCESS_PASS = Constant("process_pass", 2e-4, "s to ask a worker and to hear of it", "assumed")
-SHARE = Constant("share", 1.5e9, "bytes/s copied to new shared memory", "assumed")
-PIPE = Constant("pipe", 1e9, "bytes/s from one process to another", "assumed")
-PRODUCT_FLOPS = Constant("product_flops", 1.0e10, "flops/s of a product per thread", "assumed")
+RATES = Machine.of(1, 0)  # assumed ones, where none of a machine are given
 LEAST_GAIN = 0.15  # of a pass: less is not worth holding the table twice
 
 
@@ -68,8 +63,10 @@ class Placement:
     notes: dict[int, str]
 
 
-def placement(works: Sequence[FoldWork], cores: Cores, how: str = "auto") -> Placement:
-    """Where each stage folds.
+def placement(
+    works: Sequence[FoldWork], cores: Cores, how: str = "auto", machine: Machine = RATES
+) -> Placement:
+    """Where each stage folds, by the rates of a machine.
 
     With "auto": on processes where all passes together save more than starting them and copying
     the tables costs. With "processes": wherever it can be done.
@@ -82,45 +79,44 @@ def placement(works: Sequence[FoldWork], cores: Cores, how: str = "auto") -> Pla
         if work.refused is not None:
             notes[work.stage] = f"threads: {work.refused}"
             continue
-        open_works[work.stage] = work, costs(work, cores)
+        open_works[work.stage] = work, costs(work, cores, machine)
     asked = how == "processes"
-    chosen = frozenset(open_works) if asked else _worth_it(open_works, cores)
-    start = PROCESS_START.value if cores.running < cores.workers else 0.0
+    chosen = frozenset(open_works) if asked else _worth_it(open_works, cores, machine)
+    start = _start(cores, machine)
+    known = machine.known("call", "lock", "process_pass", "share", "process_start")
     later, once = {}, {}
     for stage, (work, cost) in open_works.items():
-        notes[stage] = _note(work, cost, cores, asked) if stage in chosen else _stays(work, cost)
+        chosen_here = stage in chosen
+        notes[stage] = (
+            _note(work, cost, cores, asked, known) if chosen_here else _stays(work, cost, known)
+        )
         if stage not in chosen and cost.gain >= LEAST_GAIN and work.leaves and not work.known:
-            later[stage], once[stage] = cost, start + work.moved_bytes / SHARE.value
+            later[stage], once[stage] = cost, start + work.moved_bytes / machine["share"]
     return Placement(chosen, later, once, notes)
 
 
-def costs(work: FoldWork, cores: Cores) -> Costs:
+def costs(work: FoldWork, cores: Cores, machine: Machine = RATES) -> Costs:
     """Seconds of a pass on as many threads as cores, and on as many processes."""
-    free = work.rows * _seconds_per_row(work)  # the lock is let go of
-    held = work.calls * work.blocks * CALL.value
-    if work.by_record:
-        held += work.rows * RECORD.value
-    contended = work.calls * work.blocks * LOCK.value * (cores.count - 1) / cores.count
-    chunks = min(64, max(1, work.leaves))
-    passed = chunks * work.partial_bytes / PIPE.value
-    threads = max(held, (free + held) / cores.count) + contended
-    return Costs(threads, (free + held) / cores.count + passed + PROCESS_PASS.value)
+    of_record = added(record_work(work.expressions).amounts, fold_work(work.folds)[0])
+    products, others, held = divided(scaled(of_record, work.rows), machine)
+    free = max(work.bytes / machine["read"], products) + others  # the lock is let go of
+    calls = work.calls * work.blocks
+    held += calls * machine["call"]
+    passed = min(64, max(1, work.leaves)) * work.partial_bytes
+    return Costs(
+        on_threads(free, held, calls, cores.count, machine),
+        on_processes(free, held, cores.count, passed, machine),
+    )
 
 
-def _seconds_per_row(work: FoldWork) -> float:
-    """Of one thread: reading, elementwise steps and products of matrices."""
-    products = [
-        n
-        for n in within(work.expressions)
-        if isinstance(n, ex.Call) and n.function.name in ("matmul", "outer")
-    ]
-    of_products = sum(flops(n) - flops(*n.arguments) for n in products)
-    elementwise = max(0.0, flops(*work.expressions) - of_products)
-    read = work.bytes / max(1.0, work.rows) / READ.value
-    return max(read, of_products / PRODUCT_FLOPS.value) + elementwise / ELEMENT.value
+def _start(cores: Cores, machine: Machine) -> float:
+    """Seconds until processes are there that do not run yet."""
+    return machine["process_start"] if cores.running < cores.workers else 0.0
 
 
-def _worth_it(works: dict[int, tuple[FoldWork, Costs]], cores: Cores) -> frozenset[int]:
+def _worth_it(
+    works: dict[int, tuple[FoldWork, Costs]], cores: Cores, machine: Machine
+) -> frozenset[int]:
     """The stages of tables whose passes save more than sharing them costs."""
     saved: dict[int, float] = {}
     shared: dict[int, float] = {}
@@ -128,26 +124,26 @@ def _worth_it(works: dict[int, tuple[FoldWork, Costs]], cores: Cores) -> frozens
         if cost.gain >= LEAST_GAIN and work.leaves:
             saving = work.passes * (cost.threads - cost.processes)
             saved[work.table] = saved.get(work.table, 0.0) + saving
-            shared[work.table] = work.moved_bytes / SHARE.value
+            shared[work.table] = work.moved_bytes / machine["share"]
     tables = {t for t, s in saved.items() if s > shared[t]}
-    start = PROCESS_START.value if cores.running < cores.workers else 0.0
+    start = _start(cores, machine)
     if sum(saved[t] - shared[t] for t in tables) <= start:
         return frozenset()
     # What folds the same table can as well be where its memory is.
     return frozenset(s for s, (work, c) in works.items() if work.table in tables and c.gain > 0)
 
 
-def _note(work: FoldWork, cost: Costs, cores: Cores, asked: bool) -> str:
+def _note(work: FoldWork, cost: Costs, cores: Cores, asked: bool, known: Provenance) -> str:
     why = "as asked for" if asked else f"saves about {cost.gain:.0%} of a pass"
     return (
         f"{cores.count} processes over shared memory, {why}: {_calls(work)} hold the"
-        " interpreter's lock (assumed)"
+        f" interpreter's lock ({known})"
     )
 
 
-def _stays(work: FoldWork, cost: Costs) -> str:
+def _stays(work: FoldWork, cost: Costs, known: Provenance) -> str:
     if cost.gain < LEAST_GAIN:
-        return f"threads: {_calls(work)} are little beside its arithmetic (assumed)"
+        return f"threads: {_calls(work)} are little beside its arithmetic ({known})"
     if not work.leaves:
         return "threads: nobody knows before how many records there are"
     often = f"{work.passes:,.0f} passes" + ("" if work.known else " (assumed)")

@@ -36,6 +36,7 @@ from scalops.optimizer.phases import PHASES
 from scalops.optimizer.placement import Cores, Placement, placement
 from scalops.optimizer.replan import Replanner, replan
 from scalops.optimizer.rewriter import Firing, rewrite
+from scalops.profiles import machine
 
 if TYPE_CHECKING:
     from scalops.engine.cluster.session_workers import SessionWorkers
@@ -75,7 +76,7 @@ def place(
     cores = _cores(options, runner)
     if cores.workers == 0 or options.folds == "threads":
         return None
-    return placement(fold_works(physical), cores, options.folds)
+    return placement(fold_works(physical), cores, options.folds, machine())
 
 
 def with_notes(physical: PhysicalPlan, placed: Placement | None) -> PhysicalPlan:

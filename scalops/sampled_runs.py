@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from scalops.engine.processes.runner import ProcessRunner
     from scalops.options import Options
 
-SHARES = (1 / 16, 1 / 4, 1 / 2)  # of the sampled table, the largest only where it is needed
+MOST_SHARE = 1 / 2  # of the sampled table
+SIZES = (1 / 8, 1 / 2, 1)  # of samples, the largest being 1
 CACHE_BYTES = 64 << 20  # what is larger is in no processor's cache
 MOST_SECONDS = 5.0  # that all runs of a program may take together
 STEADY = 6  # iterations after the first ones
@@ -204,9 +205,8 @@ def _shares(source: Any) -> list[float]:
     None is the whole table, but for one of a single partition.
     """
     count = len(source.partitions())
-    enough = next((s for s in SHARES if s * source.bytes >= CACHE_BYTES), SHARES[-1])
-    last = enough if enough >= SHARES[1] else SHARES[1]
-    chosen = {len(spread_out(count, s)): s for s in reversed(SHARES) if s <= last}
+    top = min(MOST_SHARE, CACHE_BYTES / max(1, source.bytes))
+    chosen = {len(spread_out(count, s * top)): s * top for s in reversed(SIZES)}
     return sorted(s for n, s in chosen.items() if n < count) or [1.0]
 
 

@@ -97,15 +97,16 @@ def summary(name: str, unit: str, samples: Sequence[float]) -> Outcome:
     """The median of samples, with their spread.
 
     What two times differ by can come out as nothing, or less, where the machine is busy with
-    something else: that is no measurement.
+    something else: that is no measurement, nor is a spread of more than the value itself.
     """
     found = np.asarray(samples, float)
     if not len(found) or not np.all(np.isfinite(found)):
         return Unmeasured(name, "the samples make no sense")
     first, value, third = (float(q) for q in np.quantile(found, (0.25, 0.5, 0.75)))
-    if value <= 0:
+    spread = (third - first) / 2
+    if value <= 0 or spread > value:
         return Unmeasured(name, "it is lost in the noise of a busy machine")
-    return Measured(name, value, unit, (third - first) / 2 / value, len(found))
+    return Measured(name, value, unit, spread / value, len(found))
 
 
 def rate(name: str, unit: str, work: float, seconds: Sequence[float]) -> Outcome:

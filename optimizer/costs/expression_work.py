@@ -14,6 +14,7 @@ from scalops.optimizer.costs.amounts import NOTHING, Amounts, added
 
 _HEAVY = 20.0  # flops of exp, log and the like in the table of functions
 _FUNCTION: Amounts = {"opaque": 1.0}  # a call of the user's function, for a record
+_OF_A_DISTANCE = 3.0  # passes over the distances: norms, the bound of the error, the least
 _DISTANCES = ("squared_distances", "weighted_squared_distances", "nearest", "weighted_nearest")
 
 
@@ -67,8 +68,9 @@ def call_work(node: ex.Call, of_records: Iterable[Node] = ()) -> Amounts:
     if name == "matmul":
         return {_product(arrays, [a in of_records for a in node.arguments]): own}
     if name in _DISTANCES and dict(node.parameters).get("form", EXPANDED) == EXPANDED:
-        many = node.arguments[1].type
-        return {"product": own, "element": 3.0 * (many.shape[0] if len(many.shape) > 1 else 1)}
+        kind = node.arguments[1].type
+        many = kind.shape[0] if len(kind.shape) > 1 else 1
+        return {"product": own, "element": _OF_A_DISTANCE * many + kind.shape[-1]}
     if name in ("softmax", "logsumexp"):
         return {"transcendental": float(arrays[0].size), "element": 5.0 * arrays[0].size}
     size = _size(node)

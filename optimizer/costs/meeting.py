@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from scalops.algebra.figures import bytes_text, seconds_text
 from scalops.algebra.tree import find
 from scalops.engine import physical_plan as pp
-from scalops.optimizer.costs.trees import Links, Reduction, best_tree
+from scalops.optimizer.costs.trees import Links, Reduction, common_tree
 
 # Fan-ins of all levels that are tried beside the best of each reduction.
 EVEN = (2, 4, 8, 16)
@@ -69,17 +69,26 @@ def meeting(
     """
     if told is not None:
         return _along(workers, (told,), reductions, links, told=True)
+    alone = _along(workers, (max(2, workers),), reductions, links)
+    others = [r for r in reductions if r.stage not in alone.at_driver]
     trees = dict.fromkeys(
-        [best_tree(workers, r.partial_bytes, links, kinds=("tree",)).fan_ins for r in reductions]
-        + [(f,) for f in EVEN if f < workers]
-        + [(max(2, workers),)]
+        [
+            *(_common(workers, some, links) for some in (others, reductions) if some),
+            *((f,) for f in EVEN if f < workers),
+            alone.fan_ins,
+        ]
     )
     made = [_along(workers, t, reductions, links) for t in trees if t]
     made.sort(key=lambda m: m.seconds)
-    others = [m for m in made[1:] if m.seconds > made[0].seconds]
-    second = (others[0].fan_ins, others[0].seconds) if others else None
+    slower = [m for m in made[1:] if m.seconds > made[0].seconds]
+    second = (slower[0].fan_ins, slower[0].seconds) if slower else None
     best = made[0]
     return _replaced(best, second)
+
+
+def _common(workers: int, reductions: Sequence[Reduced], links: Links) -> tuple[int, ...]:
+    """The tree in which they take least together."""
+    return common_tree(workers, [(r.partial_bytes, r.passes) for r in reductions], links).fan_ins
 
 
 def _replaced(best: Meeting, second: tuple[tuple[int, ...], float] | None) -> Meeting:

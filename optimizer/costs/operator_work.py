@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.expressions import Column
 from scalops.algebra.relations import Running
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
@@ -77,6 +78,19 @@ def table_work(table: pp.PhysicalTable, rows: TableRows, needed: Iterable[str]) 
             copied = values(table.schema, (n for n, _, _ in outputs if n in set(needed)))
             return Own({**looked, "gather": own * copied}, calls=OF_A_BLOCK + 4 + len(outputs))
     raise TypeError(f"nobody knows what {type(table).__name__} takes")
+
+
+def is_view(table: pp.PhysicalTable) -> bool:
+    """Whether its columns lie in memory as they are: chosen ones of a table there, cut or not."""
+    while isinstance(table, pp.Compute):
+        if any(not isinstance(e, Column) for _, e in table.outputs):
+            return False
+        table = table.source
+    return isinstance(table, pp.StoredTable) or (
+        isinstance(table, pp.TableScan)
+        and table.source.in_memory
+        and all(kind.is_plain for _, kind in table.schema)
+    )
 
 
 def _scan(table: pp.TableScan, rows: float, needed: Iterable[str]) -> Own:

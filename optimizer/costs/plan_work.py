@@ -41,7 +41,8 @@ class OperatorWork:
     "transcendental" in calls, "product" and "product_vector" in flops, "segment", "group", "build",
     "probe", "sort", "record", "opaque" in records, "gather" in elements, "parquet", "ipc", "csv" in
     bytes. `once` is what the first run takes beyond that. `calls` of NumPy are made over all
-    blocks. `read_bytes` pass from memory for it.
+    blocks. `read_bytes` pass from
+    memory for it: of a table that is a view they are those of who computes with it.
     """
 
     number: int
@@ -205,6 +206,7 @@ def stage_work(stage: pp.Stage, rows: TableRows) -> StageWork:
     needed = columns_needed(stage)
     operators: list[OperatorWork] = []
     blocks: dict[pp.PhysicalTable, float] = {}
+    views: dict[Node, float] = {}  # bytes that whoever computes with a table will read
     tables = [t for t in operators_of(stage)[:-1] if isinstance(t, pp.PhysicalTable)]
     for number, table in enumerate(tables):
         blocks[table] = _blocks(table, rows, blocks)
@@ -212,12 +214,20 @@ def stage_work(stage: pp.Stage, rows: TableRows) -> StageWork:
         own = table_work(table, rows, read)
         delivered, known = rows.of(table)
         size = delivered * bytes_of(table.schema, read)
-        operators.append(_operator(number, table, own, blocks[table], delivered, size, known))
+        read_bytes = own.read_bytes + sum(views.get(t, 0.0) for t in table.children)
+        if not own.amounts:  # it hands on what others will read
+            views[table], read_bytes = read_bytes, 0.0
+        operators.append(
+            _operator(number, table, own, blocks[table], delivered, size, known, read_bytes)
+        )
     sink = sink_work(stage, rows)
     made, known = rows.made(stage)
     size = sink.partial_bytes if isinstance(stage.sink, pp.TreeAggregate) else made * _width(stage)
     last = blocks[stage.source]
-    operators.append(_operator(len(tables), stage.sink, sink.own, last, made, size, known))
+    read_bytes = views.get(stage.source, 0.0) if sink.own.amounts else 0.0
+    operators.append(
+        _operator(len(tables), stage.sink, sink.own, last, made, size, known, read_bytes)
+    )
     bases = [(t, o) for t, o in zip(tables, operators, strict=False) if _is_base(t)]
     read_tables = [t for t, _ in bases]
     return StageWork(
@@ -252,13 +262,12 @@ def _operator(
     rows: float,
     size: float,
     known: Provenance,
+    read_bytes: float,
 ) -> OperatorWork:
     table = getattr(node, "number", None)
     title = type(node).__name__ + (f" t{table}" if isinstance(table, int) else "")
     calls = own.calls * blocks
-    return OperatorWork(
-        number, title, rows, size, calls, own.read_bytes, own.amounts, own.once, known
-    )
+    return OperatorWork(number, title, rows, size, calls, read_bytes, own.amounts, own.once, known)
 
 
 def _width(stage: pp.Stage) -> float:

@@ -11,16 +11,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import ceil
+from math import ceil, hypot, sqrt
 
-from scalops.optimizer.costs.curves import Measured, total
+from scalops.optimizer.costs.curves import Curve, Measured, total
 from scalops.optimizer.costs.machine import Machine
 from scalops.optimizer.costs.program_rates import LoopRates, ProgramRates, Rows, on_threads
 from scalops.optimizer.costs.setting import Setting
 
 UNITS_OF_A_WORKER = 4  # as the engine hands partitions out (`engine/collective.py`)
 MOST_PARTITIONS = 1_024  # as `engine/blocks.py` has it
-LEAST_CONTENTION, MOST_CONTENTION = 0.7, 3.0
+# Versions of a neutral kind, assumed: what two workers of a machine take longer, and how sure that
+# is; how far off the median of a few iterations is at least.
+CONTENTION = Measured(1.1, 0.2)
+LEAST_OFF = 0.03
 
 
 def iteration_seconds(
@@ -51,7 +54,7 @@ def _contention(of_two: float, setting: Setting) -> float:
     if setting.cores is None or setting.workers == 1:
         return 1.0
     busy = min(float(setting.workers), setting.side_by_side / setting.threads)
-    return max(LEAST_CONTENTION, 1.0 + (of_two - 1.0) * (busy - 1.0))
+    return max(0.5, 1.0 + (of_two - 1.0) * (busy - 1.0))
 
 
 def _here(loop: LoopRates, rows: Rows, threads: int) -> Measured:
@@ -89,40 +92,58 @@ class Overhead:
 
 
 def fitted_overhead(rates: ProgramRates, loop: LoopRates, machine: Machine) -> Overhead:
-    """From the short runs on workers; without any, from the machine's rates."""
+    """From the short runs on workers; without any, from the machine's rates.
+
+    Least squares, each time counting by its spread. One worker takes its overhead and the work
+    of one process. What two take is a line over the larger one's part of the work: its slope is
+    their contention, of which `CONTENTION` is known beforehand.
+    """
     by_workers = {n: (t, found) for (n, t), found in loop.on_workers.items()}
     if 1 not in by_workers or 2 not in by_workers:
         command = Measured(machine["command"], machine.rates["command"].spread or 0.0)
         message = Measured(machine["message"], machine.rates["message"].spread or 0.0)
         return Overhead(command, message, 1.0)
-    threads, one = by_workers[1]
-    beside = []
-    for records, seconds in one.points:
-        work = work_seconds(loop, rates.rows(records), threads)
-        own = seconds.seconds - work.seconds - loop.update.seconds
-        beside.append(Measured(max(0.0, own), _off(seconds, work, own)))
-    first = min(beside, key=lambda m: m.absolute)
-    return _second(rates, loop, first)
+    one, _ = _line(_over_work(rates, loop, 1, *by_workers[1]), Measured(1.0, 1e-6))
+    both, contention = _line(_over_work(rates, loop, 2, *by_workers[2]), CONTENTION)
+    more = max(0.0, both.seconds - one.seconds)
+    off = hypot(both.absolute, one.absolute)
+    return Overhead(one, Measured(more, off / more if more > 0 else 0.0), contention)
 
 
-def _off(a: Measured, b: Measured, difference: float) -> float:
-    return (a.absolute + b.absolute) / difference if difference > 0 else 0.0
-
-
-def _second(rates: ProgramRates, loop: LoopRates, first: Measured) -> Overhead:
-    """What two workers take is a line over the work of each: its slope is their contention."""
-    found = next(c for (n, _), c in loop.on_workers.items() if n == 2)
+def _over_work(
+    rates: ProgramRates, loop: LoopRates, workers: int, threads: int, found: Curve
+) -> list[tuple[float, Measured]]:
+    """Seconds of an iteration without the driver's own, over the part of the work of the worker
+    that has most."""
     points = []
     for records, seconds in found.points:
-        shares = partition_shares(2, _partitions(rates, records))
-        work = work_seconds(loop, rates.rows(records), 1).seconds * max(shares)
-        points.append((work, Measured(seconds.seconds - loop.update.seconds, seconds.spread)))
-    (x1, low), (x2, high) = points[0], points[-1]
-    slope = (high.seconds - low.seconds) / (x2 - x1) if x2 > x1 else 1.0
-    slope = min(MOST_CONTENTION, max(LEAST_CONTENTION, slope))
-    both = max(first.seconds, high.seconds - slope * x2)
-    more = both - first.seconds
-    return Overhead(first, Measured(more, high.absolute / more if more > 0 else 0.0), slope)
+        share = max(partition_shares(workers, _partitions(rates, records)))
+        work = work_seconds(loop, rates.rows(records), threads)
+        own = max(0.0, seconds.seconds - loop.update.seconds)
+        off = hypot(seconds.absolute, work.absolute * share, LEAST_OFF * seconds.seconds)
+        points.append((work.seconds * share, Measured(own, off / own if own > 0 else 0.0)))
+    return points
+
+
+def _line(points: Sequence[tuple[float, Measured]], slope: Measured) -> tuple[Measured, float]:
+    """The intercept, at least 0, and the slope of a line; `slope` is what is known of it before.
+
+    Least squares with a prior: sum ((y - a - k x) / off)^2 + ((k - slope) / spread)^2 is least.
+    """
+    weights = [1 / max(y.absolute, 1e-9) ** 2 for _, y in points]
+    sums = [
+        (w, w * x, w * x * x, w * y.seconds, w * x * y.seconds)
+        for w, (x, y) in zip(weights, points, strict=True)
+    ]
+    n, x, xx, y, xy = (sum(column) for column in zip(*sums, strict=True))
+    known = 1 / slope.absolute**2
+    xx, xy = xx + known, xy + known * slope.seconds
+    determinant = n * xx - x * x
+    intercept, steep = (xx * y - x * xy) / determinant, (n * xy - x * y) / determinant
+    if intercept < 0:
+        intercept, steep = 0.0, xy / xx
+    off = sqrt(xx / determinant)
+    return Measured(intercept, off / intercept if intercept > 0 else 0.0), steep
 
 
 # Who has how much.

@@ -12,7 +12,7 @@ from scalops.engine.physical_running import SummarizeRuns
 from scalops.optimizer.costs.amounts import added, scaled
 from scalops.optimizer.costs.expression_work import record_work
 from scalops.optimizer.costs.fold_work import fold_work, grouped_work
-from scalops.optimizer.costs.operator_work import OF_A_BLOCK, Own, running_work, values
+from scalops.optimizer.costs.operator_work import OF_A_BLOCK, Own, is_view, running_work, values
 from scalops.optimizer.costs.sizes import TableRows, bytes_of, is_product
 
 _POSITION = 8.0  # bytes of one
@@ -42,8 +42,10 @@ def sink_work(stage: pp.Stage, rows: TableRows) -> SinkWork:
     sink, schema = stage.sink, stage.source.schema
     given, _ = rows.of(stage.source)
     made, _ = rows.made(stage)
-    size = given * schema.bytes_per_row
+    size = whole = given * schema.bytes_per_row
     copied = Own({"element": given * values(schema, schema.names)}, calls=OF_A_BLOCK)
+    if is_view(stage.source):  # held as it lies: nothing is copied
+        copied, size = Own(calls=OF_A_BLOCK), 0.0
     match sink:
         case pp.TreeAggregate():
             return _reduction(sink, given)
@@ -52,17 +54,17 @@ def sink_work(stage: pp.Stage, rows: TableRows) -> SinkWork:
         case pr.HoldState():
             return _state(sink, stage, copied, given)
         case pr.HoldColumns():
-            return SinkWork(copied, replicated_bytes=size, held_bytes=size)
+            return SinkWork(copied, replicated_bytes=whole, held_bytes=size)
         case pp.Exchange():
-            return SinkWork(copied, moved_bytes=size, held_bytes=size)
+            return SinkWork(copied, moved_bytes=whole, held_bytes=size)
         case pp.SortRows(keys=keys, kept=kept):
             work = {"sort": given * len(keys), "gather": given * values(schema, kept)}
             held = given * bytes_of(schema, kept)
-            return SinkWork(Own(work, calls=OF_A_BLOCK), moved_bytes=size, held_bytes=held)
+            return SinkWork(Own(work, calls=OF_A_BLOCK), moved_bytes=whole, held_bytes=held)
         case pp.DistinctRows(columns=columns):
             work = {"group": given * len(columns or schema.names)}
             held = made * schema.bytes_per_row
-            return SinkWork(Own(work, calls=OF_A_BLOCK), moved_bytes=size, held_bytes=held)
+            return SinkWork(Own(work, calls=OF_A_BLOCK), moved_bytes=whole, held_bytes=held)
         case pp.CountPrefix() | pp.CountRows():
             return SinkWork(Own(calls=OF_A_BLOCK), replicated_bytes=_COUNT)
         case SummarizeRuns(columns=columns):
@@ -70,7 +72,7 @@ def sink_work(stage: pp.Stage, rows: TableRows) -> SinkWork:
             carry = float(sum(c.type.bytes for c in columns))
             return SinkWork(work_of_runs, replicated_bytes=carry)
         case pp.Gather():
-            return SinkWork(copied, gathered_bytes=size)
+            return SinkWork(copied, gathered_bytes=whole)
     return _related(stage, rows, given, made)
 
 
@@ -86,13 +88,17 @@ def _reduction(sink: pp.TreeAggregate, rows: float) -> SinkWork:
 
 
 def _state(sink: pr.HoldState, stage: pp.Stage, copied: Own, rows: float) -> SinkWork:
-    """Held, looked through for what is not finite, and compared with the state before."""
+    """Held, and looked through for what is not finite.
+
+    Columns that stay are those of the state before, once they have been compared.
+    """
     schema = stage.source.schema
     size = rows * schema.bytes_per_row
-    seen = values(schema, sink.computed) + (
-        0 if sink.state is None else values(schema, sink.settled)
-    )
-    work = Own(added(copied.amounts, {"element": rows * seen}), calls=copied.calls)
+    stays = set() if sink.state is None else set(sink.settled)
+    changing = rows * values(schema, (n for n in schema.names if n not in stays))
+    seen = rows * values(schema, sink.computed)
+    once = {"element": 2 * rows * values(schema, stays)} if stays else {}
+    work = Own({"element": changing + seen}, once, calls=copied.calls)
     return SinkWork(work, replicated_bytes=size, held_bytes=size)
 
 

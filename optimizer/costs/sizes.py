@@ -131,6 +131,8 @@ def _read_by_sink(stage: pp.Stage) -> frozenset[str]:
     sink = stage.sink
     everything = frozenset(stage.source.schema.names)
     match sink:
+        case pr.HoldState(state=int(), settled=settled):
+            return everything - set(settled)  # but for the first time
         case pp.TreeAggregate(folds=folds, map=mapped):
             return columns_read([*(e for _, e in mapped), *(a for f in folds for a in f.arguments)])
         case pp.CountRows() | pp.CountPrefix():

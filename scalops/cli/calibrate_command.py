@@ -5,6 +5,7 @@ All that `scalops --help` does not need is imported when it is used.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ FAILED, INTERRUPTED = 1, 130
 _LEAST_COLUMNS, _MOST_COLUMNS = 80, 100
 _SCALES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+_BUSY = 0.5  # processes that want a core, for each core: then figures are those of a busy machine
 _SHORT = {
     "bytes/s": "B/s",
     "flops/s": "flop/s",
@@ -107,6 +109,7 @@ def _measured(only: str, ctx: click.Context) -> dict[str, str]:
         probes = runner.chosen([name.strip() for name in only.split(",") if name.strip()])
     except ConfigError as error:
         raise click.UsageError(f"--only: {error}", ctx) from None
+    _warn_if_busy(profiles.own_hardware().cores)
     with _progress() as watch:
         found = runner.measure(probes, watch=watch)
     profiles.store(profiles.own_hardware(), profiles.own_software(), _rates(found))
@@ -115,6 +118,16 @@ def _measured(only: str, ctx: click.Context) -> dict[str, str]:
         names = ", ".join(name for name, own in reasons.items() if own == reason)
         click.echo(f"not measured: {names}: {reason}", err=True)
     return reasons
+
+
+def _warn_if_busy(cores: int) -> None:
+    load = os.getloadavg()[0]
+    if load > cores * _BUSY:
+        click.echo(
+            f"this machine is busy: a load of {load:.1f} on {cores} cores in the last minute;"
+            " calibrate again when it is idle",
+            err=True,
+        )
 
 
 def _rates(found: Sequence[Outcome]) -> list[Rate]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ def place(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty folder, and probes that give what they have always given."""
     monkeypatch.setenv(profiles.FOLDER, str(tmp_path))
     monkeypatch.setattr(runner, "PROBES", PROBES)
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     profiles.forget_cached()
 
 
@@ -69,6 +71,13 @@ def test_measures_stores_and_shows() -> None:
     machine = profiles.machine()
     assert (machine["read"], machine["call"]) == (9.87654e9, 1.5e-6)
     assert rows(invoke("--show")) == found
+
+
+def test_busy_machine_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (999.0, 0.0, 0.0))
+    result = invoke("--only", "memory")
+    assert result.stderr.startswith("this machine is busy: a load of 999.0 on ")
+    assert rows(result)["read"][:2] == ["9.88", "GB/s"]
 
 
 def test_every_line_fits_a_terminal_of_80_columns() -> None:

@@ -56,7 +56,9 @@ def test_rate_of_times_has_the_spread_of_rates() -> None:
     assert found.spread == pytest.approx(((12 + 6) / 2 - (6 + 4) / 2) / 2 / 6)
 
 
-@pytest.mark.parametrize("samples", [[], [math.nan], [1.0, math.inf, 2.0], [0.0, 0.0]])
+@pytest.mark.parametrize(
+    "samples", [[], [math.nan], [1.0, math.inf, 2.0], [0.0, 0.0], [1.0, 1.0, 1.0, 9.0, 9.0]]
+)
 def test_samples_that_make_no_sense_are_no_measurement(samples: list[float]) -> None:
     assert isinstance(summary("hop", "s", samples), Unmeasured)
 

@@ -96,11 +96,15 @@ class Pair(NamedTuple):
         return self.first.seconds / self.point.first_seconds - 1
 
 
-def compared(program: Program, machines: int) -> Pair:
-    """The planner's tree for so many machines, and what it takes in the simulation."""
-    partitions = None if program.partials is None else PLENTIFUL
-    made = plan(program.symbols, [machines], partials=program.partials, partitions=partitions)
-    cluster = simulated(program, machines, made.choice.kind, made.choice.fan_ins)
+def compared(program: Program, machines: int, partitions: int = PLENTIFUL) -> Pair:
+    """The planner's tree for so many machines, and what it takes in the simulation.
+
+    `partitions` of the table: symbols alone know of none.
+    """
+    own = None if program.partials is None else partitions
+    made = plan(program.symbols, [machines], partials=program.partials, partitions=own)
+    changes = {"partitions": partitions}
+    cluster = simulated(program, machines, made.choice.kind, made.choice.fan_ins, **changes)
     return Pair(made.choice, cluster.iterate(), cluster.iterate())
 
 

@@ -162,6 +162,21 @@ def test_estimates_stand_beside_what_was_measured(browser: Browser) -> None:
     assert not tip.is_displayed()
 
 
+def test_a_plan_that_ran_shows_its_estimates_and_its_time(browser: Browser) -> None:
+    browser.open(explained("logistic", analyze=True, format="html"))
+    data = json.loads(browser.one("#data").get_attribute("textContent") or "")
+    loop = data["analysis"]["profile"]["loops"][0]
+    assert loop["iterations"] == 5
+    marks = [m.text for m in browser.all(f"{SHOWN} .figure .off") if m.text]
+    assert all(m.endswith("×") for m in marks)
+    scan = next(r for r in browser.all(ROWS) if r.text.startswith("TableScan"))
+    assert scan.find_element("css selector", ".cell").text == "500\n500"
+    browser.one("#tab-time").click()
+    assert len(browser.all(f"{SHOWN} figure .hit")) == 5
+    assert "5 iterations: the first " in browser.one(SHOWN).text
+    assert browser.said() == []
+
+
 def test_the_timeline_tells_each_iteration(browser: Browser) -> None:
     browser.open(plan_page(analyzed()))
     browser.one("#tab-time").click()

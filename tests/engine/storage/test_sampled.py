@@ -53,9 +53,7 @@ def values(block: Block, name: str) -> Any:
 def blocks(source: Any, parts: Any) -> list[dict[str, Any]]:
     """All blocks of some partitions, as plain data."""
     names = source.schema.names
-    return [
-        {n: values(b, n) for n in names} for p in parts for b in source.read(p, tuple(names))
-    ]
+    return [{n: values(b, n) for n in names} for p in parts for b in source.read(p, tuple(names))]
 
 
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.5])

@@ -30,6 +30,7 @@ from tests.costs.scaling import (
     compared,
     programs,
     scaling,
+    simulated,
 )
 
 MACHINES = (1, 2, 3, 5, 8, 10, 16, 20, 32, 50, 64, 73, 100, 128, 200, 368, 500, 1000, 2048, 10_000)
@@ -53,6 +54,20 @@ def differences(program: Program, machines: Sequence[int]) -> list[Pair]:
         )
         found.append(pair)
     return found
+
+
+def effects(program: Program, machines: Sequence[int]) -> None:
+    """Print what the model takes for granted: partitions for all, and machines of one speed."""
+    print(f"\n{program.name}, simulated")
+    print(f"{'N':>6}  {'plentiful':>11}  {'1,024 partitions':>16}  {'stragglers':>11}")
+    for n in machines:
+        point = compared(program, n).point
+        found = []
+        for changes in ({}, {"partitions": 1024}, {"jitter": 0.1}):
+            cluster = simulated(program, n, point.kind, point.fan_ins, **changes)
+            cluster.iterate()
+            found.append(cluster.iterate().seconds)
+        print(f"{n:>6}  {found[0]:9.4g} s  {found[1]:14.4g} s  {found[2]:9.4g} s")
 
 
 def shares(pairs: Sequence[Pair]) -> tuple[float, float]:
@@ -97,6 +112,7 @@ def main(arguments: list[str] | None = None) -> float:
         found += own
     half, worst = shares(found)
     print(f"\nall: median difference {half:.1%}, worst {worst:.1%} (goal: at most {GOAL:.0%})")
+    effects(programs(links)[1], [n for n in given.machines if 10 <= n <= 3000])
     if given.plots:
         for path in plots(given.plots):
             print(path)

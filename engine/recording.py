@@ -232,9 +232,8 @@ class ProfileRecorder(Recorder):
         if not self.workers:
             self._note_memory(0, own)
         self._count(found)
-        for number, measure in found.stages.items():
-            if number not in stages and measure.seconds:  # it was put off until now
-                left -= self._put_off(number, measure)
+        late = {n: m for n, m in found.stages.items() if n not in stages and m.seconds}
+        left -= self._put_off(late, left)
         if not stages or not (self.workers == 0 or found.stages.keys() & set(stages)):
             self._charge({**no_parts(), "update": max(0.0, left)})
             return
@@ -259,14 +258,21 @@ class ProfileRecorder(Recorder):
             self._stages.setdefault(number, _Stage()).tallied(measure.operators)
         self._charge(parts)
 
-    def _put_off(self, number: int, measure: StageMeasure) -> float:
-        """A stage that ran with a later command: as long as at the slowest rank."""
-        parts = self._divided(measure.seconds, {number: measure}, max(1, measure.lanes), 0.0, 0.0)
-        own = self._stages.setdefault(number, _Stage())
-        own.add(measure.seconds, parts, measure.lanes, measure.to_driver + measure.to_ranks)
-        own.tallied(measure.operators)
-        self._charge(parts)
-        return measure.seconds
+    def _put_off(self, late: Mapping[int, StageMeasure], most: float) -> float:
+        """Stages that ran with a later command: each as long as at its slowest rank.
+
+        These may be several, so that all together took less. Gives the seconds of all.
+        """
+        total = sum(m.seconds for m in late.values())
+        share = min(1.0, most / total) if total else 0.0
+        for number, measure in late.items():
+            seconds = measure.seconds * share
+            parts = self._divided(seconds, {number: measure}, max(1, measure.lanes), 0.0, 0.0)
+            own = self._stages.setdefault(number, _Stage())
+            own.add(seconds, parts, measure.lanes, measure.to_driver + measure.to_ranks)
+            own.tallied(measure.operators)
+            self._charge(parts)
+        return total * share
 
     def _divided(
         self,

@@ -362,7 +362,7 @@ def _chosen(
         _refuse(points, in_time, deadline, budget)
     if (deadline is None) != (budget is None):
         objective = "cost" if budget is None else "time"
-    key = _by_time if objective == "time" else _by_cost
+    key = by_time if objective == "time" else by_cost
     choice = min(allowed, key=key)
     others = [p for p in allowed if p is not choice]
     return ClusterPlan(
@@ -373,17 +373,19 @@ def _chosen(
         tuple(points),
         choice,
         min(others, key=key) if others else None,
-        min(points, key=_by_time),
-        min(points, key=_by_cost),
+        min(points, key=by_time),
+        min(points, key=by_cost),
         tuple(closed),
     )
 
 
-def _by_time(point: Point) -> tuple[float, float, int]:
+def by_time(point: Point) -> tuple[float, float, int]:
+    """The key of the fastest point: of equally fast ones the cheaper, then the smaller."""
     return point.total_seconds, point.cost, point.machines
 
 
-def _by_cost(point: Point) -> tuple[float, float, int]:
+def by_cost(point: Point) -> tuple[float, float, int]:
+    """The key of the cheapest point: of equally cheap ones the faster, then the smaller."""
     return point.cost, point.total_seconds, point.machines
 
 
@@ -391,7 +393,7 @@ def _refuse(
     points: list[Point], in_time: list[Point], deadline: float | None, budget: float | None
 ) -> None:
     """Raise PlanError: neither can be kept alone, or both cannot together."""
-    fastest, cheapest = min(points, key=_by_time), min(points, key=_by_cost)
+    fastest, cheapest = min(points, key=by_time), min(points, key=by_cost)
     unit = "machine-seconds" if fastest.money is None else "money"
     if not in_time:
         raise PlanError(
@@ -399,11 +401,11 @@ def _refuse(
             f" {_shown(fastest)}, takes {fastest.total_seconds:.4g} s",
             hint=f"the least deadline that can be kept is {_above(fastest.total_seconds)} s",
         )
-    least = min(in_time, key=_by_cost)
+    least = min(in_time, key=by_cost)
     kept = "" if deadline is None else f" within the deadline of {deadline:g} s"
     hint = f"the least budget that can be kept is {_above(least.cost)}"
     if least is not cheapest and _within(cheapest.cost, budget):
-        within = min((p for p in points if _within(p.cost, budget)), key=_by_time)
+        within = min((p for p in points if _within(p.cost, budget)), key=by_time)
         hint += f", or the least deadline {_above(within.total_seconds)} s"
     raise PlanError(
         f"no cluster keeps the budget of {budget:g} ({unit}); the cheapest{kept},"

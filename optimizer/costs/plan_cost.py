@@ -20,7 +20,16 @@ from scalops.optimizer.costs.trees import broadcast_seconds
 if TYPE_CHECKING:
     from scalops.optimizer.costs.program_rates import ProgramRates
 
-__all__ = ["LoopCost", "OperatorCost", "PlanCost", "StageCost", "Times", "held", "plan_cost"]
+__all__ = [
+    "LoopCost",
+    "OperatorCost",
+    "PlanCost",
+    "StageCost",
+    "Times",
+    "held",
+    "plan_cost",
+    "worker_bytes",
+]
 
 
 @dataclass(frozen=True)
@@ -99,29 +108,30 @@ def plan_cost(
     )
 
 
+def worker_bytes(stage: StageWork, setting: Setting) -> float:
+    """What one worker holds of the table that a stage leaves, beside what lies in memory anyway."""
+    if stage.is_view and (not setting.workers or setting.cores is not None):
+        return 0.0
+    indexed = 0 < stage.index_bytes <= index_limit(stage, setting)
+    whole = stage.held_whole or indexed
+    return stage.held_bytes / (1 if whole else max(1, setting.workers))
+
+
 def held(work: PlanWork, setting: Setting) -> tuple[float, dict[int, float]]:
     """Bytes that each worker holds, and of each cached table, by number, the share that is held.
 
     What has to be held comes first; caches share what is left, in the order of their stages, each
     as far as the setting lets it.
     """
-    workers = max(1, setting.workers)
-
-    def own(stage: StageWork) -> float:
-        """Bytes of one worker."""
-        whole = stage.held_whole or (
-            0 < stage.index_bytes <= index_limit(stage, setting) and stage.makes is not None
-        )
-        return stage.held_bytes / (1 if whole else workers)
-
     stages = [s for _, s in sorted(work.stages.items())]
-    needed = sum(own(s) for s in stages if not s.is_cache)
+    needed = sum(worker_bytes(s, setting) for s in stages if not s.is_cache)
     room, cached = max(0.0, setting.memory - needed), {}
     for stage in stages:
         if stage.is_cache and stage.makes is not None:
             most = min(room, setting.neutral.held.get(stage.makes, room))
-            taken = min(own(stage), most)
-            cached[stage.makes] = taken / own(stage) if own(stage) else 1.0
+            size = worker_bytes(stage, setting)
+            taken = min(size, most)
+            cached[stage.makes] = taken / size if size else 1.0
             room, needed = room - taken, needed + taken
     return needed, cached
 

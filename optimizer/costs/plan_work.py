@@ -22,8 +22,8 @@ from scalops.optimizer.cardinality import least_known
 from scalops.optimizer.cost import Provenance
 from scalops.optimizer.costs.amounts import Amounts
 from scalops.optimizer.costs.expression_work import record_work
-from scalops.optimizer.costs.operator_work import Own, table_work
-from scalops.optimizer.costs.sink_work import WHOLE, sink_work
+from scalops.optimizer.costs.operator_work import Own, is_view, table_work
+from scalops.optimizer.costs.sink_work import VIEWS, WHOLE, sink_work
 from scalops.optimizer.costs.sizes import (
     TableRows,
     bytes_of,
@@ -41,8 +41,8 @@ class OperatorWork:
     "transcendental" in calls, "product" and "product_vector" in flops, "segment", "group", "build",
     "probe", "sort", "record", "opaque" in records, "gather" in elements, "parquet", "ipc", "csv" in
     bytes. `once` is what the first run takes beyond that. `calls` of NumPy are made over all
-    blocks. `read_bytes` pass from
-    memory for it: of a table that is a view they are those of who computes with it.
+    blocks. `read_bytes` pass from memory for it: what a table only hands on is read by whoever
+    computes with it.
     """
 
     number: int
@@ -76,7 +76,8 @@ class StageWork:
     read; `makes` that of the table left behind. `partial_bytes` of a fold's result; `moved_bytes`
     are exchanged between workers by key or range, `replicated_bytes` are whole on every worker
     afterwards, `gathered_bytes` go to the driver. `held_bytes` are in memory afterwards: of all
-    workers together, or of each of them where it is `held_whole`; where it `is_cache`, as far as
+    workers together, or of each of them where it is `held_whole`; where it `is_view`, they are the
+    source's own, if that is in this machine's memory; where it `is_cache`, as far as
     they have room. `index_bytes` of an indexed side of a join go to every worker if they are few,
     else to the one that each key belongs to; so do the bytes of the records that an index is
     `probed` with, by the index's number. `leaves` is 0 where the run tells.
@@ -96,6 +97,7 @@ class StageWork:
     gathered_bytes: float = 0.0
     held_bytes: float = 0.0
     held_whole: bool = False
+    is_view: bool = False
     is_cache: bool = False
     index_bytes: float = 0.0
     probed: tuple[tuple[int, float], ...] = ()
@@ -245,6 +247,7 @@ def stage_work(stage: pp.Stage, rows: TableRows) -> StageWork:
         gathered_bytes=sink.gathered_bytes,
         held_bytes=sink.held_bytes,
         held_whole=isinstance(stage.sink, WHOLE),
+        is_view=isinstance(stage.sink, VIEWS) and is_view(stage.source),
         is_cache=isinstance(stage.sink, pp.CacheTable),
         index_bytes=sink.index_bytes,
         probed=_probed(tables, rows),

@@ -22,6 +22,8 @@ _MANY_GROUPS = 0.25  # of the records: what all workers have of so many is not w
 _COUNT = 8.0  # bytes of the count of a partition's records
 # What each worker holds all of, having computed or received it.
 WHOLE = (pr.HoldColumns, pr.IndexJoin, pr.IndexFilter, pr.IndexGroup, pr.MeetIndexed)
+# What holds the columns of a table in memory as they lie there, without a copy.
+VIEWS = (pp.CacheTable, pr.HoldTable, pr.HoldColumns, pr.HoldState)
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,10 @@ def sink_work(stage: pp.Stage, rows: TableRows) -> SinkWork:
     sink, schema = stage.sink, stage.source.schema
     given, _ = rows.of(stage.source)
     made, _ = rows.made(stage)
-    size = whole = given * schema.bytes_per_row
+    size = given * schema.bytes_per_row
     copied = Own({"element": given * values(schema, schema.names)}, calls=OF_A_BLOCK)
     if is_view(stage.source):  # held as it lies: nothing is copied
-        copied, size = Own(calls=OF_A_BLOCK), 0.0
+        copied = Own(calls=OF_A_BLOCK)
     match sink:
         case pp.TreeAggregate():
             return _reduction(sink, given)
@@ -54,17 +56,17 @@ def sink_work(stage: pp.Stage, rows: TableRows) -> SinkWork:
         case pr.HoldState():
             return _state(sink, stage, copied, given)
         case pr.HoldColumns():
-            return SinkWork(copied, replicated_bytes=whole, held_bytes=size)
+            return SinkWork(copied, replicated_bytes=size, held_bytes=size)
         case pp.Exchange():
-            return SinkWork(copied, moved_bytes=whole, held_bytes=size)
+            return SinkWork(copied, moved_bytes=size, held_bytes=size)
         case pp.SortRows(keys=keys, kept=kept):
             work = {"sort": given * len(keys), "gather": given * values(schema, kept)}
             held = given * bytes_of(schema, kept)
-            return SinkWork(Own(work, calls=OF_A_BLOCK), moved_bytes=whole, held_bytes=held)
+            return SinkWork(Own(work, calls=OF_A_BLOCK), moved_bytes=size, held_bytes=held)
         case pp.DistinctRows(columns=columns):
             work = {"group": given * len(columns or schema.names)}
             held = made * schema.bytes_per_row
-            return SinkWork(Own(work, calls=OF_A_BLOCK), moved_bytes=whole, held_bytes=held)
+            return SinkWork(Own(work, calls=OF_A_BLOCK), moved_bytes=size, held_bytes=held)
         case pp.CountPrefix() | pp.CountRows():
             return SinkWork(Own(calls=OF_A_BLOCK), replicated_bytes=_COUNT)
         case SummarizeRuns(columns=columns):
@@ -72,7 +74,7 @@ def sink_work(stage: pp.Stage, rows: TableRows) -> SinkWork:
             carry = float(sum(c.type.bytes for c in columns))
             return SinkWork(work_of_runs, replicated_bytes=carry)
         case pp.Gather():
-            return SinkWork(copied, gathered_bytes=whole)
+            return SinkWork(copied, gathered_bytes=size)
     return _related(stage, rows, given, made)
 
 

@@ -20,8 +20,8 @@ def least_sums(most: int) -> Floats:
 
     [0] is infinite but for one rank, which has no tree. More levels than rows lower no sum.
 
-    >>> least_sums(10)[:, 10].tolist()  # one level: 10; two: 5·2, 2·5; three: 2·2·3
-    [inf, 10.0, 7.0, 7.0]
+    >>> least_sums(10)[:, 10].tolist()  # one level of 10; two of 2 and 5; three, 2·2·3, sum up to 7
+    [inf, 10.0, 7.0]
     """
     ranks = np.arange(most + 1)
     none: Floats = np.full(most + 1, np.inf)

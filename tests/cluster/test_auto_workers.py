@@ -151,7 +151,7 @@ def test_auto_goes_with_a_cluster_and_inside_another_session() -> None:
     with so.session("ipc:///no/broker", workers="auto"):
         assert (so.config()["workers"], so.config()["connect"]) == ("auto", "ipc:///no/broker")
     with pytest.raises(so.ConfigError, match="expected an int of at least 0"):
-        so.session(workers="many")  # type: ignore[arg-type]
+        so.session(workers="many")
 
 
 @pytest.mark.usefixtures("four_cores")

@@ -183,9 +183,23 @@ def test_a_cache_takes_no_more_than_it_may() -> None:
 
 
 def test_tables_that_must_be_held_come_first() -> None:
-    memory, shares = held(work_of("pages"), Setting(1, None, 0.0))
-    assert memory > 0
-    assert set(shares.values()) == {0.0}
+    """Positions and the state are in memory however little there is; caches then are not."""
+    work = work_of("pages")
+    needed = sum(s.held_bytes for s in work.stages.values() if not (s.is_cache or s.is_view))
+    memory, shares = held(work, Setting(1, None, 0.0))
+    assert memory == pytest.approx(needed)
+    memory, shares = held(work_of("logistic"), Setting(1, None, 0.0))
+    assert (memory, shares[1]) == (0, 0)
+
+
+def test_what_lies_in_memory_is_not_held_twice() -> None:
+    """But by machines elsewhere, which each hold all of such columns."""
+    work = work_of("pages")
+    views = [s for s in work.stages.values() if s.is_view]
+    assert views
+    sizes = [s.held_bytes / (1 if s.held_whole else 3) for s in views]
+    near, far = (held(work, on(3, cores=c))[0] for c in (4, None))
+    assert far - near == pytest.approx(sum(sizes))
 
 
 def test_measured_only_where_every_rate_is() -> None:

@@ -127,6 +127,16 @@ def test_agrees_with_the_simulation(name: str, machines: int) -> None:
     assert abs(pair.first_difference) < GOAL
 
 
+@pytest.mark.parametrize("machines", [73, pytest.param(2048, marks=pytest.mark.long)])
+def test_agrees_where_a_table_has_few_partitions(machines: int) -> None:
+    for program in programs(LINKS):
+        assert program.partials is not None
+        few = replace(program, partials=replace(program.partials, leaves=128))
+        pair = compared(few, machines, partitions=128)
+        assert abs(pair.difference) < GOAL
+        assert abs(pair.first_difference) < GOAL
+
+
 @pytest.mark.parametrize("fan_ins", [(2,), (3,), (4,), (5, 2), (100,)], ids=str)
 @pytest.mark.parametrize("size", [80.0, 8e3, 1e6])
 def test_uneven_trees_agree_with_the_simulation(size: float, fan_ins: tuple[int, ...]) -> None:

@@ -129,7 +129,8 @@ def _completed(
         met = meeting(setting.workers, reductions, links_of(machine), asked.fan_in)
         neutral = replace(setting.neutral, fan_ins=met.fan_ins, at_driver=met.at_driver)
         setting = replace(setting, neutral=neutral)
-        if met.next_best is not None and not met.told:
+        uses_tree = len(met.at_driver) < len(reductions)
+        if met.next_best is not None and uses_tree and not met.told:
             tree, seconds = met.next_best
             decisions.append(
                 Decision(

@@ -98,6 +98,7 @@ if _TYPE_CHECKING:
         put,
         softmax,
     )
+    from scalops.whatif import WhatIf, whatif
 
 __version__ = "0.1.0"
 __all__ = [
@@ -118,6 +119,7 @@ __all__ = [
     "TraceError",
     "UserFunctionError",
     "Value",
+    "WhatIf",
     "WorkerLost",
     "all",
     "any",
@@ -187,6 +189,7 @@ __all__ = [
     "value_and_grad",
     "var",
     "vector",
+    "whatif",
     "where",
 ]
 
@@ -279,6 +282,7 @@ _EXPORTS = {
         "put",
         "softmax",
     ),
+    "scalops.whatif": ("WhatIf", "whatif"),
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 

@@ -10,11 +10,10 @@ from scalops.algebra.errors import PlanError, user_location
 
 TABLE_METHODS: tuple[str, ...] = ()
 
-FUNCTIONS = ("whatif",)
+FUNCTIONS: tuple[str, ...] = ()
 
 OTHER = (
     "`filesystem=` of readers",
-    "explain(analyze=True) and whatif",
 )
 
 # What others have under another name, or not as a function, and how it is done here.

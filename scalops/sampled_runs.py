@@ -72,13 +72,13 @@ class _Timed:
     seconds: dict[int, list[float]] = field(default_factory=dict)
     stages: dict[int, list[dict[int, tuple[float, int]]]] = field(default_factory=dict)
     load_seconds: float = 0.0
-    held_bytes: float = 0.0
+    _held: dict[int, int] = field(default_factory=dict)
     _open: dict[int, tuple[float, int]] = field(default_factory=dict)
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Hear of an event of the driver."""
         if kind == "cache":
-            self.held_bytes += fields["bytes"]
+            self._held[fields["table"]] = fields["bytes"]
             if not self.seconds:
                 self.load_seconds += fields["seconds"]
         elif kind == "stage":
@@ -103,6 +103,11 @@ class _Timed:
             len(s) >= FIRST + STEADY and sum(s[FIRST:]) >= LEAST_SECONDS
             for s in self.seconds.values()
         )
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all caches."""
+        return sum(self._held.values())
 
     def loops(self) -> dict[int, LoopRun]:
         """What has been heard, by loop."""
@@ -159,8 +164,23 @@ def sampled_rates(
         source.forget_bad_records()
     if not any(r.loops for r in runs):
         return ProgramRates(reason=reason or "no iteration of a loop was run")
-    parts = len(source.partitions())
-    return replace(fitted(runs, _records(source), source.title, parts), reason=reason)
+    parts, moving = len(source.partitions()), _moving(physical)
+    return replace(fitted(runs, _records(source), source.title, parts, moving), reason=reason)
+
+
+def _has_one_loop(physical: pp.PhysicalPlan) -> bool:
+    """Whether there is one outermost loop."""
+    return sum(not loop.nested for loop in physical.loops) == 1
+
+
+def _moving(physical: pp.PhysicalPlan) -> set[int]:
+    """The loops of which an iteration leaves tables behind."""
+    stored = {s.number for s in physical.stages if isinstance(s.sink, pp.StoreSink)}
+    return {
+        loop.index
+        for loop in physical.loops
+        if any(s.stage in stored for s in find((*loop.test, *loop.body), pp.RunStage))
+    }
 
 
 def _run_all(
@@ -258,14 +278,17 @@ def _expected(runs: Sequence[ShortRun], part: Any) -> float:
 def _shortened(physical: pp.PhysicalPlan, source: Any, part: Any) -> pp.PhysicalPlan:
     """The plan over a part of a source, its outermost loops of few iterations and without words."""
 
+    # A single loop is ended when it has run long enough; of several none may end the others.
+    enough = MOST_ITERATIONS if _has_one_loop(physical) else FIRST + STEADY
+
     def change(node: Node) -> Node:
         if isinstance(node, pp.TableScan) and node.source is source:
             return replace(node, source=part)
         if isinstance(node, pp.CacheTable) and node.key:
             return replace(node, key="")  # nothing is kept for others
         if isinstance(node, pp.Iterate):
-            most = node.max_iterations or MOST_ITERATIONS
-            most = most if node.nested else min(most, MOST_ITERATIONS)
+            told = node.max_iterations
+            most = told if node.nested else min(enough, enough if told is None else told)
             return replace(node, warn=False, max_iterations=most)
         return node
 
@@ -284,8 +307,7 @@ def _run(
     timed = _Timed(until)
     driver = _ShortDriver(physical, backend, events=timed)
     driver.timed = timed
-    # Of several loops none may end the others' runs.
-    driver.may_end = sum(not loop.nested for loop in physical.loops) == 1
+    driver.may_end = _has_one_loop(physical)
     with suppress(_Enough):
         driver.run()
     return ShortRun(

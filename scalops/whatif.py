@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from scalops.algebra.deep_json import deep_json
 from scalops.algebra.errors import ConfigError
+from scalops.optimizer.costs import closed_form
 from scalops.optimizer.costs.catalog import Catalog, MachineType, read_catalog
 from scalops.optimizer.costs.flips import Flip, flips
 from scalops.optimizer.costs.integer_plan import Objective, Point
 from scalops.optimizer.costs.symbols import Symbols
-from scalops.optimizer.costs.whatif import SYMBOLS, Answer, Question, SweptPoint, answer, sweep
+from scalops.optimizer.costs.whatif import (
+    SYMBOLS,
+    Answer,
+    Question,
+    SweptPoint,
+    answer,
+    changed,
+)
+from scalops.optimizer.costs.whatif import sweep as sweep_over
 from scalops.whatif_arguments import LETTERS, read_machines, read_number, read_sweep
+
+if TYPE_CHECKING:
+    from scalops.program_calibration import CalibratedLoop
 
 MACHINES = range(1, 501)
 Known = Literal["given", "not given", "exact", "measured", "estimated", "assumed"]
@@ -166,30 +178,60 @@ def whatif(
         "records": records, "map": map, "load": load, "cache": cache, "aggregate": aggregate,
         "broadcast": broadcast, "level": level, "iterations": iterations, "price": price,
     }  # fmt: skip
+    asked = asked_for(given, machines, objective, deadline, budget, catalog, sweep)
+    return found_for(things, asked, loop)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question as far as it is given: its symbols are those of `given`, others are to follow."""
+
+    question: Question
+    given: Mapping[str, float]
+    swept: tuple[str, tuple[float, ...]] | None
+
+
+def asked_for(
+    given: Mapping[str, Number | None],
+    machines: Iterable[int] | int | str,
+    objective: Objective,
+    deadline: Number | None,
+    budget: Number | None,
+    catalog: Catalog | str | PathLike[str] | None,
+    sweep: str | Mapping[str, Iterable[Number]] | None,
+) -> Asked:
+    """Read what is given. Raises ConfigError before anything is measured."""
     read = {name: read_number(name, v) for name, v in given.items() if v is not None}
     swept = None if sweep is None else read_sweep(sweep)
     types = catalog if catalog is None or isinstance(catalog, Catalog) else read_catalog(catalog)
     question = Question(
-        Symbols(1.0, 0.0, price=read.get("price")),  # the others follow
+        Symbols(**({"records": 1.0, "map": 0.0} | read)),
         read_machines(machines),
         objective,
         None if deadline is None else read_number("deadline", deadline),
         None if budget is None else read_number("budget", budget),
         types,
     )
+    for value in () if swept is None else swept[1]:
+        changed(question, swept[0], value)
+    return Asked(question, read, swept)
+
+
+def found_for(things: tuple[Any, ...], asked: Asked, loop: str | int | None = None) -> WhatIf:
+    """The answer, of given symbols or of a program's."""
     if things:
-        return _of_program(things, read, question, swept, loop)
+        return _of_program(things, asked, loop)
     if loop is not None:
         raise ConfigError(f"loop is {loop!r}, and there is no program", hint="leave it out")
-    missing = [name for name in ("records", "map") if name not in read]
+    missing = [name for name in ("records", "map") if name not in asked.given]
     if missing:
         raise ConfigError(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not given; expected"
             " at least records and map, the seconds to map one of them",
             hint="or a program, whose constants are measured",
         )
-    known: dict[str, Known] = {n: "given" if n in read else "not given" for n in SYMBOLS}
-    return _found(replace(question, symbols=Symbols(**read)), known, {}, swept)
+    known: dict[str, Known] = {n: "given" if n in asked.given else "not given" for n in SYMBOLS}
+    return _found(asked.question, known, {}, asked.swept)
 
 
 def _found(
@@ -206,27 +248,22 @@ def _found(
             getattr(question.symbols, name),
             *ABOUT[name],
             known[name],
-            spreads.get(name) if known[name] == "measured" else None,
+            spreads.get(name) if known[name] in ("measured", "estimated") else None,
         )
         for name in SYMBOLS
     )
-    found = None if swept is None else (swept[0], sweep(question, *swept))
+    found = None if swept is None else (swept[0], sweep_over(question, *swept))
     return WhatIf(question, answer(question), constants, found, program)
 
 
-def _of_program(
-    things: tuple[Any, ...],
-    given: Mapping[str, float],
-    question: Question,
-    swept: tuple[str, tuple[float, ...]] | None,
-    loop: str | int | None,
-) -> WhatIf:
-    from scalops.program_calibration import calibrated
+def _of_program(things: tuple[Any, ...], asked: Asked, loop: str | int | None) -> WhatIf:
+    # The engine: symbols that are given need none of it.
     from scalops.optimizer.costs.program_symbols import program_symbols
+    from scalops.program_calibration import calibrated
 
     wanted = things[0] if len(things) == 1 else things
     measured = calibrated(wanted)
-    rates, own = measured.rates, measured.setting
+    rates, own, given = measured.rates, measured.setting, asked.given
     chosen = _chosen_loop(measured.loops, loop)
     at = program_symbols(
         rates, measured.work, measured.machine, own, chosen.index, given.get("records")
@@ -235,29 +272,30 @@ def _of_program(
     if given.get("records", 0.0) > rates.records:  # straight lines go on beyond what was measured
         known |= {n: "estimated" for n in ("map", "load") if known[n] == "measured"}
     known |= dict.fromkeys(given, "given")
-    symbols = replace(at.symbols, **given)
-    machine = measured.machine
     reference = MachineType(
-        "this machine", own.threads, own.memory, machine["disk_read"], machine["link"]
-    )
-    program = Program(
-        _name(chosen),
-        rates.table,
-        rates.records,
-        rates.runs,
-        rates.seconds,
+        "this machine",
         own.threads,
-        tuple(_name(one) for one in measured.loops if one is not chosen),
+        own.memory,
+        measured.machine["disk_read"],
+        measured.machine["link"],
     )
-    asked = replace(question, symbols=symbols, reference=reference if question.catalog else None)
-    return _found(asked, known, at.spreads, swept, program)
+    question = replace(
+        asked.question,
+        symbols=replace(at.symbols, **given),
+        reference=reference if asked.question.catalog else None,
+    )
+    others = tuple(_name(one) for one in measured.loops if one is not chosen)
+    program = Program(
+        _name(chosen), rates.table, rates.records, rates.runs, rates.seconds, own.threads, others
+    )
+    return _found(question, known, at.spreads, asked.swept, program)
 
 
-def _name(loop: Any) -> str:
+def _name(loop: CalibratedLoop) -> str:
     return loop.name or f"loop {loop.index + 1}"
 
 
-def _chosen_loop(loops: Any, wanted: str | int | None) -> Any:
+def _chosen_loop(loops: Sequence[CalibratedLoop], wanted: str | int | None) -> CalibratedLoop:
     """The loop of a name or a number; else the one that takes longest on one machine."""
     if wanted is None:
         return max(loops, key=_seconds_alone)
@@ -267,8 +305,6 @@ def _chosen_loop(loops: Any, wanted: str | int | None) -> Any:
     raise ConfigError(f"loop is {wanted!r}; expected one of {[_name(one) for one in loops]}")
 
 
-def _seconds_alone(loop: Any) -> float:
-    from scalops.optimizer.costs import closed_form
-
-    symbols: Symbols = loop.found.symbols
+def _seconds_alone(loop: CalibratedLoop) -> float:
+    symbols = loop.found.symbols
     return symbols.iterations * closed_form.seconds(symbols, 1)

@@ -83,9 +83,10 @@ def _catalog(found: WhatIf) -> dict[str, Any] | None:
     if question.catalog is None:
         return None
     by_type = question.by_type()
-    own = question.reference
+    own = question.reference or question.catalog[question.catalog.reference]
     return {
-        "reference": question.catalog.reference if own is None else own.name,
+        "reference": own.name,
+        "reference_type": asdict(own),
         "types": [
             asdict(t)
             | {"symbols": {k: _finite(v) for k, v in vars(by_type[t.name]).items()}}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from scalops.algebra.tree import Node
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.physical_running import Accumulate
@@ -33,20 +35,27 @@ _OVER: dict[type[pp.PhysicalTable], type[Pipeline]] = {
 def build(node: pp.PhysicalTable, runtime: Runtime, stage: pp.Stage | None = None) -> Pipeline:
     """Compile a physical table, of a `stage`; the runtime's meter measures its operators."""
     numbers = {} if stage is None else {n: i for i, n in enumerate(operators_of(stage))}
+    return _built(node, runtime, stage, numbers)
 
-    def made(kind: type[Pipeline], own: pp.PhysicalTable, *given: Any) -> Pipeline:
+
+def _built(
+    own: Any, runtime: Runtime, stage: pp.Stage | None, numbers: Mapping[Node, int]
+) -> Pipeline:
+    """A function of its own: one within `build` that calls itself would keep the runtime alive,
+    and the memory of its tables, until the collector of cycles comes round.
+    """
+
+    def made(kind: type[Pipeline], *given: Any) -> Pipeline:
         if runtime.meter is None or stage is None:
-            return kind(own, *given)  # type: ignore[arg-type]
+            return kind(own, *given)
         return runtime.meter.pipeline((stage.number, numbers[own]), kind, own, *given)
 
-    def of(own: Any) -> Pipeline:
-        match own:
-            case pp.TableScan():
-                return made(pipelines.ScanPipeline, own, runtime)
-            case pp.StoredTable():
-                return made(pipelines.StoredPipeline, own, runtime)
-            case pp.Concatenate(sources=sources):
-                return made(row_ranges.ConcatenatePipeline, own, [of(s) for s in sources])
-        return made(_OVER[type(own)], own, of(own.source), runtime)
-
-    return of(node)
+    match own:
+        case pp.TableScan():
+            return made(pipelines.ScanPipeline, runtime)
+        case pp.StoredTable():
+            return made(pipelines.StoredPipeline, runtime)
+        case pp.Concatenate(sources=sources):
+            below = [_built(s, runtime, stage, numbers) for s in sources]
+            return made(row_ranges.ConcatenatePipeline, below)
+    return made(_OVER[type(own)], _built(own.source, runtime, stage, numbers), runtime)

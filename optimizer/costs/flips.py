@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
@@ -88,7 +88,7 @@ def _flip(rows: _Rows, name: str) -> Flip:
 
 def _nearest(rows: _Rows, name: str, start: float, end: float) -> Change | None:
     """The nearest flip between two values of a constant."""
-    first = min((one for one in rows.first(name, start, end)), default=math.inf)
+    first = min(rows.first(name, start, end))
     if not math.isfinite(first):
         return None
     own = rows.value(name)
@@ -129,8 +129,6 @@ class _Rows:
 
     def _units(self) -> Iterator[Symbols]:
         """What symbols of 1 on the reference are on each type."""
-        from dataclasses import replace
-
         question = self._question
         if question.catalog is None:
             yield _UNIT
@@ -245,6 +243,7 @@ class _Rows:
             tree = np.minimum(tree, a * sums[levels - 1, machines] + level * levels)
         tree = np.where(machines == 1, 0.0, tree)
         total: Floats = k * (r / machines * p + spilled * d + tree + b * self._steps[rows])
+        total = total + np.zeros(at.shape)  # a price changes none of it
         # Iterations are real numbers here: with more than one the first pass loads all records.
         if self._question.symbols.iterations > 1 or name == "iterations":
             total = total + np.where(k > 1, (r / machines - spilled) * d, 0.0)

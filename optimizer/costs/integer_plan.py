@@ -132,7 +132,8 @@ def plan(
     deadline and budget, with the nearest that is.
     """
     counts = _counts(machines)
-    _check(objective, deadline, budget, buffers, partitions)
+    check_limits(objective, deadline, budget)
+    _check(buffers, partitions)
     points: list[Point] = []
     closed: list[ClosedForm] = []
     for name, own, links in _by_type(symbols, partials, catalog):
@@ -316,18 +317,16 @@ def _counts(machines: Iterable[int]) -> Integers:
     return np.array(found, np.int64)
 
 
-def _check(
-    objective: str,
-    deadline: float | None,
-    budget: float | None,
-    buffers: float,
-    partitions: int | None,
-) -> None:
+def check_limits(objective: str, deadline: float | None, budget: float | None) -> None:
+    """Raise ConfigError unless there are such an objective and such limits."""
     if objective not in ("time", "cost"):
         raise ConfigError(f"objective is {objective!r}; expected 'time' or 'cost'")
     for name, value in (("deadline", deadline), ("budget", budget)):
         if value is not None and not value > 0:
             raise ConfigError(f"{name} is {value}; expected a number, more than 0")
+
+
+def _check(buffers: float, partitions: int | None) -> None:
     if not (math.isfinite(buffers) and buffers >= 0):
         raise ConfigError(f"buffers is {buffers}; expected a number of records, at least 0")
     if partitions is not None and partitions < 1:
@@ -381,12 +380,17 @@ def _chosen(
 
 def by_time(point: Point) -> tuple[float, float, int]:
     """The key of the fastest point: of equally fast ones the cheaper, then the smaller."""
-    return point.total_seconds, point.cost, point.machines
+    return _rounded(point.total_seconds), _rounded(point.cost), point.machines
 
 
 def by_cost(point: Point) -> tuple[float, float, int]:
     """The key of the cheapest point: of equally cheap ones the faster, then the smaller."""
-    return point.cost, point.total_seconds, point.machines
+    return _rounded(point.cost), _rounded(point.total_seconds), point.machines
+
+
+def _rounded(value: float) -> float:
+    """Without what differs by rounding alone: R·P machine-seconds are as many on any machines."""
+    return float(f"{value:.12g}")
 
 
 def _refuse(

@@ -3,7 +3,8 @@
 A worker's time is its records' part of what one thread needs, longer where more threads work than
 there are cores, and where they wait for the same memory. What short runs on workers took beyond
 that is the overhead of an iteration: commands, messages, partial results; each further worker adds
-what the second one added.
+what the second one added. Where records move between workers, the part of them that does grows as
+(N - 1) / N.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def iteration_seconds(
         part = makespan(shares, setting.threads, setting.cores)
     longer = _contention(overhead.contention, setting)
     computed = Measured(work.seconds * part * longer, work.spread)
-    return total((computed, own.update, overhead.of(setting.workers)))
+    return total((computed, own.update, overhead.of(records, setting)))
 
 
 def _contention(of_two: float, setting: Setting) -> float:
@@ -78,17 +79,22 @@ def work_seconds(loop: LoopRates, rows: Rows, threads: int) -> Measured:
 class Overhead:
     """Beyond its part of the work: what an iteration takes on one worker, what each more adds.
 
-    `contention` is how much longer the work takes where two compute at once.
+    `moved` are seconds of one thread for each record, the part of it that moves being one half as
+    between two workers. `contention` is how much longer the work takes where two compute at once.
     """
 
     one: Measured
     more: Measured
+    moved: Measured
     contention: float
 
-    def of(self, workers: int) -> Measured:
-        """Seconds on so many workers."""
+    def of(self, records: float, setting: Setting) -> Measured:
+        """Seconds on the setting's workers, of a table of so many records."""
+        workers = setting.workers
         further = Measured(self.more.seconds * (workers - 1), self.more.spread)
-        return total((self.one, further))
+        part = 2 * (workers - 1) / workers / min(workers, setting.side_by_side)
+        moved = Measured(self.moved.seconds * records * part, self.moved.spread)
+        return total((self.one, further, moved))
 
 
 def fitted_overhead(rates: ProgramRates, loop: LoopRates, machine: Machine) -> Overhead:
@@ -96,18 +102,40 @@ def fitted_overhead(rates: ProgramRates, loop: LoopRates, machine: Machine) -> O
 
     Least squares, each time counting by its spread. One worker takes its overhead and the work
     of one process. What two take is a line over the larger one's part of the work: its slope is
-    their contention, of which `CONTENTION` is known beforehand.
+    their contention, of which `CONTENTION` is known beforehand. Where records move it is a line
+    over these, beside the work; to move one takes about as long as to compute with it, or up to
+    three times.
     """
     by_workers = {n: (t, found) for (n, t), found in loop.on_workers.items()}
+    nothing = Measured(0.0)
     if 1 not in by_workers or 2 not in by_workers:
         command = Measured(machine["command"], machine.rates["command"].spread or 0.0)
         message = Measured(machine["message"], machine.rates["message"].spread or 0.0)
-        return Overhead(command, message, 1.0)
-    one, _ = _line(_over_work(rates, loop, 1, *by_workers[1]), Measured(1.0, 1e-6))
-    both, contention = _line(_over_work(rates, loop, 2, *by_workers[2]), CONTENTION)
+        return Overhead(command, message, nothing, 1.0)
+    one, _ = _line(_over_work(rates, loop, 1, *by_workers[1]), 1.0, 1e-6)
+    points = _over_work(rates, loop, 2, *by_workers[2])
+    moved, contention = nothing, CONTENTION.seconds
+    if loop.moves:
+        records = [x for x, _ in by_workers[2][1].points]
+        work = max(w / x for x, (w, _) in zip(records, points, strict=True))
+        both, each = _line(_beside(points, records), work, 2 * work)
+        moved = Measured(max(0.0, 2 * each), both.spread)
+    else:
+        both, contention = _line(points, CONTENTION.seconds, CONTENTION.absolute)
     more = max(0.0, both.seconds - one.seconds)
     off = hypot(both.absolute, one.absolute)
-    return Overhead(one, Measured(more, off / more if more > 0 else 0.0), contention)
+    return Overhead(one, Measured(more, off / more if more > 0 else 0.0), moved, contention)
+
+
+def _beside(
+    points: Sequence[tuple[float, Measured]], records: Sequence[float]
+) -> list[tuple[float, Measured]]:
+    """What is left of times beside the work, over records."""
+    made = []
+    for x, (work, taken) in zip(records, points, strict=True):
+        own = max(0.0, taken.seconds - CONTENTION.seconds * work)
+        made.append((x, Measured(own, taken.absolute / own if own > 0 else 0.0)))
+    return made
 
 
 def _over_work(
@@ -125,25 +153,29 @@ def _over_work(
     return points
 
 
-def _line(points: Sequence[tuple[float, Measured]], slope: Measured) -> tuple[Measured, float]:
-    """The intercept, at least 0, and the slope of a line; `slope` is what is known of it before.
+def _line(
+    points: Sequence[tuple[float, Measured]], slope: float, off: float
+) -> tuple[Measured, float]:
+    """The intercept and the slope of a line, neither below 0.
 
-    Least squares with a prior: sum ((y - a - k x) / off)^2 + ((k - slope) / spread)^2 is least.
+    Before any time is seen the slope is known to be `slope`, give or take `off`. Least squares with
+    that prior: sum ((y - a - k x) / spread)^2 + ((k - slope) / off)^2 is least.
     """
-    weights = [1 / max(y.absolute, 1e-9) ** 2 for _, y in points]
-    sums = [
-        (w, w * x, w * x * x, w * y.seconds, w * x * y.seconds)
-        for w, (x, y) in zip(weights, points, strict=True)
-    ]
-    n, x, xx, y, xy = (sum(column) for column in zip(*sums, strict=True))
-    known = 1 / slope.absolute**2
-    xx, xy = xx + known, xy + known * slope.seconds
+    known = 1 / off**2
+    n = x = xx = y = xy = 0.0
+    for at, taken in points:
+        weight = 1 / max(taken.absolute, 1e-9) ** 2
+        n, x, xx = n + weight, x + weight * at, xx + weight * at * at
+        y, xy = y + weight * taken.seconds, xy + weight * at * taken.seconds
+    xx, xy = xx + known, xy + known * slope
     determinant = n * xx - x * x
     intercept, steep = (xx * y - x * xy) / determinant, (n * xy - x * y) / determinant
     if intercept < 0:
         intercept, steep = 0.0, xy / xx
-    off = sqrt(xx / determinant)
-    return Measured(intercept, off / intercept if intercept > 0 else 0.0), steep
+    elif steep < 0:
+        intercept, steep = y / n, 0.0
+    spread = sqrt(xx / determinant)
+    return Measured(intercept, spread / intercept if intercept > 0 else 0.0), steep
 
 
 # Who has how much.

@@ -6,7 +6,7 @@ overheads by workers. `prediction.py` says what follows for other sizes and numb
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scalops.optimizer.costs.curves import Curve, Measured, curve, measured
@@ -63,7 +63,8 @@ class LoopRates:
     `update`: what an iteration takes in this process beside its stages. `first`: what the first
     iterations, and caches before the loop, take beyond the others, over the records that were
     sampled. `on_workers`: seconds of an iteration over these records, by (workers, threads of
-    each).
+    each). `moves`: whether an iteration leaves tables behind, for which records move between
+    workers; else it only folds.
     """
 
     index: int
@@ -71,6 +72,7 @@ class LoopRates:
     update: Measured
     first: Curve | None
     on_workers: Mapping[tuple[int, int], Curve] = field(default_factory=dict)
+    moves: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,15 +158,19 @@ def serial_part(speedup: float, threads: int) -> float:
 
 
 def fitted(
-    runs: Iterable[ShortRun], records: float, table: str = "", partitions: int = 1
+    runs: Iterable[ShortRun],
+    records: float,
+    table: str = "",
+    partitions: int = 1,
+    moving: Collection[int] = (),
 ) -> ProgramRates:
     """The rates that short runs show; those of a program's loops, and of nothing else.
 
-    `records` are all of the table that was sampled.
+    `records` are all of the table that was sampled; `moving` the loops that leave tables behind.
     """
     made = list(runs)
     indexes = sorted({index for r in made for index in r.loops})
-    loops = {index: _loop(index, made) for index in indexes}
+    loops = {index: _loop(index, made, index in moving) for index in indexes}
     stages = sorted({s for r in made for s in r.rows})
     rows_of = {
         s: tuple(sorted({(r.records, r.rows[s]) for r in made if s in r.rows and not r.workers}))
@@ -181,7 +187,7 @@ def _seconds(run: ShortRun) -> float:
     return run.load_seconds + sum(sum(loop.seconds) for loop in run.loops.values())
 
 
-def _loop(index: int, runs: Sequence[ShortRun]) -> LoopRates:
+def _loop(index: int, runs: Sequence[ShortRun], moves: bool) -> LoopRates:
     here = [r for r in runs if not r.workers and index in r.loops]
     away = [r for r in runs if r.workers and index in r.loops]
     numbers = sorted({s for r in here for its in r.loops[index].stages for s in its})
@@ -200,6 +206,7 @@ def _loop(index: int, runs: Sequence[ShortRun]) -> LoopRates:
         smallest,
         curve((r.records, _first(r, index)) for r in here),
         {way: found for way, found in on_workers.items() if found is not None},
+        moves,
     )
 
 

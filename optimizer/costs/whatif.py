@@ -12,7 +12,6 @@ from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 from scalops.algebra.errors import ConfigError, PlanError
-from scalops.optimizer.costs import closed_form
 from scalops.optimizer.costs.catalog import Catalog, MachineType, symbols_on
 from scalops.optimizer.costs.integer_plan import (
     ClosedForm,
@@ -21,6 +20,7 @@ from scalops.optimizer.costs.integer_plan import (
     Point,
     by_cost,
     by_time,
+    check_limits,
     plan,
 )
 from scalops.optimizer.costs.symbols import Symbols
@@ -49,6 +49,7 @@ class Question:
     reference: MachineType | None = None
 
     def __post_init__(self) -> None:
+        check_limits(self.objective, self.deadline, self.budget)
         if self.catalog is not None and self.symbols.price is not None:
             raise ConfigError(
                 "price is given beside a catalog, which has prices of its own",
@@ -230,9 +231,8 @@ def shown_machines(found: Answer, most: int = _SHOWN) -> tuple[int, ...]:
 
 def marked(found: Answer) -> list[Point]:
     """The choice, the fastest and the cheapest, of the choice's type."""
-    name = found.nearest.machine_type
-    points = (found.nearest, found.runner_up, found.fastest, found.cheapest)
-    return [p for p in points if p is not None and p.machine_type == name]
+    points = (found.nearest, found.fastest, found.cheapest)
+    return [p for p in points if p.machine_type == found.nearest.machine_type]
 
 
 def _middle(counts: Sequence[int], low: int, high: int) -> int | None:
@@ -276,7 +276,3 @@ def _tree_seconds(s: Symbols, fan_ins: Sequence[int], machines: int) -> float:
         size *= fan_in
     return total
 
-
-def closed_candidates(question: Question, name: str | None) -> closed_form.Candidates:
-    """N₀, N_b and N_a of a type."""
-    return closed_form.candidates(question.by_type()[name])

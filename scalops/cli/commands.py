@@ -1,4 +1,4 @@
-"""The commands `scalops run` and `scalops explain`.
+"""The commands that may have a program: `scalops run`, `explain`, `calibrate` and `whatif`.
 
 A command line is parsed twice: first up to the program, to find it, then as a whole, with the
 program's parameters as options.
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from scalops.cli import calibrate_command, cluster_commands, refusals
+from scalops.cli import calibrate_command, cluster_commands, whatif_command
 from scalops.cli.failures import ended_by_term, user_code
 from scalops.cli.loading import choose_program, execute_file, split_program
 from scalops.cli.options import (
@@ -125,9 +125,12 @@ def _calibrate_options() -> list[click.Option]:
 
 def _reserved_names() -> frozenset[str]:
     """The names of the options of both commands: a program has the same options in each."""
-    options = [*_run_options(), *_explain_options()]
+    return _names_of([*_run_options(), *_explain_options()]) | {"help", "no-help"}
+
+
+def _names_of(options: Iterable[click.Option]) -> frozenset[str]:
     names = {name for option in options for name in (*option.opts, *option.secondary_opts)}
-    return frozenset({normalize(name) for name in names} | {"help", "no-help"})
+    return frozenset(normalize(name) for name in names)
 
 
 class _Alone(NamedTuple):
@@ -201,7 +204,8 @@ class _WithProgram(click.Command):
     """The whole command, its program's parameters included."""
 
     def __init__(self, program: Any, own: list[click.Option]) -> None:
-        options = program_options(program.function, _reserved_names())
+        reserved = _reserved_names() | _names_of(own)
+        options = program_options(program.function, reserved)
         super().__init__(None, params=[*options, *own], help=program.__doc__, epilog=_EXITS)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -361,6 +365,17 @@ def _calibrate(program: Any, ctx: click.Context) -> None:
     click.echo(text)
 
 
+def _whatif(program: Any, ctx: click.Context) -> None:
+    from scalops.cli.running import check_returned
+
+    asked, place = whatif_command.read(ctx), _place(ctx)
+    with user_code(), ended_by_term(), _session(place):
+        returned = call_program(program, ctx)
+        check_returned(program.function, returned)
+        found = whatif_command.of_program(returned, asked, ctx)
+    whatif_command.show(found, ctx.params["form"])
+
+
 @click.group(
     context_settings={
         "help_option_names": ["-h", "--help"],
@@ -386,7 +401,14 @@ cli.add_command(
         _Alone(calibrate_command.options, calibrate_command.calibrate),
     )
 )
+cli.add_command(
+    _FindProgram(
+        "whatif",
+        lambda: [*whatif_command.options(), *_place_options()],
+        _whatif,
+        "Say how many machines are best, and how sure that is.",
+        _Alone(list, whatif_command.alone),
+    )
+)
 for _command in cluster_commands.COMMANDS:
     cli.add_command(_command)
-for _name in refusals.COMMANDS:
-    cli.add_command(refusals.refused_command(_name))

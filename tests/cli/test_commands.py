@@ -64,8 +64,8 @@ def explained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What was asked to be explained, and how."""
     calls = []
 
-    def explain(thing: Any, stage: str, format: str, trace: bool) -> str:
-        calls.append((thing, stage, format, trace))
+    def explain(thing: Any, **given: Any) -> str:
+        calls.append((thing, given))
         print("looking")
         return "the plan\n"
 
@@ -130,36 +130,12 @@ def test_explain_passes_on_what_was_returned(
     path = write(LOOP)
     result = invoke("explain", f"{path}:nested")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "the plan\n", "looking\n")
-    invoke("explain", path, "--stage", "all", "--format", "json", "--trace")
-    (nesting, *defaults), (_, *given) = explained
+    invoke("explain", path, "--stage", "all", "--format", "json", "--trace", "--no-costs")
+    (nesting, defaults), (_, given) = explained
     assert set(nesting) == {"models", "bare"}
-    assert defaults == ["optimized", "text", False]
-    assert given == ["all", "json", True]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "what"),
-    [
-        (["explain", "PROGRAM", "--analyze"], "--analyze"),
-        (["whatif"], "scalops whatif"),
-        (["whatif", "PROGRAM", "--records", "9", "--json"], "scalops whatif"),
-    ],
-)
-def test_what_is_not_built_is_refused(
-    write: Write, invoke: Invoke, arguments: list[str], what: str
-) -> None:
-    path = str(write("import scalops as so\n@so.program\ndef main(): ...\n"))
-    result = invoke(*(path if a == "PROGRAM" else a for a in arguments))
-    assert result.exit_code == 2
-    assert result.stderr == (
-        f"PlanError: {what} is not yet built; the README lists what works in this version\n"
-    )
-
-
-def test_what_is_not_built_is_not_offered(invoke: Invoke) -> None:
-    texts = [invoke(*command, "--help").stdout for command in ((), ("run",), ("explain",))]
-    for word in ("whatif", "analyze"):
-        assert not any(word in text for text in texts)
+    others = {"analyze": False}
+    assert defaults == {"stage": None, "format": "text", "trace": False, "costs": True, **others}
+    assert given == {"stage": "all", "format": "json", "trace": True, "costs": False, **others}
 
 
 def test_wrong_stage_is_wrong_usage(write: Write, invoke: Invoke) -> None:

@@ -55,8 +55,7 @@ class Links:
 
     `hop`: until a message is heard of that leaves a thread with nothing else to send. `send`: of
     that thread, until it can send another. `message`: of the one that hears it. `link`: bytes/s,
-    through the sender's port and by the thread that hears them.
-    `add`: bytes/s of partials added.
+    through the sender's port and by the thread that hears them. `add`: bytes/s of partials added.
     """
 
     hop: float = 0.0
@@ -172,7 +171,8 @@ class _Machine:
     # What a rank computes.
 
     def _start(self, command: Command, buffers: list[Array]) -> Program[Piece | None]:
-        return getattr(self, f"_{command.verb}")()  # type: ignore[no-any-return]
+        programs = {"tree": self._tree, "driver": self._driver, "passed": self._passed}
+        return programs[command.verb]()
 
     def _tree(self) -> Program[Piece | None]:
         own = self._mapped()

@@ -127,6 +127,8 @@ def call(name: str, *arguments: ex.Expression) -> ex.Call:
         (call("exp", X), {"transcendental": 8}),
         (call("log1p", call("exp", Y)), {"transcendental": 2}),
         (call("sqrt", X), {"element": 64}),
+        (call("sin", Y), {"transcendental": 8}),
+        (call("remainder", Y, Y), {"element": 16}),
         (call("matmul", X, SLOT), {"product_vector": 16}),
         (call("matmul", X, X), {"product_vector": 16}),
         (call("matmul", X, MATRIX), {"product": 48}),

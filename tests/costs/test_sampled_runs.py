@@ -128,3 +128,14 @@ def _plan(table: so.Table) -> Any:
     from scalops.planning import plan
 
     return plan(Job((table.sum("x").expression,)), False)
+
+
+def test_loops_of_one_pass_are_each_measured() -> None:
+    table = numbers()
+    loops = [
+        so.loop(float(i), range(100))(lambda s: s / 2 + table.sum(lambda r: r.x + s) / ROWS)
+        for i in (1, 2)
+    ]
+    found = rates(*loops)
+    assert sorted(found.loops) == [0, 1]
+    assert all(loop.stages and loop.update.seconds >= 0 for loop in found.loops.values())

@@ -776,7 +776,6 @@ def collect_of_an_environment() -> Any:
 
 
 NOT_BUILT: dict[str, Callable[[], Any]] = {
-    "so.whatif": lambda: so.whatif(BARE),
     "explain(analyze=True)": lambda: T.sum("k").explain(analyze=True),
 }
 CASES.extend(

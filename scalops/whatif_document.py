@@ -88,8 +88,7 @@ def _catalog(found: WhatIf) -> dict[str, Any] | None:
         "reference": own.name,
         "reference_type": asdict(own),
         "types": [
-            asdict(t)
-            | {"symbols": {k: _finite(v) for k, v in vars(by_type[t.name]).items()}}
+            asdict(t) | {"symbols": {k: _finite(v) for k, v in vars(by_type[t.name]).items()}}
             for t in question.catalog
         ],
     }

@@ -275,4 +275,3 @@ def _tree_seconds(s: Symbols, fan_ins: Sequence[int], machines: int) -> float:
         total += s.level + s.aggregate * -(-min(machines, size * fan_in) // size)
         size *= fan_in
     return total
-

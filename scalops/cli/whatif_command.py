@@ -69,7 +69,9 @@ def alone(ctx: click.Context) -> None:
     values = ctx.params
     for name in ("workers", "connect", "key"):
         if values.get(name) is not None:
-            raise click.UsageError(f"--{name} goes with a program: it says where it is measured", ctx)
+            raise click.UsageError(
+                f"--{name} goes with a program: it says where it is measured", ctx
+            )
     asked = read(ctx)
     try:
         found = found_for((), asked, values["loop"])

@@ -349,7 +349,9 @@ def _flips(found: WhatIf) -> Iterator[str]:
             f" in these bounds. Beyond, it takes {TOLERANCE:.0%} more than another, or is not"
             " allowed."
         )
-    rows: list[tuple[str, ...]] = [("", "below", "factor", "then", "now", "above", "factor", "then")]
+    rows: list[tuple[str, ...]] = [
+        ("", "below", "factor", "then", "now", "above", "factor", "then")
+    ]
     moving = [f for f in found.flips if f.below or f.above]
     rows += [_flip_row(found, f) for f in moving]
     if moving:

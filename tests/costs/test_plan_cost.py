@@ -5,22 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import scalops as so
 from scalops.engine.neutral import Neutral
 from scalops.optimizer.costs.curves import Curve, Measured
 from scalops.optimizer.costs.machine import ASSUMED, Machine, Rate
 from scalops.optimizer.costs.plan_cost import PlanCost, Times, held, plan_cost
-from scalops.optimizer.costs.plan_work import OperatorWork, PlanWork, StageWork
+from scalops.optimizer.costs.plan_work import OperatorWork, PlanWork, StageWork, plan_work
 from scalops.optimizer.costs.program_rates import LoopRates, ProgramRates, StageRates
 from scalops.optimizer.costs.setting import Setting
 from scalops.optimizer.costs.stage_cost import copies_seconds, exchange_seconds, leaves_of_a_run
 from scalops.optimizer.costs.thread_times import on_processes, on_threads, read_seconds
 from scalops.optimizer.costs.trees import links_of
-from tests.costs.programs import NAMES, work_of
+from scalops.planning import plan
+from tests.costs.programs import NAMES, T, work_of
+from tests.engine.plans import job_of
 
 MACHINE = Machine.of(4, 8_000_000_000)
 HERE = Setting(1, None, 4e9)
@@ -221,3 +225,38 @@ def test_what_runs_of_the_program_showed_counts() -> None:
     assert cost.stages[number].program
     assert cost.stages[number].steady.map == pytest.approx(1.0, rel=0.01)
     assert cost.loops[0].total == pytest.approx(7.0, rel=0.01)
+
+
+def loops_of(thing: Any) -> PlanWork:
+    return plan_work(plan(job_of(*thing), jit=False))
+
+
+def test_an_inner_loop_runs_in_each_iteration() -> None:
+    """4 iterations of 3; the inner stages' first run is the first of all."""
+
+    @so.loop(0.0, range(4))
+    def outer(s: Any) -> Any:
+        return so.loop(1.0, range(3))(lambda v: v + T.map(lambda r: r.v * s * v).sum())
+
+    work = loops_of([outer])
+    cost = plan_cost(work, MACHINE, HERE)
+    (index,) = work.outer
+    (inner,) = work.loops[index].inner
+    own = sum(cost.stages[n].steady.total for n in work.loops[index].stages)
+    update = cost.loops[index].steady.update - 3 * cost.loops[inner].steady.update
+    by_hand = own + 3 * cost.loops[inner].steady.total + update
+    assert cost.loops[index].steady.total == pytest.approx(by_hand)
+    assert cost.loops[index].total == pytest.approx(
+        cost.loops[index].first.total + 3 * cost.loops[index].steady.total
+    )
+
+
+def test_loops_in_lock_step_wait_together() -> None:
+    def fitted(rate: float) -> Any:
+        return so.loop(0.0, range(5))(lambda w: w - rate * T.map(lambda r: r.v * w).sum())
+
+    work = loops_of([fitted(0.1), fitted(0.2)])
+    assert [loop.together for loop in work.loops] == [(0, 1), (0, 1)]
+    cost = plan_cost(work, MACHINE, HERE)
+    waits = [cost.loops[i].steady.wait for i in (0, 1)]
+    assert waits == [MACHINE["stage"] / 2] * 2

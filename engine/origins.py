@@ -1,4 +1,4 @@
-"""Which logical tables the tables of a physical plan were made of: for estimates, not for the run."""
+"""Which logical tables the tables of a physical plan were made of: for estimates alone."""
 
 from __future__ import annotations
 

@@ -146,9 +146,9 @@ def _known(cost: StageCost | OperatorCost | None) -> str:
 
 
 def _held(work: StageWork | None, stage: int, profile: PlanProfile) -> tuple[Figure, ...]:
-    """The table that a stage leaves in memory, as far as it has been counted."""
+    """The table that a stage leaves in memory, if all of it is there: what is not has no count."""
     found = next((c for c in profile.caches if c.stage == stage), None)
-    if found is None:
+    if found is None or found.held < found.partitions:
         return ()
     return _sizes(None if work is None else work.operators[-1], found.rows, found.bytes)
 

@@ -1,4 +1,4 @@
-"""`so.whatif`: how many machines, of which type, and how sure that is; nothing is run as a whole."""
+"""`so.whatif`: how many machines, of which type, and how sure that is."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def whatif(
     of one machine to `map` a record (P), at least; `load` (D) one that is not cached, of which
     `cache` (M) are; to pass on and `aggregate` a partial result (A), to `broadcast` the environment
     one step (B), of each `level` of the tree beside (L); K `iterations`. What is left out is 0, the
-    cache holds all, K is 1. Numbers may be text with a unit: "100M", "10us". See docs/cost-model.md.
+    cache holds all, K is 1. Numbers may be text with a unit: "100M", "10us".
 
     With tables, values or loops the symbols are measured, by short runs of the `loop` (its name, or
     its number from 0; else the one that takes longest), and those given take their place; `records`
@@ -212,8 +212,9 @@ def asked_for(
         None if budget is None else read_number("budget", budget),
         types,
     )
-    for value in () if swept is None else swept[1]:
-        changed(question, swept[0], value)
+    if swept is not None:
+        for value in swept[1]:
+            changed(question, swept[0], value)
     return Asked(question, read, swept)
 
 
@@ -252,8 +253,8 @@ def _found(
         )
         for name in SYMBOLS
     )
-    found = None if swept is None else (swept[0], sweep_over(question, *swept))
-    return WhatIf(question, answer(question), constants, found, program)
+    made = None if swept is None else (swept[0], sweep_over(question, *swept))
+    return WhatIf(question, answer(question), constants, made, program)
 
 
 def _of_program(things: tuple[Any, ...], asked: Asked, loop: str | int | None) -> WhatIf:

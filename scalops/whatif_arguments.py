@@ -139,7 +139,7 @@ def read_sweep(value: Any) -> tuple[str, tuple[float, ...]]:
             f"sweep is {value!r}; expected a range from more than 0 to more than that, {expected}"
         )
     ratio = high / low
-    return own, tuple(low * ratio ** (i / (STEPS - 1)) for i in range(STEPS - 1)) + (high,)
+    return own, (*(low * ratio ** (i / (STEPS - 1)) for i in range(STEPS - 1)), high)
 
 
 def _some(name: str, values: tuple[float, ...], given: Any) -> tuple[float, ...]:

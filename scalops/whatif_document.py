@@ -78,14 +78,17 @@ def _constant(constant: Constant) -> dict[str, Any]:
 
 
 def _catalog(found: WhatIf) -> dict[str, Any] | None:
-    """The types, and the symbols on each."""
+    """The types, and the symbols on each; `reference_type` is the machine that those given hold for.
+
+    `reference`: the catalog's own, which it is unless a program was measured on another machine.
+    """
     question = found.question
     if question.catalog is None:
         return None
     by_type = question.by_type()
     own = question.reference or question.catalog[question.catalog.reference]
     return {
-        "reference": own.name,
+        "reference": question.catalog.reference,
         "reference_type": asdict(own),
         "types": [
             asdict(t) | {"symbols": {k: _finite(v) for k, v in vars(by_type[t.name]).items()}}

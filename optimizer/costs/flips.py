@@ -23,7 +23,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scalops.optimizer.costs.integer_plan import Point
 from scalops.optimizer.costs.symbols import Symbols
 from scalops.optimizer.costs.tree_levels import least_sums
 from scalops.optimizer.costs.tree_search import Floats
@@ -187,7 +186,8 @@ class _Rows:
         low, high = min(start, end), max(start, end)
         values = np.clip(np.nan_to_num(np.stack(found, 1), nan=start), low, high)
         values.sort(axis=1)
-        return values if end > start else values[:, ::-1]
+        ordered: Floats = values if end > start else values[:, ::-1]
+        return ordered
 
     def _bends(self, name: str, rows: NDArray[np.int64]) -> list[Floats]:
         """Where the lines of these rows bend."""
@@ -244,9 +244,9 @@ class _Rows:
         tree = np.where(machines == 1, 0.0, tree)
         total: Floats = k * (r / machines * p + spilled * d + tree + b * self._steps[rows])
         total = total + np.zeros(at.shape)  # a price changes none of it
-        # Iterations are real numbers here: with more than one the first pass loads all records.
+        # One iteration is a steady one; of more of them, however few more, the first loads all.
         if self._question.symbols.iterations > 1 or name == "iterations":
-            total = total + np.where(k > 1, (r / machines - spilled) * d, 0.0)
+            total = total + (r / machines - spilled) * d
         return total
 
     def _cost(self, name: str, at: Floats, rows: NDArray[np.int64]) -> Floats:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 from scalops.algebra.errors import ConfigError, PlanError
@@ -197,8 +198,10 @@ def changed(question: Question, name: str, value: float) -> Question:
         if name == "price" and question.catalog is not None:
             raise ConfigError("price has no one value to change: the catalog has several")
         return replace(question, symbols=replace(question.symbols, **{name: value}))
-    if name in SWEPT:
-        return replace(question, **{name: value})
+    if name == "deadline":
+        return replace(question, deadline=value)
+    if name == "budget":
+        return replace(question, budget=value)
     raise ConfigError(f"{name!r} is no symbol; expected one of {list(SWEPT)}")
 
 
@@ -220,7 +223,7 @@ def shown_machines(found: Answer, most: int = _SHOWN) -> tuple[int, ...]:
         return tuple(counts)
     while len(wanted) < most:
         known = sorted(wanted)
-        gaps = sorted(zip(known, known[1:], strict=False), key=lambda g: g[0] / g[1])
+        gaps = sorted(pairwise(known), key=lambda g: g[0] / g[1])
         between = (_middle(counts, low, high) for low, high in gaps)
         new = next((n for n in between if n is not None), None)
         if new is None:

@@ -29,8 +29,8 @@ _ASKED = (
     ("machines", "--machines", "RANGE", "Machine counts: 1..500, or 1,2,4,8.  [default: 1..500]"),
     ("deadline", "--deadline", "T", "For all iterations, as in 90s or 2h: the cheapest within it."),
     ("budget", "--budget", "X", "Of money, or machine-seconds: the fastest within it."),
-    ("catalog", "--catalog", "FILE", "A TOML file of machine types; the best type is chosen, too."),
-    ("sweep", "--sweep", "NAME=A..B", "Also with other values of one: cache=1e6..1e8 or map=1us,2us."),
+    ("catalog", "--catalog", "FILE", "A TOML file of machine types, of which the best is chosen."),
+    ("sweep", "--sweep", "NAME=A..B", "Also by one of them: cache=1e6..1e8 or map=1us,2us."),
     ("loop", "--loop", "NAME", "Which loop of the program.  [default: the one that takes longest]"),
 )  # fmt: skip
 

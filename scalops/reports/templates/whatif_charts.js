@@ -4,13 +4,10 @@
 
 const CHART_HEIGHT = 330;
 const LABEL_HEIGHT = 15;
-const UNITS = [["h", 7200, 3600], ["min", 120, 60], ["s", 1, 1], ["ms", 1e-3, 1e-3],
-  ["µs", 1e-6, 1e-6], ["ns", 0, 1e-9]];
+const UNITS = [["hours", 7200, 3600], ["minutes", 120, 60], ["seconds", 1, 1],
+  ["milliseconds", 1e-3, 1e-3], ["microseconds", 1e-6, 1e-6], ["nanoseconds", 0, 1e-9]];
 
 const unitFor = (seconds) => UNITS.find(([, from]) => seconds >= from);
-
-// What is drawn: {lines: [{name, points: [[n, value]], class}], stack: [{name, values}] or null,
-// unit: [word, factor], label, best, tip(point)}.
 
 function timeChart(view, width) {
   const { shown } = view, [unit, , factor] = unitFor(topOf(view, (p) => p.seconds));
@@ -101,8 +98,8 @@ function plot({ shown, answer, before, question }, what, x, y, box) {
   return svg("svg", { x: box.left, y: box.top, width: box.right - box.left,
     height: box.bottom - box.top, viewBox: `${box.left} ${box.top} ${box.right - box.left} `
       + `${box.bottom - box.top}` },
-  refused({ shown, question }, x, box),
   what.stack ? areas(shown.points, what, x, y) : null,
+  refused({ shown, question }, x, box),
   answer.byType.filter((t) => t !== shown).map((t) => line(t.points, what.value, "other")),
   before ? line(before, what.value, "before") : null,
   line(shown.points, what.value, what.stack ? "sum" : "whole"),
@@ -136,27 +133,21 @@ function refused({ shown, question }, x, box) {
     width: Math.max(2, right - left), height: box.bottom - box.top }));
 }
 
-// Lines at machine counts, with words above: {at, text, look}.
+// Lines at machine counts, with words above: {at, text, look}; one for those at the same place.
 function marksOf({ question, answer, shown }) {
-  const { nearest, fastest, cheapest, choice } = answer, found = [];
-  const own = (p) => p.type === shown.name && p !== nearest;
-  const names = [choice ? "best" : "nearest", fastest === nearest ? "fastest" : null,
-    cheapest === nearest ? "cheapest" : null].filter(Boolean);
-  found.push({ at: nearest.machines, text: `${names.join(", ")} ${countText(nearest.machines)}`,
-    look: "chosen" });
-  if (own(fastest) && fastest === cheapest) {
-    found.push({ at: fastest.machines, text: `fastest, cheapest ${countText(fastest.machines)}`,
-      look: "" });
-  } else {
-    for (const [name, p] of [["fastest", fastest], ["cheapest", cheapest]]) {
-      if (own(p)) found.push({ at: p.machines, text: `${name} ${countText(p.machines)}`, look: "" });
-    }
+  const { nearest, fastest, cheapest, choice } = answer, found = new Map();
+  const add = (at, word, look) => {
+    const one = found.get(at);
+    if (one) one.words.push(word); else found.set(at, { at, words: [word], look });
+  };
+  add(nearest.machines, choice ? "best" : "nearest", "chosen");
+  for (const [word, p] of [["fastest", fastest], ["cheapest", cheapest]]) {
+    if (p.type === shown.name) add(p.machines, word, "");
   }
   const kink = shown.symbols.records / shown.symbols.cache;
-  if (kink >= question.counts[0] && kink <= question.counts.at(-1)) {
-    found.push({ at: kink, text: `R/M ${digits(kink)}`, look: "kink" });
-  }
-  return found;
+  if (kink >= question.counts[0] && kink <= question.counts.at(-1)) add(kink, "R/M", "kink");
+  return [...found.values()].map(({ at, words, look }) =>
+    ({ at, look, text: `${words.join(", ")} ${at < 1000 ? digits(at) : countText(at)}` }));
 }
 
 // Gives each label a row and a place, so that none overlap; returns how many rows there are.
@@ -174,12 +165,12 @@ function placed(labels, x, left, right) {
 }
 
 function markLines(labels, box) {
-  return labels.map(({ line, x, row, text, look }) => {
-    const y = box.top - 8 - row * LABEL_HEIGHT;
-    return svg("g", { class: `mark ${look}` },
-      svg("line", { x1: line, x2: line, y1: y + 3, y2: box.bottom }),
-      svg("text", { x, y, "text-anchor": "middle" }, text));
-  });
+  const y = (row) => box.top - 8 - row * LABEL_HEIGHT;
+  return [
+    ...labels.map(({ line, row, look }) => svg("g", { class: `mark ${look}` },
+      svg("line", { x1: line, x2: line, y1: y(row) + 3, y2: box.bottom }))),
+    ...labels.map(({ x, row, text, look }) => svg("g", { class: `mark ${look}` },
+      svg("text", { x, y: y(row), "text-anchor": "middle" }, text)))];
 }
 
 // Triangles at the machine counts to which the decision flips, with what would have to move.
@@ -195,7 +186,7 @@ function flipMarks({ flips, shown, question }, x, box) {
   return [...by].map(([machines, tips]) => {
     const tip = `${machinesText(machines)} would be better, with\n${tips.join("\n")}`, at = x(machines);
     return svg("path", { class: "flip hit", "data-tip": tip,
-      d: `M${at - 5},${box.bottom + 8} l5,-8 l5,8 Z` });
+      d: `M${at - 4},${box.bottom + 7} l4,-6 l4,6 Z` });
   });
 }
 
@@ -230,9 +221,8 @@ function pointer(view, x, box) {
     at = Math.min(shown.points.length - 1, Math.max(0, at + step));
     const frame = hit.getBoundingClientRect(), place = show();
     // The page's tooltip follows a pointer: keys move one too.
-    hit.parentNode.dispatchEvent(new PointerEvent("pointermove", { bubbles: false }));
-    document.dispatchEvent(new CustomEvent("tip", { detail: { target: hit, y: frame.top,
-      x: frame.left + (place - box.left) / (box.right - box.left) * frame.width } }));
+    hit.dispatchEvent(new PointerEvent("pointermove", { bubbles: true, clientY: frame.top,
+      clientX: frame.left + (place - box.left) / (box.right - box.left) * frame.width }));
   });
   return [line, hit];
 }

@@ -55,7 +55,7 @@ function roundText(value, many = 4) {
 const costText = (value, isMoney) => !isMoney ? secondsText(value)
   : value >= 1000 ? countText(value) : value >= 1 ? value.toFixed(2) : digits(value);
 const costWord = (isMoney) => isMoney ? "money" : "machine time";
-const percentText = (part) => `${digits(100 * part)} %`;
+const percentText = (part) => `${Number((100 * part).toPrecision(2))} %`;
 const machinesText = (n) => `${countText(n)} ${n === 1 ? "machine" : "machines"}`;
 const typedText = (point) => machinesText(point.machines)
   + (point.type === null ? "" : ` of ${point.type}`);

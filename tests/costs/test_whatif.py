@@ -1,0 +1,157 @@
+"""What if: flips against brute force, sums of trees against their search, answers against plans."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scalops.algebra.errors import ConfigError, PlanError
+from scalops.optimizer.costs.catalog import Catalog, MachineType
+from scalops.optimizer.costs.flips import SPAN, TOLERANCE, Change, Flip, flips
+from scalops.optimizer.costs.integer_plan import plan
+from scalops.optimizer.costs.symbols import Symbols
+from scalops.optimizer.costs.tree_levels import least_sums
+from scalops.optimizer.costs.tree_search import Trees
+from scalops.optimizer.costs.whatif import (
+    Answer,
+    Question,
+    alternatives,
+    answer,
+    changed,
+    shown_machines,
+    sweep,
+)
+from tests.costs.test_integer_plan import PAPER, SYMBOLS
+
+FEW = (1, 2, 3, 5, 8, 13, 20, 27, 50)
+CATALOG = Catalog(
+    (
+        MachineType("small", 4, 16e9, 2e8, 1.25e9, 0.2),
+        MachineType("large", 16, 64e9, 1e9, 2.5e9, 0.9, speed=1.2),
+    ),
+    "small",
+)
+LIMITS = st.tuples(
+    st.sampled_from(["time", "cost"]),
+    st.one_of(st.none(), st.floats(1.01, 4)),  # of the fastest's seconds
+    st.one_of(st.none(), st.floats(1.01, 4)),  # of the cheapest's cost
+    st.sampled_from([None, CATALOG]),
+)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 10, 64, 700])
+def test_least_sums_are_those_of_the_best_trees(most: int) -> None:
+    sums = least_sums(most)
+    levels = np.arange(len(sums))[:, None]
+    for aggregate, level in ((0.5, 0.0), (0.5, 0.1), (0.5, 3.0), (0.001, 1.0), (1.0, 10.0)):
+        lines = np.where(np.isinf(sums), math.inf, aggregate * sums + level * levels)
+        lines[:, 1] = 0.0
+        best = Trees(aggregate + level, np.full(most + 1, aggregate)).seconds
+        assert lines.min(axis=0)[1:] == pytest.approx(best[1:], rel=1e-11)
+
+
+def question(
+    s: Symbols, limits: tuple[str, float | None, float | None, Catalog | None]
+) -> Question:
+    """A question with limits that some machine counts keep."""
+    objective, time, cost, catalog = limits
+    s = replace(s, price=None) if catalog else s
+    free = Question(s, FEW, "cost" if objective == "cost" else "time", catalog=catalog)
+    best = free.plan()
+    return replace(
+        free,
+        deadline=None if time is None else time * best.fastest.total_seconds,
+        budget=None if cost is None else cost * best.cheapest.cost,
+    )
+
+
+def moved(asked: Question, found: Answer, name: str, value: float) -> Question:
+    """The question with another value; a price of a catalog is that of the chosen type."""
+    if name != "price" or asked.catalog is None:
+        return changed(asked, name, value)
+    own = found.nearest.machine_type
+    types = tuple(replace(t, price=value) if t.name == own else t for t in asked.catalog)
+    return replace(asked, catalog=Catalog(types, asked.catalog.reference))
+
+
+def is_given_up(found: Answer, name: str, value: float, tolerance: float) -> bool:
+    """Whether with this value another choice has to be made, by planning anew."""
+    if name == "iterations":
+        value = max(value, 1 + 1e-9)  # of exactly one there is no first load
+    asked = moved(found.question, found, name, value)
+    own = replace(asked, machines=(found.nearest.machines,))
+    name_of_type = found.nearest.machine_type
+    try:
+        best = asked.plan().choice
+    except PlanError:
+        return found.choice is not None
+    if found.choice is None:
+        return True
+    mine = next(
+        p
+        for p in replace(own, deadline=None, budget=None).plan().points
+        if p.machine_type == name_of_type
+    )
+    slack = 1 + 1e-9
+    if asked.deadline is not None and mine.total_seconds > asked.deadline * slack:
+        return True
+    if asked.budget is not None and mine.cost > asked.budget * slack:
+        return True
+    return asked.cost_of(mine) > (1 + tolerance) * asked.cost_of(best)
+
+
+def check(found: Answer, flip: Flip, change: Change | None, end: float, steps: int) -> None:
+    """No value up to the flip gives the choice up, and the first one beyond does."""
+    start = flip.value
+    if math.isinf(start):  # an infinite cache: it holds all, at least
+        start = found.question.symbols.records * 1e3
+    if change is not None:
+        away = 1.0 if change.value > start else -1.0
+        near, beyond = (change.value * (1 + away * e) for e in (-1e-6, 1e-6))
+        assert is_given_up(found, flip.symbol, beyond, TOLERANCE)
+        if change.value == start:  # one iteration is a steady one, without a first load
+            assert flip.symbol == "iterations" and start == 1
+            return
+        end = near
+    for step in range(1, steps + 1):
+        value = end * step / steps if start == 0 else start * (end / start) ** (step / steps)
+        assert not is_given_up(found, flip.symbol, value, TOLERANCE * (1 + 1e-6)), value
+
+
+def compare(s: Symbols, limits: tuple[str, float | None, float | None, Catalog | None]) -> None:
+    found = answer(question(s, limits))
+    made = flips(found)
+    names = {f.symbol for f in made}
+    assert names == set(vars(s)) - ({"price"} if found.nearest.money is None else set())
+    for flip in made:
+        down = 1.0 if flip.symbol == "iterations" else flip.value / SPAN
+        if 0 < flip.value < math.inf and down < flip.value:
+            check(found, flip, flip.below, down, 9)
+        elif math.isinf(flip.value):
+            check(found, flip, flip.below, s.records / SPAN, 9)
+        if 0 < flip.value < math.inf:
+            check(found, flip, flip.above, flip.value * SPAN, 9)
+        elif flip.value == 0 and flip.above is not None:
+            check(found, flip, flip.above, math.inf, 9)
+
+
+@given(s=SYMBOLS, limits=LIMITS)
+@settings(max_examples=4, deadline=None)
+def test_flips_are_where_planning_anew_gives_the_choice_up(
+    s: Symbols, limits: tuple[str, float | None, float | None, Catalog | None]
+) -> None:
+    compare(s, limits)
+
+
+@pytest.mark.long
+@given(s=SYMBOLS, limits=LIMITS)
+@settings(max_examples=150, deadline=None)
+def test_flips_of_many_questions(
+    s: Symbols, limits: tuple[str, float | None, float | None, Catalog | None]
+) -> None:
+    compare(s, limits)

@@ -254,7 +254,7 @@ def _of_stage(stage: StageProfile) -> list[tuple[str, str]]:
     parts = [f"{name} {seconds_text(s)}" for name, s in stage.steady.items() if s > 0]
     if not parts:
         return []
-    which = "" if stage.runs == 1 else f"{rows_text(stage.runs)} runs, a later one: "
+    which = "" if stage.runs == 1 else f"{rows_text(stage.runs)} runs, later ones on the average: "
     lanes = f"on {stage.lanes:.2g} thread{'' if stage.lanes == 1 else 's'}"
     details = [("spent", f"{which}{', '.join(parts)}, {lanes}")]
     if stage.together:

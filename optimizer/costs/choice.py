@@ -13,7 +13,7 @@ from scalops.optimizer.cost import Provenance
 from scalops.optimizer.costs.caching import Invariant, held_bytes
 from scalops.optimizer.costs.machine import Machine
 from scalops.optimizer.costs.meeting import Meeting, Reduced, meeting
-from scalops.optimizer.costs.plan_cost import PlanCost, plan_cost
+from scalops.optimizer.costs.plan_cost import PlanCost, plan_cost, worker_bytes
 from scalops.optimizer.costs.plan_work import PlanWork, StageWork
 from scalops.optimizer.costs.program_rates import ProgramRates
 from scalops.optimizer.costs.setting import Setting
@@ -207,10 +207,11 @@ def _joins(
             continue
         if stage.provenance == "assumed":
             continue  # the engine's own limit holds for what nobody knows
-        whole, by_hash = (
-            plan_cost(work, machine, _limited(setting, stage.makes, limit), program).total_seconds
+        costs = [
+            plan_cost(work, machine, _limited(setting, stage.makes, limit), program)
             for limit in (_WHOLE, _BY_HASH)
-        )
+        ]
+        whole, by_hash = (c.total_seconds for c in costs)
         most = _INDEXED_PART * setting.memory
         equal = equal_bytes(work, stage, machine, setting.workers)
         size = stage.index_bytes
@@ -221,7 +222,8 @@ def _joins(
             ways.reverse()
         (chosen, seconds), (second, slower) = ways
         about = f"join t{stage.makes} ({bytes_text(size)} {stage.provenance})"
-        decisions.append(Decision(about, chosen, seconds, second, slower, stage.provenance))
+        known = costs[0].provenance
+        decisions.append(Decision(about, chosen, seconds, second, slower, known))
     return setting, decisions
 
 
@@ -263,30 +265,32 @@ def _caches(
     passes = runs_of(work)
     stages = work.stages.values()
     caches = {s.makes: s for s in stages if s.is_cache and s.makes is not None}
-    share = 1 / max(1, setting.workers)
-    needed = sum(s.held_bytes for s in caches.values()) * share
-    if len(caches) < 2 or needed <= setting.memory:
+    sizes = {number: worker_bytes(stage, setting) for number, stage in caches.items()}
+    needed = sum(sizes.values())
+    others = sum(worker_bytes(s, setting) for s in stages if not s.is_cache)
+    room = max(0.0, setting.memory - others)
+    if len(caches) < 2 or needed <= room:
         return setting, []
     cost = plan_cost(work, machine, setting, program)
     tables = [
         Invariant(
             number,
-            stage.held_bytes * share,
+            sizes[number],
             max(0.0, _reads(work, passes, number) - 1),
             cost.stages[stage.stage].first.total,
         )
         for number, stage in caches.items()
     ]
-    held = {n: int(size) for n, size in held_bytes(tables, setting.memory).items()}
+    held = {n: int(size) for n, size in held_bytes(tables, room).items()}
     chosen = replace(setting, neutral=replace(setting.neutral, held=held))
     seconds = plan_cost(work, machine, chosen, program).total_seconds
     parts = ", ".join(f"{bytes_text(size)} of t{n}" for n, size in held.items())
-    about = f"caches, {bytes_text(needed)} for {bytes_text(setting.memory)}"
-    others = cost.total_seconds
-    if others <= seconds:
+    about = f"caches, {bytes_text(needed)} for {bytes_text(room)}"
+    in_order = cost.total_seconds
+    if in_order <= seconds:
         return setting, []
     return chosen, [
-        Decision(about, parts, seconds, "in the order of the plan", others, cost.provenance)
+        Decision(about, parts, seconds, "in the order of the plan", in_order, cost.provenance)
     ]
 
 

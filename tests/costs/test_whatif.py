@@ -155,3 +155,92 @@ def test_flips_of_many_questions(
     s: Symbols, limits: tuple[str, float | None, float | None, Catalog | None]
 ) -> None:
     compare(s, limits)
+
+
+def test_flips_of_the_paper() -> None:
+    """By hand: between 27 = 3³ and 81 = 3⁴ machines a level of 3·A and R·P·(1/27 − 1/81) change."""
+    found = answer(Question(PAPER, tuple(range(1, 501))))
+    below = next(f for f in flips(found) if f.symbol == "map").below
+    assert below is not None and below.machines == 27
+    # 1.05·(R·P/27 + 9·A) = R·P/81 + 12·A
+    seconds = (12 - 1.05 * 9) * PAPER.aggregate / (1.05 / 27 - 1 / 81)
+    assert below.value == pytest.approx(seconds / PAPER.records, rel=1e-12)
+    assert below.factor == pytest.approx(below.value / PAPER.map)
+
+
+def test_a_deadline_that_no_cluster_keeps_tells_what_would_have_to_be() -> None:
+    asked = Question(PAPER, tuple(range(1, 501)), deadline=5.0)
+    found = answer(asked)
+    assert found.choice is found.runner_up is None
+    assert "no cluster is done within the deadline of 5 s" in found.reason
+    assert found.nearest == found.fastest
+    for flip in flips(found):
+        for change in (flip.below, flip.above):
+            if change is not None:
+                assert change.why == "possible"
+                beyond = change.value * (1 - 1e-6 if change is flip.below else 1 + 1e-6)
+                assert answer(changed(asked, flip.symbol, beyond)).choice is not None
+    names = {f.symbol for f in flips(found) if f.below}
+    assert names == {"records", "map", "aggregate"}  # caches and loads are no obstacle
+
+
+def test_nearest_is_the_cheapest_in_time_where_the_budget_is_too_small() -> None:
+    found = answer(Question(PAPER, tuple(range(1, 501)), deadline=8.0, budget=100.0))
+    assert found.choice is None
+    assert found.nearest == plan(PAPER, range(1, 501), deadline=8.0).choice
+
+
+def test_a_sweep_is_a_plan_for_each_value() -> None:
+    asked = Question(PAPER, FEW, "cost")
+    made = sweep(asked, "cache", [1e6, 1e7, math.inf])
+    for point in made:
+        expected = plan(replace(PAPER, cache=point.value), FEW, "cost")
+        assert (point.choice, point.fastest) == (expected.choice, expected.fastest)
+    late, soon = sweep(asked, "deadline", [60.0, 1.0])
+    assert late.choice == plan(PAPER, FEW, deadline=60.0).choice
+    assert soon.choice is None
+    for name, value in (("map", -1.0), ("deadline", 0.0), ("weight", 1.0)):
+        with pytest.raises(ConfigError):
+            sweep(asked, name, [value])
+    with pytest.raises(ConfigError, match="catalog"):
+        sweep(Question(PAPER, FEW, catalog=CATALOG), "price", [1.0])
+
+
+@given(s=SYMBOLS, most=st.integers(1, 400))
+@settings(max_examples=5, deadline=None)
+def test_the_shown_machine_counts_have_the_marked_ones(s: Symbols, most: int) -> None:
+    found = answer(Question(s, tuple(range(1, most + 1))))
+    shown = shown_machines(found)
+    assert list(shown) == sorted(set(shown))
+    assert len(shown) == min(12, most)
+    wanted = {1, most, found.fastest.machines, found.cheapest.machines}
+    kink = math.ceil(s.records / s.cache)
+    assert wanted | ({kink} if 1 <= kink <= most else set()) <= set(shown)
+
+
+@given(s=SYMBOLS)
+@settings(max_examples=5, deadline=None)
+def test_alternatives_are_added_up_level_by_level(s: Symbols) -> None:
+    found = answer(Question(s, (27,)))
+    assert found.choice is not None
+    tree, binary, flat, ring = alternatives(found.question, found.choice)
+    assert tree.seconds == pytest.approx(found.choice.parts.aggregate, rel=1e-12)
+    assert binary.seconds == pytest.approx(5 * (2 * s.aggregate + s.level))
+    assert flat.seconds == pytest.approx(27 * s.aggregate + s.level)
+    assert tree.seconds <= min(binary.seconds, flat.seconds) * (1 + 1e-12)
+    assert not ring.is_built
+
+
+def test_best_by_type_are_the_plans_of_each_type() -> None:
+    asked = Question(PAPER, FEW, catalog=CATALOG, deadline=30.0)
+    found = answer(asked)
+    for point, (name, own) in zip(found.best_by_type, asked.by_type().items(), strict=True):
+        alone = plan(own, FEW, deadline=30.0).choice
+        assert point.machine_type == name
+        assert (point.machines, point.money) == (alone.machines, alone.money)
+    assert found.choice in found.best_by_type
+
+
+def test_a_price_beside_a_catalog_is_refused() -> None:
+    with pytest.raises(ConfigError, match="price is given beside a catalog"):
+        Question(replace(PAPER, price=1.0), FEW, catalog=CATALOG)

@@ -775,13 +775,9 @@ def collect_of_an_environment() -> Any:
     return so.collect(START)
 
 
-NOT_BUILT: dict[str, Callable[[], Any]] = {
-    "explain(analyze=True)": lambda: T.sum("k").explain(analyze=True),
-}
-CASES.extend(
-    Bad(f"not built: {name}", program, so.PlanError, (f"{name} is not yet built", "the README"))
-    for name, program in NOT_BUILT.items()
-)
+@ends_in(so.ConfigError, "explain's stage is 'optimized'", "analyze=True measures the physical")
+def analyze_of_another_stage() -> Any:
+    return T.sum("k").explain(stage="optimized", analyze=True)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -155,8 +155,11 @@ class WhatIfPage {
     const key = ({ symbols, fanIn, type }) => JSON.stringify([SYMBOLS.map((n) =>
       String(symbols[n])), fanIn, type]);
     if (key(this.state) === key(this.first)) return null;
-    const found = answerOf({ ...this.question(this.first), counts: this.state.counts });
-    const own = found.byType.find((type) => type.name === shown.name);
+    if (!this.firstAnswer || this.firstCounts !== this.state.counts) {
+      this.firstCounts = this.state.counts;
+      this.firstAnswer = answerOf({ ...this.question(this.first), counts: this.firstCounts });
+    }
+    const own = this.firstAnswer.byType.find((type) => type.name === shown.name);
     return own ? own.points : null;
   }
 

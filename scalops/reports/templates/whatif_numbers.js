@@ -39,11 +39,11 @@ function readMachines(text) {
   return [...found].sort((a, b) => a - b);
 }
 
-// As few characters as name the very number.
+// The very number, in few characters.
 function exactText(value) {
   if (value === Infinity) return "all";
-  const plain = String(value), short = value.toExponential().replace("e+", "e").replace(/e0$/, "");
-  return value === 0 || plain.length <= short.length + 1 ? plain : short;
+  const size = Math.abs(value), isPlain = size === 0 || (size >= 1e-3 && size < 1e5);
+  return isPlain ? String(value) : value.toExponential().replace("e+", "e");
 }
 
 // With so many digits; the form is that of `exactText`.

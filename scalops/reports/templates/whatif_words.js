@@ -149,9 +149,10 @@ const WHY = { dearer: `the best is more than ${100 * TOLERANCE} % better`,
 
 function flipsTable(flips) {
   const cell = (change, name) => change === null ? element("td", { class: "soft" }, "–")
-    : element("td", { "data-tip": WHY[change.why] }, symbolText(name, change.value),
+    : element("td", { "data-tip": WHY[change.why], "data-value": change.value }, symbolText(name, change.value),
       change.factor === null ? "" : ` (× ${digits(change.factor)})`);
-  const then = (change) => element("td", {}, change === null ? ""
+  const then = (change) => element("td", { "data-machines": change && change.machines },
+    change === null ? ""
     : change.machines === null ? "none" : typedText(change));
   return [element("h2", {}, "How far constants may move"),
     element("p", { class: "soft" }, "The decision holds between these values of a constant, the"

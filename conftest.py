@@ -3,7 +3,9 @@
 import gc
 import os
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +29,18 @@ def pytest_configure(config: pytest.Config) -> None:
             inside = path.relative_to(config.rootpath)
             if inside.parts[:1] and inside.parts[0] in collect_ignore:
                 raise pytest.UsageError(f"{inside} is imported as scalops/{inside}: name that path")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(file_path: Path) -> Generator[None, list[Any], list[Any]]:
+    """Look for examples in docstrings only where there are some.
+
+    To find none takes as long as to import the module.
+    """
+    collectors = yield
+    if file_path.suffix != ".py" or ">>>" in file_path.read_text(encoding="utf-8"):
+        return collectors
+    return [one for one in collectors if type(one) is pytest.Module]  # no subclass: doctest's
 
 
 def pytest_collection_finish() -> None:

@@ -42,6 +42,8 @@ class Options:
         cluster has its own.
     objective: "time" or "cost", what the cost model's decisions make least: seconds, or seconds
         times workers.
+    price: of a machine for an hour, in any currency: what explain says of money; a cluster's worker
+        counts as a machine. None where nobody knows.
     """
 
     threads: int = 0
@@ -58,6 +60,7 @@ class Options:
     fan_in: int | None = None
     lease: float = 10.0
     objective: str = "time"
+    price: float | None = None
 
 
 OPTIONS = tuple(field.name for field in fields(Options))
@@ -193,6 +196,15 @@ def _objective(value: Any) -> str:
     return value
 
 
+def _price(value: Any) -> float | None:
+    if value is None:
+        return None
+    price = float(value.strip()) if isinstance(value, str) else float(_number(value))
+    if not math.isfinite(price) or price < 0:
+        raise ValueError(value)
+    return price
+
+
 def _flag(value: Any) -> bool:
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
@@ -226,6 +238,7 @@ _READ: dict[str, tuple[Callable[[Any], Any], str]] = {
     "connect": (_connect, "'tcp://host:port' or 'ipc:///path'"),
     "key": (_key, "the path of a file"),
     "fan_in": (_fan_in, f"an int of at least 2 and at most {_MOST_AT_ONCE}, or None"),
+    "price": (_price, "a number of at least 0, of a machine for an hour, or None"),
     "objective": (_objective, "'time' or 'cost'"),
     "lease": (_lease, "seconds, from {} to {:g}".format(*_LEASE_BOUNDS)),
 }

@@ -119,9 +119,11 @@ def cost_figures(
 
     In the setting that was `decided` on; stages that fold on `processes` are costed as such.
     """
-    work = plan_work(physical)
     if decided.choice is not None:
-        return CostFigures(work, decided.choice.cost)
+        choice = decided.choice
+        machines = max(1, choice.setting.workers) if options.connect is not None else 1
+        return CostFigures(choice.work, choice.cost, options.price, machines)
+    work = plan_work(physical)
     here = settings(options)[0]
     setting = replace(here, neutral=replace(here.neutral, processes=processes))
-    return CostFigures(work, plan_cost(work, machine, setting))
+    return CostFigures(work, plan_cost(work, machine, setting), options.price)

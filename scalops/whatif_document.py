@@ -78,9 +78,9 @@ def _constant(constant: Constant) -> dict[str, Any]:
 
 
 def _catalog(found: WhatIf) -> dict[str, Any] | None:
-    """The types, and the symbols on each; `reference_type` is the machine that those given hold for.
+    """The types, and the symbols on each; `reference_type` is the one that those given hold for.
 
-    `reference`: the catalog's own, which it is unless a program was measured on another machine.
+    It is the catalog's own `reference`, unless a program was measured on this machine.
     """
     question = found.question
     if question.catalog is None:

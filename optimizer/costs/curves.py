@@ -50,18 +50,19 @@ def total(parts: Iterable[Measured]) -> Measured:
 class Curve:
     """Seconds over rows: straight lines through the sizes that were measured.
 
-    Beyond the largest size the last line goes on, below the smallest one the first, but not below
-    0 seconds. Of one size alone, seconds are taken as proportional. The points ascend in rows, and
-    in seconds do not descend (`curve`).
+    Beyond the largest size the last line goes on, but no steeper than in proportion: a line between
+    a size that fits the processor's cache and one that does not is steeper than either. Below the
+    smallest size the first line goes on, not below 0 seconds. Of one size alone, seconds are taken
+    as proportional. The points ascend in rows, and in seconds do not descend (`curve`).
     """
 
     points: tuple[tuple[float, Measured], ...]
 
     def at(self, rows: float) -> Measured:
         """Seconds for so many rows."""
-        if len(self.points) == 1:
-            known, only = self.points[0]
-            return Measured(only.seconds * (rows / known if known > 0 else 1.0), only.spread)
+        if self._is_proportional(rows):
+            known, last = self.points[-1]
+            return Measured(last.seconds * (rows / known if known > 0 else 1.0), last.spread)
         (x1, low), (x2, high) = self._around(rows)
         part = (rows - x1) / (x2 - x1)
         seconds = max(0.0, low.seconds + part * (high.seconds - low.seconds))
@@ -70,13 +71,20 @@ class Curve:
 
     def slope(self, rows: float) -> Measured:
         """Seconds that a row more takes there."""
-        if len(self.points) == 1:
-            known, only = self.points[0]
-            return Measured(only.seconds / known if known > 0 else 0.0, only.spread)
+        if self._is_proportional(rows):
+            known, last = self.points[-1]
+            return Measured(last.seconds / known if known > 0 else 0.0, last.spread)
         (x1, low), (x2, high) = self._around(rows)
         rise = (high.seconds - low.seconds) / (x2 - x1)
         off = math.hypot(low.absolute, high.absolute) / (x2 - x1)
         return Measured(rise, off / rise if rise > 0 else 0.0)
+
+    def _is_proportional(self, rows: float) -> bool:
+        """Whether seconds are those of the largest size, in proportion."""
+        if len(self.points) == 1:
+            return True
+        (x1, low), (x2, high) = self.points[-2:]
+        return rows > x2 and (high.seconds - low.seconds) * x2 > high.seconds * (x2 - x1)
 
     def _around(self, rows: float) -> tuple[tuple[float, Measured], tuple[float, Measured]]:
         points = self.points

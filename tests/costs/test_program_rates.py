@@ -204,12 +204,20 @@ def _loops(only: LoopWork) -> tuple[LoopWork, ...]:
 
 
 def test_a_curve_passes_through_what_was_measured_and_goes_on_straight() -> None:
-    found = curve([(10.0, Measured(1.0, 0.1)), (20.0, Measured(3.0, 0.1))])
+    found = curve([(10.0, Measured(3.0, 0.1)), (20.0, Measured(4.0, 0.1))])
     assert found is not None
-    assert [found.at(x).seconds for x in (2, 10, 15, 20, 30)] == [0.0, 1.0, 2.0, 3.0, 5.0]
-    assert found.slope(30).seconds == pytest.approx(0.2)
-    # Beyond the points both errors count: 2 x 0.3 and 1 x 0.1 of 5.
-    assert found.at(30).spread == pytest.approx(math.hypot(0.6, 0.1) / 5)
+    assert [found.at(x).seconds for x in (0, 10, 15, 20, 30)] == [2.0, 3.0, 3.5, 4.0, 5.0]
+    assert found.slope(30).seconds == pytest.approx(0.1)
+    # Beyond the points both errors count: 2 x 0.4 and 1 x 0.3 of 5.
+    assert found.at(30).spread == pytest.approx(math.hypot(0.8, 0.3) / 5)
+
+
+def test_what_falls_out_of_the_cache_goes_on_in_proportion() -> None:
+    # Of 40 rows all are in the cache, of 80 none is: 1 and 2 seconds each.
+    found = curve([(20.0, Measured(20.0)), (40.0, Measured(40.0)), (80.0, Measured(160.0))])
+    assert found is not None
+    assert [found.at(x).seconds for x in (10, 40, 60, 320)] == [10.0, 40.0, 100.0, 640.0]
+    assert found.slope(320).seconds == 2.0
 
 
 def test_a_disturbed_small_sample_takes_no_longer_than_a_large_one() -> None:

@@ -115,7 +115,7 @@ def check(found: Answer, flip: Flip, change: Change | None, end: float, steps: i
         near, beyond = (change.value * (1 + away * e) for e in (-1e-6, 1e-6))
         assert is_given_up(found, flip.symbol, beyond, TOLERANCE)
         if change.value == start:  # one iteration is a steady one, without a first load
-            assert flip.symbol == "iterations" and start == 1
+            assert (flip.symbol, start) == ("iterations", 1)
             return
         end = near
     for step in range(1, steps + 1):
@@ -161,7 +161,8 @@ def test_flips_of_the_paper() -> None:
     """By hand: between 27 = 3³ and 81 = 3⁴ machines a level of 3·A and R·P·(1/27 − 1/81) change."""
     found = answer(Question(PAPER, tuple(range(1, 501))))
     below = next(f for f in flips(found) if f.symbol == "map").below
-    assert below is not None and below.machines == 27
+    assert below is not None
+    assert below.machines == 27
     # 1.05·(R·P/27 + 9·A) = R·P/81 + 12·A
     seconds = (12 - 1.05 * 9) * PAPER.aggregate / (1.05 / 27 - 1 / 81)
     assert below.value == pytest.approx(seconds / PAPER.records, rel=1e-12)

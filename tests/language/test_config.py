@@ -34,6 +34,7 @@ VALUES: dict[str, tuple[Any, str, str, Any]] = {
     "fan_in": (3, "3", "3", 3),
     "lease": (2.5, "2.5", "2.5", 2.5),
     "objective": ("cost", "cost", '"cost"', "cost"),
+    "price": (0.25, "0.25", "0.25", 0.25),
 }
 
 
@@ -177,6 +178,7 @@ def test_config_prints_a_table(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         ["fan_in", "None", "default"],
         ["lease", "10.0", "default"],
         ["objective", "time", "default"],
+        ["price", "None", "default"],
     ]
     assert str(found) == repr(found)
     assert list(found) == list(OPTIONS)

@@ -43,7 +43,7 @@ def test_a_page_holds_the_question() -> None:
 
 
 def test_a_page_is_small_and_the_same_each_time() -> None:
-    found = asked(machines="1..100000", sweep="records=1e6..1e10")
+    found = asked(machines="1..400,1000", sweep="records=1e6..1e10")
     text = whatif_page(found.to_dict())
     assert text == whatif_page(found.to_dict())
     assert len(text.encode()) < LARGEST
@@ -55,7 +55,7 @@ def test_a_cache_that_holds_all_is_null() -> None:
     assert so.whatif(records=1e6, map=1e-6).question.symbols.cache == math.inf
 
 
-@pytest.mark.parametrize("attack", [a for a in ATTACKS if "\x00" not in a], ids=lambda a: a[:8])
+@pytest.mark.parametrize("attack", ATTACKS, ids=range(len(ATTACKS)))
 def test_names_of_machines_end_no_script(attack: str) -> None:
     types = (*TYPES, MachineType(attack, 4, 16e9, 2e8, 1.25e9, 0.2))
     text = asked(catalog=catalog(*types), machines=(1, 2)).to_html()
@@ -67,7 +67,7 @@ def test_names_of_machines_end_no_script(attack: str) -> None:
 def test_a_page_names_no_other_file_and_no_network() -> None:
     text = asked().to_html()
     assert "http" not in text.replace("http-equiv", "")
-    code = re.sub(r"^\s*//.*$|  // .*$", "", text, flags=re.MULTILINE)
+    code = re.sub(r"^\s*//.*$|  // .*$|'sha256-\S*'", "", text, flags=re.MULTILINE)
     for word in ("//", "src=", "url(", "@import", "fetch(", "XMLHttp", "WebSocket", "import("):
         assert word not in code, word
     policy = next(a["content"] for _, a in Parts(text).tags if "http-equiv" in a)

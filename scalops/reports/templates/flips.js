@@ -136,7 +136,8 @@ class Flips {
     }
     const k = of("iterations");
     const all = k * (records * of("map") + spilled * load + tree + of("broadcast") * steps);
-    const loads = k > 1 && (name === "iterations" || this.question.symbols.iterations > 1);
+    // One iteration is a steady one; of more of them, however few more, the first loads all.
+    const loads = name === "iterations" || this.question.symbols.iterations > 1;
     return loads ? all + (records - spilled) * load : all;
   }
 

@@ -85,7 +85,7 @@ function chartLegend(view, what) {
 }
 
 const pathOf = (points) => points.map(([x, y], i) =>
-  `${i ? "L" : "M"}${x.toFixed(1)},${Math.max(-9999, y).toFixed(1)}`).join("");
+  `${i ? "L" : "M"}${x.toFixed(1)},${Math.max(-1e6, y).toFixed(1)}`).join("");
 
 // Areas and lines, cut at the box: an inner svg hides what is outside of it.
 function plot({ shown, answer, before, question }, what, x, y, box) {

@@ -18,6 +18,7 @@ from benchmarks import (
     opaque,
     overhead,
     pagerank,
+    prediction,
     processes,
     reading,
     record_linkage,
@@ -62,6 +63,8 @@ def main() -> None:
     )
     trees.main([] if full else ["--megabytes", "1", "--ranks", "2", "8", "16", "--rounds", "2"])
     curve.main([] if full else ["--megabytes", "16", "--pings", "200", "--rounds", "2"])
+    few = ["--quick", "--programs", "logistic regression", "groups", "PageRank"]
+    prediction.main([] if full else few)
     print(f"\n{summary()}")
 
 

@@ -21,11 +21,11 @@ from typing import Any
 import scalops as so
 from benchmarks.prediction_programs import CASES, Case
 from scalops.algebra.operators import Job
-from scalops.profiles import machine
 from scalops.engine.neutral import Neutral
 from scalops.optimizer.costs.prediction import iteration_seconds
 from scalops.optimizer.costs.program_rates import ProgramRates
 from scalops.optimizer.costs.setting import Setting
+from scalops.profiles import machine
 from scalops.sampled_runs import sampled_rates
 
 CALIBRATED_ON = 2  # workers
@@ -142,10 +142,10 @@ def main(arguments: list[str] | None = None) -> tuple[float, float]:
     points: list[Point] = []
     with ExitStack() as stack:
         told = {n: {"workers": n} for n in given.workers}
-        sessions = {
-            n: stack.enter_context(so.session(folds="threads", **own)) for n, own in told.items()
-        }
-        calibration = stack.enter_context(so.session(workers=CALIBRATED_ON))
+        # What is not traced is called where it was in the short runs: in the process that folds.
+        here: dict[str, Any] = {"folds": "threads", "processes": 0}
+        sessions = {n: stack.enter_context(so.session(**here, **own)) for n, own in told.items()}
+        calibration = stack.enter_context(so.session(workers=CALIBRATED_ON, **here))
         for case in CASES:
             if given.programs and case.name not in given.programs:
                 continue

@@ -25,9 +25,7 @@ from benchmarks.measure import interleaved, report
 ITERATIONS = 4
 
 
-def means_loop(
-    table: so.Table, count: int, columns: int, iterations: int = ITERATIONS
-) -> so.Loop:
+def means_loop(table: so.Table, count: int, columns: int, iterations: int = ITERATIONS) -> so.Loop:
     """Means of vectors by a key that the loop might change, so that nothing is computed once."""
 
     @so.loop(np.zeros((count, columns)), range(iterations))

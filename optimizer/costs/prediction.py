@@ -21,10 +21,11 @@ from scalops.optimizer.costs.setting import Setting
 
 UNITS_OF_A_WORKER = 4  # as the engine hands partitions out (`engine/collective.py`)
 MOST_PARTITIONS = 1_024  # as `engine/blocks.py` has it
-# Versions of a neutral kind, assumed: what two workers of a machine take longer, and how sure that
-# is; how far off the median of a few iterations is at least.
+# Assumed before anything is measured: how much longer work takes while another worker of the machine
+# computes, and how sure that is; how far off the median of a few iterations is at least.
 CONTENTION = Measured(1.1, 0.2)
 LEAST_OFF = 0.03
+LEAST_CONTENTION = 0.5  # what noise may make of it for many workers
 
 
 def iteration_seconds(
@@ -55,7 +56,7 @@ def _contention(of_two: float, setting: Setting) -> float:
     if setting.cores is None or setting.workers == 1:
         return 1.0
     busy = min(float(setting.workers), setting.side_by_side / setting.threads)
-    return max(0.5, 1.0 + (of_two - 1.0) * (busy - 1.0))
+    return max(LEAST_CONTENTION, 1.0 + (of_two - 1.0) * (busy - 1.0))
 
 
 def _here(loop: LoopRates, rows: Rows, threads: int) -> Measured:

@@ -31,8 +31,7 @@ class ShortRun:
     """One short run: in this process (`workers` 0) or on workers, with so many threads each.
 
     `records` of the table that was sampled; `rows` by stage as they turned out. `load_seconds`
-    went into caches before the loops, of `held_bytes`. `shares`: what part of the records each
-    worker has.
+    went into caches before the loops, of `held_bytes`.
     """
 
     workers: int

@@ -131,6 +131,11 @@ class Answer:
         counts = self.question.machines
         return len(counts) > 1 and self.nearest.machines == max(counts)
 
+    def allows(self, point: Point) -> bool:
+        """Whether a point is within deadline and budget."""
+        own = self.question
+        return within(point.total_seconds, own.deadline) and within(point.cost, own.budget)
+
     def of_type(self, name: str | None) -> list[Point]:
         """The points of a type, by their machines."""
         return [p for p in self.points if p.machine_type == name]

@@ -12,8 +12,10 @@ from scalops.cli.calibrate_command import percent
 from scalops.cli.whatif_flips_text import flip_lines, sweep_lines
 from scalops.cli.whatif_lines import (
     KEPT,
+    Row,
     aligned,
     amount_text,
+    as_wide_as_fits,
     capital,
     machines_text,
     percent_text,
@@ -280,19 +282,32 @@ def _types(found: WhatIf) -> Iterator[str]:
     if found.question.catalog is None:
         return
     answer = found.answer
-    has_money = answer.nearest.money is not None
-    head = ("", "type", "N", "T(N)", "in all", "machine-s", "money", "most of it", "regime")
-    rows = [head if has_money else tuple(h for h in head if h != "money")]
-    for p in answer.best_by_type:
-        chosen = answer.choice is not None and p.machine_type == answer.choice.machine_type
-        cells = [">" if chosen else "", str(p.machine_type)[:16], str(p.machines)]
-        cells += [seconds_text(p.seconds), seconds_text(p.total_seconds)]
-        cells += [amount_text(p.machine_seconds)] + (
-            [amount_text(p.money)] if p.money is not None else []
-        )
-        rows.append((*cells, p.dominant, p.regime))
+    money = ["money"] * (answer.nearest.money is not None)
+    head = ("", "type", "N", "T(N)", "in all", "machine-s", *money, "most of it", "regime")
+    rows = as_wide_as_fits(lambda n: [head, *(_type_row(found, p, n) for p in answer.best_by_type)])
     yield "each type of machine at its best"
-    yield from aligned(rows, "<<" + ">" * (len(rows[0]) - 4) + "<<")
+    yield from aligned(rows, "<<" + ">" * (len(head) - 4) + "<<")
+    if any(row[0] == "x" for row in rows):
+        yield "x: not within the deadline or the budget"
+
+
+def _type_row(found: WhatIf, point: Point, letters: int) -> Row:
+    choice = found.answer.choice
+    mark = "" if found.answer.allows(point) else "x"
+    if choice is not None and point.machine_type == choice.machine_type:
+        mark = ">"
+    money = [] if point.money is None else [amount_text(point.money)]
+    return (
+        mark,
+        str(point.machine_type)[:letters],
+        str(point.machines),
+        seconds_text(point.seconds),
+        seconds_text(point.total_seconds),
+        amount_text(point.machine_seconds),
+        *money,
+        point.dominant,
+        point.regime,
+    )
 
 
 def _alternatives(found: WhatIf) -> Iterator[str]:

@@ -138,7 +138,8 @@ def test_the_demo_shows_plan_and_result() -> None:
     accuracy = re.search(r"accuracy +([0-9.]+)% of 114 records held out", done.stdout)
     assert accuracy is not None
     assert float(accuracy[1]) > 94
-    assert len(done.stderr.splitlines()) <= 2
+    # Of the iterations it tells as often as seconds pass.
+    assert all(" s/iteration" in line for line in done.stderr.splitlines()), done.stderr
 
 
 def test_the_demo_is_a_program() -> None:

@@ -15,6 +15,7 @@ import scalops as so
 from scalops.algebra.dtypes import ArrayType
 from scalops.engine import blocks
 from scalops.engine.kernels.running import FORMS
+from tests.quick import crossed
 
 KINDS = ("cumsum", "cummin", "cummax", "cumprod")
 UFUNCS = {"cumsum": np.add, "cummin": np.minimum, "cummax": np.maximum, "cumprod": np.multiply}
@@ -157,9 +158,9 @@ def by_group(kind: str, keys: Any, values: Any, reverse: bool) -> Any:
     return found
 
 
-@pytest.mark.parametrize("groups", [1, 3, 40, 2000])
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "reverse", "groups"), crossed(KINDS, (False, True), (1, 3, 40, 2000))
+)
 def test_each_group_has_a_run_of_its_own(
     small_blocks: int, kind: str, reverse: bool, groups: int
 ) -> None:

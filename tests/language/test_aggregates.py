@@ -13,6 +13,7 @@ import pytest
 
 import scalops as so
 from tests.language.witness import assert_same, is_opaque, least, nulls
+from tests.quick import crossed
 
 ROWS = (1, 2, 7, 70_000)
 DTYPES = ("float64", "float32", "int64", "int8", "uint16", "bool")
@@ -33,9 +34,7 @@ FOLDS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FOLDS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize(("name", "dtype", "rows"), crossed(FOLDS, DTYPES, ROWS))
 def test_a_fold_is_numpys_over_the_first_axis(name: str, dtype: str, rows: int) -> None:
     columns = {"a": data(rows, dtype), "x": data(rows, dtype, 3), "m": data(rows, dtype, 2, 3)}
     table = so.table(columns)
@@ -50,11 +49,12 @@ def test_a_fold_is_numpys_over_the_first_axis(name: str, dtype: str, rows: int) 
         assert folded[column].shape == columns[column].shape[1:]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    "f", [operator.add, operator.mul, np.minimum, np.maximum, np.add, np.multiply]
+    ("f", "dtype", "rows"),
+    crossed(
+        [operator.add, operator.mul, np.minimum, np.maximum, np.add, np.multiply], DTYPES, (1, 2, 7)
+    ),
 )
-@pytest.mark.parametrize("rows", [1, 2, 7])
 def test_reduce_by_a_known_function_keeps_its_dtype(
     f: Callable[..., Any], dtype: str, rows: int
 ) -> None:

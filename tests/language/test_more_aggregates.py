@@ -15,6 +15,7 @@ import scalops as so
 from scalops.engine.witness.interpreter import Interpreter
 from tests.language.test_aggregates import data
 from tests.language.witness import assert_same, nulls
+from tests.quick import crossed
 
 ROWS = (1, 2, 7, 70_000)
 DTYPES = ("float64", "float32", "int64", "int8", "uint16", "bool")
@@ -26,9 +27,7 @@ def interpreted(value: Any) -> Any:
     return Interpreter().value(value.expression)
 
 
-@pytest.mark.parametrize("ddof", [0, 1, 0.5])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize(("rows", "dtype", "ddof"), crossed(ROWS, DTYPES, (0, 1, 0.5)))
 def test_variance_and_deviation_are_numpys(rows: int, dtype: str, ddof: float) -> None:
     columns = {"a": data(rows, dtype), "x": data(rows, dtype, 2, 3)}
     table = so.table(columns)
@@ -62,9 +61,10 @@ def test_variance_of_special_values(values: list[float]) -> None:
     np.testing.assert_allclose(interpreted(value), expected, atol=1e-30)
 
 
-@pytest.mark.parametrize("q", [0.0, 0.25, 0.5, 0.9, 1.0, [0.1, 0.5], (0.5,), np.array([0.3, 1])])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows", [1, 2, 7, 20_001])
+SHARES = (0.0, 0.25, 0.5, 0.9, 1.0, [0.1, 0.5], (0.5,), np.array([0.3, 1]))
+
+
+@pytest.mark.parametrize(("rows", "dtype", "q"), crossed((1, 2, 7, 20_001), DTYPES, SHARES))
 def test_quantiles_are_numpys(rows: int, dtype: str, q: Any) -> None:
     columns = {"a": data(rows, dtype), "x": data(rows, dtype, 3)}
     table = so.table(columns)

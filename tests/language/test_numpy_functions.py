@@ -17,6 +17,7 @@ import scalops as so
 from scalops.algebra.functions import FUNCTIONS, Function, arrays, elementwise, linear
 from scalops.numpy_protocol import _FUNCTIONS
 from tests.language.witness import Array, assert_same, is_opaque, records, value
+from tests.quick import crossed
 
 ROWS = 9
 UFUNCS = sorted({f.ufunc for f in FUNCTIONS.values() if f.ufunc}, key=lambda u: u.__name__)
@@ -105,8 +106,11 @@ def test_a_universal_function_is_numpys_for_every_type(ufunc: np.ufunc) -> None:
         assert_same(at_driver, quiet(ufunc, *(a[0] for a in arrays)))
 
 
-@pytest.mark.parametrize("ufunc", [u for u in UFUNCS if u.nin == 2], ids=lambda u: u.__name__)
-@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize(
+    ("ufunc", "dtype"),
+    crossed([u for u in UFUNCS if u.nin == 2], ("float32", "int8")),
+    ids=lambda value: getattr(value, "__name__", value),
+)
 def test_a_python_number_takes_its_partners_type(ufunc: np.ufunc, dtype: str) -> None:
     array = numbers(dtype, ROWS)
     for two in (2, 2.0):

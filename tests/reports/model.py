@@ -27,8 +27,8 @@ const answers = asked.map((q) => {
     fastest: point(found.fastest), cheapest: point(found.cheapest),
     best: found.byType.map((t) => point(t.best)), trees: trees && trees.map(point),
     flips: q.fanIn === "best" ? new Flips(q, found).all() : null,
-    closed: found.byType.map(({ symbols: s }) => [closedFastest(s), closedCheapest(s),
-      closedFastest(s, 3), closedCheapest(s, 3), closedSeconds(s, many), closedSeconds(s, many, 3)]),
+    closed: found.byType.map(({ symbols: s }) => [undefined, 3].flatMap((f) =>
+      [closedFastest(s, f), closedCheapest(s, f), closedSeconds(s, many, f)])),
   };
 });
 process.stdout.write(JSON.stringify(answers));

@@ -155,6 +155,7 @@ function pointsOf(s, counts, type, fanIn) {
     };
     const seconds = totalOf(parts), first = records * s.load;
     const steady = s.iterations * seconds, total = loads ? steady + (first - parts.load) : steady;
+    const cost = s.price === null ? n * total : s.price * n * total / 3600;
     const divided = s.records * s.map + Math.max(0, s.records - s.cache * n) * s.load;
     return {
       machines: n,
@@ -165,8 +166,10 @@ function pointsOf(s, counts, type, fanIn) {
       firstSeconds: loads ? seconds - parts.load + first : seconds,
       total,
       machineSeconds: n * total,
-      money: s.price === null ? null : s.price * n * total / 3600,
-      cost: s.price === null ? n * total : s.price * n * total / 3600,
+      money: s.price === null ? null : cost,
+      cost,
+      byTime: rounded(total),
+      byCost: rounded(cost),
       regime: spilled > ROUNDING * s.records ? "spilling" : "cached",
       dominant: PARTS.reduce((a, b) => parts[b] > parts[a] ? b : a),
       closedSeconds: divided / n + slope * Math.log(n),
@@ -200,8 +203,10 @@ function symbolsByType(q) {
   return q.types.map((type) => [type.name, symbolsOn(q.symbols, q.reference, type)]);
 }
 
-const BY_TIME = (a, b) => a.total - b.total || a.cost - b.cost || a.machines - b.machines;
-const BY_COST = (a, b) => a.cost - b.cost || a.total - b.total || a.machines - b.machines;
+// Without what differs by rounding alone: R·P machine-seconds are as many on any machines.
+const rounded = (value) => Number(value.toPrecision(12));
+const BY_TIME = (a, b) => a.byTime - b.byTime || a.byCost - b.byCost || a.machines - b.machines;
+const BY_COST = (a, b) => a.byCost - b.byCost || a.byTime - b.byTime || a.machines - b.machines;
 const least = (points, order) => points.reduce((a, b) => order(b, a) < 0 ? b : a);
 
 // The best of `points`, and its kind: "choice" within both limits; else what comes nearest.

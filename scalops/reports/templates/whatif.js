@@ -12,6 +12,7 @@ class WhatIfPage {
       "table", "flips", "more"].map((id) => [id, document.getElementById(id)]));
     this.first = this.asked();
     this.state = this.asked();
+    this.showFlips = {};
     this.build();
     this.update();
     new ResizeObserver(() => this.resize()).observe(this.places.time);
@@ -110,9 +111,7 @@ class WhatIfPage {
 
   reset() {
     this.state = this.asked();
-    for (const [name, slider] of Object.entries(this.sliders)) {
-      slider.show(this.state.symbols[name], "both");
-    }
+    for (const slider of Object.values(this.sliders)) slider.reset();
     for (const field of Object.values(this.fields)) field.show();
     for (const radio of this.places.controls.querySelectorAll("[name=objective]")) {
       radio.checked = radio.value === this.state.objective;
@@ -133,7 +132,7 @@ class WhatIfPage {
   update() {
     const question = this.question(this.state), answer = answerOf(question);
     const shown = answer.byType.find((type) => type.name === answer.nearest.type);
-    this.view = { question, answer, shown, flips: null, before: this.before(shown),
+    this.view = { question, answer, shown, before: this.before(shown),
       isMoney: answer.nearest.money !== null };
     this.places.answer.replaceChildren(...recommendation(this.view).filter(Boolean));
     this.places.remarks.replaceChildren(...remarks(this.view));
@@ -174,8 +173,10 @@ class WhatIfPage {
     clearTimeout(this.timer);
     for (const [id, made] of [["time", timeChart], ["cost", costChart]]) {
       const place = this.places[id], width = Math.max(300, Math.floor(place.clientWidth));
+      const drawn = made(this.view, width);
       place.replaceChildren(element("h2", {}, id === "time" ? "Seconds of an iteration"
-        : "Cost of all iterations"), made(this.view, width));
+        : "Cost of all iterations"), drawn.figure);
+      this.showFlips[id] = drawn.showFlips;
     }
     this.width = this.places.time.clientWidth;
   }
@@ -191,12 +192,12 @@ class WhatIfPage {
     const { question, answer } = this.view, place = this.places.flips;
     const isFew = answer.points.length <= MOST_FLIPPED, isBest = this.state.fanIn === "best";
     if (isFew && isBest) {
-      this.view.flips = new Flips(question, answer).all();
-      place.replaceChildren(...flipsTable(this.view.flips));
-      for (const flip of this.view.flips) {
+      const flips = new Flips(question, answer).all();
+      place.replaceChildren(...flipsTable(flips));
+      for (const flip of flips) {
         if (this.sliders[flip.symbol]) this.sliders[flip.symbol].mark(flip);
       }
-      this.draw();
+      for (const show of Object.values(this.showFlips)) show(flips);
     } else {
       place.replaceChildren(element("p", { class: "soft" }, isBest
         ? "Flip points of so many machine counts are printed by the command."

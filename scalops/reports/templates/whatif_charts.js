@@ -1,6 +1,6 @@
 // The charts over machine counts: seconds of an iteration by what they are spent on, and the cost of
-// all iterations. A view is {question, answer, shown (one of answer.byType), flips, before (points
-// that the page began with, null if nothing was changed), isMoney}.
+// all iterations. A view is {question, answer, shown (one of answer.byType), before (points that the
+// page began with, null if nothing was changed), isMoney}. Each is {figure, showFlips(flips)}.
 
 const CHART_HEIGHT = 330;
 const LABEL_HEIGHT = 15;
@@ -62,14 +62,17 @@ function chart(view, width, what) {
   const x = logScale(ends, [box.left, box.right]);
   const high = topOf(view, what.value), y = linearScale([0, high], [box.bottom, box.top]);
   const isCut = shown.points.some((p) => what.value(p) > high);
+  const flipped = svg("g", {});
   const drawn = svg("svg", { width, height: CHART_HEIGHT, role: "group",
     viewBox: `0 0 ${width} ${CHART_HEIGHT}`, "aria-label": what.title },
   yAxis(y, box, digits, ""), xAxis(x, box, countText, "machines"),
   svg("text", { class: "soft-text", x: 4, y: 14 }, what.label
     + (isCut ? `, cut off above ${digits(high)}` : "")),
-  plot(view, what, x, y, box), markLines(labels, box), flipMarks(view, x, box),
-  pointer(view, x, box));
-  return element("figure", { class: "chart" }, chartLegend(view, what), drawn);
+  plot(view, what, x, y, box), markLines(labels, box), flipped, pointer(view, x, box));
+  return {
+    figure: element("figure", { class: "chart" }, chartLegend(view, what), drawn),
+    showFlips: (flips) => flipped.replaceChildren(...flipMarks(view, flips, x, box)),
+  };
 }
 
 function chartLegend(view, what) {
@@ -174,9 +177,9 @@ function markLines(labels, box) {
 }
 
 // Triangles at the machine counts to which the decision flips, with what would have to move.
-function flipMarks({ flips, shown, question }, x, box) {
+function flipMarks({ shown, question }, flips, x, box) {
   const by = new Map();
-  for (const { symbol, below, above } of flips || []) {
+  for (const { symbol, below, above } of flips) {
     for (const change of [below, above]) {
       if (!change || change.machines === null || change.type !== shown.name) continue;
       by.set(change.machines, [...(by.get(change.machines) || []), flipText(symbol, change)]);

@@ -53,12 +53,18 @@ class SymbolSlider {
       : "expected seconds, or a time such as 10us";
   }
 
-  // The slider reaches three decades to each side of where it is; further values widen it.
+  reset() {
+    this.from = this.to = undefined;
+    this.show(this.initial, "both");
+  }
+
+  // The slider reaches from two decades below the first value to three above; further values widen
+  // it.
   reach(value) {
     const near = value > 0 && value < Infinity ? value : DEFAULTS[this.name];
-    const decade = Math.floor(Math.log10(near));
+    const at = Math.log10(near), decade = Math.floor(at);
     this.from = Math.min(this.from ?? decade - 2, decade);
-    this.to = Math.max(this.to ?? decade + 3, decade + 1);
+    this.to = Math.max(this.to ?? decade + 3, Math.ceil(at));
     if (this.name === "iterations") this.from = 0;
     this.steps = (this.to - this.from) * STEPS + (this.hasNought || this.name === "cache" ? 1 : 0);
     this.input.max = this.steps;
@@ -81,8 +87,8 @@ class SymbolSlider {
 
   show(value, where) {
     this.value = value;
-    this.reach(value);
     this.reach(this.initial);
+    this.reach(value);
     if (where !== "field") this.input.value = Math.round(this.placeOf(value) * this.steps);
     if (where !== "slider") {
       this.field.value = roundText(value);

@@ -19,6 +19,11 @@ def quick(cases: Iterable[Any], count: int) -> list[Any]:
     ]
 
 
+def repeated(times: int) -> pytest.MarkDecorator:
+    """Runs a test of random examples once quick, and so often in all: its argument is `run`."""
+    return pytest.mark.parametrize("run", quick(range(times), 1))
+
+
 def crossed(*axes: Collection[Any], one_in: int | None = None) -> list[Any]:
     """Every combination of a value of each axis, one in so many quick: for `parametrize`.
 

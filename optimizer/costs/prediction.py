@@ -21,7 +21,7 @@ from scalops.optimizer.costs.setting import Setting
 
 UNITS_OF_A_WORKER = 4  # as the engine hands partitions out (`engine/collective.py`)
 MOST_PARTITIONS = 1_024  # as `engine/blocks.py` has it
-# Assumed before anything is measured: how much longer work takes while another worker of the machine
+# Assumed before anything is measured: how much longer work takes while another worker of the host
 # computes, and how sure that is; how far off the median of a few iterations is at least.
 CONTENTION = Measured(1.1, 0.2)
 LEAST_OFF = 0.03

@@ -15,6 +15,7 @@ from scalops.algebra.explain import WIDTH, Display, PlanPrinter, bytes_text
 from scalops.algebra.tree import Node
 from tests.optimizer.plans import job_of
 from tests.optimizer.random_programs import random_program
+from tests.quick import repeated
 
 T = so.table({"x": np.ones((2, 3)), "y": np.ones(2)})
 
@@ -27,9 +28,10 @@ def widest(text: str) -> int:
     return max(map(len, text.splitlines()))
 
 
+@repeated(3)
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
-def test_random_programs_fit_the_page_and_parse(seed: int) -> None:
+@settings(max_examples=9, suppress_health_check=[HealthCheck.too_slow])
+def test_random_programs_fit_the_page_and_parse(run: int, seed: int) -> None:
     made = shown(job_of(*random_program(Random(seed))))
     assert widest(made.to_text()) <= WIDTH
     parsed = json.loads(made.to_json())

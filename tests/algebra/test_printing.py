@@ -13,6 +13,7 @@ from scalops.algebra.expressions import Column, Expression, call, constant
 from scalops.algebra.functions import function
 from scalops.algebra.printing import constant_text, number, text
 from scalops.engine.witness.interpreter import Interpreter
+from tests.quick import repeated
 
 ROW = {"a": np.float64(1.5), "b": np.float64(-2.0), "c": np.float64(0.5)}
 BITS = {"i": np.int64(6), "j": np.int64(3), "k": np.int64(1)}
@@ -68,9 +69,10 @@ bools = st.recursive(
 choices = st.builds(lambda c, x, y: _call("where", c, x, y), bools, floats, floats)
 
 
+@repeated(3)
 @given(st.one_of(floats, bits, bools, choices))
-@settings(max_examples=300)
-def test_printed_algebra_has_the_value_of_the_expression(e: Expression) -> None:
+@settings(max_examples=100)
+def test_printed_algebra_has_the_value_of_the_expression(run: int, e: Expression) -> None:
     printed = text(e)
     assume("…" not in printed)
     # As NumPy's numbers, which divide by zero and take roots of negatives without a fuss.

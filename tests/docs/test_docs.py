@@ -17,19 +17,31 @@ from scalops import not_yet
 from scalops.algebra import errors
 from scalops.optimizer.phases import PHASES
 from scalops.options import Options
+from tests.cli.conftest import Invoke
 from tests.docs.examples import blocks, run
+from tests.programs.conftest import invoke
+
+__all__ = ["invoke"]
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 FILES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md")] + DOCS
+SHOWS_DEFAULTS = ("language.md",)
 
 
+# The defaults are what is described; of those that show none, worker processes give the same.
+@pytest.mark.parametrize("processes", [pytest.param("default", marks=pytest.mark.long), "none"])
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
 def test_examples_give_what_the_file_says(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    path: Path,
+    processes: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SCALOPS_PROCESSES", raising=False)  # the defaults are what is described
+    if processes == "default" or path.name in SHOWS_DEFAULTS:
+        monkeypatch.delenv("SCALOPS_PROCESSES", raising=False)
     text = path.read_text(encoding="utf-8")
     with so.session():
         found = run(text, path.name)
@@ -142,19 +154,9 @@ def test_the_demo_shows_plan_and_result() -> None:
     assert all(" s/iteration" in line for line in done.stderr.splitlines()), done.stderr
 
 
-def test_the_demo_is_a_program() -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "scalops",
-        "run",
-        "examples/demo.py",
-        "--json",
-        "--eps",
-        "1e-4",
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_the_demo_is_a_program(invoke: Invoke) -> None:
+    done = invoke("run", ROOT / "examples" / "demo.py", "--json", "--eps", "1e-4")
+    assert done.exit_code == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["model"]["converged"]
     assert result["held_out"] == 114

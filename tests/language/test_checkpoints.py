@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import runpy
 import subprocess
 import sys
 from functools import partial
@@ -72,12 +73,18 @@ CONDITIONS = {
 }
 
 
-def started(folder: Path, how: str, kill: int | None = None, **parts: Any) -> Any:
-    """Run the program in a process of its own."""
-    folder.parent.mkdir(exist_ok=True)
-    file = folder.parent / "program.py"
+def written(folder: Path, **parts: Any) -> Path:
+    """The program's file in that folder."""
+    folder.mkdir(exist_ok=True)
+    file = folder / "program.py"
     text = PROGRAM.format(**{"rate": 0.25, "every": 1, "condition": CONDITIONS["range"]} | parts)
     file.write_text(text, encoding="utf-8")
+    return file
+
+
+def started(folder: Path, how: str, kill: int | None = None, **parts: Any) -> Any:
+    """Run the program in a process of its own."""
+    file = written(folder.parent, **parts)
     more = [] if kill is None else [str(kill)]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, str(file), str(folder), how, *more]
@@ -86,16 +93,22 @@ def started(folder: Path, how: str, kill: int | None = None, **parts: Any) -> An
 
 @pytest.mark.parametrize(("condition", "every"), quick([("so.range", 3), ("condition", 1)], 1))
 def test_killed_run_resumes_in_another_process_with_the_same_bits(
-    tmp_path: Path, condition: str, every: int
+    tmp_path: Path,
+    condition: str,
+    every: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     parts: dict[str, Any] = {"condition": CONDITIONS[condition], "every": every}
-    whole = started(tmp_path / "whole" / "f", "new", **parts)
-    assert whole.returncode == 0, whole.stderr
+    program = written(tmp_path / "whole", **parts)
+    monkeypatch.setattr(sys, "argv", [str(program), str(tmp_path / "whole" / "f"), "new"])
+    runpy.run_path(str(program), run_name="__main__")
+    whole = capsys.readouterr().out
     killed = started(tmp_path / "cut" / "f", "new", kill=4, **parts)
     assert killed.returncode == -9
     resumed = started(tmp_path / "cut" / "f", "resume", **parts)
     assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stdout == whole.stdout
+    assert resumed.stdout == whole
     assert resumed.stdout.startswith("7 True")
 
 

@@ -16,7 +16,7 @@ from scipy import special
 import scalops as so
 from scalops.algebra.functions import FUNCTIONS, Function, arrays, elementwise, linear
 from scalops.numpy_protocol import _FUNCTIONS
-from tests.language.witness import Array, assert_same, is_opaque, records, value
+from tests.language.witness import Array, assert_same, column, is_opaque, records, value
 from tests.quick import crossed
 
 ROWS = 9
@@ -50,29 +50,33 @@ def check_on_records(f: Callable[..., Any], *arrays: Array) -> None:
     """The function of every record's arrays, with some of them the same for all records."""
     names = "abc"[: len(arrays)]
     table = so.table(dict(zip(names, arrays, strict=True)))
+    made, expected = [], []
     for constant in (None, *range(len(arrays))) if len(arrays) > 1 else (None,):
         fixed = {} if constant is None else {names[constant]: arrays[constant][0]}
 
         def row(r: Any, fixed: dict[str, Any] = fixed) -> Any:
             return f(*(fixed[n] if n in fixed else r[n] for n in names))
 
-        made = table.map(row)
-        assert not is_opaque(made)
+        made.append(table.map(row))
+        assert not is_opaque(made[-1])
         given = [
             np.broadcast_to(fixed[n], a.shape) if n in fixed else a
             for n, a in zip(names, arrays, strict=True)
         ]
-        assert_same(records(made), over_records(f, given))
+        expected.append(over_records(f, given))
+    for found, wanted in zip(so.collect(made), expected, strict=True):
+        assert_same(column(found), wanted)
 
 
 def check_on_values(f: Callable[..., Any], *arrays: Array) -> None:
     """The function at the driver: of Values, and of Values and constants mixed."""
     expected = np.asarray(f(*arrays))
     values = [value(a) for a in arrays]
-    assert_same(f(*values).collect(), expected)
+    made = [f(*values)]
     if len(arrays) > 1:
-        assert_same(f(values[0], *arrays[1:]).collect(), expected)
-        assert_same(f(arrays[0], *values[1:]).collect(), expected)
+        made += [f(values[0], *arrays[1:]), f(arrays[0], *values[1:])]
+    for found in so.collect(made):
+        assert_same(found, expected)
 
 
 def check(f: Callable[..., Any], *shapes: tuple[int, ...], dtype: str = "float64") -> None:
@@ -88,22 +92,26 @@ def check(f: Callable[..., Any], *shapes: tuple[int, ...], dtype: str = "float64
 @pytest.mark.parametrize("ufunc", UFUNCS, ids=lambda u: u.__name__)
 def test_a_universal_function_is_numpys_for_every_type(ufunc: np.ufunc) -> None:
     names = "ab"[: ufunc.nin]
+    columns, expected, at_driver = {}, {}, {}
     for dtype in DTYPES:
         arrays = [numbers(dtype, ROWS, seed=i) for i in range(ufunc.nin)]
-        table = so.table(dict(zip(names, arrays, strict=True)))
-
-        def row(r: Any) -> Any:
-            return ufunc(*(r[n] for n in names))
-
+        own = {f"{dtype} {n}": a for n, a in zip(names, arrays, strict=True)}
         try:
-            expected = quiet(ufunc, *arrays)
+            wanted = quiet(ufunc, *arrays)
         except TypeError:
             with pytest.raises(so.TraceError, match="has no meaning for"):
-                table.map(row)
+                so.table(own).map(lambda r, own=own: ufunc(*(r[n] for n in own)))
             continue
-        assert_same(records(table.map(row)), expected)
-        at_driver = ufunc(*(value(a[0]) for a in arrays)).collect()
-        assert_same(at_driver, quiet(ufunc, *(a[0] for a in arrays)))
+        columns |= own
+        expected[dtype] = wanted, quiet(ufunc, *(a[0] for a in arrays))
+        at_driver[dtype] = ufunc(*(value(a[0]) for a in arrays))
+    made = so.table(columns).map(
+        lambda r: {d: ufunc(*(r[f"{d} {n}"] for n in names)) for d in expected}
+    )
+    results, values = so.collect(made, at_driver)
+    for dtype, (of_records, of_first) in expected.items():
+        assert_same(column(results, dtype), of_records)
+        assert_same(values[dtype], of_first)
 
 
 @pytest.mark.parametrize(
@@ -148,18 +156,19 @@ def test_sigmoid_does_not_overflow() -> None:
     assert so.sigmoid(0.0) == 0.5
 
 
-@pytest.mark.parametrize(
-    "f",
-    [
-        operator.add, operator.sub, operator.mul, operator.truediv, operator.floordiv,
-        operator.mod, operator.pow, operator.lt, operator.le, operator.gt, operator.ge,
-        operator.eq, operator.ne,
-    ],
+OPERATORS = (
+    operator.add, operator.sub, operator.mul, operator.truediv, operator.floordiv,
+    operator.mod, operator.pow, operator.lt, operator.le, operator.gt, operator.ge,
+    operator.eq, operator.ne,
 )  # fmt: skip
-@pytest.mark.parametrize(("left", "right"), [((), ()), ((3,), ()), ((2, 3), (3,)), ((3, 1), (4,))])
+SHAPES = (((), ()), ((3,), ()), ((2, 3), (3,)), ((3, 1), (4,)))
+
+
+@pytest.mark.parametrize(("f", "shapes"), crossed(OPERATORS, SHAPES, one_in=2))
 def test_python_operators_broadcast(
-    f: Callable[..., Any], left: tuple[int, ...], right: tuple[int, ...]
+    f: Callable[..., Any], shapes: tuple[tuple[int, ...], tuple[int, ...]]
 ) -> None:
+    left, right = shapes
     check(f, left, right)
     check(f, right, left, dtype="float32")
 

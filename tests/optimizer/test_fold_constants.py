@@ -14,6 +14,7 @@ from scalops.optimizer.rules.fold_constants import fold_constants
 from tests.conftest import Golden
 from tests.optimizer.plans import apply, assert_same_answer, assert_stays, before_and_after, job_of
 from tests.optimizer.random_programs import random_table
+from tests.quick import repeated
 
 T = so.table({"y": np.array([1.0, -2.0]), "g": np.array([0.5, 4.0], np.float32)})
 
@@ -64,9 +65,10 @@ def test_a_large_array_may_become_another_of_its_size() -> None:
     assert isinstance(after.outputs[0], Constant)
 
 
+@repeated(3)
 @given(st.randoms(use_true_random=False))
-@settings(max_examples=30)
-def test_same_answer(random: Random) -> None:
+@settings(max_examples=10)
+def test_same_answer(run: int, random: Random) -> None:
     def number() -> so.Value:
         options = (2, -1, 0.5, np.float64(1.5), np.int8(100), np.float32(0.1), True, np.arange(3.0))
         return so.lit(random.choice(options))

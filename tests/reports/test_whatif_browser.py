@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 import scalops as so
+from scalops.algebra.figures import seconds_text
 from scalops.optimizer.costs import closed_form
 from scalops.optimizer.costs.integer_plan import Point
+from scalops.optimizer.costs.whatif import alternatives
 from tests.reports.browser import Browser
 from tests.reports.test_whatif_page import TYPES, asked, catalog
 
@@ -233,6 +235,17 @@ def test_machines_objective_and_limits(browser: Browser) -> None:
     wanted = python_says(browser)
     assert wanted.choice is None
     assert browser.one("#answer .refusal").text.startswith("No cluster")
+
+
+def test_other_ways_to_aggregate_are_told(browser: Browser) -> None:
+    browser.open(asked(level=0.02).to_html())
+    browser.one("#slide-aggregate").send_keys(RIGHT * 10)
+    wanted = python_says(browser)
+    text = browser.one("#ways").text
+    ways = alternatives(wanted.question, wanted.answer.nearest)
+    assert [w.kind for w in ways] == ["tree", "binary tree", "flat", "ring"]
+    places = [text.index(seconds_text(w.seconds), text.index(w.kind)) for w in ways]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize("fan_in", ["2", "8", "e"])

@@ -244,7 +244,6 @@ function pointText({ isMoney }, p) {
   return [`${typedText(p)}${trees && trees.length ? `, tree ${trees.join("·")}` : ""}`,
     `${secondsText(p.seconds)} per iteration (closed form ${secondsText(p.closedSeconds)})`,
     ...PARTS.filter((name) => p.parts[name] > 0).map((name) =>
-      `  ${name}: ${secondsText(p.parts[name])}`),
-    `${secondsText(p.total)} in all, ${costText(p.cost, isMoney)}`
-      + `${isMoney ? "" : " of machine time"}, ${p.regime}`].join("\n");
+      `${name}: ${secondsText(p.parts[name])}`),
+    `${secondsText(p.total)} in all, ${costPhrase(p.cost, isMoney)}, ${p.regime}`].join("\n");
 }

@@ -54,6 +54,8 @@ function roundText(value, many = 4) {
 
 const costText = (value, isMoney) => !isMoney ? secondsText(value)
   : value >= 1000 ? countText(value) : value >= 1 ? value.toFixed(2) : digits(value);
+const costPhrase = (value, isMoney) => isMoney ? `money ${costText(value, true)}`
+  : `${costText(value, false)} of machine time`;
 const costWord = (isMoney) => isMoney ? "money" : "machine time";
 const percentText = (part) => `${Number((100 * part).toPrecision(2))} %`;
 const machinesText = (n) => `${countText(n)} ${n === 1 ? "machine" : "machines"}`;

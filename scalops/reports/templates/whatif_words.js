@@ -29,6 +29,7 @@ const remarks = (view) => [
   element("p", { class: "soft" }, `${capital(REGIMES[view.answer.nearest.regime])}.`
     + ` ${closedText(view)}`),
   element("p", { class: "soft" }, othersText(view)),
+  element("p", { class: "soft", id: "ways" }, waysText(view)),
 ];
 
 const tile = (word, value) => element("div", { class: "tile" },
@@ -65,17 +66,29 @@ function closedText({ shown, answer }) {
   const many = (n) => Number.isFinite(n) ? digits(n) : "as many as there are";
   const time = Number.isFinite(fast) ? ` (${secondsText(closedSeconds(s, fast))})` : "";
   return `By the closed form ${many(fast)}${time} ${fast === 1 ? "is" : "are"} fastest,`
-    + ` ${many(cheap)} cheapest; at ${countText(p.machines)} whole machines take`
+    + ` ${many(cheap)} cheapest; at ${countText(p.machines)}, whole machines take`
     + ` ${percentText(Math.abs(gap))} ${gap < 0 ? "less" : "more"}.`;
 }
 
 function othersText({ answer, isMoney }) {
   const { nearest, fastest, cheapest } = answer, said = [];
-  const takes = (p) => `${typedText(p)}: ${secondsText(p.total)} in all,`
-    + ` ${costText(p.cost, isMoney)}${isMoney ? "" : " of machine time"}`;
+  const takes = (p) => `${typedText(p)}, ${secondsText(p.total)} in all,`
+    + ` ${costPhrase(p.cost, isMoney)}`;
   if (fastest !== nearest) said.push(`Fastest: ${takes(fastest)}.`);
   if (cheapest !== nearest) said.push(`Cheapest: ${takes(cheapest)}.`);
   return said.join(" ");
+}
+
+// What aggregation takes by other ways. A ring: each machine owns 1/N of the elements, hears those of
+// N − 1 others and sends its sums on; two steps.
+function waysText({ answer, shown }) {
+  const { aggregate: a, level: l } = shown.symbols, p = answer.nearest, n = p.machines;
+  if (n === 1 || p.fanIns() === null) return "";
+  const binary = new EvenTrees(a + l, a, n, 2).seconds[n];
+  const ways = [`tree ${treeText(p)} ${secondsText(p.parts.aggregate)}`,
+    `binary tree ${secondsText(binary)}`, `flat, all to one, ${secondsText(a * n + l)}`,
+    `ring ${secondsText(a * (n - 1) / n + a + 2 * l)} if all of A is bytes (not built)`];
+  return `Aggregation on ${machinesText(n)}: ${ways.join("; ")}.`;
 }
 
 // A dozen machine counts that tell most: the marked ones, and others evenly between the ends.

@@ -15,6 +15,7 @@ from scalops.optimizer.costs.machine import Machine
 from scalops.optimizer.costs.meeting import Meeting, Reduced, meeting
 from scalops.optimizer.costs.plan_cost import PlanCost, plan_cost, worker_bytes
 from scalops.optimizer.costs.plan_work import PlanWork, StageWork
+from scalops.optimizer.costs.prediction import iteration_seconds
 from scalops.optimizer.costs.program_rates import ProgramRates
 from scalops.optimizer.costs.setting import Setting
 from scalops.optimizer.costs.trees import links_of
@@ -148,7 +149,26 @@ def _completed(
     decisions += of_caches
     cost = plan_cost(work, machine, setting, program)
     seconds = cost.total_seconds + (0.0 if asked.running else start_seconds(machine, setting))
+    if program is not None:
+        seconds += _measured_difference(work, cost, machine, setting, program)
     return Choice(setting, work, cost, met, reductions, tuple(decisions), seconds)
+
+
+def _measured_difference(
+    work: PlanWork, cost: PlanCost, machine: Machine, setting: Setting, program: ProgramRates
+) -> float:
+    """What the program's own rates make of its outermost loops, beyond what the machine's do.
+
+    Of the later iterations: how a loop begins has been seen on samples only.
+    """
+    rows = program.rows(program.records)
+    found = 0.0
+    for loop in work.loops:
+        if loop.index in work.outer and loop.index in program.loops:
+            steady = iteration_seconds(program, rows, setting, machine, loop.index).seconds
+            later = max(0.0, loop.iterations - 1)
+            found += later * (steady - cost.loops[loop.index].steady.total)
+    return found
 
 
 def start_seconds(machine: Machine, setting: Setting) -> float:

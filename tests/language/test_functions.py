@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 import scalops as so
 from scalops.engine.witness.interpreter import Interpreter
 from tests.language.witness import Array, assert_same, is_opaque, listed, records, value
+from tests.quick import repeated
 
-few = settings(max_examples=40)
+few = settings(max_examples=14)
 
 
 def table_of(**columns: Any) -> so.Table:
@@ -119,9 +120,10 @@ def test_numbers_to_strings_are_numpys() -> None:
         assert so.cast(values[0], so.string) == str(values.astype(str)[0])
 
 
+@repeated(3)
 @few
 @given(st.lists(st.none() | st.floats(), max_size=5), st.lists(st.integers(-(2**63), 2**63 - 1)))
-def test_numbers_come_back_from_their_texts(floats: list[Any], ints: list[int]) -> None:
+def test_numbers_come_back_from_their_texts(run: int, floats: list[Any], ints: list[int]) -> None:
     there = table_of(x=pa.array(floats, pa.float64())).map(lambda r: so.cast(r.x, "string"))
     assert repr(listed(there.map(lambda s: so.cast(s, "float64")))) == repr(floats)
     there = table_of(x=pa.array(ints, pa.int64())).map(lambda r: so.cast(r.x, "string"))

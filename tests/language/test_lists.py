@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 import scalops as so
 from scalops.engine.witness.interpreter import Interpreter
 from tests.language.witness import is_opaque, listed
+from tests.quick import repeated
 
-few = settings(max_examples=40)
+few = settings(max_examples=14)
 LISTS: dict[str, tuple[list[Any], pa.DataType]] = {
     "strings": ([["a", "B"], [], None, ["x", None], ["ß"]], pa.string()),
     "ints": ([[1, 2, 3], None, [4], [], [None, 6]], pa.int32()),
@@ -71,13 +72,14 @@ def test_an_index_may_be_a_column(name: str, kind: str) -> None:
     assert same(listed(table.map(lambda r: r.l[last])), [outside(x, 0) for x in lists])
 
 
+@repeated(3)
 @few
 @given(
     st.lists(st.none() | st.lists(st.none() | st.integers(-9, 9), max_size=4), max_size=8),
     st.integers(-5, 5),
     st.integers(0, 3),
 )
-def test_items_of_any_lists(lists: list[Any], index: int, start: int) -> None:
+def test_items_of_any_lists(run: int, lists: list[Any], index: int, start: int) -> None:
     table = table_of(lists, pa.int64()).slice(start, 4)
     made = table.map(lambda r: {"v": r.l[index], "n": r.l.list.length(), "t": r.l[index] * 2 + 1})
     part = lists[start : start + 4]

@@ -17,12 +17,12 @@ import scalops as so
 from scalops.algebra.functions import FUNCTIONS, Function, arrays, elementwise, linear
 from scalops.numpy_protocol import _FUNCTIONS
 from tests.language.witness import Array, assert_same, column, is_opaque, records, value
-from tests.quick import crossed
+from tests.quick import crossed, repeated
 
 ROWS = 9
 UFUNCS = sorted({f.ufunc for f in FUNCTIONS.values() if f.ufunc}, key=lambda u: u.__name__)
 DTYPES = ("float64", "float32", "int64", "int8", "uint16", "bool")
-few = settings(max_examples=25)
+few = settings(max_examples=9)
 
 
 def numbers(dtype: str, *shape: int, seed: int = 0) -> Array:
@@ -434,9 +434,10 @@ def test_an_index_may_be_a_value_or_a_column() -> None:
     assert_same(records(both), np.take_along_axis(x, j, axis=1))
 
 
+@repeated(3)
 @few
 @given(hnp.basic_indices((3, 2, 4), allow_newaxis=True, allow_ellipsis=True))
-def test_basic_indices_of_any_form(key: Any) -> None:
+def test_basic_indices_of_any_form(run: int, key: Any) -> None:
     array = np.arange(5 * 24.0).reshape(5, 3, 2, 4)
     made = so.table({"a": array}).map(lambda r: r.a[key])
     assert_same(records(made), np.stack([a[key] for a in array]))
@@ -453,10 +454,11 @@ def arange(rows: int, shape: tuple[int, ...]) -> Array:
     return ((np.arange(size) * 7) % 11 - 5.0).reshape(rows, *shape)
 
 
+@repeated(3)
 @few
 @given(st.data(), shapes, st.sampled_from([np.sum, np.prod, np.mean, np.max, np.any, np.var]))
 def test_folds_over_any_axes(
-    data: st.DataObject, shape: tuple[int, ...], f: Callable[..., Any]
+    run: int, data: st.DataObject, shape: tuple[int, ...], f: Callable[..., Any]
 ) -> None:
     axis = data.draw(
         st.none()
@@ -474,27 +476,30 @@ def test_folds_over_any_axes(
     assert_same(fold(value(array[0])).collect(), fold(array[0]))
 
 
+@repeated(3)
 @few
 @given(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=3, max_side=3))
-def test_any_two_shapes_that_broadcast(both: hnp.BroadcastableShapes) -> None:
+def test_any_two_shapes_that_broadcast(run: int, both: hnp.BroadcastableShapes) -> None:
     left, right = (arange(4, s) for s in both.input_shapes)
     check_on_records(lambda a, b: a * 2 + b, left, right)
     check_on_records(lambda a, b: np.where(a > b, a, b), left, right)
     check_on_values(lambda a, b: a - b, left[1], right[1])
 
 
+@repeated(3)
 @few
 @given(st.data(), shapes)
-def test_joins_along_any_axis(data: st.DataObject, shape: tuple[int, ...]) -> None:
+def test_joins_along_any_axis(run: int, data: st.DataObject, shape: tuple[int, ...]) -> None:
     axis = data.draw(st.integers(-len(shape), len(shape) - 1))
     a, b = arange(3, shape), arange(3, shape) + 1
     check_on_records(lambda x, y: np.concatenate([x, y], axis=axis), a, b)
     check_on_records(lambda x, y: np.stack([x, y], axis=axis), a, b)
 
 
+@repeated(3)
 @few
 @given(st.data(), shapes)
-def test_axes_in_any_order(data: st.DataObject, shape: tuple[int, ...]) -> None:
+def test_axes_in_any_order(run: int, data: st.DataObject, shape: tuple[int, ...]) -> None:
     order = data.draw(st.permutations(range(len(shape))))
     signed = [a - len(shape) if data.draw(st.booleans()) else a for a in order]
     array = arange(3, shape)

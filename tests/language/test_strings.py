@@ -17,8 +17,9 @@ import scalops as so
 from scalops.algebra.functions import strings
 from scalops.engine.witness.interpreter import Interpreter
 from tests.language.witness import is_opaque, listed
+from tests.quick import repeated
 
-few = settings(max_examples=40)
+few = settings(max_examples=14)
 TEXTS = [
     "Ab c",
     " ß x\u3000",
@@ -99,11 +100,12 @@ letters = st.sampled_from(
 )
 
 
+@repeated(3)
 @few
 @given(
     st.lists(st.none() | st.text(letters | st.characters(codec="utf-8"), max_size=8), max_size=9)
 )
-def test_every_method_is_pythons_for_any_text(texts: list[str | None]) -> None:
+def test_every_method_is_pythons_for_any_text(run: int, texts: list[str | None]) -> None:
     table = strings_of(texts)
     made = table.map(lambda r: {name: ours(r.s) for name, (ours, _) in METHODS.items()}).collect()
     for name, (_, theirs) in METHODS.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import quantiles
 from typing import Any
 
@@ -45,6 +45,11 @@ class Spread:
     def relative(self) -> float:
         """Half of the distance between the quartiles, by the median."""
         return (self.high - self.low) / 2 / self.median if self.median > 0 else 0.0
+
+    def over(self, parts: int) -> Spread:
+        """Those of one of so many equal parts."""
+        names = ("first", "median", "low", "high", "slowest", "total")
+        return replace(self, **{n: getattr(self, n) / parts for n in names})
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -92,9 +97,10 @@ class OperatorProfile:
     """An operator of a stage; `number` as in `stage_operators.operators_of`.
 
     `rows` and `bytes` are what it delivered in a run, on the average, from `blocks`; those of a
-    sink are 0: a stage ends there. `seconds` are its own, without what it reads, on all threads
-    together: the first run and the later ones. `measured` is False where nobody saw its blocks: it
-    is read in one piece, or by another stage for this one (`StageProfile.note` says).
+    sink are 0: a stage ends there. Of what stands at several places of a stage they are those of one.
+    `seconds` are its own, without what it reads, on all threads together: the first run and the later
+    ones. `measured` is False where nobody saw its blocks: it is read in one piece, or by another stage
+    for this one (`StageProfile.note` says).
     """
 
     number: int

@@ -29,7 +29,7 @@ from scalops.engine.profiling import (
     StageProfile,
     no_parts,
 )
-from scalops.engine.stage_operators import operators_of
+from scalops.engine.stage_operators import operators_of, places_of
 
 
 class Recorder:
@@ -85,10 +85,11 @@ class _Operator:
         self.seconds.add(tally.seconds)
         self.sum.add(tally)
 
-    def profile(self, number: int) -> OperatorProfile:
-        runs, done = self.seconds.count, self.sum
-        rows, size, blocks = (n / runs for n in (done.rows, done.bytes, done.blocks))
-        return OperatorProfile(number, rows, size, blocks, self.seconds.spread())
+    def profile(self, number: int, places: int) -> OperatorProfile:
+        """What it delivered at one of its places in the stage, on the average."""
+        many, done = self.seconds.count * places, self.sum
+        rows, size, blocks = (n / many for n in (done.rows, done.bytes, done.blocks))
+        return OperatorProfile(number, rows, size, blocks, self.seconds.spread().over(places))
 
 
 class _Stage:
@@ -117,7 +118,8 @@ class _Stage:
         runs = self.seconds.count
         steady = {n: s / max(1, runs - 1) for n, s in self.later.items()} if runs > 1 else {}
         count = len(operators_of(stage))
-        found = {n: own.profile(n) for n, own in self.operators.items()}
+        places = places_of(stage)
+        found = {n: own.profile(n, places[n]) for n, own in self.operators.items()}
         blank = Series().spread()
         operators = tuple(
             found.get(n) or OperatorProfile(n, 0, 0, 0, blank, measured=False) for n in range(count)

@@ -13,3 +13,16 @@ def operators_of(stage: Stage) -> list[Node]:
     """
     tables = [n for n in walk(stage.source) if isinstance(n, PhysicalTable)]
     return [*tables, stage.sink]
+
+
+def places_of(stage: Stage) -> list[int]:
+    """At how many places of the stage's tree each operator stands: equal ones have one number."""
+    numbers = {node: i for i, node in enumerate(operators_of(stage))}
+    found = [0] * len(numbers)
+    stack: list[Node] = [stage.source]
+    while stack:
+        node = stack.pop()
+        found[numbers[node]] += 1
+        stack.extend(n for n in node.children if isinstance(n, PhysicalTable))
+    found[-1] = 1
+    return found

@@ -21,7 +21,7 @@ from scalops.plan_figures import CostFigures
 
 MOST_OFF = 2.0  # an estimate that is off by more than this factor is marked
 # Less than this is taken as this: clocks and what measuring takes are no finer.
-LEAST_SECONDS = 1e-5
+LEAST_SECONDS = 1e-4
 _WORDS = {
     "seconds_first": "the first run",
     "seconds": "later runs",

@@ -292,3 +292,19 @@ def test_errors_are_those_of_collect() -> None:
     table = so.table({"x": np.arange(5000.0)}).map(broken)
     with so.session(), pytest.raises(so.UserFunctionError, match="this record"):
         table.sum().explain(analyze=True)
+
+
+def test_a_table_that_a_stage_reads_twice_is_counted_at_each_place() -> None:
+    t = so.table({"a": np.arange(1000.0), "b": np.arange(1000.0)}).filter(lambda r: r.a >= 0)
+    kept = t.select(x="a").union(t.select(x="b"))
+    loop = so.loop(0.0, range(3))(lambda s: s + kept.map(lambda r: r.x * s).sum())
+    lines = json.loads(loop.explain(analyze=True, format="json"))["stages"]["physical"]
+    stack, found = [lines], []
+    while stack:
+        line = stack.pop()
+        stack.extend(line.get("children", ()))
+        if line["title"].startswith(("StoredTable", "TableScan")):
+            found.append(line["figures"]["actual_rows"])
+    assert found
+    assert {n for n in found if n > 1000} <= {2000.0}
+    assert 1000.0 in found

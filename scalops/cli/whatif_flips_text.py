@@ -73,7 +73,7 @@ def _unsure(found: WhatIf) -> Iterator[str]:
     spreads = {c.name: c.spread for c in found.constants if c.spread}
     if not spreads or found.answer.choice is None:
         return
-    near = [f for f in found.flips if _reaches(f, spreads.get(f.symbol, 0.0))]
+    near = [f for f in found.flips if f.symbol in spreads and _reaches(f, spreads[f.symbol])]
     said = "Each measured constant may be off by its spread, and the decision holds."
     if near:
         names = ", ".join(_letter(found, f.symbol) for f in near)

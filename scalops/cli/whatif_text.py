@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from scalops.whatif import Constant, WhatIf
 
 _IS = f"{KEPT}={KEPT}"
+_LARGE = 1e7
 _LEAST_PLOTTED = 5  # machine counts
 
 
@@ -259,12 +260,15 @@ def _derived(symbols: Symbols) -> str:
 
 def _real(value: float) -> str:
     """A real machine count: two decimals, unless it is whole."""
-    if math.isinf(value):
-        return "any"
+    if math.isinf(value) or value >= _LARGE:
+        return "any" if math.isinf(value) else amount_text(value)
     return f"{value:.0f}" if abs(value - round(value)) < 5e-4 else f"{value:.2f}"
 
 
 def _decimals(value: float, digits: int) -> str:
+    """So many decimals, or four digits of what is small or large."""
+    if value >= _LARGE:
+        return amount_text(value)
     return f"{value:.{digits}f}" if value >= 0.1 or value == 0 else f"{value:.4g}"
 
 

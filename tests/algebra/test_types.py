@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from scalops.algebra.dtypes import ArrayType, TupleType, Type, name_of, type_of
 from scalops.algebra.functions import FUNCTIONS, function, ufunc_function
+from tests.quick import repeated
 
 DTYPES = (
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
@@ -54,9 +55,12 @@ def agree(kind: Type | None, made: Any) -> bool:
     return (kind.name, kind.shape) == (np.asarray(made).dtype.name, np.shape(made))
 
 
+@repeated(3)
 @given(st.tuples(values, values))
-@settings(max_examples=120)
-def test_every_elementwise_function_has_numpys_type_and_shape(given: tuple[Any, Any]) -> None:
+@settings(max_examples=40)
+def test_every_elementwise_function_has_numpys_type_and_shape(
+    run: int, given: tuple[Any, Any]
+) -> None:
     for entry in ELEMENTWISE:
         assert entry.ufunc is not None
         own = given[: entry.ufunc.nin]
@@ -64,9 +68,10 @@ def test_every_elementwise_function_has_numpys_type_and_shape(given: tuple[Any, 
         assert agree(inferred(entry.infer, *own), made), (entry, own, made)
 
 
+@repeated(3)
 @given(st.tuples(values, values, values))
-@settings(max_examples=100)
-def test_where_has_numpys_type_and_shape(given: tuple[Any, Any, Any]) -> None:
+@settings(max_examples=34)
+def test_where_has_numpys_type_and_shape(run: int, given: tuple[Any, Any, Any]) -> None:
     entry = function("where")
     assert agree(inferred(entry.infer, *given), evaluated(entry.evaluate, *given))
 
@@ -78,6 +83,7 @@ def test_cast_has_the_type_it_names(value: Any, dtype: str) -> None:
     assert agree(kind, evaluated(entry.evaluate, value, dtype=dtype))
 
 
+@repeated(3)
 @given(
     st.sampled_from(["matmul", "outer", "solve", "inv", "det", "norm", "sum", "mean", "prod", "max",
                      "any", "argmin", "var", "cumsum", "sort", "diag", "trace", "assemble"]),
@@ -86,9 +92,9 @@ def test_cast_has_the_type_it_names(value: Any, dtype: str) -> None:
     st.sampled_from([(), (2,), (2, 2), (2, 3), (3,), (3, 2, 2)]),
     st.sampled_from([(2,), (2, 2), (3,), (2, 2, 3)]),
 )  # fmt: skip
-@settings(max_examples=250)
+@settings(max_examples=84)
 def test_functions_of_arrays_have_numpys_type_and_shape(
-    name: str, left: str, right: str, shape: tuple[int, ...], other: tuple[int, ...]
+    run: int, name: str, left: str, right: str, shape: tuple[int, ...], other: tuple[int, ...]
 ) -> None:
     entry = function(name)
     a, b = np.zeros(shape, left)[()], np.zeros(other, right)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,13 @@ def valid(value: Any, schema: dict[str, Any], whole: dict[str, Any], where: str 
 
 def is_of(value: Any, kinds: list[str]) -> bool:
     """Whether a value is of one of these types of JSON."""
-    types: dict[str, type] = {"object": dict, "array": list, "string": str, "null": type(None), "boolean": bool}
+    types: dict[str, type] = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "null": type(None),
+        "boolean": bool,
+    }
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return "number" in kinds or ("integer" in kinds and isinstance(value, int))
     return any(isinstance(value, types[kind]) for kind in kinds if kind in types)
@@ -247,6 +254,19 @@ def test_a_program_without_loops_fails(write: Write, invoke: Invoke) -> None:
     result = invoke("whatif", path)
     assert result.exit_code == 1
     assert "ConfigError: the program cannot be calibrated: the job has no loop" in result.stderr
+
+
+def test_a_flip_within_a_spread_is_said() -> None:
+    found = so.whatif(records=1e8, map=1e-6, load=4e-6, cache=5e6, aggregate=0.5)
+    at = next(f for f in found.flips if f.symbol == "aggregate").below
+    assert at is not None
+    assert at.factor is not None
+    spreads = {0.9 * (1 - at.factor): "the decision holds.", 1.1 * (1 - at.factor): "spread of A."}
+    for spread, said in spreads.items():
+        constants = tuple(
+            replace(c, spread=spread if c.name == "aggregate" else None) for c in found.constants
+        )
+        assert said in str(replace(found, constants=constants)).splitlines()[-1]
 
 
 # What is given.

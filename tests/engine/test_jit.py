@@ -24,7 +24,7 @@ from scalops.engine.kernels.jit.source import written
 from scalops.engine.kernels.kernel import Kernel
 from scalops.engine.physical_compiled import CompileWork
 from scalops.optimizer.just_in_time import choose
-from tests.quick import quick
+from tests.quick import quick, repeated
 
 pytest.importorskip("numba")
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -232,10 +232,11 @@ def _inexact(root: ex.Expression) -> bool:
     return any(isinstance(n, ex.Call) and n.function.name in _INEXACT for n in ex.within([root]))
 
 
+@repeated(3)
 @pytest.mark.long
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(expressions(), min_size=12, max_size=12), st.integers(0, 1000))
-def test_random_arithmetic_has_numpys_bits(roots: list[ex.Expression], seed: int) -> None:
+def test_random_arithmetic_has_numpys_bits(run: int, roots: list[ex.Expression], seed: int) -> None:
     kept = []
     for root in roots:
         try:

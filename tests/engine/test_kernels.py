@@ -20,6 +20,7 @@ from scalops.engine.kernels.folds import FoldKernel
 from scalops.engine.kernels.kernel import Kernel, Vector
 from scalops.engine.witness.interpreter import Interpreter, block_rows, same_value
 from tests.engine.plans import calc
+from tests.quick import repeated
 
 SIDE = 3
 MATRIX, VECTOR = FLOAT64.with_shape(SIDE, SIDE), FLOAT64.with_shape(SIDE)
@@ -111,10 +112,11 @@ def bits(vectors: Sequence[Vector]) -> list[Any]:
     return found
 
 
-@settings(max_examples=300)
+@repeated(3)
+@settings(max_examples=100)
 @given(programs(), blocks(), st.booleans())
 def test_results_are_those_of_a_kernel_without_buffers(
-    roots: list[ex.Expression], data: list[Block], transient: bool
+    run: int, roots: list[ex.Expression], data: list[Block], transient: bool
 ) -> None:
     kernel = Kernel(roots, BUFFERED_ROWS, transient)
     frame = kernel.frame()
@@ -134,10 +136,11 @@ def test_results_are_those_of_a_kernel_without_buffers(
             assert bits(results) == expected
 
 
-@settings(max_examples=100)
+@repeated(3)
+@settings(max_examples=34)
 @given(programs(), blocks())
 def test_results_are_what_the_expressions_mean(
-    roots: list[ex.Expression], data: list[Block]
+    run: int, roots: list[ex.Expression], data: list[Block]
 ) -> None:
     kernel = Kernel(roots, BUFFERED_ROWS, transient=True)
     frame = kernel.frame()

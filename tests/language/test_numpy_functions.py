@@ -92,7 +92,9 @@ def check(f: Callable[..., Any], *shapes: tuple[int, ...], dtype: str = "float64
 @pytest.mark.parametrize("ufunc", UFUNCS, ids=lambda u: u.__name__)
 def test_a_universal_function_is_numpys_for_every_type(ufunc: np.ufunc) -> None:
     names = "ab"[: ufunc.nin]
-    columns, expected, at_driver = {}, {}, {}
+    columns: dict[str, Array] = {}
+    expected: dict[str, tuple[Array, Any]] = {}
+    at_driver: dict[str, Any] = {}
     for dtype in DTYPES:
         arrays = [numbers(dtype, ROWS, seed=i) for i in range(ufunc.nin)]
         own = {f"{dtype} {n}": a for n, a in zip(names, arrays, strict=True)}

@@ -29,6 +29,7 @@ from tests.optimizer.plans import (
     job_of,
     plan_text,
 )
+from tests.quick import repeated
 
 T = so.table({"y": np.arange(1.0, 6.0), "i": np.arange(5, dtype=np.int32), "g": np.arange(5) % 2})
 
@@ -118,13 +119,14 @@ def test_a_cumulative_sum_with_another_reader_stays() -> None:
     assert not any(f.rule == "weigh_cumulative_sums" for f in weigh(job)[1])
 
 
+@repeated(3)
 @given(
     st.lists(st.integers(-(2**40), 2**40), max_size=12),
     st.sampled_from(["int8", "int64", "uint16", "bool", "float64", "float32"]),
     st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
-def test_same_answer(values: list[int], dtype: str, reverse: bool) -> None:
+@settings(max_examples=20, deadline=None)
+def test_same_answer(run: int, values: list[int], dtype: str, reverse: bool) -> None:
     given_values = np.array(values, np.int64) % 100
     table = so.table({"v": given_values.astype(dtype)})
     running = table.with_columns(c=so.cumsum("v", reverse=reverse))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ import pytest
 import scalops as so
 from scalops.algebra.figures import seconds_text
 from scalops.optimizer.costs import closed_form
+from scalops.optimizer.costs.catalog import MachineType
 from scalops.optimizer.costs.integer_plan import Point
-from scalops.optimizer.costs.whatif import alternatives
+from scalops.optimizer.costs.whatif import alternatives, answer
 from tests.reports.browser import Browser
 from tests.reports.test_whatif_page import TYPES, asked, catalog
 
@@ -122,7 +124,9 @@ def test_opens_without_a_word_or_a_request(
 def test_a_slider_moves_the_recommendation_to_what_python_says(
     browser: Browser, symbol: str
 ) -> None:
-    browser.open(asked(iterations=30, price=0.5).to_html())
+    found = asked(iterations=30, price=0.5)
+    first = found.question.symbols
+    browser.open(found.to_html())
     slider = browser.one(f"#slide-{symbol}")
     seen = set()
     for keys in (RIGHT * 23, RIGHT * 40, LEFT * 110, HOME, END):
@@ -130,6 +134,9 @@ def test_a_slider_moves_the_recommendation_to_what_python_says(
         wanted = python_says(browser)
         assert wanted.choice is not None
         check_recommended(browser, wanted.choice)
+        assert ("more might be better" in browser.one("#remarks").text) == wanted.answer.at_bound
+        moved = getattr(wanted.question.symbols, symbol) != getattr(first, symbol)
+        assert ("changed" in browser.one(f".symbol:has(#slide-{symbol})").text) == moved
         seen.add(browser.one("#command").text)
         shown = browser.one(f"#field-{symbol}").get_attribute("value")
         assert shown == command(browser)[symbol]
@@ -333,3 +340,16 @@ def test_charts_tell_figures_to_pointer_and_keys(browser: Browser) -> None:
     assert over.get_attribute("aria-valuenow") == "5"
     browser.press(ESCAPE)
     assert browser.shown("#tip") == []
+
+
+def test_the_command_holds_for_the_catalogs_reference(browser: Browser) -> None:
+    """A program is measured on a machine that need not be of the catalog."""
+    types, here = catalog(*TYPES), MachineType("this machine", 2, 8e9, 5e8, 2e9)
+    found = asked(catalog=types)
+    question = replace(found.question, reference=here)
+    browser.open(replace(found, question=question, answer=answer(question)).to_html())
+    check_recommended(browser, answer(question).nearest)
+    browser.one("#slide-load").send_keys(RIGHT * 60)
+    wanted = so.whatif(**{**command(browser), "catalog": types})
+    assert wanted.question.symbols.map != 1e-6
+    check_recommended(browser, wanted.answer.nearest)

@@ -135,7 +135,7 @@ function leastSums(most) {
 
 const broadcastSteps = (n) => n <= 1 ? 0 : 32 - Math.clz32(n - 1);  // ⌈log₂ N⌉
 
-// How partial results meet on each machine count: "best" trees, one fan-in, or "e": the closed form.
+// How partial results meet on each machine count: by the best trees, or by those of one fan-in.
 function treesOf(s, most, fanIn) {
   if (fanIn === "best") return new Trees(s.aggregate + s.level, s.aggregate, most);
   return new EvenTrees(s.aggregate + s.level, s.aggregate, most, Number(fanIn));

@@ -26,7 +26,8 @@ class WhatIfPage {
       const { value } = q.symbols[name];
       return [name, name === "cache" && value === null ? Infinity : value];
     }));
-    const machines = q.machines ? q.machines.join(",") : low === high ? `${low}` : `${low}..${high}`;
+    const machines = q.machines ? q.machines.join(",")
+      : low === high ? `${low}` : `${low}..${high}`;
     return { symbols, machines, counts: readMachines(machines), objective: q.objective,
       deadline: q.deadline, budget: q.budget, fanIn: "best", type: "" };
   }
@@ -55,7 +56,7 @@ class WhatIfPage {
     this.places.controls.addEventListener("submit", (event) => event.preventDefault());
     this.command = element("code", { id: "command", tabindex: 0, "aria-label": "command" });
     this.places.more.replaceChildren(element("h2", {}, "As a command"),
-      element("div", { class: "scroll" }, this.command), this.commandNote = element("p", { class: "soft" }),
+      this.command, this.commandNote = element("p", { class: "soft" }),
       sweepTable(this.data), programText(this.data.question.program) || "");
   }
 
@@ -78,7 +79,8 @@ class WhatIfPage {
     const input = element("input", { type: "text", id: `field-${name}`, value: text(),
       spellcheck: "false", autocomplete: "off", "aria-describedby": `says-${name}`,
       placeholder: "none", oninput: () => {
-        const read = name === "machines" ? readMachines(input.value) : readNumber(name, input.value);
+        const read = name === "machines" ? readMachines(input.value)
+          : readNumber(name, input.value);
         const isRead = name === "machines" ? read !== null : !Number.isNaN(read);
         input.setAttribute("aria-invalid", !isRead);
         says.textContent = isRead ? "" : expected[name];
@@ -92,7 +94,8 @@ class WhatIfPage {
       says.textContent = "";
     };
     return { show, row: element("div", { class: "choice" },
-      element("label", { for: `field-${name}` }, name), input, says) };
+      element("label", { for: `field-${name}` }, name === "deadline" ? "deadline, s" : name), input,
+      says) };
   }
 
   choiceOf(key, word, options) {
@@ -193,7 +196,7 @@ class WhatIfPage {
     const isFew = answer.points.length <= MOST_FLIPPED, isBest = this.state.fanIn === "best";
     if (isFew && isBest) {
       const flips = new Flips(question, answer).all();
-      place.replaceChildren(...flipsTable(flips));
+      place.replaceChildren(...flipsTable(flips, answer.choice !== null));
       for (const flip of flips) {
         if (this.sliders[flip.symbol]) this.sliders[flip.symbol].mark(flip);
       }

@@ -1,6 +1,6 @@
-// The charts over machine counts: seconds of an iteration by what they are spent on, and the cost of
-// all iterations. A view is {question, answer, shown (one of answer.byType), before (points that the
-// page began with, null if nothing was changed), isMoney}. Each is {figure, showFlips(flips)}.
+// The charts over machine counts: seconds of an iteration by what they are spent on, and the cost
+// of all iterations. A view is {question, answer, shown (one of answer.byType), before (points that
+// the page began with, null if nothing was changed), isMoney}. Each is {figure, showFlips(flips)}.
 
 const CHART_HEIGHT = 330;
 const LABEL_HEIGHT = 15;
@@ -187,7 +187,8 @@ function flipMarks({ shown, question }, flips, x, box) {
   }
   if (question.counts.length < 2) return [];
   return [...by].map(([machines, tips]) => {
-    const tip = `${machinesText(machines)} would be better, with\n${tips.join("\n")}`, at = x(machines);
+    const at = x(machines);
+    const tip = `${machinesText(machines)} would be better, with\n${tips.join("\n")}`;
     return svg("path", { class: "flip hit", "data-tip": tip,
       d: `M${at - 4},${box.bottom + 7} l4,-6 l4,6 Z` });
   });

@@ -26,7 +26,7 @@ function readNumber(name, text) {
   return value < atLeast || (positive && value === 0) ? NaN : value;
 }
 
-// Machine counts as in "1..500", "1,2,4,8" or "1..10,20", in ascending order; null for no such text.
+// Machine counts as in "1..500", "1,2,4,8" or "1..10,20", in ascending order; null for other text.
 function readMachines(text) {
   const found = new Set();
   for (const part of text.split(",")) {

@@ -35,12 +35,12 @@ class SymbolSlider {
   }
 
   laidOut() {
-    const { letter, unit, about, provenance, spread } = this.constant;
-    const known = spread ? `${provenance} ±${percentText(spread)}` : provenance;
+    const { letter, unit, about } = this.constant;
+    this.known = element("span", { class: "soft known" });
     return element("div", { class: "symbol" },
       element("label", { for: `field-${this.name}`, "data-tip": `${unit} ${about}`.trim() },
         element("b", {}, letter), letter === this.name ? "" : ` ${this.name}`),
-      element("span", { class: "soft known" }, known),
+      this.known,
       element("span", { class: "entry" }, this.field,
         element("span", { class: "soft unit" }, unit)),
       element("div", { class: "track" }, this.input, this.marks), this.says);
@@ -97,6 +97,9 @@ class SymbolSlider {
     }
     const text = value === null ? "no price" : symbolText(this.name, value);
     this.input.setAttribute("aria-valuetext", text);
+    const { provenance, spread } = this.constant;
+    this.known.textContent = value !== this.initial ? "changed"
+      : spread ? `${provenance} ±${percentText(spread)}` : provenance;
     this.mark(null);
   }
 
@@ -109,7 +112,7 @@ class SymbolSlider {
       return made;
     };
     const band = spread && initial > 0 ? at(initial * Math.max(0, 1 - spread), "band",
-      `measured ±${percentText(spread)}`) : null;
+      `±${percentText(spread)}, by what was measured`) : null;
     if (band) band.style.setProperty("--to", this.placeOf(initial * (1 + spread)));
     const changes = flip ? [flip.below, flip.above].filter(Boolean) : [];
     this.marks.replaceChildren(...[band,

@@ -28,7 +28,7 @@ function recommendation(view) {
 const remarks = (view) => [
   element("p", { class: "soft" }, `${capital(REGIMES[view.answer.nearest.regime])}.`
     + ` ${closedText(view)}`),
-  element("p", { class: "soft" }, othersText(view)),
+  element("p", { class: "soft" }, boundText(view) + othersText(view)),
   element("p", { class: "soft", id: "ways" }, waysText(view)),
 ];
 
@@ -63,11 +63,17 @@ function refusalText({ question, answer, isMoney }) {
 function closedText({ shown, answer }) {
   const s = shown.symbols, p = answer.nearest, fast = closedFastest(s), cheap = closedCheapest(s);
   const gap = p.closedSeconds > 0 ? p.seconds / p.closedSeconds - 1 : 0;
-  const many = (n) => Number.isFinite(n) ? digits(n) : "as many as there are";
+  const many = (n) => Number.isFinite(n) ? roundText(n, 3) : "as many as there are";
   const time = Number.isFinite(fast) ? ` (${secondsText(closedSeconds(s, fast))})` : "";
   return `By the closed form ${many(fast)}${time} ${fast === 1 ? "is" : "are"} fastest,`
     + ` ${many(cheap)} cheapest; at ${countText(p.machines)}, whole machines take`
     + ` ${percentText(Math.abs(gap))} ${gap < 0 ? "less" : "more"}.`;
+}
+
+function boundText({ question, answer }) {
+  const { counts } = question;
+  return counts.length > 1 && answer.nearest.machines === counts.at(-1)
+    ? `${countText(counts.at(-1))} is the largest number that is asked: more might be better. ` : "";
 }
 
 function othersText({ answer, isMoney }) {
@@ -79,8 +85,8 @@ function othersText({ answer, isMoney }) {
   return said.join(" ");
 }
 
-// What aggregation takes by other ways. A ring: each machine owns 1/N of the elements, hears those of
-// N − 1 others and sends its sums on; two steps.
+// What aggregation takes by other ways. A ring: each machine owns 1/N of the elements, hears those
+// of N − 1 others and sends its sums on; two steps.
 function waysText({ answer, shown }) {
   const { aggregate: a, level: l } = shown.symbols, p = answer.nearest, n = p.machines;
   if (n === 1 || p.fanIns() === null) return "";
@@ -124,7 +130,8 @@ function machinesTable(view) {
   const names = ["machines", "tree", "per iteration", "closed form", "in all", "machine time",
     ...(isMoney ? ["money"] : []), "most of it", "regime"];
   const rows = shown.points.filter((p) => wanted.has(p.machines)).map((p) => {
-    const notes = [p !== answer.nearest ? null : answer.choice ? "best" : "nearest", p === answer.fastest ? "fastest" : null,
+    const notes = [p !== answer.nearest ? null : answer.choice ? "best" : "nearest",
+      p === answer.fastest ? "fastest" : null,
       p === answer.cheapest ? "cheapest" : null].filter(Boolean);
     return [p, [countText(p.machines), treeText(p), secondsText(p.seconds),
       secondsText(p.closedSeconds), secondsText(p.total), secondsText(p.machineSeconds),
@@ -132,13 +139,15 @@ function machinesTable(view) {
   });
   const numbers = names.length - 2;
   const look = (i) => i < numbers && i !== 1 ? "number" : null;
-  return [element("h2", {}, shown.name === null ? "Machine counts" : `Machine counts: ${shown.name}`),
+  const title = shown.name === null ? "Machine counts" : `Machine counts: ${shown.name}`;
+  return [element("h2", {}, title),
     element("div", { class: "scroll" }, element("table", {},
       element("thead", {}, element("tr", {}, names.map((name, i) =>
         element("th", { class: look(i), scope: "col" }, name)), element("th", {}))),
       element("tbody", {}, rows.map(([p, cells, notes]) => element("tr", {
         class: p === answer.nearest ? "chosen" : null }, cells.map((text, i) =>
-        element("td", { class: look(i) }, text)), element("td", {}, notes.join(", "))))))),
+        element("td", { class: look(i) }, text)),
+      element("td", { class: "soft" }, notes.join(", "))))))),
     view.answer.byType.length > 1 ? typesTable(view) : null];
 }
 
@@ -160,20 +169,24 @@ const WHY = { dearer: `the best is more than ${100 * TOLERANCE} % better`,
   deadline: "the deadline would be missed", budget: "the budget would be exceeded",
   possible: "the limits could be kept" };
 
-function flipsTable(flips) {
+function flipsTable(flips, hasChoice) {
+  const about = hasChoice ? "The decision holds between these values of a constant, the others"
+    + ` staying as they are: within ${100 * TOLERANCE} % of what is best then, and within the`
+    + " limits. A dash: it holds at least" : "No number of machines is within the limits. One would"
+    + " be, if a constant alone had these values. A dash: none would,";
   const cell = (change, name) => change === null ? element("td", { class: "soft" }, "–")
-    : element("td", { "data-tip": WHY[change.why], "data-value": change.value }, symbolText(name, change.value),
-      change.factor === null ? "" : ` (× ${digits(change.factor)})`);
+    : element("td", { "data-tip": WHY[change.why], "data-value": change.value },
+      symbolText(name, change.value), change.factor === null ? "" : ` (× ${digits(change.factor)})`);
   const then = (change) => element("td", { "data-machines": change && change.machines },
     change === null ? ""
     : change.machines === null ? "none" : typedText(change));
   return [element("h2", {}, "How far constants may move"),
-    element("p", { class: "soft" }, "The decision holds between these values of a constant, the"
-      + ` others staying as they are: within ${100 * TOLERANCE} % of what is best then, and within`
-      + ` the limits. A dash: it holds at least up to a factor of ${countText(SPAN)}.`),
+    element("p", { class: "soft" }, `${about} up to a factor of ${countText(SPAN)}.`),
     element("div", { class: "scroll" }, element("table", {},
-      element("thead", {}, element("tr", {}, ["constant", "now", "not below", "else", "not above",
-        "else"].map((name) => element("th", { scope: "col" }, name)))),
+      element("thead", {}, element("tr", {}, ["constant", "now",
+        ...(hasChoice ? ["not below", "else", "not above", "else"]
+          : ["at most", "then", "at least", "then"])].map((name) =>
+        element("th", { scope: "col" }, name)))),
       element("tbody", {}, flips.map(({ symbol, value, below, above }) => element("tr", {
         "data-symbol": symbol }, element("th", { scope: "row" }, symbol),
       element("td", {}, symbolText(symbol, value)), cell(below, symbol), then(below),

@@ -12,6 +12,7 @@ import pytest
 from scalops.algebra.errors import DataError, ScalopsError
 from scalops.engine.storage import FileSource, read_csv, read_json, read_libsvm, read_text
 from tests.engine.storage.reading import to_table, whole
+from tests.quick import quick
 
 
 @pytest.fixture(autouse=True)
@@ -95,12 +96,13 @@ READERS: list[tuple[str, bytes, Callable[..., FileSource]]] = [
 
 @pytest.mark.parametrize("on_error", ["raise", "skip", "null"])
 @pytest.mark.parametrize(("name", "contents", "read"), READERS, ids=lambda v: str(v)[:8])
+@pytest.mark.parametrize("seed", quick(range(4), 1))
 def test_random_damage_never_shows_an_error_that_is_not_ours(
-    name: str, contents: bytes, read: Callable[..., FileSource], on_error: str
+    seed: int, name: str, contents: bytes, read: Callable[..., FileSource], on_error: str
 ) -> None:
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     passed = 0
-    for _ in range(40):
+    for _ in range(12):
         data = bytearray(contents)
         for place in rng.integers(0, len(data), 3):
             data[place] = rng.integers(256)
@@ -114,4 +116,4 @@ def test_random_damage_never_shows_an_error_that_is_not_ours(
         except ScalopsError:
             pass
     if on_error != "raise" and not name.endswith(".gz"):
-        assert passed > 30
+        assert passed >= 9

@@ -16,6 +16,7 @@ from scalops.algebra.errors import DataError, SchemaError
 from scalops.engine.blocks import partition_bounds
 from scalops.engine.storage import MemorySource, Partition, block_to_batch, read_ipc
 from tests.engine.storage.reading import layout, to_table, whole
+from tests.quick import quick
 
 CODECS = (None, "lz4", "zstd")
 Write = Callable[..., Path]
@@ -181,12 +182,13 @@ def test_cut_file_is_named(write: Write) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("times", quick([50, 150], 1))
 def test_random_damage_never_shows_an_error_that_is_not_ours(
-    write: Write, codec: str | None
+    times: int, write: Write, codec: str | None
 ) -> None:
     path = write("a.arrow", mixed(60), 30, codec)
     whole_file, rng = path.read_bytes(), np.random.default_rng(0)
-    for _ in range(150):
+    for _ in range(times):
         data = bytearray(whole_file)
         for place in rng.integers(0, len(data), 3):
             data[place] = rng.integers(256)

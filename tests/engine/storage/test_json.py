@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scalops.algebra.errors import DataError, SchemaError
 from scalops.engine.storage import FileSource, Partition, read_json
 from tests.engine.storage.reading import to_table
+from tests.quick import repeated
 
 
 @pytest.fixture(autouse=True)
@@ -185,13 +186,14 @@ records = st.fixed_dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@repeated(3)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
 @given(
     files=st.lists(st.lists(records, max_size=8), min_size=1, max_size=3),
     cuts=st.lists(st.integers(0, 300), max_size=5),
 )
 def test_any_ranges_hold_every_object_once(
-    tmp_path: Path, files: list[list[dict[str, Any]]], cuts: list[int]
+    run: int, tmp_path: Path, files: list[list[dict[str, Any]]], cuts: list[int]
 ) -> None:
     paths = []
     for index, found in enumerate(files):

@@ -18,6 +18,7 @@ from scalops.engine.blocks import Block
 from scalops.engine.storage import FileSource, Partition, read_libsvm
 from scalops.engine.storage.libsvm_parser import LibsvmParser, greatest_index, tokens
 from tests.engine.storage.reading import layout, whole
+from tests.quick import repeated
 
 
 @pytest.fixture(autouse=True)
@@ -208,14 +209,15 @@ def svm_lines(draw: Callable[..., Any]) -> str:
     return str(text + draw(st.sampled_from(["", "# 3:1", "#"])))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@repeated(3)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=34)
 @given(
     rows=st.lists(svm_lines(), max_size=8),
     end=st.sampled_from(["\n", "\r\n"]),
     cuts=st.lists(st.integers(0, 300), max_size=4),
 )
 def test_random_lines_match_scikit_learn_in_any_ranges(
-    tmp_path: Path, rows: list[str], end: str, cuts: list[int]
+    run: int, tmp_path: Path, rows: list[str], end: str, cuts: list[int]
 ) -> None:
     path = tmp_path / "a.svm"
     path.write_bytes(end.join([*rows, "1 30:1"]).encode())
@@ -232,11 +234,12 @@ def test_random_lines_match_scikit_learn_in_any_ranges(
     assert source.contents.parser.dimension == 30  # type: ignore[attr-defined]
 
 
-@settings(max_examples=200)
+@repeated(3)
+@settings(max_examples=67)
 @given(
     st.lists(st.sampled_from([b"1", b":", b" ", b"\n", b"+", b"-", b".", b"e", b"#"]), max_size=14)
 )
-def test_fast_way_takes_nothing_that_the_slow_way_refuses(parts: list[bytes]) -> None:
+def test_fast_way_takes_nothing_that_the_slow_way_refuses(run: int, parts: list[bytes]) -> None:
     data = b"".join(parts)
     found = tokens(data) if data else None
     if found is None or b"#" in data:

@@ -22,6 +22,7 @@ from scalops.engine.blocks import Block, concatenate, partition_bounds
 from scalops.engine.storage import FileSource, read_parquet
 from scalops.engine.storage.arrow import to_arrow
 from tests.engine.storage.reading import layout, values, whole
+from tests.quick import repeated
 
 Write = Callable[..., Path]
 
@@ -82,14 +83,15 @@ def test_partitions_hold_all_rows_once_in_order(write: Write) -> None:
     assert values(block, "s").tolist() == texts
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@repeated(3)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=14)
 @given(
     files=st.lists(st.tuples(st.integers(0, 400), st.integers(1, 150)), min_size=1, max_size=3),
     columns=st.sampled_from([("x",), ("n",), ("s",), ("s", "x", "n"), ("n", "m")]),
     head=st.integers(0, 500),
 )
 def test_random_row_groups_match_what_was_written(
-    tmp_path: Path, files: list[tuple[int, int]], columns: tuple[str, ...], head: int
+    run: int, tmp_path: Path, files: list[tuple[int, int]], columns: tuple[str, ...], head: int
 ) -> None:
     total = sum(rows for rows, _ in files)
     rng = np.random.default_rng(total)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scalops.algebra.errors import DataError, PlanError
 from scalops.engine.storage import FileSource, Partition, read_text
 from tests.engine.storage.reading import layout, to_table
+from tests.quick import repeated
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +76,8 @@ def test_lines_that_are_not_utf8_are_skipped_or_null() -> None:
         text(contents, on_error="ignore")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@repeated(3)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
 @given(
     files=st.lists(
         st.lists(st.text(st.sampled_from("abé \r"), max_size=6), max_size=9), max_size=3
@@ -86,6 +88,7 @@ def test_lines_that_are_not_utf8_are_skipped_or_null() -> None:
     cuts=st.lists(st.integers(0, 200), max_size=6),
 )
 def test_any_ranges_hold_every_line_once(
+    run: int,
     tmp_path: Path,
     files: list[list[str]],
     end: str,

@@ -27,8 +27,8 @@ from scalops.engine.cluster.local_hub import LocalHub, LocalSettings
 from scalops.engine.cluster.messages import Begin, Command, Failed, Members, Replied
 from scalops.engine.cluster.rank_machine import WorkerMachine
 from scalops.engine.collective import Piece, Program, Ranks, Receive, Send
-from scalops.profiles import machine
 from scalops.optimizer.costs.trees import Reduction, links_of
+from scalops.profiles import machine
 
 FAN_INS = (2, 3, 4, 8)
 AT_RANK, AT_DRIVER = "flat, rank 0", "flat, driver"

@@ -97,10 +97,10 @@ class OperatorProfile:
     """An operator of a stage; `number` as in `stage_operators.operators_of`.
 
     `rows` and `bytes` are what it delivered in a run, on the average, from `blocks`; those of a
-    sink are 0: a stage ends there. Of what stands at several places of a stage they are those of one.
-    `seconds` are its own, without what it reads, on all threads together: the first run and the later
-    ones. `measured` is False where nobody saw its blocks: it is read in one piece, or by another stage
-    for this one (`StageProfile.note` says).
+    sink are 0: a stage ends there. Of what stands at several places of a stage they are those of
+    one. `seconds` are its own, without what it reads, on all threads together: the first run and
+    the later ones. `measured` is False where nobody saw its blocks: it is read in one piece, or by
+    another stage for this one (`StageProfile.note` says).
     """
 
     number: int

@@ -34,9 +34,7 @@ class Lazy:
         """
         from scalops.explain import explain
 
-        return explain(
-            self, stage=stage, format=format, trace=trace, analyze=analyze, costs=costs
-        )
+        return explain(self, stage=stage, format=format, trace=trace, analyze=analyze, costs=costs)
 
 
 name_methods("", Lazy)

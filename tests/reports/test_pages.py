@@ -82,6 +82,7 @@ def test_data_and_title_are_escaped(attack: str) -> None:
 
 def test_a_page_names_no_other_file_and_no_network() -> None:
     text = explained("logistic", stage="all", format="html", trace=True)
+    text = re.sub(r"sha256-[A-Za-z0-9+/=]+", "", text)  # a digest may have two slashes
     assert "http" not in text.replace("http-equiv", "")
     for word in ("//", "src=", "url(", "@import", "fetch(", "XMLHttp", "WebSocket", "import("):
         without_comments = re.sub(r"^\s*//.*$|\s//\s.*$|;  // .*$", "", text, flags=re.MULTILINE)

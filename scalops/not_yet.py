@@ -12,9 +12,7 @@ TABLE_METHODS: tuple[str, ...] = ()
 
 FUNCTIONS: tuple[str, ...] = ()
 
-OTHER = (
-    "`filesystem=` of readers",
-)
+OTHER = ("`filesystem=` of readers",)
 
 # What others have under another name, or not as a function, and how it is done here.
 _OTHER_WORDS = {

@@ -23,6 +23,8 @@ from scalops.optimizer.costs.plan_work import plan_work
 from scalops.optimizer.costs.setting import Setting
 from scalops.options import AUTO, Options
 
+# Measured between workers of this machine, which share its memory: a network is another thing.
+BETWEEN_WORKERS = ("hop", "message", "link", "command", "worker_start")
 _MOST_COUNTS = 32  # numbers of workers that are compared, of a cluster that has more
 
 
@@ -55,6 +57,8 @@ def decide(
 
     In this process something is to be decided only where several tables are cached.
     """
+    if options.connect is not None:
+        machine = machine.without(*BETWEEN_WORKERS)
     caches = [s for s in physical.stages if isinstance(s.sink, CacheTable)]
     if not may_have_workers(options) and len(caches) < 2:
         return Decided()

@@ -7,7 +7,7 @@ Neutral decisions rest on them, numeric ones never do (those read versioned cons
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from scalops.optimizer.cost import Provenance
@@ -90,6 +90,11 @@ class Machine:
         return (
             "assumed" if any(self.rates[n].provenance != "measured" for n in names) else "measured"
         )
+
+    def without(self, *names: str) -> Machine:
+        """The same, these rates assumed: what was measured of them does not hold elsewhere."""
+        kept = [r for r in self.rates.values() if r.name not in names]
+        return replace(self, rates=_by_name(kept))
 
     @classmethod
     def of(

@@ -128,6 +128,16 @@ def test_the_objective_is_seconds_or_seconds_times_workers() -> None:
     assert "workers, by cost: " in str(by_cost.decisions[0])
 
 
+def test_links_measured_on_this_machine_are_not_those_of_a_cluster() -> None:
+    physical, quick = plan(job_of(summed())), machine(**FOR_WORKERS)
+    here = decide(physical, Options(workers=4), quick).meeting
+    there = decide(physical, Options(connect="tcp://h:1"), quick, attached=4).meeting
+    assert here is not None
+    assert there is not None
+    assert (here.links.hop, there.links.hop) == (1e-6, Machine.of(1, 1)["hop"])
+    assert there.links.provenance == "assumed"
+
+
 @pytest.mark.usefixtures("four_cores")
 def test_what_may_be_chosen_follows_from_the_options() -> None:
     def counts(attached: int | None = None, **options: Any) -> list[int]:

@@ -308,7 +308,8 @@ if not _TYPE_CHECKING:
             value = getattr(_import_module(_MODULE_OF[name]), name)
             globals()[name] = value
             return value
-        if name != "not_yet":  # the module itself, while it is being imported
+        # Nobody looks for a private name but tools; not_yet is asked for while it is imported.
+        if name != "not_yet" and not name.startswith("_"):
             not_yet = _import_module("scalops.not_yet")
             if name in not_yet.FUNCTIONS:
                 not_yet.refuse(f"so.{name}")

@@ -70,8 +70,9 @@ def _place_options() -> list[click.Option]:
     return [
         click.Option(
             ["--workers"],
-            type=click.IntRange(0),
-            help="Run on so many worker processes of this machine.  [default: in this process]",
+            metavar="N|auto",
+            help="Run on so many worker processes of this machine; auto: as many as the cost model"
+            " finds best.  [default: in this process]",
         ),
         click.Option(
             ["--connect"],

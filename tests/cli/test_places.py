@@ -100,8 +100,8 @@ def test_explain_shows_workers_and_starts_none(
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["--workers", "-1"], 2, "Invalid value for '--workers': -1 is not in the range x>=0"),
-        (["--workers", "5000"], 2, "Error: --workers is 5000; expected an int of at least 0 and"),
+        (["--workers", "-1"], 2, "Error: --workers is '-1'; expected an int of at least 0 and"),
+        (["--workers", "5000"], 2, "Error: --workers is '5000'; expected an int of at least 0 and"),
         (["--connect", "host:1"], 2, "Error: --connect is 'host:1'; expected 'tcp://host:port'"),
         (["--connect", "tcp://h:1"], 2, "there is no key; --connect tcp://h:1 --key driver.secret"),
         (

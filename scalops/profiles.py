@@ -7,6 +7,7 @@ a file of other hardware is not used; figures that are old, or of other versions
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -15,8 +16,8 @@ import os
 import platform
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -34,6 +35,11 @@ STALE_SECONDS = 30 * 86_400.0
 _MIB = 1 << 20
 _LATEST = 600.0  # seconds that a clock may have been ahead when a figure was stored
 _MOST_BYTES = 1 << 20  # of a file
+_MOST_MEMORY = 1 << 60  # bytes of a machine
+# What no machine takes or does is no measurement, and nothing to compute costs with.
+_SECONDS = (1e-12, 1e6)
+_BY_SECOND = (1.0, 1e15)
+_MOST_SPREAD = 1.0  # as of calibration/measurement.py
 _known = {r.name: r for r in ASSUMED}
 
 
@@ -73,6 +79,23 @@ class Profile:
 
     hardware: Hardware
     rates: Mapping[str, Stored]
+
+    def having(self, software: str, measured: Iterable[Rate], at: float) -> Profile:
+        """The same with these rates, measured `at`; the others stay."""
+        rates = dict(self.rates)
+        for rate in measured:
+            rates[rate.name] = Stored(rate.value, rate.unit, rate.spread or 0.0, at, software)
+        return replace(self, rates=rates)
+
+    @property
+    def text(self) -> str:
+        """The file's."""
+        found = {
+            "format": FORMAT,
+            "hardware": vars(self.hardware),
+            "rates": {name: vars(self.rates[name]) for name in _known if name in self.rates},
+        }
+        return json.dumps(found, indent=1) + "\n"
 
     def machine(self, now: float, software: str) -> Machine:
         """The rates; assumed ones where nothing is stored."""
@@ -138,24 +161,39 @@ def _version(package: str) -> str:
 # Files.
 
 
-def folder() -> Path:
-    """Where profiles lie: $SCALOPS_PROFILES, else scalops/ in $XDG_CACHE_HOME or ~/.cache."""
+def folder() -> Path | None:
+    """Where profiles lie: $SCALOPS_PROFILES, else scalops/ in $XDG_CACHE_HOME or ~/.cache.
+
+    None where that is in the home folder of a user who has none, as in many containers.
+    """
     given = os.environ.get(FOLDER, "").strip()
     if given:
-        return Path(os.path.expanduser(given))
+        path = os.path.expanduser(given)
+        return None if given.startswith("~") and path == given else Path(path)
     caches = os.environ.get("XDG_CACHE_HOME", "").strip()
     # A relative path is invalid, by the XDG Base Directory Specification.
-    base = Path(caches) if os.path.isabs(caches) else Path(os.path.expanduser("~/.cache"))
-    return base / "scalops"
+    base = caches if os.path.isabs(caches) else os.path.expanduser("~/.cache")
+    return Path(base, "scalops") if os.path.isabs(base) else None
 
 
 def path_of(hardware: Hardware) -> Path:
-    """The file of a machine."""
-    return folder() / f"machine-{hardware.digest}.json"
+    """The file of a machine.
+
+    Raises: ConfigError where there is no folder for it.
+    """
+    found = folder()
+    if found is None:
+        raise ConfigError(
+            "rates of this machine cannot be stored: this user has no home folder",
+            hint=f"set {FOLDER} to a folder for them, or HOME",
+        )
+    return found / f"machine-{hardware.digest}.json"
 
 
 def load(hardware: Hardware, now: float | None = None) -> Profile | None:
     """What is stored of a machine; None where nothing is, or nothing of use: the log says why."""
+    if folder() is None:
+        return None
     path = path_of(hardware)
     try:
         with open(path, "rb") as file:
@@ -167,7 +205,9 @@ def load(hardware: Hardware, now: float | None = None) -> Profile | None:
         return None
     try:
         return _profile(data, hardware, time() if now is None else now)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError,
+    ) as error:  # fmt: skip
         why = error if isinstance(error, _Unfit) else "it is damaged"
         log.warning("%s is not used, rates are assumed: %s; scalops calibrate renews it", path, why)
         return None
@@ -184,17 +224,34 @@ def _profile(data: bytes, hardware: Hardware, now: float) -> Profile:
     found = json.loads(data)
     if found["format"] != FORMAT:
         raise _Unfit(f"its format is {found['format']!r}, not {FORMAT}")
-    own = Hardware(**found["hardware"])
+    own = _hardware(found["hardware"])
     if own.digest != hardware.digest:
         raise _Unfit(f"it is of another machine, {own}")
     rates = {}
     for name, fields in found["rates"].items():
         stored = _checked(Stored(**fields))
+        if name not in _known or _known[name].unit != stored.unit:
+            continue  # of another version
         # A clock that was ahead is no reason to keep a figure for ever.
-        usable = stored.at <= now + _LATEST and name in _known and _known[name].unit == stored.unit
-        if usable:
+        if 0 <= stored.at <= now + _LATEST and _is_possible(stored):
             rates[name] = stored
+        else:
+            log.warning("the stored %s is not used: its value or its time cannot be", name)
     return Profile(hardware, rates)
+
+
+def _is_possible(stored: Stored) -> bool:
+    least, most = _SECONDS if stored.unit == "s" else _BY_SECOND
+    return least <= stored.value <= most and stored.spread <= _MOST_SPREAD
+
+
+def _hardware(fields: dict[str, Any]) -> Hardware:
+    own = Hardware(**fields)
+    if not isinstance(own.processor, str) or type(own.cores) is not int:
+        raise ValueError("no hardware")
+    if type(own.memory) is not int or not 0 < own.memory <= _MOST_MEMORY:
+        raise ValueError("no memory")
+    return own
 
 
 def _checked(stored: Stored) -> Stored:
@@ -211,44 +268,73 @@ def store(
 ) -> Path:
     """Keep measured rates, beside what is stored of others; the file.
 
+    Processes that store at the same time wait for each other, so that all rates are kept.
+
     Raises: ConfigError where the folder cannot be written to.
     """
     at = time() if now is None else now
-    before = load(hardware, at)
-    rates = {} if before is None else dict(before.rates)
-    for rate in measured:
-        rates[rate.name] = Stored(rate.value, rate.unit, rate.spread or 0.0, at, software)
-    found = {
-        "format": FORMAT,
-        "hardware": vars(hardware),
-        "rates": {name: vars(rates[name]) for name in _known if name in rates},
-    }
     path = path_of(hardware)
+    with _writing(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(path.parent):
+            before = load(hardware, at) or Profile(hardware, {})
+            with _written(path, before.having(software, measured, at).text) as name:
+                os.replace(name, path)
+    forget_cached()
+    return path
+
+
+def require_writable(hardware: Hardware) -> None:
+    """Find out, before anything is measured, whether rates can be stored: by a file as large.
+
+    Raises: ConfigError where the folder cannot be written to.
+    """
+    path = path_of(hardware)
+    measured = [replace(rate, spread=rate.value) for rate in ASSUMED]
+    sample = Profile(hardware, {}).having(own_software(), measured, time())
+    with _writing(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _written(path, sample.text):
+            pass
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """What the system refuses, as a ConfigError."""
     try:
-        _write(path, json.dumps(found, indent=1) + "\n")
+        yield
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be written: {error.strerror}",
             hint=f"{FOLDER} names another folder for it",
         ) from error
-    forget_cached()
-    return path
 
 
-def _write(path: Path, text: str) -> None:
-    """Replace a file as a whole, readable by its owner alone."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+@contextmanager
+def _locked(place: Path) -> Iterator[None]:
+    """The folder, held against other processes and threads that change what is in it."""
+    file = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # a file system that has no locks of folders
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def _written(path: Path, text: str) -> Iterator[str]:
+    """A file beside `path`, readable by its owner alone; gone at the end unless it was moved."""
     file, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # of mode 0600
     try:
         with open(file, "w", encoding="utf-8") as written:
             written.write(text)
             written.flush()
             os.fsync(written.fileno())
-        os.replace(name, path)
-    except BaseException:
+        yield name
+    finally:
         with suppress(OSError):
             os.unlink(name)
-        raise
 
 
 def forget(hardware: Hardware) -> Path | None:
@@ -256,10 +342,13 @@ def forget(hardware: Hardware) -> Path | None:
 
     Raises: ConfigError where it cannot be removed.
     """
-    path = path_of(hardware)
     forget_cached()
+    if folder() is None:
+        return None
+    path = path_of(hardware)
     try:
-        path.unlink()
+        with _locked(path.parent):
+            path.unlink()
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -269,7 +358,7 @@ def forget(hardware: Hardware) -> Path | None:
 
 # What costs are computed with.
 
-_machines: dict[Path, Machine] = {}
+_machines: dict[tuple[Path | None, Hardware], Machine] = {}
 _lock = threading.Lock()
 
 
@@ -280,9 +369,9 @@ def machine() -> Machine:
     processes change is not.
     """
     hardware = own_hardware()
-    path = path_of(hardware)
+    key = folder(), hardware
     with _lock:
-        found = _machines.get(path)
+        found = _machines.get(key)
         if found is None:
             now = time()
             profile = load(hardware, now)
@@ -291,7 +380,7 @@ def machine() -> Machine:
                 found = Machine.of(hardware.cores, hardware.memory)
             else:
                 found = profile.machine(now, own_software())
-            _machines[path] = found
+            _machines[key] = found
         return found
 
 

@@ -22,6 +22,7 @@ from scalops.optimizer.costs.whatif import (
     SweptPoint,
     answer,
     changed,
+    without_trifles,
 )
 from scalops.optimizer.costs.whatif import sweep as sweep_over
 from scalops.whatif_arguments import LETTERS, read_machines, read_number, read_sweep
@@ -172,6 +173,8 @@ def whatif(
     chosen. `price` of a machine for an hour. `catalog`: types of machines, or a file of them.
     `sweep`: one constant and its values, "cache=1e6..1e8", for each of which the best is found.
 
+    Times may be 0 or 1e-15 to 1e12 s, records and cache up to 1e18, iterations up to 1e12.
+
     Raises: ConfigError for what makes no sense, and for a program that cannot be measured.
     """
     given = {
@@ -282,7 +285,7 @@ def _of_program(things: tuple[Any, ...], asked: Asked, loop: str | int | None) -
     )
     question = replace(
         asked.question,
-        symbols=replace(at.symbols, **given),
+        symbols=replace(without_trifles(at.symbols), **given),
         reference=reference if asked.question.catalog else None,
     )
     others = tuple(_name(one) for one in measured.loops if one is not chosen)

@@ -46,7 +46,7 @@ class IpcFormat:
             digest.update(_footer(file))
             with _opened(file) as reader, reading(file.path, "an Arrow file"):
                 flat = flat_schema(reader.schema, file.path)
-            own = schema_from_arrow(flat, file.path, columns)
+                own = schema_from_arrow(flat, file.path, columns)
             headers = _headers(file)
             if schema is None:
                 schema = own

@@ -33,6 +33,11 @@ _UNITS = {"": 1.0}
 _UNITS |= {f"{p}B": 1000.0**i for i, p in enumerate(("", "K", "M", "G", "T"))}
 _UNITS |= {f"{p}IB": 1024.0**i for i, p in enumerate(("K", "M", "G", "T"), 1)}
 _BITS = {f"{p}BIT": 1000.0**i / 8 for i, p in enumerate(("", "K", "M", "G", "T"))}
+# The least and the most of each number of a machine: symbols stay finite on all types.
+_BOUNDS = {
+    "cores": (1e-3, 1e6), "speed": (1e-6, 1e6), "memory": (1.0, 1e18), "disk": (1.0, 1e18),
+    "network": (1.0, 1e18), "price": (1e-15, 1e12),
+}  # fmt: skip
 _QUANTITY = re.compile(r"\s*([0-9.]+(?:E[+-]?[0-9]+)?)\s*([A-Z]*)(/S)?\s*")
 
 
@@ -52,12 +57,28 @@ class MachineType:
     speed: float = 1.0
 
     def __post_init__(self) -> None:
+        if not self.name.isprintable():
+            raise ConfigError(
+                f"the name of a machine is {self.name!r}; expected a text of one line, without"
+                " control characters"
+            )
         for name in ("cores", "memory", "disk", "network", "speed"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} of {self.name!r} is {value}; expected more than 0")
+            self._check_bounds(name, value)
         if self.price is not None and not (math.isfinite(self.price) and self.price >= 0):
             raise ConfigError(f"price of {self.name!r} is {self.price}; expected at least 0")
+        if self.price:
+            self._check_bounds("price", self.price)
+
+    def _check_bounds(self, name: str, value: float) -> None:
+        least, most = _BOUNDS[name]
+        if not least <= value <= most:
+            raise ConfigError(
+                f"{name} of {self.name!r} is {value:g}; expected a number from {least:g} to"
+                f" {most:g}"
+            )
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,9 @@ TOLERANCE = 0.05  # of what is made least: a choice that is that near the best i
 SPAN = 1000.0  # the factors that are looked at: 1/SPAN to SPAN
 _ROWS = 4096  # machine counts at once: memory
 _ROUNDING = 1e-12  # of a limit: what a point takes that is just within it
-_BEYOND = 1e-9  # of a constant: where the best beyond a flip is looked up
+# Of a constant: where the best beyond a flip is looked up; the first at which rounding does not hide
+# that the choice is given up.
+_BEYOND = tuple(10.0**digits for digits in range(-9, -2))
 _UNIT = Symbols(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 
 Why = Literal["dearer", "deadline", "budget", "possible"]
@@ -94,9 +96,10 @@ def _nearest(rows: _Rows, name: str, start: float, end: float) -> Change | None:
     assert own is not None
     flipped = start + (1.0 if end > start else -1.0) * first
     factor = flipped / own if 0 < own < math.inf else None
-    beyond = flipped + (end - start) / abs(end - start) * _BEYOND * max(flipped, start)
-    machines, machine_type, why = rows.best(name, beyond)
-    return Change(flipped, factor, machines, machine_type, why)
+    step = math.copysign(max(flipped, start), end - start)
+    found = (rows.best(name, flipped + part * step) for part in _BEYOND)
+    given_up = next((one for one in found if rows.is_given_up(*one)), None)
+    return None if given_up is None else Change(flipped, factor, *given_up)
 
 
 class _Rows:
@@ -254,6 +257,13 @@ class _Rows:
         if self.value("price") is None:
             return made
         return made * self._changed(name, at, rows, "price") / 3600
+
+    def is_given_up(self, machines: int | None, machine_type: str | None, why: Why) -> bool:
+        """Whether this best is another than the present choice, or misses a limit."""
+        if self._choice is None:
+            return machines is not None
+        own = self._choice.machines, self._choice.machine_type
+        return why != "dearer" or (machines, machine_type) != own
 
     def best(self, name: str, value: float) -> tuple[int | None, str | None, Why]:
         """The best with this value of a constant, and why the choice is given up there."""

@@ -60,9 +60,10 @@ def table_work(table: pp.PhysicalTable, rows: TableRows, needed: Iterable[str]) 
             return Own(added(work.amounts, kept), calls=work.calls + len(tuple(needed)))
         case Accumulate(columns=columns):
             return Own(scaled(running_work(columns), given), calls=OF_A_BLOCK + 4 * len(columns))
-        case pp.Unnest(names=names):
-            copied = values(below.schema, set(needed) - set(names))
-            made = {"element": own * len(names), "gather": own * copied}
+        case pp.Unnest(names=names, index=index):
+            copied = values(below.schema, set(needed) - {*names, index})
+            numbered = index is not None and index in set(needed)
+            made = {"element": own * (len(names) + numbered), "gather": own * copied}
             return Own(made, calls=OF_A_BLOCK + len(below.schema))
         case pp.Interleave(records=records):
             made_of = [e for record in records for n, e in record if n in set(needed)]

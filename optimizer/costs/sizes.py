@@ -175,8 +175,8 @@ def _read_below(table: pp.PhysicalTable, wanted: frozenset[str]) -> frozenset[st
             return frozenset((*keys, *(c for n, side, c in outputs if not side and n in wanted)))
         case Accumulate(columns=columns):
             return wanted | columns_read(e for c in columns for e in (*c.arguments, *c.over))
-        case pp.Unnest(names=names):
-            return wanted | set(names)
+        case pp.Unnest(names=names, index=index):
+            return (wanted - {index}) | set(names)
         case pp.Interleave(records=records):
             return columns_read(e for record in records for n, e in record if n in wanted)
         case pp.CallBatches(source=source):

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from scalops.algebra.errors import ConfigError
 
+# Of what is not 0 or infinite: the products of all symbols, and their ratios, are finite then.
+_LEAST, _MOST = 1e-100, 1e40
+
 
 @dataclass(frozen=True)
 class Symbols:
@@ -17,6 +20,8 @@ class Symbols:
     and combine one partial aggregate. `broadcast`: B, seconds to send the environment one step.
     `level`: L, seconds that each level of the tree takes beside. `iterations`: K. `price`: of a
     machine for an hour, in any currency; None where nobody knows.
+
+    Raises: ConfigError for what is no such number, or further from 1 than arithmetic stands.
     """
 
     records: float
@@ -37,6 +42,10 @@ class Symbols:
             whole = value >= least and (math.isfinite(value) or name == "cache")
             if not whole or (name in ("records", "cache") and value <= 0):
                 raise ConfigError(f"{name} is {value}; expected a number, {_least(name)}")
+            if 0 < value < math.inf and not _LEAST <= value <= _MOST:
+                raise ConfigError(
+                    f"{name} is {value}; expected a number from {_LEAST:g} to {_MOST:g}"
+                )
 
 
 def _least(name: str) -> str:

@@ -157,12 +157,16 @@ class UnevenTree:
         most = min(ranks, widest or ranks)
         if ranks == 1:
             return 0.0, ()
-        known = (min(2, most),), *(f for f in tried if f)
-        bound = min(self.seconds(fan_ins) for fan_ins in known) / _LESS
+        known = [((min(2, most),)), *(tuple(f) for f in tried if f)]
+        first, fan_ins = min((self.seconds(one), one) for one in known)
+        bound = first / _LESS
         for size in range(1, ranks):
             if size in self._found:
                 bound = self._search_from(size, most, bound)
-        return self._found[ranks]
+        # Sums of large numbers are rounded by more than the bound allows for: the search may have
+        # left out what is as good as the tree that it began with.
+        began = first, tuple(levels(fan_ins, ranks))
+        return min(began, self._found.get(ranks, began), key=lambda made: made[0])
 
     def _search_from(self, size: int, most: int, bound: float) -> float:
         """Add a level of each fan-in on blocks of `size`; the bound of what may be best."""
@@ -170,11 +174,12 @@ class UnevenTree:
         if below + self._left(size) > bound:
             return bound
         sums, found = self._summed(size), self._found
-        blocks, before = len(sums) - 1, below + self._start - float(sums[1])
+        blocks = len(sums) - 1
         for fan_in in range(2, min(blocks, most) + 1):
-            # The first receiver alone, and the levels above.
-            if before + float(sums[fan_in]) + self._left(size * fan_in) > bound:
-                if before + float(sums[fan_in]) > bound:
+            # The first receiver alone, rounded as in `level`, and the levels above.
+            least = below + (self._start + float(sums[fan_in] - sums[1]))
+            if least + self._left(size * fan_in) > bound:
+                if least > bound:
                     break
                 continue
             made = below + self.level(size, fan_in)

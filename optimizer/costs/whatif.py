@@ -30,6 +30,15 @@ from scalops.optimizer.costs.tree_search import levels
 SYMBOLS = tuple(f.name for f in fields(Symbols))
 SWEPT = (*SYMBOLS, "deadline", "budget")
 _SHOWN = 12  # machine counts of a table
+# The least and the most that is asked about, of what is not 0 or infinite.
+BOUNDS = {
+    "records": (1e-6, 1e18), "map": (1e-15, 1e12), "load": (1e-15, 1e12), "cache": (1e-6, 1e18),
+    "aggregate": (1e-15, 1e12), "broadcast": (1e-15, 1e12), "level": (1e-15, 1e12),
+    "iterations": (1.0, 1e12), "price": (1e-15, 1e12), "deadline": (1e-15, 1e30),
+    "budget": (1e-15, 1e30),
+}  # fmt: skip
+_MAY_BE_NOUGHT = ("map", "load", "aggregate", "broadcast", "level", "price")
+_BESIDE = {"cache": ", or 'all'", "deadline": ", or none", "budget": ", or none"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,8 @@ class Question:
     `symbols` hold for `reference`; with a `catalog` they are scaled to its types. By default the
     reference is the catalog's own. `deadline`: seconds of all iterations. `budget`: money for all
     of them, or machine-seconds without prices.
+
+    Raises: ConfigError for what makes no sense, and for what is beyond `BOUNDS`.
     """
 
     symbols: Symbols
@@ -51,6 +62,10 @@ class Question:
 
     def __post_init__(self) -> None:
         check_limits(self.objective, self.deadline, self.budget)
+        for name in SYMBOLS:
+            _check_bounds(name, getattr(self.symbols, name))
+        _check_bounds("deadline", self.deadline)
+        _check_bounds("budget", self.budget)
         if self.catalog is not None and self.symbols.price is not None:
             raise ConfigError(
                 "price is given beside a catalog, which has prices of its own",
@@ -86,6 +101,25 @@ class Question:
     def cost_of(self, point: Point) -> float:
         """What the choice makes least, of a point."""
         return point.total_seconds if self.minimised == "time" else point.cost
+
+
+def _check_bounds(name: str, value: float | None) -> None:
+    """Raise ConfigError for a value that is too small or too large to be asked about."""
+    if value is None or value == 0 or (name == "cache" and math.isinf(value)):
+        return
+    least, most = BOUNDS[name]
+    if not least <= value <= most:
+        nought = "0, or " if name in _MAY_BE_NOUGHT else ""
+        raise ConfigError(
+            f"{name} is {value:g}; expected {nought}a number from {least:g} to"
+            f" {most:g}{_BESIDE.get(name, '')}"
+        )
+
+
+def without_trifles(symbols: Symbols) -> Symbols:
+    """Measured symbols, 0 in place of times that are less than may be asked about."""
+    small = (n for n in _MAY_BE_NOUGHT if 0 < (getattr(symbols, n) or 0.0) < BOUNDS[n][0])
+    return replace(symbols, **dict.fromkeys(small, 0.0))
 
 
 class Alternative(NamedTuple):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from scalops.engine.calibration.measurement import Outcome, Probe
     from scalops.optimizer.costs.machine import Machine, Rate
+    from scalops.profiles import Profile
 
 FAILED, INTERRUPTED = 1, 130
 _LEAST_COLUMNS, _MOST_COLUMNS = 80, 100
@@ -61,8 +62,10 @@ def calibrate(ctx: click.Context) -> None:
         if values["forget"]:
             _forget(values["as_json"])
             return
-        reasons = {} if values["show"] else _measured(values["only"] or "", ctx)
-        _show(values["as_json"], reasons)
+        if values["show"]:
+            _show(values["as_json"], _stored(), {})
+        else:
+            _calibrate(values["only"] or "", values["as_json"], ctx)
 
 
 def of_program(returned: Any, as_json: bool) -> str:
@@ -98,21 +101,50 @@ def _reported() -> Iterator[None]:
 # Measuring.
 
 
-def _measured(only: str, ctx: click.Context) -> dict[str, str]:
-    """Measure and store; of rates that could not be measured, why."""
+def _calibrate(only: str, as_json: bool, ctx: click.Context) -> None:
+    """Measure, store and show; figures that can no longer be stored are shown all the same."""
+    from scalops import profiles
+    from scalops.algebra.errors import ConfigError
+
+    found = _measured(only, ctx)
+    hardware, software, rates = profiles.own_hardware(), profiles.own_software(), _rates(found)
+    reasons = _reasons(found)
+    try:
+        profiles.store(hardware, software, rates)
+    except ConfigError:
+        _show(as_json, _stored().having(software, rates, time()), reasons, is_stored=False)
+        raise
+    _show(as_json, _stored(), reasons)
+
+
+def _stored() -> Profile:
+    """What is stored of this machine, perhaps nothing."""
+    from scalops import profiles
+
+    hardware = profiles.own_hardware()
+    return profiles.load(hardware) or profiles.Profile(hardware, {})
+
+
+def _measured(only: str, ctx: click.Context) -> list[Outcome]:
+    """Measure, where the figures can be stored."""
     from scalops import profiles
     from scalops.algebra.errors import ConfigError
     from scalops.engine.calibration import runner
-    from scalops.engine.calibration.measurement import Unmeasured
 
     try:
         probes = runner.chosen([name.strip() for name in only.split(",") if name.strip()])
     except ConfigError as error:
         raise click.UsageError(f"--only: {error}", ctx) from None
+    profiles.require_writable(profiles.own_hardware())
     _warn_if_busy(profiles.own_hardware().cores)
     with _progress() as watch:
-        found = runner.measure(probes, watch=watch)
-    profiles.store(profiles.own_hardware(), profiles.own_software(), _rates(found))
+        return runner.measure(probes, watch=watch)
+
+
+def _reasons(found: Sequence[Outcome]) -> dict[str, str]:
+    """Of rates that could not be measured, why: on standard error, too."""
+    from scalops.engine.calibration.measurement import Unmeasured
+
     reasons = {o.name: o.reason for o in found if isinstance(o, Unmeasured)}
     for reason in dict.fromkeys(reasons.values()):
         names = ", ".join(name for name, own in reasons.items() if own == reason)
@@ -164,23 +196,21 @@ def _progress() -> Iterator[Callable[[int, int, Probe], None]]:
 # Showing.
 
 
-def _show(as_json: bool, reasons: dict[str, str]) -> None:
+def _show(as_json: bool, profile: Profile, reasons: dict[str, str], is_stored: bool = True) -> None:
     import json
     import shutil
 
     from scalops import profiles
 
-    hardware, now = profiles.own_hardware(), time()
-    software = profiles.own_software()
-    profile = profiles.load(hardware, now) or profiles.Profile(hardware, {})
-    machine = profile.machine(now, software)
-    path = profiles.path_of(hardware)
+    now, hardware = time(), profile.hardware
+    machine = profile.machine(now, profiles.own_software())
+    path = str(profiles.path_of(hardware)) if is_stored and profiles.folder() else None
     if as_json:
         rates = [
             _as_json(r, profile.rates.get(r.name), reasons.get(r.name))
             for r in machine.rates.values()
         ]
-        text = {"format": 1, "machine": vars(hardware), "file": str(path), "rates": rates}
+        text = {"format": 1, "machine": vars(hardware), "file": path, "rates": rates}
         click.echo(json.dumps(text, indent=1))
         return
     columns = min(_MOST_COLUMNS, max(_LEAST_COLUMNS, shutil.get_terminal_size().columns))
@@ -188,7 +218,7 @@ def _show(as_json: bool, reasons: dict[str, str]) -> None:
     for line in table(machine, columns):
         click.echo(line)
     click.echo("")
-    for line in _notes(machine, str(path), now):
+    for line in _notes(machine, path):
         click.echo(line)
 
 
@@ -241,7 +271,7 @@ def _known_by(rate: Rate) -> str:
     return f"{rate.provenance}, stale" if rate.stale else rate.provenance
 
 
-def _notes(machine: Machine, path: str, now: float) -> Iterator[str]:
+def _notes(machine: Machine, path: str | None) -> Iterator[str]:
     """Where the figures come from, and what a reader may do about them."""
     from datetime import UTC, datetime
 
@@ -250,7 +280,7 @@ def _notes(machine: Machine, path: str, now: float) -> Iterator[str]:
         yield "Nothing is stored of this machine: scalops calibrate measures it."
         return
     day = datetime.fromtimestamp(machine.measured_at, UTC).strftime("%Y-%m-%d")
-    yield f"Stored in {path}, since {day}."
+    yield "Not stored." if path is None else f"Stored in {path}, since {day}."
     yield "spread: half of the distance between the quartiles, relative to the median."
     if any(r.stale for r in rates):
         yield "stale: older than 30 days, or of other versions of libraries; calibrate again."

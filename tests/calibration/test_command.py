@@ -191,10 +191,32 @@ def test_folder_that_cannot_be_written_is_one_line(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(profiles.FOLDER, str(tmp_path / "file" / "profiles"))
+    monkeypatch.setattr(runner, "measure", None)  # it is found out before anything is measured
     result = invoke()
     assert result.exit_code == 1
     assert "ConfigError: " in result.stderr
     assert "SCALOPS_PROFILES names another folder" in result.stderr
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_figures_that_can_no_longer_be_stored_are_shown(
+    monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    def fail(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    result = invoke("--json") if as_json else invoke()
+    assert result.exit_code == 1
+    assert "cannot be written: No space left on device" in result.stderr
+    if as_json:
+        found = json.loads(result.stdout)
+        assert (found["file"], found["rates"][0]["value"]) == (None, 9.87654e9)
+        assert found["rates"][0]["provenance"] == "measured"
+    else:
+        assert rows(result)["read"][:2] == ["9.88", "GB/s"]
+        assert "Not stored." in result.stdout
+    assert profiles.load(profiles.own_hardware()) is None
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import stat
+import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,35 @@ def test_failed_write_leaves_the_file_that_was(
     assert list(place.iterdir()) == [path]
 
 
+def test_processes_that_store_at_once_keep_all_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has read what is stored holds the others up until it has written."""
+    load, rates = profiles.load, [replace(r, provenance="measured") for r in ASSUMED[:4]]
+    meeting = threading.Barrier(len(rates))
+
+    def met(hardware: Hardware, now: float | None = None) -> Any:
+        found = load(hardware, now)
+        with suppress(threading.BrokenBarrierError):
+            meeting.wait(0.02)  # without the lock all come here with nothing found
+        return found
+
+    monkeypatch.setattr(profiles, "load", met)
+    threads = [
+        threading.Thread(target=profiles.store, args=(OWN, SOFTWARE, [rate], NOW)) for rate in rates
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = load(OWN, NOW)
+    assert found is not None
+    assert set(found.rates) == {r.name for r in rates}
+
+
+def test_trial_of_the_folder_leaves_nothing(place: Path) -> None:
+    profiles.require_writable(OWN)
+    assert list(place.iterdir()) == []
+
+
 # What makes a figure stale.
 
 
@@ -132,6 +163,11 @@ def rate_changed(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(found))
 
 
+def hardware_changed(path: Path, **changes: Any) -> None:
+    """Rewrite fields of the stored hardware."""
+    changed(path, hardware={**json.loads(path.read_text())["hardware"], **changes})
+
+
 @pytest.mark.parametrize(
     ("damage", "why"),
     [
@@ -148,6 +184,12 @@ def rate_changed(path: Path, **changes: Any) -> None:
         (lambda p: rate_changed(p, value=float("nan")), "it is damaged"),
         (lambda p: rate_changed(p, at="yesterday"), "it is damaged"),
         (lambda p: rate_changed(p, color="red"), "it is damaged"),
+        (lambda p: rate_changed(p, value=10**400), "it is damaged"),
+        (lambda p: rate_changed(p, spread=10**400), "it is damaged"),
+        (lambda p: rate_changed(p, at=10**400), "it is damaged"),
+        (lambda p: hardware_changed(p, memory=float("inf")), "it is damaged"),
+        (lambda p: hardware_changed(p, memory=10**400), "it is damaged"),
+        (lambda p: hardware_changed(p, cores="4"), "it is damaged"),
         (lambda p: changed(p, format=2), "its format is 2, not 1"),
         (
             lambda p: changed(p, hardware=vars(Hardware("Another", 1, 1 << 30))),
@@ -165,6 +207,32 @@ def test_file_of_no_use_is_told_of_in_one_line_and_renewed(
     assert line == (f"{path} is not used, rates are assumed: {why}; scalops calibrate renews it")
     profiles.store(OWN, SOFTWARE, [READ], NOW)
     assert profiles.machine()["read"] == 7e9
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("hop", {"value": 5e-324}),
+        ("hop", {"value": 1e308}),
+        ("hop", {"spread": 1e308}),
+        ("hop", {"at": -1e300}),
+        ("read", {"value": 5e-324}),
+        ("read", {"value": 10**300}),
+    ],
+)
+def test_rates_that_no_machine_has_are_left_out_alone(
+    name: str, changes: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = profiles.store(OWN, SOFTWARE, [HOP, READ], NOW)
+    found = json.loads(path.read_text())
+    found["rates"][name].update(changes)
+    path.write_text(json.dumps(found))
+    rates = profiles.machine().rates
+    assert rates[name] == KNOWN[name]
+    assert [r.name for r in rates.values() if r.provenance == "measured"] == [
+        n for n in ("read", "hop") if n != name
+    ]
+    assert caplog.messages == [f"the stored {name} is not used: its value or its time cannot be"]
 
 
 def test_rates_that_this_version_has_not_are_left_out() -> None:
@@ -214,6 +282,19 @@ def test_folder_is_that_of_the_variable_then_the_caches(monkeypatch: pytest.Monk
     assert profiles.folder() == Path("/home/ada/.cache/scalops")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert profiles.folder() == Path("/home/ada/.cache/scalops")
+
+
+@pytest.mark.parametrize("given", ["", "~/rates", "~nobody-of-this-name/rates"])
+def test_user_without_a_home_has_no_folder(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv(profiles.FOLDER, given)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where there is no entry
+    assert profiles.folder() is None
+    assert dict(profiles.machine().rates) == KNOWN
+    assert profiles.forget(OWN) is None
+    for call in (profiles.require_writable, lambda own: profiles.store(own, SOFTWARE, [HOP])):
+        with pytest.raises(ConfigError, match=r"no home folder; set SCALOPS_PROFILES"):
+            call(OWN)
 
 
 def test_forgotten_rates_are_assumed_again(place: Path) -> None:

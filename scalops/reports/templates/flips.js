@@ -5,7 +5,9 @@
 
 const TOLERANCE = 0.05;  // of what is made least: a choice that is that near the best is kept
 const SPAN = 1000;  // the factors that are looked at: 1/SPAN to SPAN
-const BEYOND = 1e-9;  // of a constant: where the best beyond a flip is looked up
+// Of a constant: where the best beyond a flip is looked up; the first at which rounding does not
+// hide that the choice is given up.
+const BEYOND = [1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3];
 const UNIT = Object.fromEntries(SYMBOLS.map((name) => [name, 1]));
 
 const sumsUpTo = (() => {  // they depend on the most machines alone
@@ -76,7 +78,12 @@ class Flips {
     if (!Number.isFinite(first)) return null;
     const own = this.value(name), way = end > start ? 1 : -1, value = start + way * first;
     const factor = own > 0 && own < Infinity ? value / own : null;
-    return { value, factor, ...this.best(name, value + way * BEYOND * Math.max(value, start)) };
+    const step = way * Math.max(value, start);
+    for (const part of BEYOND) {
+      const best = this.best(name, value + part * step);
+      if (this.isGivenUp(best)) return { value, factor, ...best };
+    }
+    return null;
   }
 
   // How far from `start` the first flip is; infinite for none.
@@ -151,6 +158,12 @@ class Flips {
 
   objective(name, x, row) {
     return this.isTime ? this.total(name, x, row) : this.cost(name, x, row);
+  }
+
+  // Whether this best is another than the present choice, or misses a limit.
+  isGivenUp({ machines, type, why }) {
+    if (!this.hasChoice) return machines !== null;
+    return why !== "dearer" || machines !== this.near.machines || type !== this.near.type;
   }
 
   // The best where a constant is `x`, and why the choice is given up there.

@@ -1,6 +1,6 @@
 // The page: what is asked, and all that follows from it whenever a slider or a field changes.
 
-const FAN_INS = { best: "best", 2: "2", 3: "3", 4: "4", 8: "8", e: "e, the closed form" };
+const FAN_INS = [...["best", "2", "3", "4", "8"].map((f) => [f, f]), ["e", "e, the closed form"]];
 const FLIPS_WAIT = 60;  // milliseconds without a change until flip points are looked for
 const MOST_FLIPPED = 20000;  // machine counts of all types
 
@@ -46,8 +46,8 @@ class WhatIfPage {
       element("fieldset", { class: "wanted" }, element("legend", {}, "Decision"),
         this.objectives(), Object.values(this.fields).map((field) => field.row),
         this.choiceOf("fanIn", "fan-in", FAN_INS), this.catalog ? this.choiceOf("type",
-          "machine type", Object.fromEntries([["", "any"], ...this.catalog.types.map((t) =>
-            [t.name, t.price === null ? t.name : `${t.name}, ${t.price}/h`])])) : null),
+          "machine type", [["", "any"], ...this.catalog.types.map((t) =>
+            [t.name, t.price === null ? t.name : `${t.name}, ${t.price}/h`])]) : null),
       element("div", { class: "buttons" },
         element("button", { type: "button", id: "reset", onclick: () => this.reset() }, "Reset"),
         element("button", { type: "button", id: "copy", onclick: () => this.copy() },
@@ -98,10 +98,10 @@ class WhatIfPage {
       says) };
   }
 
+  // `options`: [value, text], the one to begin with first.
   choiceOf(key, word, options) {
     const select = element("select", { id: `field-${key}`, onchange: () =>
-      this.set({ [key]: select.value }) }, Object.entries(options).sort(([a], [b]) =>
-      (a === "best" ? -1 : b === "best" ? 1 : 0)).map(([value, text]) =>
+      this.set({ [key]: select.value }) }, options.map(([value, text]) =>
       element("option", { value }, text)));
     return element("div", { class: "choice" },
       element("label", { for: `field-${key}` }, word), select);

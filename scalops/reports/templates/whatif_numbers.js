@@ -4,6 +4,11 @@ const MANY = { "": 1, k: 1e3, m: 1e6, g: 1e9, t: 1e12 };
 const TIMES = { "": 1, ns: 1e-9, us: 1e-6, "µs": 1e-6, "μs": 1e-6, ms: 1e-3, s: 1, min: 60, h: 3600,
   d: 86400 };
 const MOST_MACHINES = 100000;
+const A_TIME = [1e-15, 1e12];
+const BOUNDS = { records: [1e-6, 1e18], map: A_TIME, load: A_TIME, cache: [1e-6, 1e18],
+  aggregate: A_TIME, broadcast: A_TIME, level: A_TIME, iterations: [1, 1e12], price: [1e-15, 1e12],
+  deadline: [1e-15, 1e30], budget: [1e-15, 1e30] };  // as of scalops/optimizer/costs/whatif.py
+const MAY_BE_NOUGHT = ["map", "load", "aggregate", "broadcast", "level", "price"];
 
 function quantity(text, units) {
   const found = /^([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)(e[+-]?[0-9]+)?\s*([a-zµμ]*)$/i.exec(text);
@@ -18,12 +23,12 @@ function readNumber(name, text) {
   const given = text.trim();
   if (given === "" && ["price", "deadline", "budget"].includes(name)) return null;
   if (name === "cache" && ["inf", "all"].includes(given.toLowerCase())) return Infinity;
-  if (name === "price") return quantity(given.replace(/\s*\/\s*h$/, ""), { "": 1 });
   const counted = ["records", "cache", "iterations", "budget"].includes(name);
-  const value = quantity(given, counted ? MANY : TIMES);
-  const atLeast = name === "iterations" ? 1 : 0;
-  const positive = ["records", "cache", "deadline", "budget"].includes(name);
-  return value < atLeast || (positive && value === 0) ? NaN : value;
+  const value = name === "price" ? quantity(given.replace(/\s*\/\s*h$/, ""), { "": 1 })
+    : quantity(given, counted ? MANY : TIMES);
+  if (value === 0 && MAY_BE_NOUGHT.includes(name)) return 0;
+  const [least, most] = BOUNDS[name];
+  return least <= value && value <= most ? value : NaN;
 }
 
 // Machine counts as in "1..500", "1,2,4,8" or "1..10,20", in ascending order; null for other text.

@@ -47,10 +47,12 @@ class SymbolSlider {
   }
 
   expected() {
-    if (this.name === "price") return "expected a price, or nothing";
-    if (this.name === "iterations") return "expected a number, at least 1";
-    return ["records", "cache"].includes(this.name) ? "expected a number such as 1e8 or 100M"
-      : "expected seconds, or a time such as 10us";
+    const [least, most] = BOUNDS[this.name].map(exactText), ends = `${least} to ${most}`;
+    if (this.name === "price") return `expected a price, ${ends}, or nothing`;
+    if (this.name === "iterations") return `expected a number, ${ends}`;
+    return ["records", "cache"].includes(this.name)
+      ? `expected a number such as 1e8 or 100M, ${ends}`
+      : `expected seconds, or a time such as 10us, 0 or ${ends}`;
   }
 
   reset() {
@@ -63,9 +65,9 @@ class SymbolSlider {
   reach(value) {
     const near = value > 0 && value < Infinity ? value : DEFAULTS[this.name];
     const at = Math.log10(near), decade = Math.floor(at);
-    this.from = Math.min(this.from ?? decade - 2, decade);
-    this.to = Math.max(this.to ?? decade + 3, Math.ceil(at));
-    if (this.name === "iterations") this.from = 0;
+    const [least, most] = BOUNDS[this.name].map(Math.log10);
+    this.from = Math.max(least, Math.min(this.from ?? decade - 2, decade));
+    this.to = Math.min(most, Math.max(this.to ?? decade + 3, Math.ceil(at)));
     this.steps = (this.to - this.from) * STEPS + (this.hasNought || this.name === "cache" ? 1 : 0);
     this.input.max = this.steps;
   }

@@ -14,7 +14,8 @@ function recommendation(view) {
     answer.choice ? null : element("p", { class: "off refusal" }, refusalText(view)),
     element("p", { class: "headline" },
       figure("machines", p.machines, typedText(p)),
-      element("span", { class: "soft" }, answer.choice ? goalText(question) : " come nearest")),
+      element("span", { class: "soft" }, !answer.choice ? p.machines === 1 ? " comes nearest"
+        : " come nearest" : goalText(question, p))),
     element("div", { class: "tiles" },
       tile("per iteration", figure("seconds", p.seconds, secondsText(p.seconds))),
       tile(question.symbols.iterations > 1 ? `${digits(question.symbols.iterations)} iterations`
@@ -37,13 +38,13 @@ const tile = (word, value) => element("div", { class: "tile" },
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const treeText = (p) => p.fanIns() === null ? "f = e" : p.fanIns().join("·") || "–";
 
-function goalText(q) {
+function goalText(q, { machines }) {
   if (q.deadline !== null && q.budget !== null) {
     return `, the ${minimised(q) === "time" ? "fastest" : "cheapest"} within both limits`;
   }
   if (q.deadline !== null) return ", the cheapest within the deadline";
   if (q.budget !== null) return ", the fastest within the budget";
-  return q.objective === "time" ? " are fastest" : " are cheapest";
+  return ` ${machines === 1 ? "is" : "are"} ${q.objective === "time" ? "fastest" : "cheapest"}`;
 }
 
 // Which limit cannot be kept, and what could be.

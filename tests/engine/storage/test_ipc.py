@@ -181,6 +181,13 @@ def test_cut_file_is_named(write: Write) -> None:
         whole(source)
 
 
+def test_damaged_name_within_a_column_is_told_of(write: Write) -> None:
+    path = write("a.arrow", mixed(20), 20)
+    path.write_bytes(path.read_bytes().replace(b"index", b"ind\xddx"))  # of a sparse vector
+    with pytest.raises(DataError, match=r"a\.arrow cannot be read as an Arrow file: 'utf-8' codec"):
+        read_ipc(path)
+
+
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("times", quick([50, 150], 1))
 def test_random_damage_never_shows_an_error_that_is_not_ours(

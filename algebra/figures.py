@@ -75,7 +75,10 @@ def _in_all(total: float, figures: Figures, prefix: str) -> str:
     """The seconds of all iterations, of a plan's or of a loop's."""
     many = figures.get(prefix + "iterations")
     if not isinstance(many, (int, float)):
-        return f"{seconds_text(total)} in all"
+        start = figures.get(prefix + "start_seconds")
+        waits = isinstance(start, (int, float)) and start > 0
+        of_it = f", {seconds_text(float(start))} of it until workers begin" if waits else ""
+        return f"{seconds_text(total)} in all{of_it}"
     counted = f"{rows_text(many)} iteration{'' if many == 1 else 's'}"
     if figures.get(prefix + "iterations_known", "yes") == "yes":
         return f"{seconds_text(total)} for {counted}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -55,6 +56,7 @@ class _Clock(threading.local):
         self.tallies: dict[Key, Tally] = {}
         self.stack: list[Key] = []
         self.since = 0.0
+        self.looks = 0
         made(self)
 
 
@@ -183,6 +185,18 @@ class Meter:
         """A context in which the calling thread combines a stage's partial results."""
         return self.at(stage, AGGREGATE)
 
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """A context in which the calling thread takes a first look at what will be read again.
+
+        That takes time, as all reading does; but records are counted when they are read.
+        """
+        self._clock.looks += 1
+        try:
+            yield
+        finally:
+            self._clock.looks -= 1
+
     def sink(self, stage: int) -> Key:
         """The sink of a stage."""
         return stage, self._sinks[stage]
@@ -204,7 +218,8 @@ class Meter:
         """Blocks that an operator delivers."""
         for block in self.steps(key, source):
             clock = self._clock
-            if not clock.stack or clock.stack[-1] != key:  # else it hands them to itself
+            # A last one that is the same hands them to itself.
+            if not clock.looks and (not clock.stack or clock.stack[-1] != key):
                 tally = _tally(clock.tallies, key)
                 tally.rows += block.rows
                 tally.bytes += block.bytes
@@ -219,6 +234,8 @@ class Meter:
 
     def read(self, table: int, held: bool) -> None:
         """A partition of a stored table is read, from memory or not."""
+        if self._clock.looks:
+            return
         with self._lock:
             self._found.reads.setdefault(table, [0, 0])[not held] += 1
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from traceback import format_exception_only
 
+from scalops.algebra.errors import ScalopsError
 from scalops.clusters import (
     cores,
     may_have_workers,
@@ -74,6 +77,31 @@ def decide(
     neutral = choice.setting.neutral
     reads = reads_of_caches(work)
     return Decided(neutral, choice.decisions, choice.meeting, choice.reductions, choice, reads)
+
+
+def decide_to_run(
+    physical: PhysicalPlan, options: Options, machine: Machine, attached: int | None = None
+) -> Decided:
+    """The same for a plan that is to be run: it is, even where the cost model fails.
+
+    Then the engine's own defaults hold, as results do not depend on what is decided. A warning
+    says so, which tests raise: nothing hides such an error but from who wants a result.
+    """
+    try:
+        return decide(physical, options, machine, attached)
+    except ScalopsError:
+        raise  # what the options ask for is impossible
+    except Exception as error:
+        found = "".join(format_exception_only(error)).strip()
+        warnings.warn(
+            f"the cost model has failed ({found}): the plan runs with nothing decided",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        neutral = settings(options, attached)[0].neutral
+        if options.fan_in is not None and neutral.workers:
+            neutral = replace(neutral, fan_ins=(options.fan_in,))
+        return Decided(neutral)
 
 
 def settings(options: Options, attached: int | None = None) -> list[Setting]:

@@ -41,7 +41,7 @@ class Options:
     lease: seconds without a sign of life after which a worker of this machine counts as lost; a
         cluster has its own.
     objective: "time" or "cost", what the cost model's decisions make least: seconds, or seconds
-        times workers.
+        times machines.
     price: of a machine for an hour, in any currency: what explain says of money; a cluster's worker
         counts as a machine. None where nobody knows.
     """

@@ -10,6 +10,7 @@ from scalops.algebra.explain import Display
 from scalops.algebra.figures import Figures
 from scalops.deciding import Decided, settings
 from scalops.engine.physical_plan import PhysicalPlan
+from scalops.optimizer.costs.choice import machines_of
 from scalops.optimizer.costs.machine import Machine
 from scalops.optimizer.costs.plan_cost import PlanCost, plan_cost
 from scalops.optimizer.costs.plan_work import OperatorWork, PlanWork, plan_work
@@ -22,14 +23,19 @@ class CostFigures:
     """Figures of an estimate: rows and bytes of every operator, seconds, memory, money.
 
     `price` is that of one machine for an hour; this process, or the workers together where they
-    are on one machine, are `machines`.
+    are on one machine, are `machines`. `start`: seconds until workers are there that have to come.
     """
 
     def __init__(
-        self, work: PlanWork, cost: PlanCost, price: float | None = None, machines: int = 1
+        self,
+        work: PlanWork,
+        cost: PlanCost,
+        price: float | None = None,
+        machines: int = 1,
+        start: float = 0.0,
     ) -> None:
         self._work, self._cost = work, cost
-        self._price, self._machines = price, machines
+        self._price, self._machines, self._start = price, machines, start
 
     @property
     def work(self) -> PlanWork:
@@ -64,12 +70,15 @@ class CostFigures:
         """All of it: seconds, bytes of each worker, and money where a price is known."""
         cost = self._cost
         made: dict[str, float | str] = {
-            "total_seconds": cost.total_seconds,
+            "total_seconds": cost.total_seconds + self._start,
             "memory": cost.memory,
             "provenance": cost.provenance,
         }
         if self._price is not None:
-            made["money"] = self._price * self._machines * cost.total_seconds / _HOUR
+            seconds = cost.total_seconds + self._start
+            made["money"] = self._price * self._machines * seconds / _HOUR
+        if self._start > 0:
+            made["start_seconds"] = self._start
         return made
 
     def stage(self, stage: int) -> Figures:
@@ -121,8 +130,10 @@ def cost_figures(
     """
     if decided.choice is not None:
         choice = decided.choice
-        machines = max(1, choice.setting.workers) if options.connect is not None else 1
-        return CostFigures(choice.work, choice.cost, options.price, machines)
+        start = choice.seconds - choice.cost.total_seconds
+        return CostFigures(
+            choice.work, choice.cost, options.price, machines_of(choice.setting), start
+        )
     work = plan_work(physical)
     here = settings(options)[0]
     setting = replace(here, neutral=replace(here.neutral, processes=processes))

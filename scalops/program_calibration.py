@@ -86,12 +86,14 @@ def _loop(
     found = program_symbols(rates, work, here, setting, index)
     known: dict[str, Provenance] = {
         "records": "estimated",
-        "map": "measured",
-        "load": "measured",
+        "map": "estimated" if "map" in found.unsure else "measured",
+        "load": "estimated" if "load" in found.unsure else "measured",
         "cache": "estimated",
-        "level": "measured" if rates.loops[index].on_workers else _rests_on(here, "hop"),
+        "level": "estimated" if "level" in found.unsure else "measured",
         "iterations": "exact" if work.loops[index].known else "assumed",
     }
+    if found.symbols.level <= here["hop"]:
+        known["level"] = _rests_on(here, "hop")
     known.update({symbol: _rests_on(here, *names) for symbol, names in _RESTS_ON.items()})
     return CalibratedLoop(index, name, found, known)
 

@@ -50,6 +50,9 @@ MOST_SECONDS = 5.0  # that all runs of a program may take together
 STEADY = 6  # iterations after the first ones
 LEAST_SECONDS = 0.12  # of a run's steady iterations together, where there are more of them
 MOST_ITERATIONS = 40
+# An iteration with loops in it may take so many times as long as all runs are to take. On a part of
+# the records a loop may not end at all.
+LONGEST = 3
 
 
 @dataclass(frozen=True)
@@ -64,16 +67,26 @@ class _Enough(Exception):
     """A short run has run long enough."""
 
 
+class _Endless(Exception):
+    """An iteration has taken too long, by the loops in it."""
+
+
 @dataclass
 class _Timed:
-    """Hears of stages and iterations; raises `_Enough` after enough of them."""
+    """Hears of stages and iterations, and knows when they are enough.
+
+    `until` (of perf_counter) they may go on; an iteration with loops in it takes at most `longest`
+    seconds.
+    """
 
     until: float
+    longest: float
     seconds: dict[int, list[float]] = field(default_factory=dict)
     stages: dict[int, list[dict[int, tuple[float, int]]]] = field(default_factory=dict)
     load_seconds: float = 0.0
     _held: dict[int, int] = field(default_factory=dict)
     _open: dict[int, tuple[float, int]] = field(default_factory=dict)
+    _since: float | None = None
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Hear of an event of the driver."""
@@ -93,6 +106,15 @@ class _Timed:
         ran = {s: self._open.pop(s) for s in numbers & self._open.keys()}
         self.seconds.setdefault(loop.index, []).append(seconds)
         self.stages.setdefault(loop.index, []).append(ran)
+        self._since = None
+
+    def inner_iteration(self) -> None:
+        """Hear of the beginning of an iteration of a nested loop; raises `_Endless`."""
+        now = perf_counter()
+        if self._since is None:
+            self._since = now
+        if now - self._since > self.longest:
+            raise _Endless
 
     @property
     def is_enough(self) -> bool:
@@ -117,14 +139,22 @@ class _Timed:
 class _ShortDriver(Driver):
     """A driver that tells which loop an iteration is of, and ends the only one early."""
 
-    timed: _Timed
-    may_end = False
+    def __init__(self, physical: pp.PhysicalPlan, backend: Backend, timed: _Timed) -> None:
+        super().__init__(physical, backend, events=timed)
+        self._timed_by, self._may_end = timed, _has_one_loop(physical)
+        self._inner = frozenset(loop.counter for loop in physical.loops if loop.nested)
+
+    def set(self, values: dict[int, Any]) -> None:
+        """Set slots; the counter of a nested loop tells that its iteration begins."""
+        super().set(values)
+        if not self._inner.isdisjoint(values):
+            self._timed_by.inner_iteration()
 
     def listen(self, iterate: pp.Iterate, number: int, scalars: dict[str, Any], s: float) -> None:
         """Note the iteration."""
         super().listen(iterate, number, scalars, s)
-        self.timed.iteration(iterate, s)
-        if self.may_end and self.timed.is_enough:
+        self._timed_by.iteration(iterate, s)
+        if self._may_end and self._timed_by.is_enough:
             raise _Enough
 
     def rows_by_stage(self) -> dict[int, float]:
@@ -144,8 +174,9 @@ def sampled_rates(
 
     Each size on one thread and on all, and on as many of `workers` as `counts` says, with the
     threads that they have. All takes about `most_seconds` at most, unless a single iteration over
-    the smallest sample does. Where a sample cannot be run, or the job has no loop, there are no
-    rates, and their `reason` says why. Nothing is raised but by a plan that cannot be made.
+    the smallest sample does; one with loops in it is given up after `LONGEST` times that. Where a
+    sample cannot be run, or the job has no loop, there are no rates, and their `reason` says why.
+    Nothing is raised but by a plan that cannot be made.
     """
     physical = plan(job, options.jit)
     source = _largest(physical)
@@ -153,6 +184,8 @@ def sampled_rates(
         return ProgramRates(reason="the job has no loop")
     if source is None:
         return ProgramRates(reason="the job reads no table")
+    if not _records(source):
+        return ProgramRates(reason=f"the largest table, {source.title}, has no records")
     runs: list[ShortRun] = []
     reason = ""
     with _Ways(options, workers, runner, counts) as ways, single_threaded():
@@ -191,7 +224,7 @@ def _run_all(
     runs: list[ShortRun],
 ) -> None:
     """Add the runs of all sizes for which there is time, the smallest first."""
-    begin = perf_counter()
+    begin, longest = perf_counter(), LONGEST * most_seconds
     for share in _shares(source):
         part = sampled(source, share)
         if part is None:
@@ -199,14 +232,14 @@ def _run_all(
         short = _shortened(physical, source, part)
         if not runs:  # what is done for the first time takes longer, and workers have to start
             for way in ways.ways:
-                _run(short, ways.backend(way, short), way, part, 0.0)
+                _run(short, ways.backend(way, short), way, part, 0.0, longest)
             begin = perf_counter()
         left = most_seconds - (perf_counter() - begin)
         if runs and (left <= 0 or _expected(runs, part) > left):
             break
         for way in ways.ways:
             until = perf_counter() + left / len(ways.ways)
-            runs.append(_run(short, ways.backend(way, short), way, part, until))
+            runs.append(_run(short, ways.backend(way, short), way, part, until, longest))
 
 
 def _largest(physical: pp.PhysicalPlan) -> Any | None:
@@ -302,14 +335,18 @@ def _shortened(physical: pp.PhysicalPlan, source: Any, part: Any) -> pp.Physical
 
 
 def _run(
-    physical: pp.PhysicalPlan, backend: Backend, way: Way, part: Any, until: float
+    physical: pp.PhysicalPlan, backend: Backend, way: Way, part: Any, until: float, longest: float
 ) -> ShortRun:
-    timed = _Timed(until)
-    driver = _ShortDriver(physical, backend, events=timed)
-    driver.timed = timed
-    driver.may_end = _has_one_loop(physical)
-    with suppress(_Enough):
-        driver.run()
+    timed = _Timed(until, longest)
+    driver = _ShortDriver(physical, backend, timed)
+    try:
+        with suppress(_Enough):
+            driver.run()
+    except _Endless:
+        raise ExecutionError(
+            f"over {_records(part):,.0f} records of {part.title} the loops inside of an iteration"
+            f" have not ended in {longest:g} s"
+        ) from None
     return ShortRun(
         way.workers, way.threads, _records(part), driver.rows_by_stage(), timed.loops(),
         timed.load_seconds, timed.held_bytes,

@@ -29,7 +29,7 @@ from scalops.algebra.validate import validate
 from scalops.checks import check_traces
 from scalops.clusters import may_have_workers, open_workers
 from scalops.configuration import SESSION, Config, configure, given_options, inherited
-from scalops.deciding import Decided, decide, in_this_process
+from scalops.deciding import Decided, decide_to_run, in_this_process
 from scalops.differentiating import refuse_number
 from scalops.engine.events import SILENT, EventLog
 from scalops.engine.kept_tables import KeptSource, KeptTable, KeptTables, TablesGone
@@ -224,7 +224,7 @@ class Session:
         if options.connect is not None:
             self.workers()  # how many there are is asked of the cluster
         physical = plan(job, options.jit)
-        return physical, decide(physical, options, machine(), self.attached)
+        return physical, decide_to_run(physical, options, machine(), self.attached)
 
     @contextmanager
     def _told(self, options: Options) -> Iterator[None]:

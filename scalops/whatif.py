@@ -273,8 +273,7 @@ def _of_program(things: tuple[Any, ...], asked: Asked, loop: str | int | None) -
         rates, measured.work, measured.machine, own, chosen.index, given.get("records")
     )
     known: dict[str, Known] = {**chosen.known, "price": "not given"}
-    if given.get("records", 0.0) > rates.records:  # straight lines go on beyond what was measured
-        known |= {n: "estimated" for n in ("map", "load") if known[n] == "measured"}
+    known |= {n: "estimated" for n in at.unsure if known[n] == "measured"}
     known |= dict.fromkeys(given, "given")
     reference = MachineType(
         "this machine",

@@ -11,6 +11,7 @@ the groups whose keys' hashes are its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from typing import Any
 
@@ -75,17 +76,17 @@ class GroupRows(Relation):
             return (yield from self._of_ranks(run))
         active = list(pipeline.active())
         blocks = self._blocks(active, 0)
-        head = self._head(blocks)
+        # Of one partition no block is made twice: a loop may run over a small table.
+        alone = len(active) == 1
+        head = self._head(blocks) if alone else self._look(blocks)
         groups, rows = self._groups_in(head), sum(b.rows for b in head)
         if self._is_whole(groups, rows):
-            # Of one partition no block is made twice: a loop may run over a small table.
-            alone = len(active) == 1
             if alone:
                 given = self._held(chain(head, blocks))
             else:
                 given = yield from self._collected(run)
             return self._whole(given, run)
-        if len(active) == 1:
+        if alone:
             return self._finished(self._leaf(chain(head, blocks)))
         return self._finished(self._merged(active, groups * self._sink.made.bytes_per_row, run))
 
@@ -100,6 +101,12 @@ class GroupRows(Relation):
                 break
             found.append(block)
         return found
+
+    def _look(self, blocks: Iterator[Block]) -> list[Block]:
+        """The same of blocks that are read again."""
+        meter = self.runtime.meter
+        with nullcontext() if meter is None else meter.looking():
+            return self._head(blocks)
 
     def _groups_in(self, head: list[Block]) -> int:
         rows = sum(b.rows for b in head)
@@ -265,7 +272,7 @@ class GroupRows(Relation):
             return (yield from self._by_hash(run))
 
         def first(partitions: Sequence[int]) -> list[Block]:
-            return self._head(self._blocks(partitions, 0))
+            return self._look(self._blocks(partitions, 0))
 
         head = yield from first_keys(self.pipeline, keys, ranks, first, is_enough)
         groups, rows = self._groups_in(head), sum(b.rows for b in head)

@@ -83,8 +83,8 @@ def choose(
 ) -> Choice:
     """The best of these settings, which differ in workers; what they leave open is chosen for each.
 
-    `objective` "time" makes seconds least, "cost" seconds times workers (this process is one). Of
-    equal ones the first is taken.
+    `objective` "time" makes seconds least, "cost" seconds times machines. Of equal ones the first
+    is taken.
     """
     passes = runs_of(work)
     reduced = tuple(replace(r, passes=passes.get(r.stage, 1.0)) for r in reductions)
@@ -97,7 +97,12 @@ def choose(
 
 
 def _objective(choice: Choice, asked: Asked) -> float:
-    return choice.seconds * (max(1, choice.setting.workers) if asked.objective == "cost" else 1)
+    return choice.seconds * (machines_of(choice.setting) if asked.objective == "cost" else 1)
+
+
+def machines_of(setting: Setting) -> int:
+    """How many machines are paid for: workers that share one are one."""
+    return max(1, setting.workers) if setting.cores is None else 1
 
 
 def runs_of(work: PlanWork) -> dict[int, float]:

@@ -52,8 +52,9 @@ class Curve:
 
     Beyond the largest size the last line goes on, but no steeper than in proportion: a line between
     a size that fits the processor's cache and one that does not is steeper than either. Below the
-    smallest size the first line goes on, not below 0 seconds. Of one size alone, seconds are taken
-    as proportional. The points ascend in rows, and in seconds do not descend (`curve`).
+    smallest size the first line goes on, no lower than in proportion: nothing takes less than no
+    time beside its rows. Of one size alone, seconds are taken as proportional. The points ascend in
+    rows, and in seconds do not descend (`curve`).
     """
 
     points: tuple[tuple[float, Measured], ...]
@@ -65,7 +66,9 @@ class Curve:
             return Measured(last.seconds * (rows / known if known > 0 else 1.0), last.spread)
         (x1, low), (x2, high) = self._around(rows)
         part = (rows - x1) / (x2 - x1)
-        seconds = max(0.0, low.seconds + part * (high.seconds - low.seconds))
+        seconds = low.seconds + part * (high.seconds - low.seconds)
+        if rows < x1 and seconds < low.seconds * rows / x1:
+            return Measured(low.seconds * rows / x1, low.spread)
         off = math.hypot((1 - part) * low.absolute, part * high.absolute)
         return Measured(seconds, off / seconds if seconds > 0 else 0.0)
 

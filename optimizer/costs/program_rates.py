@@ -94,6 +94,11 @@ class ProgramRates:
     seconds: float = 0.0
     reason: str = ""
 
+    @property
+    def least_records(self) -> float:
+        """The records of the smallest sample."""
+        return min((x for points in self.rows_of.values() for x, _ in points), default=0.0)
+
     def stage_seconds(self, stage: int, rows: float, threads: int) -> Measured | None:
         """Seconds of one run of a stage over so many rows, in one process; None if never run."""
         for loop in self.loops.values():

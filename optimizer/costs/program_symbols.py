@@ -16,13 +16,23 @@ from scalops.optimizer.costs.setting import Setting
 from scalops.optimizer.costs.symbols import Symbols
 
 
+# What short runs measure, and by how much of itself it may be off to count as measured.
+OF_RUNS = ("map", "load", "level")
+MOST_SPREAD = 1.0
+
+
 @dataclass(frozen=True)
 class ProgramSymbols:
     """The symbols, and of those that were measured the spread: half of the distance between the
-    quartiles, by the median."""
+    quartiles, by the median.
+
+    `unsure` are those of `OF_RUNS` that the short runs do not tell: what cannot be told apart from
+    0, what may be off by more than itself, and what is beyond the sizes that were run.
+    """
 
     symbols: Symbols
     spreads: Mapping[str, float]
+    unsure: frozenset[str] = frozenset()
 
 
 def program_symbols(
@@ -67,13 +77,17 @@ def program_symbols(
         planned.iterations if iterations is None else iterations, price,
     )  # fmt: skip
     spreads = {
-        "map": passed.spread,
-        "load": load.spread,
+        **{name: m.spread for name, m in (("map", passed), ("load", load)) if m.seconds > 0},
         "aggregate": _spread(machine, "message", "link", "add"),
         "broadcast": _spread(machine, "message", "link"),
         "level": more.absolute / level if level > machine["hop"] else _spread(machine, "hop"),
     }
-    return ProgramSymbols(symbols, spreads)
+    unsure = {n for n in OF_RUNS if spreads.get(n, math.inf) > MOST_SPREAD}
+    if not rates.least_records <= known <= rates.records:
+        unsure |= {"map", "load"}
+    if more.seconds <= 0 or level <= machine["hop"]:
+        unsure.add("level")
+    return ProgramSymbols(symbols, spreads, frozenset(unsure))
 
 
 def _spread(machine: Machine, *names: str) -> float:

@@ -157,7 +157,7 @@ class UnevenTree:
         most = min(ranks, widest or ranks)
         if ranks == 1:
             return 0.0, ()
-        known = [((min(2, most),)), *(tuple(f) for f in tried if f)]
+        known = [(min(2, most),), *(tuple(f) for f in tried if f)]
         first, fan_ins = min((self.seconds(one), one) for one in known)
         bound = first / _LESS
         for size in range(1, ranks):

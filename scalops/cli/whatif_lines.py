@@ -71,6 +71,12 @@ def aligned(rows: Sequence[Sequence[str]], sides: str) -> Iterator[str]:
         yield gap.join(cells).rstrip()
 
 
+def fits(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether cells in columns, a space apart, are at most 80 columns wide."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return sum(widths) + sum(w > 0 for w in widths) - 1 <= COLUMNS
+
+
 def percent_text(part: float) -> str:
     """A part as per cent, with two digits.
 
@@ -105,8 +111,7 @@ def as_wide_as_fits(made: Callable[[int], list[Row]]) -> list[Row]:
     """Rows with as many letters of the names in them as there is room for."""
     found = made(_LETTERS[0])
     for letters in _LETTERS[1:]:
-        widths = [max(len(row[i]) for row in found) for i in range(len(found[0]))]
-        if sum(widths) + sum(w > 0 for w in widths) <= COLUMNS:
+        if fits(found):
             break
         found = made(letters)
     return found

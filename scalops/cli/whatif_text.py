@@ -17,6 +17,7 @@ from scalops.cli.whatif_lines import (
     amount_text,
     as_wide_as_fits,
     capital,
+    fits,
     machines_text,
     percent_text,
     tree_text,
@@ -168,11 +169,16 @@ def _table(found: WhatIf) -> Iterator[str]:
         cells += [seconds_text(p.total_seconds)] * has_total + [amount_text(p.machine_seconds)]
         cells += [amount_text(p.money)] if p.money is not None else []
         rows.append((*cells, p.dominant, p.regime))
+    has_closed = fits(rows)
+    if not has_closed:  # very large numbers: the closed form is left out
+        at = head.index("closed")
+        rows = [(*row[:at], *row[at + 1 :]) for row in rows]
     yield from aligned(rows, "<" + ">" * (len(rows[0]) - 3) + "<<")
     legend = {">": "chosen", "f": "fastest", "c": "cheapest", "k": "R/M: all cached from here on"}
     used = "".join(marks.get(p.machines, "") for p in shown)
     said = [f"{letter} {what}" for letter, what in legend.items() if letter in used]
-    yield from wrapped("; ".join([*said, "T(N): a steady iteration; closed: by the closed form"]))
+    said += ["T(N): a steady iteration", *["closed: by the closed form"] * has_closed]
+    yield from wrapped("; ".join(said))
 
 
 def _marks(found: WhatIf) -> dict[int, str]:

@@ -40,6 +40,8 @@ def write(tmp_path: Path) -> Write:
 @pytest.fixture
 def invoke() -> Iterator[Invoke]:
     """`invoke("run", path)`; what a program's import leaves behind is taken back."""
+    for name in [n for n in sys.modules if n.endswith("program") and "." not in n]:
+        del sys.modules[name]  # of a test elsewhere that has run a program
     modules, path = set(sys.modules), list(sys.path)
     yield lambda *arguments: CliRunner().invoke(cli, [str(a) for a in arguments])
     sys.path[:] = path

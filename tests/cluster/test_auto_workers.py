@@ -12,6 +12,7 @@ import pytest
 import scalops as so
 from scalops import clusters
 from scalops.deciding import decide, settings
+from scalops.optimizer.costs.choice import Choice
 from scalops.optimizer.costs.machine import Machine, Rate
 from scalops.options import Options
 from scalops.planning import plan
@@ -107,25 +108,28 @@ def test_workers_are_started_for_a_plan_that_they_are_worth(
     assert found.tobytes() == expected.tobytes()
 
 
-@pytest.mark.usefixtures("four_cores")
-def test_the_objective_is_seconds_or_seconds_times_workers() -> None:
+def test_the_objective_is_seconds_or_seconds_times_machines() -> None:
     physical = plan(job_of(summed(200_000)))
     quick = machine(**{**FOR_WORKERS, "lock": 0.0})
-    times = {n: decide(physical, Options(workers=n), quick).choice for n in (1, 2, 3, 4)}
-    seconds = {n: c.seconds for n, c in times.items() if c is not None}
-    chosen = {
-        objective: decide(physical, Options(workers="auto", objective=objective), quick)
-        for objective in ("time", "cost")
-    }
-    by_time, by_cost = (chosen[o].choice for o in ("time", "cost"))
-    assert by_time is not None
-    assert by_cost is not None
-    assert by_time.seconds <= min(seconds.values())
-    assert by_cost.seconds * max(1, by_cost.setting.workers) <= min(
-        n * s for n, s in seconds.items()
-    )
+    cluster = {"connect": "tcp://h:1", "workers": "auto"}
+
+    def chosen(objective: str) -> Choice:
+        made = decide(physical, Options(**cluster, objective=objective), quick, attached=4)
+        assert made.choice is not None
+        return made.choice
+
+    by_time, by_cost = chosen("time"), chosen("cost")
+    times = {s.workers: t for s, t in by_time.others}
+    assert set(times) == {0, 1, 2, 3, 4}
+    assert by_time.seconds == min(times.values())
+    assert by_time.setting.workers > 1
     assert by_cost.setting.workers <= 1
+    assert by_cost.seconds == min(max(1, n) * t for n, t in times.items())
     assert "workers, by cost: " in str(by_cost.decisions[0])
+    # Those of one machine are paid for once.
+    here = decide(physical, Options(workers="auto", objective="cost"), quick).choice
+    assert here is not None
+    assert here.seconds == min(t for _, t in here.others)
 
 
 def test_links_measured_on_this_machine_are_not_those_of_a_cluster() -> None:

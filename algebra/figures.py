@@ -76,8 +76,9 @@ def _in_all(total: float, figures: Figures, prefix: str) -> str:
     many = figures.get(prefix + "iterations")
     if not isinstance(many, (int, float)):
         start = figures.get(prefix + "start_seconds")
-        waits = isinstance(start, (int, float)) and start > 0
-        of_it = f", {seconds_text(float(start))} of it until workers begin" if waits else ""
+        of_it = ""
+        if isinstance(start, (int, float)) and start > 0:
+            of_it = f", {seconds_text(start)} of it until workers begin"
         return f"{seconds_text(total)} in all{of_it}"
     counted = f"{rows_text(many)} iteration{'' if many == 1 else 's'}"
     if figures.get(prefix + "iterations_known", "yes") == "yes":

@@ -22,6 +22,7 @@ from scalops.optimizer.costs.whatif import (
     SweptPoint,
     answer,
     changed,
+    check_bounds,
     without_trifles,
 )
 from scalops.optimizer.costs.whatif import sweep as sweep_over
@@ -205,6 +206,8 @@ def asked_for(
 ) -> Asked:
     """Read what is given. Raises ConfigError before anything is measured."""
     read = {name: read_number(name, v) for name, v in given.items() if v is not None}
+    for name, value in read.items():
+        check_bounds(name, value)
     swept = None if sweep is None else read_sweep(sweep)
     types = catalog if catalog is None or isinstance(catalog, Catalog) else read_catalog(catalog)
     question = Question(

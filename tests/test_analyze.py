@@ -161,6 +161,25 @@ def test_ranks_count_together_what_one_process_counts() -> None:
     assert sum(profile.parts.values()) == pytest.approx(profile.total_seconds)
 
 
+@pytest.mark.parametrize("ranks", [0, 1, 3])
+@pytest.mark.parametrize("groups", [5, ROWS])
+def test_a_first_look_at_records_does_not_count(ranks: int, groups: int) -> None:
+    """How records are grouped depends on the first ones, which are read again."""
+    raw = so.table({"x": DATA, "y": SIGN, "k": np.arange(ROWS) % groups})
+    kept = raw.filter(lambda r: r.y > 0.5).cache()
+    grouped = kept.group_by("k").agg(n=so.count(), s=so.sum("y"))
+    if ranks:
+        profile = profile_of(Driver, grouped, ranks)
+        rows = [(o.rows) for s in profile.stages.values() for o in s.operators[:-1]]
+        hits = [c.hits for c in profile.caches]
+    else:
+        made = analysis(grouped, threads=2)
+        rows = [int(n) for n, _ in delivered(made)]
+        hits = [c["hits"] for c in made["analysis"]["profile"]["caches"]]
+    assert rows == [ROWS, KEPT, KEPT]
+    assert hits == [len(raw.plan.source.partitions())]
+
+
 @pytest.mark.long
 def test_processes_count_their_part_of_a_pass() -> None:
     made = analysis(fitted(), processes=1, folds="processes")

@@ -63,9 +63,9 @@ class Question:
     def __post_init__(self) -> None:
         check_limits(self.objective, self.deadline, self.budget)
         for name in SYMBOLS:
-            _check_bounds(name, getattr(self.symbols, name))
-        _check_bounds("deadline", self.deadline)
-        _check_bounds("budget", self.budget)
+            check_bounds(name, getattr(self.symbols, name))
+        check_bounds("deadline", self.deadline)
+        check_bounds("budget", self.budget)
         if self.catalog is not None and self.symbols.price is not None:
             raise ConfigError(
                 "price is given beside a catalog, which has prices of its own",
@@ -103,7 +103,7 @@ class Question:
         return point.total_seconds if self.minimised == "time" else point.cost
 
 
-def _check_bounds(name: str, value: float | None) -> None:
+def check_bounds(name: str, value: float | None) -> None:
     """Raise ConfigError for a value that is too small or too large to be asked about."""
     if value is None or value == 0 or (name == "cache" and math.isinf(value)):
         return

@@ -333,8 +333,13 @@ def test_sweeps_are_read() -> None:
         ("--records 1e6 --map 5m", "map is '5m'; expected seconds, or a time such as '10us'"),
         (
             "--records 1e6 --map 1us --iterations 0.5",
-            "iterations is 0.5; expected a number, at lea",
+            "iterations is 0.5; expected a number from 1 to 1e+12",
         ),
+        ("--records 1e19 --map 1us", "records is 1e+19; expected a number from 1e-06 to 1e+18"),
+        ("--records 1e6 --map 1e300", "map is 1e+300; expected 0, or a number from 1e-15 to 1e+12"),
+        ("--records 1e6 --map 1us --level-overhead 1e-20", "level is 1e-20; expected 0, or a nu"),
+        ("--records 1e6 --map 1us --sweep A=1e-320,1", "aggregate is 1e-320; expected a number f"),
+        ("--records 1e6 --map 1us --sweep A=1e-20..1", "aggregate is 1e-20; expected 0, or a num"),
         ("--records 1e6 --map 1us --price 3/min", "price is '3/min'; expected the price of a mac"),
         ("--records 1e6 --map 1us --deadline soon", "deadline is 'soon'; expected seconds, or a t"),
         ("--records 1e6 --map 1us --deadline 0", "deadline is 0.0; expected a number, more than 0"),
@@ -383,6 +388,9 @@ def test_wrong_values_are_found_before_a_program_is_measured(write: Write, invok
         ({"records": True}, "records is True; expected"),
         ({"records": [1]}, "records is [1]; expected"),
         ({"map": float("nan")}, "map is nan; expected"),
+        ({"aggregate": 1e308}, "aggregate is 1e+308; expected 0, or a number from 1e-15 to"),
+        ({"deadline": float("inf")}, "deadline is inf; expected a number from 1e-15 to 1e+30"),
+        ({"budget": float("inf")}, "budget is inf; expected a number from 1e-15 to 1e+30, or none"),
         ({"machines": 2.5}, "machines is 2.5; expected"),
         ({"machines": [1, 2.5]}, "machines has 2.5; expected"),
         ({"machines": []}, "machines are none; expected"),
@@ -395,3 +403,22 @@ def test_what_makes_no_sense_is_a_config_error(given: dict[str, Any], said: str)
     with pytest.raises(ConfigError) as raised:
         so.whatif(**({"records": 1e6, "map": 1e-6} | given))
     assert said in str(raised.value)
+
+
+_EXTREMES = (
+    {"records": 1e18, "map": 1e12, "load": 1e12, "cache": 1e-6, "aggregate": 1e12, "level": 1e-15},
+    {"records": 1e-6, "map": 1e-15, "load": 1e-15, "aggregate": 1e-15, "level": 1e12, "price": 0.0},
+    {"records": 1e8, "map": 1e-12, "load": 1, "cache": 5e6, "aggregate": 0.5, "price": 1e-12},
+)
+
+
+@pytest.mark.parametrize("symbols", _EXTREMES, ids=range(len(_EXTREMES)))
+@pytest.mark.parametrize("machines", ["1", "1,7,1000"])
+def test_extreme_numbers_fit_a_terminal_and_are_json(
+    symbols: dict[str, float], machines: str
+) -> None:
+    more = {"iterations": 1e9, "broadcast": 1e12, "machines": machines}
+    found = so.whatif(**({"price": 1e12} | symbols | more))
+    assert max(map(len, str(found).splitlines())) <= 80
+    assert "nan" not in str(found)
+    valid(json.loads(found.to_json()), SCHEMA, SCHEMA)

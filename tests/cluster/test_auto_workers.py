@@ -111,10 +111,14 @@ def test_workers_are_started_for_a_plan_that_they_are_worth(
 def test_the_objective_is_seconds_or_seconds_times_machines() -> None:
     physical = plan(job_of(summed(200_000)))
     quick = machine(**{**FOR_WORKERS, "lock": 0.0})
-    cluster = {"connect": "tcp://h:1", "workers": "auto"}
 
     def chosen(objective: str) -> Choice:
-        made = decide(physical, Options(**cluster, objective=objective), quick, attached=4)
+        made = decide(
+            physical,
+            Options(connect="tcp://h:1", workers="auto", objective=objective),
+            quick,
+            attached=4,
+        )
         assert made.choice is not None
         return made.choice
 

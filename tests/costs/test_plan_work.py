@@ -108,6 +108,19 @@ def test_a_filter_passes_on_what_is_read_above_it() -> None:
     assert fold.rows == 1
 
 
+def test_items_may_have_their_positions() -> None:
+    t = so.table({"x": np.ones((50, 3)), "y": np.arange(50.0), "z": np.ones(50)})
+
+    def unnested(index: str | None, *read: str) -> dict[str, float]:
+        made = t.explode("x", index=index).map(lambda r: sum(getattr(r, n) for n in read)).sum()
+        return dict(work_for(made).stages[0].operators[1].amounts)
+
+    alone = unnested(None, "x", "y")
+    assert alone == {"element": 150, "gather": 150}  # of x; of y, which is repeated
+    assert unnested("j", "x", "y") == alone
+    assert unnested("j", "x", "y", "j") == {"element": 300, "gather": 150}
+
+
 X, Y = ex.Column("x", ArrayType("float64", (8,))), ex.Column("y", FLOAT64)
 SLOT = ex.Slot("w", ArrayType("float64", (8,)), 0)
 MATRIX = ex.Slot("m", ArrayType("float64", (8, 3)), 1)

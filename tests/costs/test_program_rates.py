@@ -27,7 +27,7 @@ from scalops.optimizer.costs.program_rates import (
     fitted,
     on_threads,
 )
-from scalops.optimizer.costs.program_symbols import program_symbols
+from scalops.optimizer.costs.program_symbols import ProgramSymbols, program_symbols
 from scalops.optimizer.costs.setting import Setting
 
 MACHINE = Machine.of(2, 1 << 30)
@@ -184,6 +184,34 @@ def test_symbols_are_those_of_the_laws(rates: ProgramRates) -> None:
     assert set(made.spreads) == {"map", "load", "aggregate", "broadcast", "level"}
 
 
+@pytest.mark.parametrize(
+    ("records", "unsure"),
+    [(RECORDS / 8, set()), (RECORDS, set()), (100.0, {"map", "load"}), (1e9, {"map", "load"})],
+)
+def test_beyond_the_samples_nothing_is_measured(records: float, unsure: set[str]) -> None:
+    assert symbols_of(of_laws(), records).unsure == unsure
+
+
+def test_what_cannot_be_told_apart_from_nothing_is_not_measured() -> None:
+    def loaded_anyhow(found: ShortRun) -> ShortRun:
+        loop = found.loops[3]
+        steady = loop.seconds[-1]
+        return replace(found, loops={3: replace(loop, seconds=(steady,) * 6)})
+
+    runs = [loaded_anyhow(run(RECORDS * s, 0, 1)) for s in (1 / 8, 1 / 4)]
+    made = symbols_of(fitted(runs, RECORDS, "", PARTITIONS))
+    assert made.symbols.load == 0
+    assert "load" not in made.spreads
+    assert made.unsure == {"load", "level"}  # on workers nothing was run
+
+
+def symbols_of(rates: ProgramRates, records: float | None = None) -> ProgramSymbols:
+    """The symbols of the loop, of little partial results."""
+    stages = {n: StageWork(n, RECORDS, 8.0, "memory", ()) for n in (1, 2)}
+    work = PlanWork(stages, _loops(LoopWork(3, 20.0, True, (1, 2))), ())
+    return program_symbols(rates, work, MACHINE, Setting(1, None, 1e9), records=records)
+
+
 def test_no_symbols_without_rates() -> None:
     with pytest.raises(ConfigError, match="no loop"):
         program_symbols(
@@ -218,6 +246,14 @@ def test_what_falls_out_of_the_cache_goes_on_in_proportion() -> None:
     assert found is not None
     assert [found.at(x).seconds for x in (10, 40, 60, 320)] == [10.0, 40.0, 100.0, 640.0]
     assert found.slope(320).seconds == 2.0
+
+
+def test_few_rows_take_no_less_than_in_proportion() -> None:
+    # The line through both would be at 0 seconds for 5 rows.
+    found = curve([(10.0, Measured(1.0, 0.1)), (20.0, Measured(3.0, 0.1))])
+    assert found is not None
+    assert [found.at(x).seconds for x in (0, 1, 5, 10, 15)] == [0.0, 0.1, 0.5, 1.0, 2.0]
+    assert found.at(1).spread == 0.1
 
 
 def test_a_disturbed_small_sample_takes_no_longer_than_a_large_one() -> None:

@@ -93,6 +93,26 @@ def test_a_sample_that_fails_gives_the_reason_and_no_rates() -> None:
     assert "NaN" in found.reason
 
 
+def test_a_loop_that_does_not_end_on_a_sample_is_given_up() -> None:
+    table = numbers()
+
+    def until_all(s: Any) -> Any:
+        few = lambda c: c < ROWS  # noqa: E731  # one iteration over all records
+        return so.loop(0.0, few)(lambda c: table.filter(lambda r: r.x >= s - 1).count() * 1.0)
+
+    job = Job((so.loop(0.0, range(3))(lambda s: s * 0 + until_all(s) * 1e-9).loop_plan,))
+    found = sampled_rates(job, OPTIONS, most_seconds=0.02)
+    assert not found.loops
+    assert "the loops inside of an iteration have not ended in 0.06 s" in found.reason
+
+
+def test_an_empty_table_gives_no_rates() -> None:
+    found = rates(halving(numbers(0)))
+    assert (found.loops, found.reason) == ({}, "the largest table, memory, has no records")
+    with pytest.raises(so.ConfigError, match="the largest table, memory, has no records"):
+        so.whatif(halving(numbers(0)))
+
+
 def test_what_has_no_loop_or_no_table_has_no_rates() -> None:
     table = numbers(10)
     job = Job((table.sum("x").expression,))

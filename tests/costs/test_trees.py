@@ -383,3 +383,19 @@ def test_the_last_fan_in_is_that_of_all_further_levels() -> None:
     assert levels((2, 5), 11) == [2, 5, 5]
     found: Sequence[float] = [tree_seconds(17, f, 8, LINKS) for f in ((4,), (4, 4, 4))]
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("workers", range(2, 9))
+@pytest.mark.parametrize("leaves", [2, 4])
+def test_one_partition_whose_own_edge_takes_longer_than_all_levels(
+    workers: int, leaves: int
+) -> None:
+    """What rounding of that edge hides is no reason to find no tree."""
+    links = Links(3.166904474469051e-05, 1.5248858241131026e-05, 29754886479.638935, 303998.42)
+    found = best_tree(workers, 793928.4169618067, links, leaves=leaves, partitions=1, kinds=["tree"])
+    every = [f for f in product(range(2, workers + 1), repeat=2)]
+    least = min(
+        tree_seconds(workers, f, 793928.4169618067, links, leaves=leaves, partitions=1)
+        for f in every
+    )
+    assert found.seconds <= least * (1 + 1e-9)

@@ -245,3 +245,20 @@ def test_best_by_type_are_the_plans_of_each_type() -> None:
 def test_a_price_beside_a_catalog_is_refused() -> None:
     with pytest.raises(ConfigError, match="price is given beside a catalog"):
         Question(replace(PAPER, price=1.0), FEW, catalog=CATALOG)
+
+
+def test_a_limit_that_is_met_exactly_is_what_a_flip_misses() -> None:
+    """Just beyond its flip the cost is above the budget by less than rounding."""
+    s = Symbols(8e11, 1.937817073857429e-08, 5e-08, 8e4, level=5.5, iterations=1, price=0.004)
+    asked = Question(s, (1,))
+    asked = replace(asked, budget=asked.plan().choice.cost)
+    for flip in flips(answer(asked)):
+        for change in (flip.below, flip.above):
+            assert change is None or (change.machines, change.why) == (None, "budget")
+    names = {f.symbol for f in flips(answer(asked)) if f.above}
+    assert {"records", "map", "load", "price"} <= names
+
+
+def test_measured_trifles_are_nought() -> None:
+    made = without_trifles(replace(PAPER, load=1e-18, level=1e-30))
+    assert made == replace(PAPER, load=0.0, level=0.0)

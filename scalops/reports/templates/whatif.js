@@ -76,17 +76,24 @@ class WhatIfPage {
     const expected = { machines: `expected counts up to ${countText(MOST_MACHINES)}, as in 1..500`
       + " or 1,2,4,8", deadline: "expected seconds, or a time such as 2h",
     budget: "expected an amount, above 0" };
+    // The part of the state that is typed, and null where it is not understood.
+    const read = () => {
+      const counts = name === "machines" ? readMachines(input.value) : null;
+      if (name === "machines") return counts && { machines: input.value.trim(), counts };
+      const value = readNumber(name, input.value);
+      return Number.isNaN(value) ? null : { [name]: value };
+    };
+    let kept = null;
+    const keep = () => {
+      kept = read() || kept;
+    };
     const input = element("input", { type: "text", id: `field-${name}`, value: text(),
       spellcheck: "false", autocomplete: "off", "aria-describedby": `says-${name}`,
-      placeholder: "none", oninput: () => {
-        const read = name === "machines" ? readMachines(input.value)
-          : readNumber(name, input.value);
-        const isRead = name === "machines" ? read !== null : !Number.isNaN(read);
-        input.setAttribute("aria-invalid", !isRead);
-        says.textContent = isRead ? "" : expected[name];
-        if (!isRead) return;
-        this.set(name === "machines" ? { machines: input.value.trim(), counts: read }
-          : { [name]: read });
+      placeholder: "none", onfocus: keep, onchange: keep, oninput: () => {
+        const found = read();
+        input.setAttribute("aria-invalid", found === null);
+        says.textContent = found === null ? expected[name] : "";
+        this.set(found || kept);
       } });
     const show = () => {
       input.value = text();
@@ -195,13 +202,17 @@ class WhatIfPage {
     const { question, answer } = this.view, place = this.places.flips;
     const isFew = answer.points.length <= MOST_FLIPPED, isBest = this.state.fanIn === "best";
     if (isFew && isBest) {
-      const flips = new Flips(question, answer).all();
-      place.replaceChildren(...flipsTable(flips, answer.choice !== null));
+      const all = new Flips(question, answer).all(), first = all.find(isFirstLoad);
+      const flips = all.filter((flip) => flip !== first);
+      place.replaceChildren(...flipsTable(flips, answer.choice !== null),
+        first ? firstLoadText(question) : "");
       for (const flip of flips) {
         if (this.sliders[flip.symbol]) this.sliders[flip.symbol].mark(flip);
       }
+      if (first) this.sliders.iterations.mark(null);
       for (const show of Object.values(this.showFlips)) show(flips);
     } else {
+      for (const slider of Object.values(this.sliders)) slider.mark(null);
       place.replaceChildren(element("p", { class: "soft" }, isBest
         ? "Flip points of so many machine counts are printed by the command."
         : "Flip points are those of the best trees: choose them as fan-in."));

@@ -19,15 +19,18 @@ class SymbolSlider {
       } });
     this.field = element("input", { type: "text", id: `field-${name}`, size: 9, spellcheck: "false",
       autocomplete: "off", inputmode: "text", "aria-describedby": `says-${name}`,
+      onfocus: () => this.isRead() && (this.kept = this.value),
       oninput: () => {
-        const read = readNumber(name, this.field.value), isRead = !Number.isNaN(read);
-        this.field.setAttribute("aria-invalid", !isRead);
-        this.says.textContent = isRead ? "" : this.expected();
-        if (!isRead) return;
+        const read = this.isRead() ? readNumber(name, this.field.value) : this.kept;
         this.show(read, "slider");
+        this.tell();
         changed(name, read);
       },
-      onchange: () => this.show(this.value, "both") });
+      onchange: () => {
+        if (!this.isRead()) return;
+        this.kept = this.value;
+        this.show(this.value, "both");
+      } });
     this.says = element("span", { class: "off says", id: `says-${name}`, role: "status" });
     this.marks = element("div", { class: "marks", "aria-hidden": "true" });
     this.row = this.laidOut();
@@ -44,6 +47,17 @@ class SymbolSlider {
       element("span", { class: "entry" }, this.field,
         element("span", { class: "soft unit" }, unit)),
       element("div", { class: "track" }, this.input, this.marks), this.says);
+  }
+
+  isRead() {
+    return !Number.isNaN(readNumber(this.name, this.field.value));
+  }
+
+  // What is typed and not understood stays, and is told; the value is that from before.
+  tell() {
+    const isRead = this.isRead();
+    this.field.setAttribute("aria-invalid", !isRead);
+    this.says.textContent = isRead ? "" : this.expected();
   }
 
   expected() {
@@ -94,8 +108,7 @@ class SymbolSlider {
     if (where !== "field") this.input.value = Math.round(this.placeOf(value) * this.steps);
     if (where !== "slider") {
       this.field.value = roundText(value);
-      this.field.setAttribute("aria-invalid", false);
-      this.says.textContent = "";
+      this.tell();
     }
     const text = value === null ? "no price" : symbolText(this.name, value);
     this.input.setAttribute("aria-valuetext", text);

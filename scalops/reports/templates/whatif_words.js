@@ -194,6 +194,17 @@ function flipsTable(flips, hasChoice) {
       cell(above, symbol), then(above))))))];
 }
 
+// Whether what flips is the first iteration's load, which a steady one has not: as with K = 2.
+const isFirstLoad = ({ symbol, above }) => symbol === "iterations" && above !== null
+  && above.factor === 1;
+
+function firstLoadText(question) {
+  const two = answerOf({ ...question, symbols: { ...question.symbols, iterations: 2 } }).choice;
+  return element("p", { class: "soft", id: "first-load" }, "One iteration is a steady one. With 2,"
+    + " the first of which loads all, "
+    + (two === null ? "no number is within the limits." : `it is ${typedText(two)}.`));
+}
+
 // The command that prints the same; symbols hold for the catalog's own reference there.
 function commandText({ symbols, machines, objective, deadline, budget }, catalog) {
   const own = catalog && catalog.reference_type.name !== catalog.reference

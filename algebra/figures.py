@@ -6,7 +6,7 @@ of each later run, one of them where there is one run; `iterations`, `iterations
 estimated or assumed, of the least certain of them; `rows_provenance` that of rows and bytes. What
 happened has the prefix `actual_`, with `actual_spread`: half of the distance between the quartiles
 of later runs' seconds, by their median; `off` is by what factor the worst of them differs, if that
-is much, and `off_in` which one it is.
+is much, `off_in` which one it is, and `off_too` the others that are, as text.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 Figures = Mapping[str, float | str]
+_LONG = 360_000.0  # seconds, 100 h: from there on days tell more
 
 
 def figure_lines(figures: Figures) -> list[tuple[str, str]]:
@@ -30,10 +31,10 @@ def figure_lines(figures: Figures) -> list[tuple[str, str]]:
 
 
 def _off(figures: Figures) -> str:
-    off, name = figures.get("off"), figures.get("off_in", "")
+    off, name, others = figures.get("off"), figures.get("off_in", ""), figures.get("off_too", "")
     if not isinstance(off, float):
         return ""
-    return f"; off {off:.3g}x" + (f" in {name}" if name else "")
+    return f"; off {off:.3g}x" + (f" in {name}" if name else "") + (f", {others}" if others else "")
 
 
 def _shown(figures: Figures, prefix: str) -> str:
@@ -61,7 +62,9 @@ def _shown(figures: Figures, prefix: str) -> str:
     if (total := number("total_seconds")) is not None:
         parts.append(_in_all(total, figures, prefix))
     if (memory := number("memory")) is not None:
-        parts.append(f"{bytes_text(memory)} of memory")
+        # Arrays that are given are read where they are.
+        is_none = memory == 0 and not prefix
+        parts.append("no copies in memory" if is_none else f"{bytes_text(memory)} of memory")
     if (money := number("money")) is not None:
         parts.append(f"{money:.3g} of money")
     return "; ".join(parts) + _known(figures, prefix + "provenance") if parts else ""
@@ -95,8 +98,11 @@ def seconds_text(seconds: float) -> str:
     """Seconds in a unit that gives few digits."""
     if seconds == 0:
         return "0 s"
+    if seconds >= _LONG:
+        days = seconds / 86400
+        return f"{rows_text(days) if 999.5 <= days < 1e6 else format(days, '.3g')} d"
     if seconds >= 120:
-        return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
+        return f"{seconds / 60:.3g} min" if seconds < 3600 else f"{seconds / 3600:.3g} h"
     for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
         if seconds * factor >= 0.9995:
             return f"{seconds * factor:.3g} {unit}"

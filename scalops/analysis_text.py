@@ -76,7 +76,7 @@ def _iterations(profile: PlanProfile) -> Iterator[str]:
         if own.count > 1:
             shown += (
                 f"; later ones {seconds_text(own.median)} ±{own.relative:.0%}, the slowest"
-                f" {seconds_text(own.slowest)} (number {own.slowest_at}, from 0)"
+                f" {seconds_text(own.slowest)} in iteration\N{NO-BREAK SPACE}{own.slowest_at}"
             )
         yield from _wrapped(shown)
 

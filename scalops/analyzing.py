@@ -22,6 +22,7 @@ from scalops.plan_figures import CostFigures
 MOST_OFF = 2.0  # an estimate that is off by more than this factor is marked
 # Less than this is taken as this: clocks and what measuring takes are no finer.
 LEAST_SECONDS = 1e-4
+LEAST_MEMORY = 2**20  # a block's buffers; no estimate counts them
 _WORDS = {
     "seconds_first": "the first run",
     "seconds": "later runs",
@@ -47,7 +48,8 @@ class Figure:
         """The larger of the two by the smaller; None where one of them is unknown."""
         if self.estimated is None or self.actual is None:
             return None
-        least = LEAST_SECONDS if "seconds" in self.what else 1.0
+        least = LEAST_MEMORY if self.what == "memory" else 1.0
+        least = LEAST_SECONDS if "seconds" in self.what else least
         low, high = sorted(max(least, number) for number in (self.estimated, self.actual))
         return high / low
 
@@ -203,8 +205,13 @@ def _whole(estimate: PlanCost | None, profile: PlanProfile) -> tuple[Figure, ...
     known = "" if estimate is None else estimate.provenance
     return (
         Figure("total_seconds", seconds, profile.seconds, known),
-        Figure("memory", memory, profile.peak, known),
+        Figure("memory", memory, profile.peak, _at_best_estimated(known)),
     )
+
+
+def _at_best_estimated(known: str) -> str:
+    """Of what follows from sizes, and is not itself measured."""
+    return "estimated" if known in ("exact", "measured") else known
 
 
 # The display tree.
@@ -242,10 +249,13 @@ def _figures(figures: Sequence[Figure]) -> Figures:
     made: dict[str, float | str] = {
         f"actual_{f.what}": f.actual for f in figures if f.actual is not None
     }
-    worst = max((f for f in figures if f.is_off), key=lambda f: f.off or 1.0, default=None)
-    if worst is not None and worst.off is not None:
-        has_later = any(f.what == "seconds" for f in figures)
-        made["off"], made["off_in"] = worst.off, worst.words(has_later)
+    has_later = any(f.what == "seconds" for f in figures)
+    off = [(f.off or 1.0, f.words(has_later)) for f in figures if f.is_off]
+    off.sort(key=lambda one: -one[0])
+    if off:
+        made["off"], made["off_in"] = off[0]
+    if len(off) > 1:
+        made["off_too"] = ", ".join(f"{factor:.3g}x in {words}" for factor, words in off[1:])
     return made
 
 

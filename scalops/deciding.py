@@ -16,8 +16,9 @@ from scalops.clusters import (
     threads_of_worker,
     told_workers,
 )
+from scalops.engine.driver import Replan
 from scalops.engine.memory import usable_memory
-from scalops.engine.neutral import NEUTRAL, Neutral
+from scalops.engine.neutral import NEUTRAL, Change, Measurements, Neutral
 from scalops.engine.physical_plan import CacheTable, PhysicalPlan
 from scalops.optimizer.costs.choice import Asked, Choice, Decision, choose, reads_of_caches
 from scalops.optimizer.costs.machine import Machine
@@ -92,16 +93,36 @@ def decide_to_run(
     except ScalopsError:
         raise  # what the options ask for is impossible
     except Exception as error:
-        found = "".join(format_exception_only(error)).strip()
-        warnings.warn(
-            f"the cost model has failed ({found}): the plan runs with nothing decided",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        _has_failed(error, "the plan runs with nothing decided")
         neutral = settings(options, attached)[0].neutral
         if options.fan_in is not None and neutral.workers:
             neutral = replace(neutral, fan_ins=(options.fan_in,))
         return Decided(neutral)
+
+
+def replan_or_go_on(replan: Replan) -> Replan:
+    """What looks at a running plan again; where it fails, nothing is changed from then on."""
+    failed = False
+
+    def again(measurements: Measurements) -> Change | None:
+        nonlocal failed
+        if failed:
+            return None
+        try:
+            return replan(measurements)
+        except ScalopsError:
+            raise
+        except Exception as error:
+            failed = True
+            _has_failed(error, "the plan goes on as it is")
+            return None
+
+    return again
+
+
+def _has_failed(error: Exception, so_what: str) -> None:
+    found = "".join(format_exception_only(error)).strip()
+    warnings.warn(f"the cost model has failed ({found}): {so_what}", RuntimeWarning, stacklevel=3)
 
 
 def settings(options: Options, attached: int | None = None) -> list[Setting]:

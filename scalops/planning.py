@@ -15,7 +15,7 @@ import pyarrow as pa
 from scalops.algebra import operators as op
 from scalops.algebra.schema import Schema
 from scalops.clusters import job_settings
-from scalops.deciding import Decided
+from scalops.deciding import Decided, replan_or_go_on
 from scalops.engine.blas import single_threaded
 from scalops.engine.driver import Driver, Listener, Replan
 from scalops.engine.embedded import EmbeddedBackend
@@ -203,7 +203,7 @@ def _replanner(decided: Decided, options: Options, placed: Placement | None = No
     """What looks at the plan again while it runs."""
     if decided.choice is None:
         return replan if placed is None else partial(replan, placement=placed)
-    return Replanner(decided.choice, decided.reads, options.fan_in, placed)
+    return replan_or_go_on(Replanner(decided.choice, decided.reads, options.fan_in, placed))
 
 
 def arrow_table(blocks: list[Any], schema: Schema) -> pa.Table:

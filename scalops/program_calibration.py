@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from scalops.algebra import operators as op
 from scalops.algebra.errors import ConfigError
 from scalops.algebra.validate import validate
-from scalops.deciding import settings
+from scalops.busy import busy_text
+from scalops.clusters import cores
+from scalops.deciding import BETWEEN_WORKERS, settings
+from scalops.engine.physical_plan import PhysicalPlan
 from scalops.optimizer.cost import Provenance
 from scalops.optimizer.costs.machine import Machine
 from scalops.optimizer.costs.plan_work import PlanWork, plan_work
@@ -21,8 +25,7 @@ from scalops.profiles import machine
 from scalops.results import take_leaves
 from scalops.sampled_runs import sampled_rates
 
-# The rates of the machine from which symbols follow that no short run has measured.
-_RESTS_ON = {"aggregate": ("message", "link", "add"), "broadcast": ("message", "link")}
+_LETTERS = {"aggregate": "A", "broadcast": "B", "level": "L"}
 
 
 @dataclass(frozen=True)
@@ -40,62 +43,98 @@ class CalibratedLoop:
 
 @dataclass(frozen=True)
 class ProgramCalibration:
-    """What short runs tell of a program: the symbols of each of its outermost loops."""
+    """What short runs tell of a program: the symbols of each of its outermost loops.
+
+    `machine` has the rates of this one, but for links, which are those of an assumed network.
+    `busy` says so where other processes kept the machine busy; else it is empty.
+    """
 
     rates: ProgramRates
     work: PlanWork
     setting: Setting
     machine: Machine
     loops: tuple[CalibratedLoop, ...] = field(default=())
+    busy: str = ""
 
 
-def calibrated(returned: Any) -> ProgramCalibration:
+def calibrated(returned: Any, what: str = "calibrate") -> ProgramCalibration:
     """The symbols of what a program returns, in the current session; it is not run as a whole.
 
     Short runs are made in this process and, where the session has workers, on one and two of
-    them. Symbols are those of one machine: this process, or one of the workers.
+    them. Symbols are those of one machine: this process, or one of the workers; the links between
+    machines are assumed, as those between processes of this one say nothing of a network.
 
-    Raises: ConfigError where nothing can be calibrated: no loop, no sample that can be run.
+    Raises: ConfigError where nothing can be calibrated: no loop, a sample that cannot be run.
     """
     from scalops.session import _node, current_session
 
     session = current_session()
-    job = op.Job(tuple(_node(leaf) for leaf in take_leaves(returned)))
+    job = op.Job(tuple(_node(leaf) for leaf in take_leaves(returned, what)))
     validate(job)
-    workers = session.workers()
+    workers, busy = session.workers(), busy_text(cores())
     rates = sampled_rates(job, session.options, workers, session.processes())
-    if not rates.loops:
+    if rates.reason or not rates.loops:
         raise ConfigError(
-            f"the program cannot be calibrated: {rates.reason}",
+            f"nothing of the program can be measured: {rates.reason}",
             hint="rates are those of loops over tables, from short runs on parts of the largest",
         )
     physical = plan(job, session.options.jit)
-    work, here = plan_work(physical), machine()
+    work, here = plan_work(physical), machine().without(*BETWEEN_WORKERS)
     setting = settings(session.options, session.attached)[-1]
-    names = {loop.index: loop.name for loop in physical.loops}
+    names = _names(physical, rates)
+    own_host = session.options.connect is None
     loops = tuple(
-        _loop(index, names.get(index) or "", rates, work, here, setting)
+        _loop(index, names[index], rates, work, here, setting, own_host)
         for index in sorted(rates.loops)
     )
-    return ProgramCalibration(rates, work, setting, here, loops)
+    return ProgramCalibration(rates, work, setting, here, loops, busy)
+
+
+def _names(physical: PhysicalPlan, rates: ProgramRates) -> dict[int, str]:
+    """The names of the loops that were measured; empty where one tells them not apart."""
+    given = {loop.index: loop.name or "" for loop in physical.loops}
+    count = Counter(given[index] for index in rates.loops)
+    unclear = {"<lambda>", *(name for name, many in count.items() if many > 1)}
+    return {index: "" if given[index] in unclear else given[index] for index in rates.loops}
 
 
 def _loop(
-    index: int, name: str, rates: ProgramRates, work: PlanWork, here: Machine, setting: Setting
+    index: int,
+    name: str,
+    rates: ProgramRates,
+    work: PlanWork,
+    here: Machine,
+    setting: Setting,
+    own_host: bool,
 ) -> CalibratedLoop:
     found = program_symbols(rates, work, here, setting, index)
     known: dict[str, Provenance] = {
-        "records": "estimated",
+        "records": "exact" if rates.is_counted else "estimated",
         "map": "estimated" if "map" in found.unsure else "measured",
         "load": "estimated" if "load" in found.unsure else "measured",
         "cache": "estimated",
-        "level": "estimated" if "level" in found.unsure else "measured",
+        # What a second worker of this host adds, is the least that one behind a network does.
+        "level": "estimated" if own_host or "level" in found.unsure else "measured",
         "iterations": "exact" if work.loops[index].known else "assumed",
     }
-    if found.symbols.level <= here["hop"]:
-        known["level"] = _rests_on(here, "hop")
-    known.update({symbol: _rests_on(here, *names) for symbol, names in _RESTS_ON.items()})
+    known.update({symbol: _rests_on(here, *names) for symbol, names in found.by_rates.items()})
     return CalibratedLoop(index, name, found, known)
+
+
+def notes(
+    found: ProgramSymbols, known: Mapping[str, str], given: Container[str] = ()
+) -> tuple[str, ...]:
+    """Sentences that a reader of symbols should know, but of those that are `given`."""
+    said = [one for one in found.notes if "load" not in given]
+    links = [x for name, x in _LETTERS.items() if known[name] == "assumed" and name not in given]
+    if links:
+        rates = Machine.of(1, 0).rates
+        said.append(
+            f"{', '.join(links)}: of an assumed network, {rates['hop'].value * 1e6:.0f} µs a message"
+            f" and {rates['link'].value / 1e9:g} GB/s. The links of one host say nothing of another"
+            " network: give your own symbols."
+        )
+    return tuple(said)
 
 
 def _rests_on(here: Machine, *names: str) -> Provenance:

@@ -43,6 +43,8 @@ def _leaves(wanted: Any, what: str) -> list[Any]:
         hint = f"pass a list of them: {what}(list(...))"
     elif isinstance(wanted, str) and what == "explain":
         hint = f"a stage is a keyword here: so.explain(..., stage={wanted!r})"
+    elif isinstance(wanted, str) and what == "whatif":
+        hint = f"a program in a file is for the command: scalops whatif {wanted}"
     raise PlanError(
         f"{what} takes tables, values, loops, and dicts, lists and tuples of them;"
         f" it got a {type(wanted).__name__}",

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 MOST_SHARE = 1 / 2  # of the sampled table
 SIZES = (1 / 8, 1 / 2, 1)  # of samples, the largest being 1
 CACHE_BYTES = 64 << 20  # what is larger is in no processor's cache
+MEMORY = 4 * CACHE_BYTES  # a sample's caches may take, whatever the session has: P is without loads
 MOST_SECONDS = 5.0  # that all runs of a program may take together
 STEADY = 6  # iterations after the first ones
 LEAST_SECONDS = 0.12  # of a run's steady iterations together, where there are more of them
@@ -84,6 +85,7 @@ class _Timed:
     seconds: dict[int, list[float]] = field(default_factory=dict)
     stages: dict[int, list[dict[int, tuple[float, int]]]] = field(default_factory=dict)
     load_seconds: float = 0.0
+    all_cached: bool = True
     _held: dict[int, int] = field(default_factory=dict)
     _open: dict[int, tuple[float, int]] = field(default_factory=dict)
     _since: float | None = None
@@ -92,6 +94,7 @@ class _Timed:
         """Hear of an event of the driver."""
         if kind == "cache":
             self._held[fields["table"]] = fields["bytes"]
+            self.all_cached &= fields["cached"] == fields["partitions"]
             if not self.seconds:
                 self.load_seconds += fields["seconds"]
         elif kind == "stage":
@@ -198,7 +201,12 @@ def sampled_rates(
     if not any(r.loops for r in runs):
         return ProgramRates(reason=reason or "no iteration of a loop was run")
     parts, moving = len(source.partitions()), _moving(physical)
-    return replace(fitted(runs, _records(source), source.title, parts, moving), reason=reason)
+    return replace(
+        fitted(runs, _records(source), source.title, parts, moving),
+        reason=reason,
+        is_counted=source.rows is not None,
+        in_memory=not isinstance(source, FileSource),
+    )
 
 
 def _has_one_loop(physical: pp.PhysicalPlan) -> bool:
@@ -239,7 +247,14 @@ def _run_all(
             break
         for way in ways.ways:
             until = perf_counter() + left / len(ways.ways)
-            runs.append(_run(short, ways.backend(way, short), way, part, until, longest))
+            run = _run(short, ways.backend(way, short), way, part, until, longest)
+            if run.all_cached:  # else mapping and loading cannot be told apart
+                runs.append(run)
+        if not runs:
+            raise ExecutionError(
+                f"{_records(part):,.0f} records of {part.title} find no room in the caches",
+                hint="so.session(memory=...) says how much they may hold",
+            )
 
 
 def _largest(physical: pp.PhysicalPlan) -> Any | None:
@@ -292,7 +307,8 @@ class _Ways:
         """What runs a plan in this way."""
         options = self._options
         if not way.workers:
-            limit = usable_memory() if options.memory is None else options.memory
+            free = usable_memory()
+            limit = free if options.memory is None else max(options.memory, min(free, MEMORY))
             return EmbeddedBackend(self._pools[way.threads], MemoryBudget(limit), self._runner)
         assert self._workers is not None
         own = options if options.connect is not None else replace(options, workers=way.workers)
@@ -349,5 +365,5 @@ def _run(
         ) from None
     return ShortRun(
         way.workers, way.threads, _records(part), driver.rows_by_stage(), timed.loops(),
-        timed.load_seconds, timed.held_bytes,
+        timed.load_seconds, timed.held_bytes, timed.all_cached,
     )  # fmt: skip

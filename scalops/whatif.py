@@ -69,6 +69,8 @@ class Program:
     """Short runs that the symbols were measured by.
 
     `table` is the one that was sampled, of `records`; a machine is `threads` threads of this one.
+    Where they are not counted (`is_counted`), `records` are estimated.
+    `busy` says so where other processes kept it busy, `notes` what to know of the symbols.
     """
 
     loop: str
@@ -78,9 +80,12 @@ class Program:
     seconds: float
     threads: int
     other_loops: tuple[str, ...] = ()
+    busy: str = ""
+    notes: tuple[str, ...] = ()
+    is_counted: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class WhatIf:
     """What `so.whatif` found. Its text is what `scalops whatif` prints.
 
@@ -130,6 +135,11 @@ class WhatIf:
         from scalops.reports.whatif_page import whatif_page
 
         return whatif_page(self.to_dict())
+
+    def __repr__(self) -> str:
+        from scalops.cli.whatif_text import brief
+
+        return f"<WhatIf: {brief(self)}>"
 
     def __str__(self) -> str:
         from scalops.cli.whatif_text import text
@@ -266,10 +276,10 @@ def _found(
 def _of_program(things: tuple[Any, ...], asked: Asked, loop: str | int | None) -> WhatIf:
     # The engine: symbols that are given need none of it.
     from scalops.optimizer.costs.program_symbols import program_symbols
-    from scalops.program_calibration import calibrated
+    from scalops.program_calibration import calibrated, notes
 
     wanted = things[0] if len(things) == 1 else things
-    measured = calibrated(wanted)
+    measured = calibrated(wanted, "whatif")
     rates, own, given = measured.rates, measured.setting, asked.given
     chosen = _chosen_loop(measured.loops, loop)
     at = program_symbols(
@@ -278,6 +288,7 @@ def _of_program(things: tuple[Any, ...], asked: Asked, loop: str | int | None) -
     known: dict[str, Known] = {**chosen.known, "price": "not given"}
     known |= {n: "estimated" for n in at.unsure if known[n] == "measured"}
     known |= dict.fromkeys(given, "given")
+    spreads = {n: s for n, s in at.spreads.items() if n not in given}
     reference = MachineType(
         "this machine",
         own.threads,
@@ -292,9 +303,10 @@ def _of_program(things: tuple[Any, ...], asked: Asked, loop: str | int | None) -
     )
     others = tuple(_name(one) for one in measured.loops if one is not chosen)
     program = Program(
-        _name(chosen), rates.table, rates.records, rates.runs, rates.seconds, own.threads, others
-    )
-    return _found(question, known, at.spreads, asked.swept, program)
+        _name(chosen), rates.table, rates.records, rates.runs, rates.seconds, own.threads, others,
+        measured.busy, notes(at, known, given), rates.is_counted,
+    )  # fmt: skip
+    return _found(question, known, spreads, asked.swept, program)
 
 
 def _name(loop: CalibratedLoop) -> str:

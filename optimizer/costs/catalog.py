@@ -23,6 +23,7 @@ from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 from scalops.algebra.errors import ConfigError
 from scalops.optimizer.costs.machine import Machine
@@ -38,6 +39,7 @@ _BOUNDS = {
     "cores": (1e-3, 1e6), "speed": (1e-6, 1e6), "memory": (1.0, 1e18), "disk": (1.0, 1e18),
     "network": (1.0, 1e18), "price": (1e-15, 1e12),
 }  # fmt: skip
+_NO_LETTERS = ("Cc", "Zl", "Zp")  # control characters, ends of lines and of paragraphs
 _QUANTITY = re.compile(r"\s*([0-9.]+(?:E[+-]?[0-9]+)?)\s*([A-Z]*)(/S)?\s*")
 
 
@@ -57,7 +59,7 @@ class MachineType:
     speed: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.name.isprintable():
+        if any(category(letter) in _NO_LETTERS for letter in self.name):
             raise ConfigError(
                 f"the name of a machine is {self.name!r}; expected a text of one line, without"
                 " control characters"

@@ -32,8 +32,8 @@ TOLERANCE = 0.05  # of what is made least: a choice that is that near the best i
 SPAN = 1000.0  # the factors that are looked at: 1/SPAN to SPAN
 _ROWS = 4096  # machine counts at once: memory
 _ROUNDING = 1e-12  # of a limit: what a point takes that is just within it
-# Of a constant: where the best beyond a flip is looked up; the first at which rounding does not hide
-# that the choice is given up.
+# Of a constant: where the best beyond a flip is looked up; the first place counts at which rounding
+# does not hide that the choice is given up.
 _BEYOND = tuple(10.0**digits for digits in range(-9, -2))
 _UNIT = Symbols(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 

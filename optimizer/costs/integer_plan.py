@@ -400,22 +400,41 @@ def _refuse(
     fastest, cheapest = min(points, key=by_time), min(points, key=by_cost)
     unit = "machine-seconds" if fastest.money is None else "money"
     if not in_time:
-        raise PlanError(
+        found = (
             f"no cluster is done within the deadline of {deadline:g} s; the fastest,"
-            f" {_shown(fastest)}, takes {fastest.total_seconds:.4g} s",
-            hint=f"the least deadline that can be kept is {_above(fastest.total_seconds)} s",
+            f" {_shown(fastest)}, takes {fastest.total_seconds:.4g} s"
         )
+        within = [p for p in points if _within(p.cost, budget)]
+        if within:
+            least_time = min(p.total_seconds for p in within)
+            kept = "" if budget is None else f" within the budget of {budget:g}"
+            hint = f"the least deadline that can be kept{kept} is {_above(least_time)} s"
+        else:
+            found += (
+                f"; and none keeps the budget of {budget:g} ({unit}): the cheapest,"
+                f" {_shown(cheapest)}, takes {cheapest.cost:.4g}"
+            )
+            hint = (
+                f"with a budget of {_above(cheapest.cost)} the least deadline is"
+                f" {_above(_fastest_within(points, cheapest.cost))} s; with a deadline of"
+                f" {_above(fastest.total_seconds)} s the least budget is {_above(fastest.cost)}"
+            )
+        raise PlanError(found, hint=hint)
     least = min(in_time, key=by_cost)
     kept = "" if deadline is None else f" within the deadline of {deadline:g} s"
     hint = f"the least budget that can be kept is {_above(least.cost)}"
     if least is not cheapest and _within(cheapest.cost, budget):
-        within = min((p for p in points if _within(p.cost, budget)), key=by_time)
-        hint += f", or the least deadline {_above(within.total_seconds)} s"
+        hint += f", or the least deadline {_above(_fastest_within(points, budget))} s"
     raise PlanError(
         f"no cluster keeps the budget of {budget:g} ({unit}); the cheapest{kept},"
         f" {_shown(least)}, takes {least.cost:.4g}",
         hint=hint,
     )
+
+
+def _fastest_within(points: list[Point], budget: float | None) -> float:
+    """The least seconds that such a budget allows."""
+    return min(p.total_seconds for p in points if _within(p.cost, budget))
 
 
 def _shown(point: Point) -> str:

@@ -31,7 +31,8 @@ class ShortRun:
     """One short run: in this process (`workers` 0) or on workers, with so many threads each.
 
     `records` of the table that was sampled; `rows` by stage as they turned out. `load_seconds`
-    went into caches before the loops, of `held_bytes`.
+    went into caches before the loops, of `held_bytes`. Where these do not hold `all_cached`, later
+    iterations load, too.
     """
 
     workers: int
@@ -41,6 +42,7 @@ class ShortRun:
     loops: Mapping[int, LoopRun]
     load_seconds: float = 0.0
     held_bytes: float = 0.0
+    all_cached: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class LoopRates:
 
     `update`: what an iteration takes in this process beside its stages. `first`: what the first
     iterations, and caches before the loop, take beyond the others, over the records that were
-    sampled. `on_workers`: seconds of an iteration over these records, by (workers, threads of
+    sampled, by threads of this process; where noise hides it, the noise, of a spread of 1.
+    `on_workers`: seconds of an iteration over these records, by (workers, threads of
     each). `moves`: whether an iteration leaves tables behind, for which records move between
     workers; else it only folds.
     """
@@ -69,7 +72,7 @@ class LoopRates:
     index: int
     stages: tuple[StageRates, ...]
     update: Measured
-    first: Curve | None
+    first: Mapping[int, Curve]
     on_workers: Mapping[tuple[int, int], Curve] = field(default_factory=dict)
     moves: bool = False
 
@@ -81,7 +84,8 @@ class ProgramRates:
     `records` are all of the sampled table, `table` its name, in `partitions` of so many records
     each but for the last. `rows_of` are the rows of stages over those of the sampled table, as
     (records, rows) of each sample. `held_bytes` that caches take for a record. `reason` says why
-    there are no rates, if there are none.
+    there are no rates, if there are none. `is_counted`: whether `records` are known, not estimated;
+    `in_memory`: whether the table is, so that nothing was decoded.
     """
 
     records: float = 0.0
@@ -93,6 +97,8 @@ class ProgramRates:
     runs: int = 0
     seconds: float = 0.0
     reason: str = ""
+    is_counted: bool = True
+    in_memory: bool = False
 
     @property
     def least_records(self) -> float:
@@ -202,13 +208,17 @@ def _loop(index: int, runs: Sequence[ShortRun], moves: bool) -> LoopRates:
         )
         for way in ways
     }
+    first = {
+        t: curve((r.records, _first(r, index)) for r in here if r.threads == t)
+        for t in sorted({r.threads for r in here})
+    }
     beside = [_beside(r.loops[index]) for r in here]
     smallest = min(beside, key=lambda m: m.seconds, default=Measured(0.0))
     return LoopRates(
         index,
         tuple(_stage(s, index, here) for s in numbers),
         smallest,
-        curve((r.records, _first(r, index)) for r in here),
+        {t: found for t, found in first.items() if found is not None},
         {way: found for way, found in on_workers.items() if found is not None},
         moves,
     )
@@ -236,9 +246,13 @@ def _first(run: ShortRun, index: int) -> Measured:
     """What begins a loop beyond its steady iterations; caches before it with the first loop."""
     loop = run.loops[index]
     steady = _steady(loop)
-    extra = sum(s - steady.seconds for s in loop.seconds[: _later(loop).start])
+    beginning = loop.seconds[: _later(loop).start]
+    extra = max(0.0, sum(s - steady.seconds for s in beginning))
     before = run.load_seconds if index == min(run.loops) else 0.0
-    return Measured(max(0.0, before + extra), steady.spread)
+    seconds, noise = before + extra, steady.absolute * len(beginning)
+    if seconds <= noise:
+        return Measured(noise, 1.0)
+    return Measured(seconds, noise / seconds if seconds > 0 else 0.0)
 
 
 def _stage(stage: int, index: int, runs: Sequence[ShortRun]) -> StageRates:

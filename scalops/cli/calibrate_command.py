@@ -5,7 +5,6 @@ All that `scalops --help` does not need is imported when it is used.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scalops.busy import busy_text
 from scalops.cli.failures import ended_by_term
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ FAILED, INTERRUPTED = 1, 130
 _LEAST_COLUMNS, _MOST_COLUMNS = 80, 100
 _SCALES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
-_BUSY = 0.5  # processes that want a core, for each core: then figures are those of a busy machine
 _SHORT = {
     "bytes/s": "B/s",
     "flops/s": "flop/s",
@@ -153,13 +152,9 @@ def _reasons(found: Sequence[Outcome]) -> dict[str, str]:
 
 
 def _warn_if_busy(cores: int) -> None:
-    load = os.getloadavg()[0]
-    if load > cores * _BUSY:
-        click.echo(
-            f"this machine is busy: a load of {load:.1f} on {cores} cores in the last minute;"
-            " calibrate again when it is idle",
-            err=True,
-        )
+    busy = busy_text(cores)
+    if busy:
+        click.echo(f"{busy}; calibrate again when it is idle", err=True)
 
 
 def _rates(found: Sequence[Outcome]) -> list[Rate]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from scalops.cli.calibrate_command import percent, quantity
@@ -35,6 +36,7 @@ def lines(found: ProgramCalibration) -> Iterator[str]:
             shown = "" if spread is None else percent(spread)
             text = f"{letter}  {_value(value, unit):>9}  {shown:>7}  {loop.known[name]:<9}  {what}"
             yield text + (f", {found.rates.table}" if name == "records" else "")
+        yield from _notes(loop)
         yield ""
     rates, own = found.rates, found.setting
     threads = f"{own.threads} thread{'' if own.threads == 1 else 's'}"
@@ -42,9 +44,15 @@ def lines(found: ProgramCalibration) -> Iterator[str]:
     yield f"A machine is {where}, on {threads}. {rates.runs} short runs, {rates.seconds:.1f} s."
     if not own.workers:
         yield "L is measured by short runs on workers: --workers 2."
-    rest = ("aggregate", "broadcast", "level")
-    if any(loop.known[name] == "assumed" for loop in found.loops for name in rest):
-        yield "assumed: scalops calibrate, without a program, measures the machine."
+    if found.busy:
+        yield from wrap(f"{found.busy}; calibrate again when it is idle".capitalize() + ".", 80)
+
+
+def _notes(loop: CalibratedLoop) -> Iterator[str]:
+    from scalops.program_calibration import notes
+
+    for note in notes(loop.found, loop.known):
+        yield from wrap(note, 80)
 
 
 def _spread(loop: CalibratedLoop, name: str) -> float | None:
@@ -62,6 +70,8 @@ def _value(value: float, unit: str) -> str:
 
 def document(found: ProgramCalibration) -> dict[str, Any]:
     """The same as data; a value of None is infinite, `spread` is relative to the value."""
+    from scalops.program_calibration import notes
+
     return {
         "format": 1,
         "table": found.rates.table,
@@ -69,8 +79,14 @@ def document(found: ProgramCalibration) -> dict[str, Any]:
         "seconds": found.rates.seconds,
         "threads": found.setting.threads,
         "workers": found.setting.workers,
+        "busy": found.busy,
         "loops": [
-            {"index": loop.index, "name": loop.name, "symbols": _symbols(loop)}
+            {
+                "index": loop.index,
+                "name": loop.name,
+                "symbols": _symbols(loop),
+                "notes": list(notes(loop.found, loop.known)),
+            }
             for loop in found.loops
         ],
     }

@@ -18,6 +18,7 @@ from scalops.cli.whatif_lines import (
     value_text,
     wrapped,
 )
+from scalops.optimizer.costs.certainty import holds_within
 from scalops.optimizer.costs.flips import SPAN, TOLERANCE, Change, Flip
 from scalops.optimizer.costs.whatif import answer, changed
 
@@ -73,11 +74,21 @@ def _unsure(found: WhatIf) -> Iterator[str]:
     spreads = {c.name: c.spread for c in found.constants if c.spread}
     if not spreads or found.answer.choice is None:
         return
+    busy = "" if found.program is None else found.program.busy
+    if busy:
+        yield from wrapped(
+            f"Not sure: {busy}, and spreads of one run do not tell how far the next may be."
+            " Measure again when it is idle."
+        )
+        return
     near = [f for f in found.flips if f.symbol in spreads and _reaches(f, spreads[f.symbol])]
-    said = "Each measured constant may be off by its spread, and the decision holds."
+    said = "All measured constants may be off by their spreads, and the decision holds."
     if near:
         names = ", ".join(_letter(found, f.symbol) for f in near)
         said = f"Not sure: a flip is within the spread of {names}."
+    elif not holds_within(found.answer, spreads):
+        names = ", ".join(_letter(found, name) for name in spreads)
+        said = f"Not sure: {names} together, each off by its spread, flip it."
     yield from wrapped(said)
 
 

@@ -37,16 +37,31 @@ def _count(value: float) -> str:
     ('1e8', '4.803e7', '12_345', '2.5')
     """
     if value >= 1e6:
-        digits, _, exponent = f"{value:.3e}".partition("e")
-        return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
+        return _large(value)
     return rows_text(value) if value >= 1000 else f"{value:.4g}"
 
 
 def amount_text(value: float) -> str:
     """Money or machine-seconds, four digits."""
     if value >= 1e6:
-        return f"{value:.3e}".replace("e+0", "e").replace("e+", "e")
+        return _large(value)
     return f"{value:,.0f}".replace(",", "_") if value >= 9999.5 else f"{value:.4g}"
+
+
+def machine_seconds_text(value: float) -> str:
+    """With the unit, as in a sentence."""
+    shown = amount_text(value)
+    return f"{shown} machine-second{'' if shown == '1' else 's'}"
+
+
+def _large(value: float) -> str:
+    """Four digits and a power of ten.
+
+    >>> _large(1e8), _large(48034883.7)
+    ('1e8', '4.803e7')
+    """
+    digits, _, exponent = f"{value:.3e}".partition("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def capital(said: str) -> str:
@@ -85,7 +100,7 @@ def percent_text(part: float) -> str:
     """
     shown = 100 * part
     if abs(shown) < 0.005:
-        return "0 %"
+        return "0 %" if part == 0 else "less than 0.01 %"
     return f"{shown:.0f} %" if abs(shown) >= 9.95 else f"{shown:.2g} %"
 
 

@@ -25,12 +25,13 @@ def over_machines(
     bottom, top = _bounds([v for _, v in points])
     heights = [_height(value, bottom, top) * ROWS * 8 for value in columns]
     by_row = dict(zip((ROWS - 1, ROWS // 2, 0), label, strict=True))
+    wide = max(_LABEL, *map(len, label))
     for row in range(ROWS - 1, -1, -1):
         cells = "".join(_EIGHTHS[max(0, min(8, round(h) - row * 8))] for h in heights)
-        yield f"{by_row.get(row, ''):>{_LABEL}} |{cells}".rstrip()
-    yield " " * _LABEL + " +" + "-" * COLUMNS
-    yield " " * (_LABEL + 2) + _placed({n: str(n) for n in _ticks(low, high)}, low, high)
-    yield " " * (_LABEL + 2) + _placed(marks, low, high)
+        yield f"{by_row.get(row, ''):>{wide}} |{cells}".rstrip()
+    yield " " * wide + " +" + "-" * COLUMNS
+    yield " " * (wide + 2) + _placed({n: str(n) for n in _ticks(low, high)}, low, high)
+    yield " " * (wide + 2) + _placed(marks, low, high)
 
 
 def scale(values: Sequence[float]) -> tuple[float, float, float]:

@@ -18,6 +18,7 @@ from scalops.cli.whatif_lines import (
     as_wide_as_fits,
     capital,
     fits,
+    machine_seconds_text,
     machines_text,
     percent_text,
     tree_text,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _IS = f"{KEPT}={KEPT}"
 _LARGE = 1e7
+_SAME = 1e-9  # a part: what differs by rounding alone
 _LEAST_PLOTTED = 5  # machine counts
 
 
@@ -52,6 +54,15 @@ def text(found: WhatIf) -> str:
     ]
     made = (list(part) for part in parts)
     return "\n\n".join("\n".join(lines) for lines in made if lines)
+
+
+def brief(found: WhatIf) -> str:
+    """The answer in one line."""
+    point = found.answer.nearest
+    said = machines_text(point)
+    if found.answer.choice is None:
+        return f"none within the limits; {said} come{'s' * (point.machines == 1)} nearest"
+    return f"{said}, {seconds_text(point.seconds)} an iteration"
 
 
 # What is given.
@@ -74,9 +85,12 @@ def _symbols(found: WhatIf) -> Iterator[str]:
     threads = f"{program.threads} thread{'' if program.threads == 1 else 's'}"
     others = f" Other loops: {', '.join(program.other_loops)}." if program.other_loops else ""
     yield ""
+    for note in program.notes:
+        yield from wrapped(note)
+    about = "" if program.is_counted else "about "
     yield from wrapped(
         f"Loop {program.loop}: {program.runs} short runs, {program.seconds:.1f} s, on parts of"
-        f" {program.table} of {rows_text(program.records)} records. A machine is {threads} of this"
+        f" {program.table} of {about}{rows_text(program.records)} records. A machine is {threads} of this"
         f" one.{others}"
     )
 
@@ -137,7 +151,7 @@ def _said(found: WhatIf, point: Point) -> str:
     shown = [f"{seconds_text(point.seconds)} an iteration"]
     if found.question.symbols.iterations > 1:
         shown.append(f"{seconds_text(point.total_seconds)} in all")
-    shown.append(f"{amount_text(point.machine_seconds)} machine-seconds")
+    shown.append(machine_seconds_text(point.machine_seconds))
     if point.money is not None:
         shown.append(f"money {amount_text(point.money)}")
     if point.fan_ins:
@@ -147,7 +161,8 @@ def _said(found: WhatIf, point: Point) -> str:
 
 
 def _ratio(other: float, best: float) -> str:
-    return f"{percent_text(other / best - 1)} more" if best > 0 else "the same"
+    more = other / best - 1 if best > 0 else 0.0
+    return f"{percent_text(more)} more" if more > _SAME else "as good"
 
 
 # All machine counts.
@@ -268,6 +283,10 @@ def _real(value: float) -> str:
     """A real machine count: two decimals, unless it is whole."""
     if math.isinf(value) or value >= _LARGE:
         return "any" if math.isinf(value) else amount_text(value)
+    if value >= 1000:
+        return rows_text(value)
+    if value < 0.01:
+        return f"{value:.2g}"
     return f"{value:.0f}" if abs(value - round(value)) < 5e-4 else f"{value:.2f}"
 
 

@@ -101,7 +101,7 @@ def test_what_rests_on_measured_rates_is_estimated(program: Path) -> None:
 def test_program_without_a_loop_has_no_symbols(program: Path) -> None:
     result = invoke(f"{program}:single")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "ConfigError: the program cannot be calibrated: the job has no loop" in result.stderr
+    assert "ConfigError: nothing of the program can be measured: the job has no loop" in result.stderr
 
 
 def made(**changes: Any) -> ProgramCalibration:

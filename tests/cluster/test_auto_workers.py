@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import scalops as so
-from scalops import clusters
+from scalops import clusters, deciding
 from scalops.deciding import decide, settings
+from scalops.engine.neutral import Neutral
 from scalops.optimizer.costs.choice import Choice
 from scalops.optimizer.costs.machine import Machine, Rate
 from scalops.options import Options
@@ -134,6 +135,26 @@ def test_the_objective_is_seconds_or_seconds_times_machines() -> None:
     here = decide(physical, Options(workers="auto", objective="cost"), quick).choice
     assert here is not None
     assert here.seconds == min(t for _, t in here.others)
+
+
+@pytest.mark.parametrize(("options", "workers"), [({"workers": "auto"}, 0), ({"workers": 3}, 3)])
+def test_a_plan_runs_even_where_the_cost_model_fails(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], workers: int
+) -> None:
+    def fails(_: Any) -> Any:
+        raise KeyError("j")
+
+    expected = summed().collect()
+    monkeypatch.setattr(deciding, "plan_work", fails)
+    physical = plan(job_of(summed()))
+    with pytest.warns(RuntimeWarning, match=r"failed \(KeyError: 'j'\): the plan runs"):
+        made = deciding.decide_to_run(physical, Options(**options, fan_in=2), machine())
+    assert made.neutral == Neutral(workers, (2,) if workers else ())
+    if not workers:
+        with so.session(**options), pytest.warns(RuntimeWarning):
+            assert summed().collect().tobytes() == expected.tobytes()
+    with pytest.raises(KeyError):  # for explain nothing is hidden
+        decide(physical, Options(**options), machine())
 
 
 def test_links_measured_on_this_machine_are_not_those_of_a_cluster() -> None:

@@ -79,6 +79,10 @@ def test_bytes_are_written_as_in_options(text: str) -> None:
         ('"200MB/s"', "true", "disk is True in .*; expected bytes per second"),
         ("cores = 4", "cores = 0", "catalog '{}': cores of 'small' is 0.0; expected more than 0"),
         ("cores = 4", "cores = nan", "cores of 'small' is nan; expected more than 0"),
+        ("cores = 4", "cores = 1e308", "cores of 'small' is 1e.308; expected a number from 0.001"),
+        ('"16GB"', "1e-300", "catalog '{}': memory of 'small' is 1e-300; expected a number from"),
+        ("price = 0.19", "price = 1e308", "price of 'small' is 1e.308; expected a number from"),
+        ('name = "small"', 'name = "sm\\nall"', r"of a machine is 'sm\\nall'; expected a text"),
         ("cores = 4", "", "catalog '{}', machine 'small' has no cores; expected a number"),
         ("cores = 4", "core = 4", "machine 'small' has an unknown key 'core'; .* did you mean"),
         ("price = 0.19", "price = -1", "price of 'small' is -1.0; expected at least 0"),
@@ -88,7 +92,7 @@ def test_bytes_are_written_as_in_options(text: str) -> None:
         ("[[machine]]", "[[machines]]", "has an unknown key 'machines'; .*did you mean 'machine'"),
         ("[[machine]]", "[machine", "catalog '{}' is no TOML: .*line"),
     ],
-    ids=range(14),
+    ids=range(18),
 )
 def test_what_makes_no_sense_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
     path = tmp_path / "c.toml"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import scalops as so
-from scalops.deciding import Decided, decide
-from scalops.engine.neutral import HeldPart, Measurements
+from scalops.deciding import Decided, decide, replan_or_go_on
+from scalops.engine.neutral import Change, HeldPart, Measurements
 from scalops.optimizer.costs.choice import Choice, runs_of
 from scalops.optimizer.costs.machine import Machine
 from scalops.optimizer.costs.plan_work import plan_work
@@ -47,6 +47,20 @@ def test_partials_larger_than_thought_get_another_tree() -> None:
     (why,) = change.why
     assert why.startswith(f"after iteration 1: partials of stage {one.stage} have 50 MB, not 24 B")
     assert again(replace(seen, iteration=3)) is None  # it is the best now
+
+
+def test_where_thinking_again_fails_the_loop_goes_on() -> None:
+    calls: list[int] = []
+
+    def fails(seen: Measurements) -> Change | None:
+        calls.append(seen.iteration)
+        raise ZeroDivisionError("division by zero")
+
+    again = replan_or_go_on(fails)
+    with pytest.warns(RuntimeWarning, match="the plan goes on as it is"):
+        assert again(Measurements(1, {})) is None
+    assert again(Measurements(3, {})) is None
+    assert calls == [1]
 
 
 def test_a_plan_that_is_little_worse_stays() -> None:

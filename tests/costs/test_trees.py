@@ -392,10 +392,10 @@ def test_one_partition_whose_own_edge_takes_longer_than_all_levels(
 ) -> None:
     """What rounding of that edge hides is no reason to find no tree."""
     links = Links(3.166904474469051e-05, 1.5248858241131026e-05, 29754886479.638935, 303998.42)
-    found = best_tree(workers, 793928.4169618067, links, leaves=leaves, partitions=1, kinds=["tree"])
-    every = [f for f in product(range(2, workers + 1), repeat=2)]
+    size = 793928.4169618067
+    found = best_tree(workers, size, links, leaves=leaves, partitions=1, kinds=["tree"])
     least = min(
-        tree_seconds(workers, f, 793928.4169618067, links, leaves=leaves, partitions=1)
-        for f in every
+        tree_seconds(workers, fan_ins, size, links, leaves=leaves, partitions=1)
+        for fan_ins in itertools.product(range(2, workers + 1), repeat=2)
     )
     assert found.seconds <= least * (1 + 1e-9)

@@ -25,6 +25,7 @@ from scalops.optimizer.costs.whatif import (
     changed,
     shown_machines,
     sweep,
+    without_trifles,
 )
 from tests.costs.test_integer_plan import PAPER, SYMBOLS
 

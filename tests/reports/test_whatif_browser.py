@@ -180,6 +180,12 @@ def test_marks_and_flip_points_follow(browser: Browser) -> None:
             ),
         }
         for flip in wanted.flips:
+            if flip.symbol == "iterations":  # a second iteration, the first of which loads all
+                two = python_says(browser, iterations=2).choice
+                assert two is not None
+                assert browser.one("#first-load").text.endswith(f"{two.machines} machines.")
+                assert not browser.all("#flips [data-symbol=iterations]")
+                continue
             cells = browser.all(f"#flips [data-symbol={flip.symbol}] td")[1:]
             marks = browser.all(f".symbol:has(#slide-{flip.symbol}) .marks .flip")
             changes = [c for c in (flip.below, flip.above) if c is not None]
@@ -221,6 +227,24 @@ def test_fields_take_numbers_with_units_and_say_what_they_expect(browser: Browse
         assert browser.one("#command").text == kept
         type_into(browser, field, {"map": "2us", "records": "250M", "machines": "1..500"}[field])
         assert browser.one(f"#field-{field}").get_attribute("aria-invalid") == "false"
+
+
+def test_what_is_not_understood_stays_and_does_nothing(browser: Browser) -> None:
+    browser.open(asked().to_html())
+    kept, first = browser.one("#command").text, figures(browser)
+    for field, text in (
+        *(("map", "1m"), ("load", "5 minutes"), ("records", "1,000,000"), ("cache", "16GB")),
+        *(("aggregate", "0.5sec"), ("level", "-1"), ("iterations", "0"), ("machines", "1..20x")),
+        *(("deadline", "2 hours"), ("budget", "5$")),
+    ):
+        type_into(browser, field, text + "\ue004")  # Tab
+        box = browser.one(f"#field-{field}")
+        assert (box.get_attribute("value"), box.get_attribute("aria-invalid")) == (text, "true")
+        assert browser.one(f"#says-{field}").text.startswith("expected")
+        assert (browser.one("#command").text, figures(browser)) == (kept, first), field
+    browser.one("#slide-map").send_keys(RIGHT)
+    assert browser.one("#field-map").get_attribute("aria-invalid") == "false"
+    assert browser.one("#says-map").text == ""
 
 
 def test_machines_objective_and_limits(browser: Browser) -> None:
@@ -277,6 +301,7 @@ def test_fan_ins(browser: Browser, fan_in: str) -> None:
     assert float(figures(browser)["seconds"]) == pytest.approx(seconds, rel=1e-9)
     settle(browser)
     assert "best trees" in browser.one("#flips").text
+    assert not browser.all(".marks .flip")
 
 
 def test_a_catalogs_types(browser: Browser) -> None:
@@ -353,3 +378,38 @@ def test_the_command_holds_for_the_catalogs_reference(browser: Browser) -> None:
     wanted = so.whatif(**{**command(browser), "catalog": types})
     assert wanted.question.symbols.map != 1e-6
     check_recommended(browser, wanted.answer.nearest)
+
+
+def test_the_type_of_machines_that_is_shown_is_the_one_that_is_asked(browser: Browser) -> None:
+    from selenium.webdriver.support.ui import Select
+
+    types = [replace(TYPES[i % 2], name=name) for i, name in enumerate(("small", "16", "best"))]
+    found = asked(catalog=catalog(*types))
+    browser.open(found.to_html())
+    select = Select(browser.one("#field-type"))
+    assert [o.text.split(",")[0] for o in select.options] == ["any", "small", "16", "best"]
+    assert select.first_selected_option.text == "any"
+    select.select_by_value("16")
+    assert " of 16" in browser.one("#answer .machines").text
+    browser.one("#reset").click()
+    assert select.first_selected_option.text == "any"
+    check_recommended(browser, found.answer.nearest)
+    fan_ins = [o.text for o in Select(browser.one("#field-fanIn")).options]
+    assert fan_ins == ["best", "2", "3", "4", "8", "e, the closed form"]
+
+
+def test_one_machine_is_fastest(browser: Browser) -> None:
+    browser.open(asked(machines=1).to_html())
+    assert browser.one("#answer .headline").text == "1 machine is fastest"
+
+
+def test_symbols_beyond_the_bounds_are_refused_on_the_page_too(browser: Browser) -> None:
+    browser.open(asked().to_html())
+    kept = browser.one("#command").text
+    for field, text in (("map", "1e13"), ("aggregate", "1e-20"), ("records", "1e19")):
+        type_into(browser, field, text)
+        assert browser.one(f"#field-{field}").get_attribute("aria-invalid") == "true"
+        symbols: dict[str, Any] = {"records": "1e8", "map": "1us", field: text}
+        with pytest.raises(so.ConfigError, match=field):
+            so.whatif(**symbols)
+        assert browser.one("#command").text == kept

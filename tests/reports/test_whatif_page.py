@@ -12,6 +12,7 @@ import pytest
 
 import scalops as so
 from scalops.optimizer.costs.catalog import Catalog, MachineType
+from scalops.optimizer.costs.whatif import BOUNDS
 from scalops.reports.whatif_page import whatif_page
 from tests.reports.pages import ATTACKS
 from tests.reports.test_pages import Parts, data_of
@@ -57,8 +58,11 @@ def test_a_cache_that_holds_all_is_null() -> None:
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=range(len(ATTACKS)))
 def test_names_of_machines_end_no_script(attack: str) -> None:
-    types = (*TYPES, MachineType(attack, 4, 16e9, 2e8, 1.25e9, 0.2))
-    text = asked(catalog=catalog(*types), machines=(1, 2)).to_html()
+    types = (*TYPES, MachineType("attack", 4, 16e9, 2e8, 1.25e9, 0.2))
+    document = asked(catalog=catalog(*types), machines=(1, 2)).to_dict()
+    # A catalog's names are of one line; a page is no catalog.
+    document["question"]["catalog"]["types"][2]["name"] = attack
+    text = whatif_page(document)
     assert data_of(text)["question"]["catalog"]["types"][2]["name"] == attack
     plain = asked(catalog=catalog(*TYPES), machines=(1, 2)).to_html()
     assert [t for t, _ in Parts(text).tags] == [t for t, _ in Parts(plain).tags]
@@ -74,3 +78,13 @@ def test_a_page_names_no_other_file_and_no_network() -> None:
     assert policy is not None
     assert policy.startswith("default-src 'none'")
     assert "unsafe" not in policy
+
+
+def test_the_page_takes_numbers_from_the_same_bounds() -> None:
+    """Those of whatif_numbers.js and of `so.whatif`."""
+    text = asked().to_html()
+    bounds = re.search(r"const A_TIME = (\[.*?\]);\s*const BOUNDS = \{(.*?)\};", text, re.DOTALL)
+    assert bounds is not None
+    found = re.findall(r"(\w+): (A_TIME|\[.*?\])", bounds[2])
+    read = {name: json.loads(ends.replace("A_TIME", bounds[1])) for name, ends in found}
+    assert read == {name: list(ends) for name, ends in BOUNDS.items()}

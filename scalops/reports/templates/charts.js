@@ -39,7 +39,11 @@ function bytesText(count) {
 
 function secondsText(seconds) {
   if (seconds === 0) return "0 s";
-  if (seconds >= 7200) return `${digits(seconds / 3600)} h`;
+  if (seconds >= 360000) {
+    const days = seconds / 86400;
+    return `${days >= 999.5 && days < 1e6 ? countText(days) : digits(days)} d`;
+  }
+  if (seconds >= 3600) return `${digits(seconds / 3600)} h`;
   if (seconds >= 120) return `${digits(seconds / 60)} min`;
   for (const [unit, factor] of [["s", 1], ["ms", 1e3], ["µs", 1e6]]) {
     if (seconds * factor >= 0.9995) return `${digits(seconds * factor)} ${unit}`;

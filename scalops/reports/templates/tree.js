@@ -1,17 +1,20 @@
 // A plan as a tree to fold and search, with its figures, and a panel on the chosen line. Figures
 // that only whole plans have stand in the panel, not in a column.
 
+// `least`: less is taken as this in a comparison, as scalops/analyzing.py does.
+const LEAST_SECONDS = 1e-4, LEAST_MEMORY = 2 ** 20;
 const COLUMNS = [
   { key: "rows", label: "rows", text: countText, known: "rows_provenance",
     words: "records that it delivers" },
   { key: "bytes", label: "bytes", text: bytesText, known: "rows_provenance",
     words: "bytes that it delivers" },
-  { key: "seconds_first", label: "first run", text: secondsText,
+  { key: "seconds_first", label: "first run", text: secondsText, least: LEAST_SECONDS,
     words: "seconds of the first run or iteration" },
-  { key: "seconds", label: "later runs", text: secondsText,
+  { key: "seconds", label: "later runs", text: secondsText, least: LEAST_SECONDS,
     words: "seconds of each later run or iteration" },
-  { key: "total_seconds", label: "in all", text: secondsText, words: "seconds of all iterations" },
-  { key: "memory", label: "memory", text: bytesText, whole: true },
+  { key: "total_seconds", label: "in all", text: secondsText, least: LEAST_SECONDS,
+    words: "seconds of all iterations" },
+  { key: "memory", label: "memory", text: bytesText, least: LEAST_MEMORY, whole: true },
   { key: "money", label: "money", text: digits, whole: true },
 ];
 const MOST_OFF = 2;  // an estimate that is off by more than this factor is marked
@@ -31,8 +34,10 @@ const factorText = (factor) => `${factor < 9.95 ? digits(Math.round(factor * 10)
 // Estimate and actual of one figure of a line; `off` is the factor between them if it is too large.
 function figureOf(figures, column) {
   const estimate = figures[column.key], actual = figures[`actual_${column.key}`];
-  const both = estimate > 0 && actual > 0;
-  const factor = both ? Math.max(estimate / actual, actual / estimate) : null;
+  // Where no column is wanted, no bytes are estimated.
+  const both = isNumber(estimate) && isNumber(actual) && !(column.key === "bytes" && !estimate);
+  const [a, b] = [estimate, actual].map((v) => Math.max(column.least || 1, v));
+  const factor = both ? Math.max(a / b, b / a) : null;
   return { estimate, actual, off: factor > MOST_OFF ? factor : null,
     known: figures[column.known] || figures.provenance };
 }

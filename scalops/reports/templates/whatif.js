@@ -181,14 +181,16 @@ class WhatIfPage {
 
   draw() {
     clearTimeout(this.timer);
+    // One width for both: a machine count is above itself. A scroll bar may come as they are drawn.
+    this.width = this.places.time.clientWidth;
+    const width = Math.max(300, Math.floor(this.width));
     for (const [id, made] of [["time", timeChart], ["cost", costChart]]) {
-      const place = this.places[id], width = Math.max(300, Math.floor(place.clientWidth));
+      const place = this.places[id];
       const drawn = made(this.view, width);
       place.replaceChildren(element("h2", {}, id === "time" ? "Seconds of an iteration"
         : "Cost of all iterations"), drawn.figure);
       this.showFlips[id] = drawn.showFlips;
     }
-    this.width = this.places.time.clientWidth;
   }
 
   resize() {

@@ -79,9 +79,10 @@ class SymbolSlider {
   reach(value) {
     const near = value > 0 && value < Infinity ? value : DEFAULTS[this.name];
     const at = Math.log10(near), decade = Math.floor(at);
-    const [least, most] = BOUNDS[this.name].map(Math.log10);
+    const [least, most] = BOUNDS[this.name].map((end) => Math.round(Math.log10(end)));
     this.from = Math.max(least, Math.min(this.from ?? decade - 2, decade));
     this.to = Math.min(most, Math.max(this.to ?? decade + 3, Math.ceil(at)));
+    if (this.name === "iterations") this.from = 0;
     this.steps = (this.to - this.from) * STEPS + (this.hasNought || this.name === "cache" ? 1 : 0);
     this.input.max = this.steps;
   }

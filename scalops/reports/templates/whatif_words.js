@@ -52,8 +52,12 @@ function refusalText({ question, answer, isMoney }) {
   const { deadline, budget } = question, { fastest, points } = answer;
   const inTime = points.filter((p) => within(p.total, deadline));
   if (!inTime.length) {
-    return `No cluster is done within ${secondsText(deadline)}: the fastest, ${typedText(fastest)},`
-      + ` takes ${secondsText(fastest.total)}.`;
+    const late = `No cluster is done within ${secondsText(deadline)}: the fastest,`
+      + ` ${typedText(fastest)}, takes ${secondsText(fastest.total)}`;
+    if (points.some((p) => within(p.cost, budget))) return `${late}.`;
+    const least = answer.cheapest;
+    return `${late}; and none keeps the budget of ${costText(budget, isMoney)}: the cheapest,`
+      + ` ${typedText(least)}, takes ${costText(least.cost, isMoney)}.`;
   }
   const cheapest = least(inTime, BY_COST);
   const kept = deadline === null ? "" : " within the deadline";

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks import (
+    choice,
     cumulative,
     curve,
     example_formation,
@@ -65,6 +66,7 @@ def main() -> None:
     curve.main([] if full else ["--megabytes", "16", "--pings", "200", "--rounds", "2"])
     few = ["--quick", "--programs", "logistic regression", "groups", "PageRank"]
     prediction.main([] if full else few)
+    choice.main([] if full else ["--programs", "logistic", "--rounds", "2"])
     print(f"\n{summary()}")
 
 

@@ -2,13 +2,12 @@
 
     python -m benchmarks.choice [--programs NAME ...] [--rounds N]
 
-Of four programs every setting is run: in this process and on 1 to 4 workers, partial results Of four programs every setting is run: in this process and on 1 to 4 workers, partial results added
+Of four programs every setting is run: in this process and on 1 to 4 workers, partial results added
 up at the driver or along a tree, invariant tables held or (in this process: workers keep them from
-one run to the next) made again, sides of joins sent whole or by hash of their keys. All have the same
-bits. of their keys. All have the same bits. The planner knows the program from short runs on
-samples of its table, and is asked for many iterations, so that what begins a run is nothing beside
-them. Goal: an iteration of its pick takes at most 1.10 times that of the best setting found
-(medians of later iterations, in turns).
+one run to the next) made again, sides of joins sent whole or by hash of their keys. All have the
+same bits. The planner knows the program from short runs on samples of its table, and is asked for
+many iterations, so that what begins a run is nothing beside them. Goal: an iteration of its pick
+takes at most 1.10 times that of the best setting found (medians of later iterations, in turns).
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ of each later run, one of them where there is one run; `iterations`, `iterations
 estimated or assumed, of the least certain of them; `rows_provenance` that of rows and bytes. What
 happened has the prefix `actual_`, with `actual_spread`: half of the distance between the quartiles
 of later runs' seconds, by their median; `off` is by what factor the worst of them differs, if that
-is much, `off_in` which one it is, and `off_too` the others that are, as text.
+is much, `off_in` which one it is, and `off_too` those of other
+kinds (seconds, records, bytes) that are off too, as text.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def _shown(figures: Figures, prefix: str) -> str:
         is_none = memory == 0 and not prefix
         parts.append("no copies in memory" if is_none else f"{bytes_text(memory)} of memory")
     if (money := number("money")) is not None:
-        parts.append(f"{money:.3g} of money")
+        shown = "less than 0.0001" if 0 < money < 1e-4 else f"{money:.3g}"
+        parts.append(f"{shown} of money")
     return "; ".join(parts) + _known(figures, prefix + "provenance") if parts else ""
 
 

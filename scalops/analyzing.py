@@ -15,7 +15,7 @@ from scalops.engine.profiling import (
     Spread,
     StageProfile,
 )
-from scalops.optimizer.costs.plan_cost import LoopCost, OperatorCost, PlanCost, StageCost
+from scalops.optimizer.costs.plan_cost import OperatorCost, PlanCost, StageCost
 from scalops.optimizer.costs.plan_work import OperatorWork, PlanWork, StageWork
 from scalops.plan_figures import CostFigures
 
@@ -135,11 +135,7 @@ def compare(work: PlanWork | None, estimate: PlanCost | None, profile: PlanProfi
         for operator in found.operators:
             at, is_sink = operator.number, operator is found.operators[-1]
             operators[number, at] = _operator(works.get(at), costs.get(at), operator, is_sink)
-    loops = {
-        found.index: _loop(None if estimate is None else estimate.loops.get(found.index), found)
-        for found in profile.loops
-        if found.iterations
-    }
+    loops = {found.index: _loop(estimate, found) for found in profile.loops if found.iterations}
     return Comparison(operators, stages, loops, _whole(estimate, profile))
 
 
@@ -185,14 +181,16 @@ def _of_runs(times: tuple[float, float] | None, found: Spread, known: str) -> tu
     return tuple(figures)
 
 
-def _loop(cost: LoopCost | None, found: LoopProfile) -> tuple[Figure, ...]:
+def _loop(estimate: PlanCost | None, found: LoopProfile) -> tuple[Figure, ...]:
+    cost = None if estimate is None else estimate.loops.get(found.index)
+    least = "" if estimate is None else estimate.provenance  # as `plan_figures.py` has it
     times = None if cost is None else (cost.first.total, cost.steady.total)
     many, total = (None, None) if cost is None else (cost.iterations, cost.total)
     known = "" if cost is None else "exact" if cost.known else "assumed"
     return (
         Figure("iterations", many, found.iterations, known),
-        *_of_runs(times, found.seconds, "estimated"),
-        Figure("total_seconds", total, found.seconds.total, "estimated"),
+        *_of_runs(times, found.seconds, least),
+        Figure("total_seconds", total, found.seconds.total, least),
     )
 
 
@@ -250,8 +248,11 @@ def _figures(figures: Sequence[Figure]) -> Figures:
         f"actual_{f.what}": f.actual for f in figures if f.actual is not None
     }
     has_later = any(f.what == "seconds" for f in figures)
-    off = [(f.off or 1.0, f.words(has_later)) for f in figures if f.is_off]
-    off.sort(key=lambda one: -one[0])
+    worst: dict[str, tuple[float, str]] = {}  # of seconds, of memory, ...: one of each kind
+    for f in sorted((f for f in figures if f.is_off), key=lambda f: -(f.off or 1.0)):
+        kind = "seconds" if "seconds" in f.what else f.what
+        worst.setdefault(kind, (f.off or 1.0, f.words(has_later)))
+    off = list(worst.values())
     if off:
         made["off"], made["off_in"] = off[0]
     if len(off) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scalops.algebra import operators as op
@@ -118,21 +118,24 @@ def _loop(
         "iterations": "exact" if work.loops[index].known else "assumed",
     }
     known.update({symbol: _rests_on(here, *names) for symbol, names in found.by_rates.items()})
+    if own_host and known["level"] == "estimated":
+        note = "L: at least. A second worker of this machine adds it; behind a network it is more."
+        found = replace(found, notes={**found.notes, "level": note})
     return CalibratedLoop(index, name, found, known)
 
 
 def notes(
-    found: ProgramSymbols, known: Mapping[str, str], given: Container[str] = ()
+    by_symbol: Mapping[str, str], known: Mapping[str, str], given: Container[str] = ()
 ) -> tuple[str, ...]:
     """Sentences that a reader of symbols should know, but of those that are `given`."""
-    said = [one for one in found.notes if "load" not in given]
+    said = [note for symbol, note in by_symbol.items() if symbol not in given]
     links = [x for name, x in _LETTERS.items() if known[name] == "assumed" and name not in given]
     if links:
         rates = Machine.of(1, 0).rates
         said.append(
-            f"{', '.join(links)}: of an assumed network, {rates['hop'].value * 1e6:.0f} µs a message"
-            f" and {rates['link'].value / 1e9:g} GB/s. The links of one host say nothing of another"
-            " network: give your own symbols."
+            f"{', '.join(links)}: of an assumed network, {rates['hop'].value * 1e6:.0f} µs a"
+            f" message and {rates['link'].value / 1e9:g} GB/s. What is measured between processes"
+            " of one machine says nothing of yours: give your own."
         )
     return tuple(said)
 

@@ -230,6 +230,7 @@ def asked_for(
     )
     if swept is not None:
         for value in swept[1]:
+            check_bounds(swept[0], value)
             changed(question, swept[0], value)
     return Asked(question, read, swept)
 
@@ -304,7 +305,7 @@ def _of_program(things: tuple[Any, ...], asked: Asked, loop: str | int | None) -
     others = tuple(_name(one) for one in measured.loops if one is not chosen)
     program = Program(
         _name(chosen), rates.table, rates.records, rates.runs, rates.seconds, own.threads, others,
-        measured.busy, notes(at, known, given), rates.is_counted,
+        measured.busy, notes({**chosen.found.notes, **at.notes}, known, given), rates.is_counted,
     )  # fmt: skip
     return _found(question, known, spreads, asked.swept, program)
 

@@ -13,6 +13,7 @@ import pytest
 
 import scalops as so
 from scalops.algebra.errors import ConfigError
+from scalops.algebra.figures import figure_lines
 from scalops.analyzing import Figure
 from scalops.engine import meter as metering
 from scalops.engine.cluster.job_settings import JobSettings
@@ -274,6 +275,14 @@ def test_what_is_off_by_more_than_two_is_marked() -> None:
     assert Figure("rows", None, 3.0, "exact").off is None
     assert Figure("memory", 0.0, 5e5, "estimated").off == 1.0
     assert Figure("memory", 0.0, 2.0**22, "estimated").off == 4.0
+
+
+def test_all_that_is_off_is_told_on_the_line() -> None:
+    figures: dict[str, float | str] = {"actual_total_seconds": 0.4, "off": 5.0, "off_in": "memory"}
+    (line,) = figure_lines({**figures, "off_too": "2.7x in seconds of all"})
+    assert line == ("actual", "400 ms in all; off 5x in memory, 2.7x in seconds of all")
+    ((_, cost),) = figure_lines({"total_seconds": 0.1, "memory": 0.0, "provenance": "measured"})
+    assert cost == "100 ms in all; no copies in memory (measured)"
     # Clocks are no finer.
     assert not Figure("seconds", 1e-9, 9e-6, "assumed").is_off
 

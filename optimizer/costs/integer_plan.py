@@ -323,7 +323,7 @@ def check_limits(objective: str, deadline: float | None, budget: float | None) -
         raise ConfigError(f"objective is {objective!r}; expected 'time' or 'cost'")
     for name, value in (("deadline", deadline), ("budget", budget)):
         if value is not None and not value > 0:
-            raise ConfigError(f"{name} is {value}; expected a number, more than 0")
+            raise ConfigError(f"{name} is {value:g}; expected a number, more than 0")
 
 
 def _check(buffers: float, partitions: int | None) -> None:

@@ -105,6 +105,11 @@ class ProgramRates:
         """The records of the smallest sample."""
         return min((x for points in self.rows_of.values() for x, _ in points), default=0.0)
 
+    @property
+    def most_records(self) -> float:
+        """The records of the largest sample."""
+        return max((x for points in self.rows_of.values() for x, _ in points), default=0.0)
+
     def stage_seconds(self, stage: int, rows: float, threads: int) -> Measured | None:
         """Seconds of one run of a stage over so many rows, in one process; None if never run."""
         for loop in self.loops.values():

@@ -26,7 +26,7 @@ class ProgramSymbols:
     quartiles, by the median.
 
     `by_rates`: the rates of the machine that symbols follow from which no short run has measured.
-    `notes`: sentences that a reader should know of them.
+    `notes`: by symbol, sentences that a reader should know of it.
     `unsure` are those of `OF_RUNS` that the short runs do not tell: what cannot be told apart from
     0, what may be off by more than itself, and what is beyond the sizes that were run.
     """
@@ -35,7 +35,7 @@ class ProgramSymbols:
     spreads: Mapping[str, float]
     unsure: frozenset[str] = frozenset()
     by_rates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 def program_symbols(
@@ -68,7 +68,7 @@ def program_symbols(
     index = min(rates.loops) if loop is None else loop
     own, planned = rates.loops[index], work.loops[index]
     known = rates.records if records is None else records
-    passed = work_seconds(own, rates.rows(known), setting.threads)
+    passed = _passed(rates, own, known, setting.threads)
     load = _load(rates, own, machine, setting.threads)
     held = setting.memory / rates.held_bytes if rates.held_bytes > 0 else math.inf
     partial = sum(work.stages[s].partial_bytes for s in planned.stages)
@@ -77,11 +77,12 @@ def program_symbols(
     more = fitted_overhead(rates, own, machine).more
     level = max(machine["hop"], more.seconds - aggregate - broadcast)
     symbols = Symbols(
-        known, passed.seconds / known, load.each.seconds, max(1.0, held), aggregate, broadcast, level,
-        planned.iterations if iterations is None else iterations, price,
+        known, passed.seconds / known, load.each.seconds, max(1.0, held), aggregate, broadcast,
+        level, planned.iterations if iterations is None else iterations, price,
     )  # fmt: skip
+    measured = (("map", passed), ("load", load.each))
     spreads = {
-        **{name: m.spread for name, m in (("map", passed), ("load", load.each)) if m.seconds > 0},
+        **{n: m.spread for n, m in measured if m.seconds > 0},
         "aggregate": _spread(machine, "message", "link", "add"),
         "broadcast": _spread(machine, "message", "link"),
         "level": more.absolute / level if level > machine["hop"] else _spread(machine, "hop"),
@@ -98,8 +99,25 @@ def program_symbols(
         by_rates["load"] = load.rates
     if load.is_bound:
         unsure.add("load")
-    notes = (load.note,) if load.note else ()
+    notes = {"load": load.note} if load.note else {}
+    if passed.spread >= MOST_SPREAD:
+        unsure.add("map")
+        notes["map"] = "P: at most. What a further record takes is lost in noise."
     return ProgramSymbols(symbols, spreads, frozenset(unsure), by_rates, notes)
+
+
+def _passed(rates: ProgramRates, loop: LoopRates, records: float, threads: int) -> Measured:
+    """The work of an iteration over so many records.
+
+    Far beyond the samples little is left but the slope of the last line. Where noise hides that,
+    the largest sample in proportion: the most that it can be.
+    """
+    found = work_seconds(loop, rates.rows(records), threads)
+    largest = rates.most_records
+    if records <= largest or found.spread < MOST_SPREAD:
+        return found
+    known = work_seconds(loop, rates.rows(largest), threads)
+    return Measured(known.seconds * records / largest, 1.0)
 
 
 @dataclass(frozen=True)
@@ -121,14 +139,14 @@ def _load(rates: ProgramRates, loop: LoopRates, machine: Machine, threads: int) 
     each = _in_first_passes(loop, threads)
     if rates.in_memory and rates.held_bytes > 0:
         seconds = rates.held_bytes * (1 / machine["disk_read"] + 1 / machine["ipc"] / threads)
-        if seconds > each.seconds:
-            return _Load(
-                Measured(seconds, _spread(machine, "disk_read", "ipc")),
-                rates=("disk_read", "ipc"),
-                note="D: as from Arrow IPC files. The table is in memory: nobody has measured how"
-                " long loading takes where it does not fit.",
-            )
-    if each.spread < MOST_SPREAD:
+        read = Measured(seconds, _spread(machine, "disk_read", "ipc"))
+        return _Load(
+            max(each, read, key=lambda m: m.seconds),
+            rates=("disk_read", "ipc"),
+            note="D: at least as from Arrow IPC files. The table is in memory: nobody has measured"
+            " how long loading takes where it does not fit.",
+        )
+    if each.spread < MOST_SPREAD or each.seconds == 0:
         return _Load(each)
     return _Load(
         each,

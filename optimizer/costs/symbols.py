@@ -41,7 +41,7 @@ class Symbols:
             least = 1.0 if name == "iterations" else 0.0
             whole = value >= least and (math.isfinite(value) or name == "cache")
             if not whole or (name in ("records", "cache") and value <= 0):
-                raise ConfigError(f"{name} is {value}; expected a number, {_least(name)}")
+                raise ConfigError(f"{name} is {value:g}; expected a number, {_least(name)}")
             if 0 < value < math.inf and not _LEAST <= value <= _MOST:
                 raise ConfigError(
                     f"{name} is {value}; expected a number from {_LEAST:g} to {_MOST:g}"

@@ -43,7 +43,7 @@ def lines(found: ProgramCalibration) -> Iterator[str]:
     where = f"a worker of {own.workers}" if own.workers else "this process"
     yield f"A machine is {where}, on {threads}. {rates.runs} short runs, {rates.seconds:.1f} s."
     if not own.workers:
-        yield "L is measured by short runs on workers: --workers 2."
+        yield "Short runs on workers tell more of L: --workers 2, or --connect."
     if found.busy:
         yield from wrap(f"{found.busy}; calibrate again when it is idle".capitalize() + ".", 80)
 
@@ -51,7 +51,7 @@ def lines(found: ProgramCalibration) -> Iterator[str]:
 def _notes(loop: CalibratedLoop) -> Iterator[str]:
     from scalops.program_calibration import notes
 
-    for note in notes(loop.found, loop.known):
+    for note in notes(loop.found.notes, loop.known):
         yield from wrap(note, 80)
 
 
@@ -85,7 +85,7 @@ def document(found: ProgramCalibration) -> dict[str, Any]:
                 "index": loop.index,
                 "name": loop.name,
                 "symbols": _symbols(loop),
-                "notes": list(notes(loop.found, loop.known)),
+                "notes": list(notes(loop.found.notes, loop.known)),
             }
             for loop in found.loops
         ],

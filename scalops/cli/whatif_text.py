@@ -90,8 +90,8 @@ def _symbols(found: WhatIf) -> Iterator[str]:
     about = "" if program.is_counted else "about "
     yield from wrapped(
         f"Loop {program.loop}: {program.runs} short runs, {program.seconds:.1f} s, on parts of"
-        f" {program.table} of {about}{rows_text(program.records)} records. A machine is {threads} of this"
-        f" one.{others}"
+        f" {program.table} of {about}{rows_text(program.records)} records. A machine is"
+        f" {threads} of this one.{others}"
     )
 
 
@@ -271,9 +271,10 @@ def _derived(symbols: Symbols) -> str:
         return "Nothing grows with the machines (A = B = L = 0): the more, the faster."
     at = closed_form.candidates(symbols)
     wider = closed_form.best_fan_in(symbols)
+    enough = "one machine caches" if at.kink <= 1 else "as many cache"
     fan_in = f"e; with L {_real(wider)} is the best" if symbols.level > 0 else "e"
     return (
-        f"R/M{_IS}{_real(at.kink)}: as many cache everything. N_b{_IS}{_real(at.cached)}: the"
+        f"R/M{_IS}{_real(at.kink)}: {enough} everything. N_b{_IS}{_real(at.cached)}: the"
         f" fastest without loads. N_a{_IS}{_real(at.spilling)}: the fastest with full caches. The"
         f" middle one of the three is taken, 1 at least. Fan-in {fan_in}."
     )
@@ -292,7 +293,7 @@ def _real(value: float) -> str:
 
 def _decimals(value: float, digits: int) -> str:
     """So many decimals, or four digits of what is small or large."""
-    if value >= _LARGE:
+    if value >= 1e5:
         return amount_text(value)
     return f"{value:.{digits}f}" if value >= 0.1 or value == 0 else f"{value:.4g}"
 

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from scalops import profiles, sampled_runs
 from scalops.cli import program_text
 from scalops.cli.commands import cli
+from scalops.clusters import cores
 from scalops.optimizer.costs.machine import ASSUMED, Machine, Rate
 from scalops.optimizer.costs.plan_work import PlanWork
 from scalops.optimizer.costs.program_rates import ProgramRates
@@ -41,6 +42,16 @@ def main(rows: int = {ROWS}, steps: int = 7):
 @so.program
 def single():
     return so.table({{"x": [1.0, 2.0]}}).map(lambda r: r.x).sum()
+"""
+
+NEGATIVE = """
+import numpy as np
+import scalops as so
+
+@so.program
+def main():
+    t = so.table({"x": np.linspace(-1, 1, 200_000)})
+    return so.loop(0.0, range(5))(lambda s: s + t.map(lambda r: np.log(r.x)).sum())
 """
 
 
@@ -78,7 +89,10 @@ def test_symbols_of_a_program(program: Path) -> None:
     assert "".join(found) == "RPDMABLK"
     assert (found["R"]["value"], found["K"]["value"]) == (ROWS, 9)
     assert found["P"]["value"] > 0
-    assert found["P"]["provenance"] == found["D"]["provenance"] == "measured"
+    assert (found["R"]["provenance"], found["P"]["provenance"]) == ("exact", "measured")
+    held = 8 * FEATURES  # in memory: loading was not measured
+    least = held * (1 / RATES["disk_read"] + 1 / RATES["ipc"] / cores())
+    assert found["D"]["value"] >= least * (1 - 1e-9)
     sent = 8 * FEATURES  # bytes of the sum, and of the weights
     passed = RATES["message"] + sent / RATES["link"]
     assert found["A"]["value"] == pytest.approx(passed + sent / RATES["add"])
@@ -88,20 +102,41 @@ def test_symbols_of_a_program(program: Path) -> None:
     assert {found[n]["spread"] for n in "ABL"} == {None}
 
 
-def test_what_rests_on_measured_rates_is_estimated(program: Path) -> None:
+def test_links_of_this_host_say_nothing_of_a_network(program: Path) -> None:
     measured = [Rate(n, 1e-3, "s", "", "measured", 0.25) for n in ("hop", "message")]
     measured += [Rate(n, 1e6, "bytes/s", "", "measured", 0.5) for n in ("link", "add")]
     profiles.store(profiles.own_hardware(), profiles.own_software(), measured)
-    found = symbols(invoke(program, "--json"))
-    assert {found[n]["provenance"] for n in "ABL"} == {"estimated"}
-    assert found["A"]["value"] == pytest.approx(1e-3 + 2 * 8 * FEATURES / 1e6)
-    assert (found["A"]["spread"], found["L"]["spread"]) == (0.5, 0.25)
+    result = invoke(program, "--json")
+    found = symbols(result)
+    assert {found[n]["provenance"] for n in "ABL"} == {"assumed"}
+    sent = 8 * FEATURES
+    passed = RATES["message"] + sent / RATES["link"]
+    assert found["A"]["value"] == pytest.approx(passed + sent / 1e6)
+    assert (found["A"]["spread"], found["L"]["value"]) == (None, RATES["hop"])
+    (loop,) = json.loads(result.stdout)["loops"]
+    assert "A, B, L: of an assumed network" in loop["notes"][-1]
+
+
+def test_a_sample_that_fails_fails_the_program(tmp_path: Path) -> None:
+    path = tmp_path / "negative.py"  # the smallest sample has positive numbers alone
+    path.write_text(dedent(NEGATIVE))
+    result = invoke(path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "the state has become NaN" in result.stderr
+
+
+def test_a_busy_machine_is_told(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (1e3, 0.0, 0.0))
+    assert "a load of 1000.0 on" in " ".join(invoke(program).stdout.split())
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+    assert "busy" not in invoke(program).stdout
 
 
 def test_program_without_a_loop_has_no_symbols(program: Path) -> None:
     result = invoke(f"{program}:single")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "ConfigError: nothing of the program can be measured: the job has no loop" in result.stderr
+    said = "ConfigError: nothing of the program can be measured: the job has no loop"
+    assert said in result.stderr
 
 
 def made(**changes: Any) -> ProgramCalibration:
@@ -120,7 +155,7 @@ def test_text_has_a_line_for_each_symbol_and_fits_80_columns() -> None:
     assert [line[0] for line in lines[2:10]] == list("RPDMABLK")
     assert lines[3].split()[:5] == ["P", "1.00", "µs", "±2.1", "%"]
     assert lines[2].endswith("records, points.parquet")
-    assert lines[-1].startswith("assumed: scalops calibrate, without a program")
+    assert any(line.startswith("L: of an assumed network, 100 µs a message") for line in lines)
     assert "A machine is this process, on 2 threads. 6 short runs, 1.5 s." in lines
 
 

@@ -14,8 +14,9 @@ from click.testing import CliRunner, Result
 
 import scalops as so
 from scalops import whatif_arguments as arguments
-from scalops.algebra.errors import ConfigError
+from scalops.algebra.errors import ConfigError, PlanError
 from scalops.cli.commands import cli
+from scalops.whatif import Program
 from tests.cli.conftest import Invoke, Write
 from tests.conftest import Golden
 
@@ -257,6 +258,39 @@ def test_a_program_without_loops_fails(write: Write, invoke: Invoke) -> None:
     assert message in result.stderr
 
 
+def test_loops_that_no_name_tells_apart_are_numbered(quick_runs: None) -> None:
+    t = so.table({"x": [1.0, 2.0, 3.0] * 100})
+    one = so.loop(0.0, range(5))(lambda s: t.map(lambda r: r.x * s).sum() * 1e-3)
+    two = so.loop(1.0, range(6))(lambda s: t.map(lambda r: r.x + s).sum() * 1e-3)
+    found = so.whatif(one, two, loop="loop 2", machines="1..3")
+    assert found.program is not None
+    assert (found.program.loop, found.program.other_loops) == ("loop 2", ("loop 1",))
+    with pytest.raises(ConfigError, match=r"expected one of \['loop 1', 'loop 2'\]"):
+        so.whatif(one, two, loop="loop 3")
+
+
+def test_a_file_is_for_the_command() -> None:
+    with pytest.raises(PlanError, match=r"whatif takes tables.* scalops whatif train\.py"):
+        so.whatif("train.py")
+
+
+def test_a_short_text_of_what_was_found() -> None:
+    asked: dict[str, Any] = {"records": 1e8, "map": 1e-6, "aggregate": 0.5}
+    assert repr(so.whatif(**asked)) == "<WhatIf: 81 machines, 7.23 s an iteration>"
+    assert repr(so.whatif(**asked, machines=(1, 2), deadline=1)) == (
+        "<WhatIf: none within the limits; 2 machines come nearest>"
+    )
+
+
+def test_numbers_are_as_long_as_they_have_to_be() -> None:
+    text = str(so.whatif(records="100M", map=1, aggregate="0.5s"))
+    assert re.search(r"^c +1  1_157 d  1_157 d +1e8 ", text, re.MULTILINE)
+    assert {line.index("|") for line in text.splitlines() if "|" in line} == {10}
+    assert "N_b = 73_576" in str(so.whatif(records="100M", map="1ms", aggregate="0.5s"))
+    roomy = so.whatif(records=10, map=1, cache=1e4, aggregate=0.5)
+    assert "R/M = 0.001: one machine caches everything" in str(roomy)
+
+
 def test_a_flip_within_a_spread_is_said() -> None:
     found = so.whatif(records=1e8, map=1e-6, load=4e-6, cache=5e6, aggregate=0.5)
     at = next(f for f in found.flips if f.symbol == "aggregate").below
@@ -268,6 +302,23 @@ def test_a_flip_within_a_spread_is_said() -> None:
             replace(c, spread=spread if c.name == "aggregate" else None) for c in found.constants
         )
         assert said in str(replace(found, constants=constants)).splitlines()[-1]
+
+
+def test_spreads_count_together_and_a_busy_machine_is_never_sure() -> None:
+    found = so.whatif(records=1e8, map=1e-6, load=4e-6, cache=5e6, aggregate=0.5)
+
+    def said(spread: float, busy: str = "") -> str:
+        constants = tuple(
+            replace(c, spread=spread if c.name in ("map", "aggregate") else None)
+            for c in found.constants
+        )
+        program = Program("model", "t", 1e8, 6, 1.0, 2, (), busy)
+        lines = str(replace(found, constants=constants, program=program)).splitlines()
+        return " ".join(lines[-2:])
+
+    assert said(0.1).endswith("and the decision holds.")
+    assert said(0.5).endswith("P, A together, each off by its spread, flip it.")  # none alone
+    assert "Not sure: this machine is busy" in said(0.1, "this machine is busy: a load of 9")
 
 
 # What is given.
@@ -329,7 +380,7 @@ def test_sweeps_are_read() -> None:
         ("--records many --map 1us", "records is 'many'; expected a number such as 1e8"),
         ("--records -5 --map 1us", "records is '-5'; expected"),
         ("--records 1e400 --map 1us", "records is '1e400'; expected"),
-        ("--records 0 --map 1us", "records is 0.0; expected a number, more than 0"),
+        ("--records 0 --map 1us", "records is 0; expected a number, more than 0"),
         ("--records nan --map 1us", "records is 'nan'; expected"),
         ("--records 1e6 --map 5m", "map is '5m'; expected seconds, or a time such as '10us'"),
         (
@@ -339,12 +390,12 @@ def test_sweeps_are_read() -> None:
         ("--records 1e19 --map 1us", "records is 1e+19; expected a number from 1e-06 to 1e+18"),
         ("--records 1e6 --map 1e300", "map is 1e+300; expected 0, or a number from 1e-15 to 1e+12"),
         ("--records 1e6 --map 1us --level-overhead 1e-20", "level is 1e-20; expected 0, or a nu"),
-        ("--records 1e6 --map 1us --sweep A=1e-320,1", "aggregate is 1e-320; expected a number f"),
+        ("--records 1e6 --map 1us --sweep A=1e-50,1", "aggregate is 1e-50; expected 0, or a numbe"),
         ("--records 1e6 --map 1us --sweep A=1e-20..1", "aggregate is 1e-20; expected 0, or a num"),
         ("--records 1e6 --map 1us --price 3/min", "price is '3/min'; expected the price of a mac"),
         ("--records 1e6 --map 1us --deadline soon", "deadline is 'soon'; expected seconds, or a t"),
-        ("--records 1e6 --map 1us --deadline 0", "deadline is 0.0; expected a number, more than 0"),
-        ("--records 1e6 --map 1us --budget 0", "budget is 0.0; expected a number, more than 0"),
+        ("--records 1e6 --map 1us --deadline 0", "deadline is 0; expected a number, more than 0"),
+        ("--records 1e6 --map 1us --budget 0", "budget is 0; expected a number, more than 0"),
         ("--records 1e6 --map 1us --machines 5..1", "machines is '5..1'; expected machine counts"),
         ("--records 1e6 --map 1us --machines 0", "machines is '0'; expected machine counts"),
         ("--records 1e6 --map 1us --machines 1..2e9", "machines is '1..2e9'; expected machine cou"),
@@ -354,7 +405,7 @@ def test_sweeps_are_read() -> None:
         ("--records 1e6 --map 1us --sweep cache=5..1", "expected a range from more than 0"),
         (
             "--records 1e6 --map 1us --sweep K=0.1,2",
-            "iterations is 0.1; expected a number, at leas",
+            "iterations is 0.1; expected a number from 1 to 1e+12",
         ),
         ("--records 1e6 --map 1us --catalog no.toml", "catalog 'no.toml' cannot be read"),
         ("--records 1e6 --map 1us --loop x", "loop is 'x', and there is no program"),

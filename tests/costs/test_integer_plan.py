@@ -240,6 +240,18 @@ def test_what_cannot_be_kept_is_refused_with_what_can() -> None:
     assert both.hint == (
         "the least budget that can be kept is 270.0, or the least deadline 9.262 s"
     )
+    budget_alone = refused(deadline=5.0, budget=195.0)
+    assert budget_alone.hint == (
+        "the least deadline that can be kept within the budget of 195 is 9.262 s"
+    )
+    neither = refused(deadline=5.0, budget=100.0)
+    assert neither.found.endswith(
+        "; and none keeps the budget of 100 (machine-seconds): the cheapest, 20 machines, takes 190"
+    )
+    assert neither.hint == (
+        "with a budget of 190.0 the least deadline is 9.500 s; with a deadline of 7.235 s the least"
+        " budget is 586.0"
+    )
     kept = plan(PAPER, range(1, 101), deadline=9.262, budget=195.0).choice
     assert kept.total_seconds <= 9.262
     assert kept.cost <= 195.0

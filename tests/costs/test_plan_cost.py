@@ -219,7 +219,7 @@ def test_what_runs_of_the_program_showed_counts() -> None:
     (number,) = loop.stages
     points = Curve(((0.0, Measured(0.0)), (80_000.0, Measured(2.0))))
     rates = ProgramRates(
-        loops={0: LoopRates(0, (StageRates(number, 1.0, {1: points}),), Measured(0.0), None)}
+        loops={0: LoopRates(0, (StageRates(number, 1.0, {1: points}),), Measured(0.0), {})}
     )
     cost = plan_cost(work_of("logistic"), MACHINE, HERE, rates)
     assert cost.stages[number].program

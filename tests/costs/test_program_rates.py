@@ -24,6 +24,7 @@ from scalops.optimizer.costs.program_rates import (
     LoopRun,
     ProgramRates,
     ShortRun,
+    StageRates,
     fitted,
     on_threads,
 )
@@ -210,6 +211,48 @@ def symbols_of(rates: ProgramRates, records: float | None = None) -> ProgramSymb
     stages = {n: StageWork(n, RECORDS, 8.0, "memory", ()) for n in (1, 2)}
     work = PlanWork(stages, _loops(LoopWork(3, 20.0, True, (1, 2))), ())
     return program_symbols(rates, work, MACHINE, Setting(1, None, 1e9), records=records)
+
+
+def loading(seconds: float, off: float = 0.0) -> ProgramRates:
+    """Rates of a loop whose caches take so long; later iterations vary by a part `off`."""
+    runs = []
+    for size in (RECORDS / 8, RECORDS / 4):
+        found = run(size, 0, 1)
+        steady = found.loops[3].seconds[-1]
+        times = tuple(steady * (1 + part * off) for part in (0, 0, -2, -1, 0, 1, 2))
+        loop = LoopRun(times, found.loops[3].stages[:1] * len(times))
+        runs.append(replace(found, loops={3: loop}, load_seconds=seconds))
+    return fitted(runs, RECORDS, "numbers", PARTITIONS)
+
+
+def test_a_file_that_is_decoded_whole_for_each_sample_is_no_load_of_nothing() -> None:
+    made = symbols_of(loading(0.1))  # as of a Parquet file of one group of rows
+    assert made.symbols.load == pytest.approx(0.1 / (RECORDS / 4))
+    assert made.spreads["load"] == pytest.approx(0.5)
+    assert "load" not in symbols_of(loading(0.1), RECORDS / 4).unsure
+
+
+def test_a_load_within_noise_is_a_bound() -> None:
+    made = symbols_of(loading(0.0, off=0.1), RECORDS / 4)
+    noise = 2 * 0.1 * (stage_seconds(RECORDS / 4, 1) + SMALL + UPDATE)
+    assert made.symbols.load == pytest.approx(noise / (RECORDS / 4))
+    assert "load" in made.unsure
+    assert made.notes["load"].startswith("D: at most.")
+
+
+def test_what_is_in_memory_is_loaded_as_from_a_file() -> None:
+    made = symbols_of(replace(loading(0.0), in_memory=True))
+    assert made.symbols.load == pytest.approx(80 * (1 / MACHINE["disk_read"] + 1 / MACHINE["ipc"]))
+    assert made.by_rates["load"] == ("disk_read", "ipc")
+
+
+def test_a_slope_in_noise_is_not_gone_along() -> None:
+    rates = loading(0.1)
+    flat = curve([(8e3, Measured(0.1, 0.1)), (16e3, Measured(0.1, 0.1))])
+    assert flat is not None
+    stage = StageRates(1, 1.0, {1: flat})
+    noisy = replace(rates, loops={3: replace(rates.loops[3], stages=(stage,))})
+    assert symbols_of(noisy, 1e9).symbols.map == pytest.approx(0.1 / 16e3)
 
 
 def test_no_symbols_without_rates() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import scalops as so
+from scalops import sampled_runs
 from scalops.algebra.operators import Job
 from scalops.optimizer.costs.program_rates import ProgramRates
 from scalops.options import Options
@@ -46,7 +47,8 @@ def test_rows_are_those_of_the_samples_and_of_the_whole() -> None:
     (stage,) = loop.stages
     sizes = [x for x, _ in stage.by_threads[1].points]
     assert len(sizes) >= 1
-    assert all(0 < x <= ROWS / 2 and x % 65_536 in (0, ROWS % 65_536) for x in sizes)
+    # Whole partitions, about half of them at most.
+    assert all(0 < x <= ROWS / 2 + 65_536 and x % 65_536 in (0, ROWS % 65_536) for x in sizes)
     assert found.rows(ROWS)[stage.stage] == pytest.approx(ROWS)
     assert found.stage_seconds(stage.stage, ROWS, 1).seconds > 0  # type: ignore[union-attr]
 
@@ -130,6 +132,22 @@ def test_bad_records_are_told_of_by_the_real_run_alone(tmp_path: Path) -> None:
     found = rates(so.loop(0.0, range(3))(lambda s: s / 2 + table.mean("b")))
     assert found.loops
     assert table.plan.source.bad_records() is None  # type: ignore[attr-defined]
+
+
+def test_caches_of_samples_have_room_whatever_the_session_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "t.parquet")
+    numbers().write_parquet(path)
+    table = so.read_parquet(path)
+    job = Job((halving(table, range(9)).loop_plan,))
+    scarce = replace(OPTIONS, memory=1000)
+    found = sampled_rates(job, scarce, most_seconds=0.3)
+    assert (found.reason, found.held_bytes) == ("", 8.0)
+    monkeypatch.setattr(sampled_runs, "MEMORY", 0)
+    found = sampled_rates(job, scarce, most_seconds=0.3)
+    assert not found.loops
+    assert "find no room in the caches" in found.reason
 
 
 def test_runs_on_workers_are_told_apart_by_their_number() -> None:

@@ -115,7 +115,7 @@ class SymbolSlider {
     this.input.setAttribute("aria-valuetext", text);
     const { provenance, spread } = this.constant;
     this.known.textContent = value !== this.initial ? "changed"
-      : spread ? `${provenance} ±${percentText(spread)}` : provenance;
+      : spread ? `${provenance} ±${percentText(spread).replace(" ", "\u00a0")}` : provenance;
     this.mark(null);
   }
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import product
 
 from scalops.optimizer.costs.flips import TOLERANCE
-from scalops.optimizer.costs.whatif import Answer, answer
+from scalops.optimizer.costs.whatif import Answer, answer, without_trifles
 
 
 def holds_within(found: Answer, spreads: Mapping[str, float]) -> bool:
@@ -23,7 +23,8 @@ def holds_within(found: Answer, spreads: Mapping[str, float]) -> bool:
             name: max(0.0, getattr(question.symbols, name) * (1 + sign * spread))
             for sign, (name, spread) in zip(signs, spreads.items(), strict=True)
         }
-        there = answer(replace(question, symbols=replace(question.symbols, **moved)))
+        symbols = without_trifles(replace(question.symbols, **moved))
+        there = answer(replace(question, symbols=symbols))
         kept = next(p for p in there.points if (p.machines, p.machine_type) == own)
         best = there.choice
         if best is None or not there.allows(kept):

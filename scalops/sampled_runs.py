@@ -94,7 +94,8 @@ class _Timed:
         """Hear of an event of the driver."""
         if kind == "cache":
             self._held[fields["table"]] = fields["bytes"]
-            self.all_cached &= fields["cached"] == fields["partitions"]
+            # A worker may hold those of others, too, from the run before on fewer workers.
+            self.all_cached &= fields["cached"] >= fields["partitions"]
             if not self.seconds:
                 self.load_seconds += fields["seconds"]
         elif kind == "stage":

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from scalops.engine.processes.runner import ProcessRunner
     from scalops.options import Options
 
-MOST_SHARE = 1 / 2  # of the sampled table
+MOST_SHARE = 3 / 4  # of the sampled table
 SIZES = (1 / 8, 1 / 2, 1)  # of samples, the largest being 1
 CACHE_BYTES = 64 << 20  # what is larger is in no processor's cache
 MEMORY = 4 * CACHE_BYTES  # a sample's caches may take, whatever the session has: P is without loads

@@ -50,9 +50,9 @@ def total(parts: Iterable[Measured]) -> Measured:
 class Curve:
     """Seconds over rows: straight lines through the sizes that were measured.
 
-    Beyond the largest size the last line goes on, but no steeper than in proportion: a line between
-    a size that fits the processor's cache and one that does not is steeper than either. Below the
-    smallest size the first line goes on, no lower than in proportion: nothing takes less than no
+    Beyond the largest size goes the line from what takes no rows, as the two smallest sizes have it
+    (0 at least), through the largest one: a line through the two largest sizes would go where the
+    noise of the last one leads it. Below the smallest size the first line goes on, no lower than in proportion: nothing takes less than no
     time beside its rows. Of one size alone, seconds are taken as proportional. The points ascend in
     rows, and in seconds do not descend (`curve`).
     """
@@ -61,9 +61,12 @@ class Curve:
 
     def at(self, rows: float) -> Measured:
         """Seconds for so many rows."""
-        if self._is_proportional(rows):
-            known, last = self.points[-1]
-            return Measured(last.seconds * (rows / known if known > 0 else 1.0), last.spread)
+        known, last = self.points[-1]
+        if len(self.points) == 1 or rows > known:
+            times = rows / known if known > 0 else 1.0
+            seconds = self._fixed.seconds + times * (last.seconds - self._fixed.seconds)
+            off = math.hypot(times * last.absolute, (times - 1) * self._fixed.absolute)
+            return Measured(seconds, off / seconds if seconds > 0 else 0.0)
         (x1, low), (x2, high) = self._around(rows)
         part = (rows - x1) / (x2 - x1)
         seconds = low.seconds + part * (high.seconds - low.seconds)
@@ -74,20 +77,27 @@ class Curve:
 
     def slope(self, rows: float) -> Measured:
         """Seconds that a row more takes there."""
-        if self._is_proportional(rows):
-            known, last = self.points[-1]
-            return Measured(last.seconds / known if known > 0 else 0.0, last.spread)
+        known, last = self.points[-1]
+        if len(self.points) == 1 or rows > known:
+            more = last.seconds - self._fixed.seconds
+            off = math.hypot(last.absolute, self._fixed.absolute)
+            each = more / known if known > 0 else 0.0
+            return Measured(each, off / more if more > 0 else 0.0)
         (x1, low), (x2, high) = self._around(rows)
         rise = (high.seconds - low.seconds) / (x2 - x1)
         off = math.hypot(low.absolute, high.absolute) / (x2 - x1)
         return Measured(rise, off / rise if rise > 0 else 0.0)
 
-    def _is_proportional(self, rows: float) -> bool:
-        """Whether seconds are those of the largest size, in proportion."""
+    @property
+    def _fixed(self) -> Measured:
+        """Seconds without any rows, by the two smallest sizes."""
         if len(self.points) == 1:
-            return True
-        (x1, low), (x2, high) = self.points[-2:]
-        return rows > x2 and (high.seconds - low.seconds) * x2 > high.seconds * (x2 - x1)
+            return Measured(0.0)
+        (x1, low), (x2, high) = self.points[:2]
+        part = x1 / (x2 - x1)
+        seconds = max(0.0, low.seconds - part * (high.seconds - low.seconds))
+        off = math.hypot((1 + part) * low.absolute, part * high.absolute)
+        return Measured(seconds, off / seconds if seconds > 0 else 0.0)
 
     def _around(self, rows: float) -> tuple[tuple[float, Measured], tuple[float, Measured]]:
         points = self.points

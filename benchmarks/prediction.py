@@ -2,10 +2,10 @@
 
     python -m benchmarks.prediction [--programs NAME ...] [--workers N ...] [--quick]
 
-Each program is calibrated by short runs on samples of its table (at most three quarters of it) in this
-process and on one and two workers; then whole iterations are predicted and measured in this process
-and on 1 to 4 workers. Goal: of the predictions on workers the median error at most 15 %, the 90th
-percentile at most 35 %. More workers than cores share these.
+Each program is calibrated by short runs on samples of its table (at most three quarters of it) in
+this process and on one and two workers; then whole iterations are predicted and measured in this
+process and on 1 to 4 workers. Goal: of the predictions on workers the median error at most 15 %,
+the 90th percentile at most 35 %. More workers than cores share these.
 """
 
 from __future__ import annotations

@@ -52,9 +52,9 @@ class Curve:
 
     Beyond the largest size goes the line from what takes no rows, as the two smallest sizes have it
     (0 at least), through the largest one: a line through the two largest sizes would go where the
-    noise of the last one leads it. Below the smallest size the first line goes on, no lower than in proportion: nothing takes less than no
-    time beside its rows. Of one size alone, seconds are taken as proportional. The points ascend in
-    rows, and in seconds do not descend (`curve`).
+    noise of the last one leads it. Below the smallest size the first line goes on, no lower than in
+    proportion: nothing takes less than no time beside its rows. Of one size alone, seconds are
+    taken as proportional. The points ascend in rows, and in seconds do not descend (`curve`).
     """
 
     points: tuple[tuple[float, Measured], ...]

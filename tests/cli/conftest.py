@@ -40,8 +40,10 @@ def write(tmp_path: Path) -> Write:
 @pytest.fixture
 def invoke() -> Iterator[Invoke]:
     """`invoke("run", path)`; what a program's import leaves behind is taken back."""
+    # What tests elsewhere have left that have run a program in this process.
     for name in [n for n in sys.modules if n.endswith("program") and "." not in n]:
-        del sys.modules[name]  # of a test elsewhere that has run a program
+        del sys.modules[name]
+    sys.path[:] = [p for p in sys.path if not (Path(p) / "program.py").is_file()]
     modules, path = set(sys.modules), list(sys.path)
     yield lambda *arguments: CliRunner().invoke(cli, [str(a) for a in arguments])
     sys.path[:] = path

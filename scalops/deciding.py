@@ -40,11 +40,23 @@ class Decided:
     """
 
     neutral: Neutral = NEUTRAL
-    decisions: tuple[Decision, ...] = ()
-    meeting: Meeting | None = None
-    reductions: tuple[Reduced, ...] = field(default=())
     choice: Choice | None = None
     reads: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """What was chosen, and what came second."""
+        return () if self.choice is None else self.choice.decisions
+
+    @property
+    def meeting(self) -> Meeting | None:
+        """How partial results meet; None in this process."""
+        return None if self.choice is None else self.choice.meeting
+
+    @property
+    def reductions(self) -> tuple[Reduced, ...]:
+        """Whose partial results meet."""
+        return () if self.choice is None else self.choice.reductions
 
     @cached_property
     def meet(self) -> Mapping[int, str]:
@@ -75,9 +87,7 @@ def decide(
         settings(options, attached),
         asked,
     )
-    neutral = choice.setting.neutral
-    reads = reads_of_caches(work)
-    return Decided(neutral, choice.decisions, choice.meeting, choice.reductions, choice, reads)
+    return Decided(choice.setting.neutral, choice, reads_of_caches(work))
 
 
 def decide_to_run(

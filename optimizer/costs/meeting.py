@@ -6,7 +6,7 @@ A neutral decision: the order of additions is that of the leaves, whoever adds t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from scalops.algebra.figures import bytes_text, seconds_text
 from scalops.algebra.tree import find
@@ -82,18 +82,12 @@ def meeting(
     made.sort(key=lambda m: m.seconds)
     slower = [m for m in made[1:] if m.seconds > made[0].seconds]
     second = (slower[0].fan_ins, slower[0].seconds) if slower else None
-    best = made[0]
-    return _replaced(best, second)
+    return replace(made[0], next_best=second)
 
 
 def _common(workers: int, reductions: Sequence[Reduced], links: Links) -> tuple[int, ...]:
     """The tree in which they take least together."""
     return common_tree(workers, [(r.partial_bytes, r.passes) for r in reductions], links).fan_ins
-
-
-def _replaced(best: Meeting, second: tuple[tuple[int, ...], float] | None) -> Meeting:
-    own = {k: v for k, v in vars(best).items() if k != "next_best"}
-    return Meeting(**own, next_best=second)
 
 
 def _along(

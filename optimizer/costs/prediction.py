@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import ceil, hypot, sqrt
+
+import numpy as np
 
 from scalops.optimizer.costs.curves import Curve, Measured, total
 from scalops.optimizer.costs.machine import Machine
 from scalops.optimizer.costs.program_rates import LoopRates, ProgramRates, Rows, on_threads
 from scalops.optimizer.costs.setting import Setting
+from scalops.optimizer.costs.trees import unit_bounds, units_of
 
-UNITS_OF_A_WORKER = 4  # as the engine hands partitions out (`engine/collective.py`)
 MOST_PARTITIONS = 1_024  # as `engine/blocks.py` has it
 # Assumed before anything is measured: how much longer work takes while another worker of the host
 # computes, and how sure that is; how far off the median of a few iterations is at least.
@@ -193,10 +194,9 @@ def partition_shares(workers: int, partitions: int) -> tuple[float, ...]:
     >>> partition_shares(3, 64)
     (0.375, 0.3125, 0.3125)
     """
-    most = max(1, min(partitions, 1 << (UNITS_OF_A_WORKER * workers - 1).bit_length()))
-    units = 1 << (most.bit_length() - 1)
-    bounds = [-(-rank * units // workers) * partitions // units for rank in range(workers + 1)]
-    return tuple((b - a) / partitions for a, b in pairwise(bounds))
+    units, bounds = units_of(workers, partitions), unit_bounds(workers, partitions)
+    counts = np.diff(bounds * partitions // units)
+    return tuple(float(n) / partitions for n in counts)
 
 
 def makespan(shares: Sequence[float], threads: int, cores: int | None) -> float:

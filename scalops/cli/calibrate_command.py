@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scalops.busy import busy_text
-from scalops.cli.failures import ended_by_term
+from scalops.cli.failures import ended_by_term, own_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from scalops.optimizer.costs.machine import Machine, Rate
     from scalops.profiles import Profile
 
-FAILED, INTERRUPTED = 1, 130
 _LEAST_COLUMNS, _MOST_COLUMNS = 80, 100
 _SCALES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
@@ -57,7 +56,7 @@ def calibrate(ctx: click.Context) -> None:
     given = [f"--{name}" for name in ("only", "show", "forget") if values[name]]
     if len(given) > 1:
         raise click.UsageError(f"{given[0]} and {given[1]} exclude each other", ctx)
-    with _reported():
+    with own_command("Interrupted: nothing is stored"), ended_by_term():
         if values["forget"]:
             _forget(values["as_json"])
             return
@@ -78,23 +77,6 @@ def of_program(returned: Any, as_json: bool) -> str:
     if as_json:
         return json.dumps(program_text.document(found), indent=1)
     return "\n".join(program_text.lines(found))
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """What goes wrong ends the command in one line."""
-    from scalops.algebra.errors import ScalopsError
-
-    try:
-        with ended_by_term():
-            yield
-    except KeyboardInterrupt:
-        click.echo("Interrupted: nothing is stored", err=True)
-        raise SystemExit(INTERRUPTED) from None
-    except ScalopsError as error:
-        error.location = None  # no line of a program
-        click.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
-        raise SystemExit(FAILED) from None
 
 
 # Measuring.

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-FAILED, INTERRUPTED = 1, 130
+from scalops.cli.failures import own_command
+
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _START_SECONDS = 30.0
-
-
-@contextlib.contextmanager
-def _reported() -> Iterator[None]:
-    """An error of ours ends the command in one line."""
-    from scalops.algebra.errors import ScalopsError
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo("Interrupted", err=True)
-        raise SystemExit(INTERRUPTED) from None
-    except ScalopsError as error:
-        error.location = None  # no line of a program
-        click.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
-        raise SystemExit(FAILED) from None
 
 
 @click.group(short_help="Start, show and stop a cluster.")
@@ -63,7 +47,7 @@ def start(
     foreground: bool,
 ) -> None:
     """Start a cluster on this host, and print where drivers and workers find it."""
-    with _reported():
+    with own_command():
         from scalops.algebra.errors import ConfigError
         from scalops.engine.cluster import broker
 
@@ -101,7 +85,7 @@ def start(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def status(folder: Path | None, connect: str | None, key: Path | None, as_json: bool) -> None:
     """Show a cluster's workers: host, partitions and bytes held, when each was last heard."""
-    with _reported():
+    with own_command():
         from scalops.engine.cluster import broker_client
 
         uri = connect
@@ -123,7 +107,7 @@ def status(folder: Path | None, connect: str | None, key: Path | None, as_json: 
 @click.option("--folder", type=_FOLDER, help="Of the cluster.")
 def stop(folder: Path | None) -> None:
     """Stop the cluster that runs on this host: its workers end, drivers are told."""
-    with _reported():
+    with own_command():
         from scalops.engine.cluster import broker
 
         found, place = _running(folder)
@@ -145,7 +129,7 @@ def worker(
     connect: str, key: Path | None, workers: int, threads: int, data_host: str | None
 ) -> None:
     """Run workers of a cluster on this host, until Ctrl-C, SIGTERM or the cluster's end."""
-    with _reported():
+    with own_command():
         from scalops.engine.cluster.supervisor import WorkerSettings
         from scalops.engine.cluster.worker_daemon import address_towards, run_workers
 
@@ -180,7 +164,7 @@ def create(name: str, folder: Path | None, role: str, public: str | None) -> Non
 
     The file authorized/NAME.ROLE lets it in. Removed, its holder is let in no more.
     """
-    with _reported():
+    with own_command():
         from scalops.algebra.errors import ConfigError
         from scalops.engine.cluster import broker
         from scalops.engine.cluster import keys as made

@@ -36,6 +36,22 @@ def user_code() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def own_command(interrupted: str = "Interrupted") -> Iterator[None]:
+    """Run a command that has no program: an error of ours ends it in one line."""
+    from scalops.algebra.errors import ScalopsError
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(interrupted, err=True)
+        raise SystemExit(INTERRUPTED) from None
+    except ScalopsError as error:
+        error.location = None  # no line of a program
+        click.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
+        raise SystemExit(FAILED) from None
+
+
+@contextlib.contextmanager
 def ended_by_term() -> Iterator[None]:
     """Let SIGTERM end what runs inside as an exception does: sessions and files are closed."""
     if threading.current_thread() is not threading.main_thread():

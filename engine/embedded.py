@@ -12,8 +12,9 @@ from scalops.engine.backends import TableInfo
 from scalops.engine.blocks import Block
 from scalops.engine.cached_table import CachedTable, moved_kept
 from scalops.engine.collective import alone
+from scalops.engine.free_memory import FreeMemory
 from scalops.engine.kept_tables import KeptTable
-from scalops.engine.memory import FreeMemory, MemoryBudget
+from scalops.engine.memory import MemoryBudget
 from scalops.engine.neutral import NEUTRAL, Change, Neutral
 from scalops.engine.passes import Reduction
 from scalops.engine.process_folds import FoldPlace, ProcessFolds

@@ -8,56 +8,24 @@ from collections.abc import Callable
 from scalops.algebra.errors import OutOfMemoryError
 from scalops.algebra.explain import bytes_text
 
-FREE_SHARE = 0.6  # of what is free: the budget where none is given
-LEAST_FREE = 1 / 16  # of the machine's memory: with less left the system may end the process
-LOOK_BYTES = 64 << 20  # as often the machine is asked what is left
-
-
-def usable_memory() -> int:
-    """Bytes that all plans of this machine together may hold, if nothing else is said."""
-    import psutil
-
-    return int(FREE_SHARE * psutil.virtual_memory().available)
-
-
-class FreeMemory:
-    """The machine's memory, for what no budget counts: the table that a job returns."""
-
-    def __init__(self) -> None:
-        self._taken = self._unseen = 0
-        self._lock = threading.Lock()
-
-    def take(self, size: int) -> None:
-        """Count `size` bytes; OutOfMemoryError before the machine has nothing left."""
-        with self._lock:
-            self._taken += size
-            self._unseen += size
-            if self._unseen < LOOK_BYTES:
-                return
-            self._unseen = 0
-        import psutil
-
-        memory = psutil.virtual_memory()
-        if memory.available < LEAST_FREE * memory.total:
-            raise OutOfMemoryError(
-                f"the table that is collected has {bytes_text(self._taken)} so far; the machine"
-                f" has {bytes_text(memory.available)} left",
-                hint="fold it, choose fewer records by filter() or limit(), or fewer columns by"
-                " select(); a join may give more than was meant: look at its keys",
-            )
+WORKING_SHARE = 1 / 8  # of the limit: what a step may take beyond it where it cannot go on without
+LEAST_WORKING = 16 << 20  # bytes: and so much in any case
 
 
 class MemoryBudget:
     """Bytes that may be held together; unlimited where `limit` is None.
 
-    `reserve` answers whether there is room and takes it; `require` raises where there is none.
-    Before it does, `spare` is asked to free as many bytes; it tells the owner and how many. So is
-    `evict` where `reserve` finds no room: for what is worth less than anything new. `beside` tells
-    what others hold under the same limit; `place` and `hint` are for the error's text.
+    The pressure ladder: `reserve` answers whether there is room and takes it, for what serves
+    speed alone (caches, buffers). `room` first asks `spare` to free as many bytes, which tells the
+    owner and how many: where it says no, what lasts goes to a file (`spilled_memory.Room`).
+    `require` is for what a step cannot do without: it may take WORKING_SHARE beyond the limit, then
+    raises. `evict` is asked where `reserve` finds no room: for what is worth less than anything
+    new. `beside` tells what others hold under the same limit; `place` and `hint` are for the
+    error's text. `folder` is where files go, if not where they usually do.
     """
 
-    def __init__(self, limit: int | None = None) -> None:
-        self.limit = limit
+    def __init__(self, limit: int | None = None, folder: str | None = None) -> None:
+        self.limit, self.folder = limit, folder
         self._held: dict[str, int] = {}
         self._lock = threading.Lock()
         self.refused = 0
@@ -99,9 +67,19 @@ class MemoryBudget:
         self.refused += 1
         return False
 
-    def _taken(self, size: int, owner: str) -> bool:
+    def room(self, size: int, owner: str) -> bool:
+        """Take `size` bytes if they fit, once what can be spared is given back."""
+        if self.reserve(size, owner):
+            return True
+        if self.spare is None:
+            return False
+        self.release(*self.spare(size))
+        return self.reserve(size, owner)
+
+    def _taken(self, size: int, owner: str, beyond: int = 0) -> bool:
         with self._lock:
-            if self.limit is not None and self.held + self.beside() + size > self.limit:
+            limit = self.limit
+            if limit is not None and self.held + self.beside() + size > limit + beyond:
                 return False
             own = self._held[owner] = self._held.get(owner, 0) + size
             self._peaks[owner] = max(own, self._peaks.get(owner, 0))
@@ -110,15 +88,15 @@ class MemoryBudget:
 
     def require(self, size: int, owner: str) -> None:
         """Take `size` bytes or raise OutOfMemoryError, which says who holds what."""
-        if self.reserve(size, owner):
+        if self.room(size, owner):
             return
-        if self.spare is not None:
-            self.release(*self.spare(size))
-        if not self.reserve(size, owner):
+        limit = self.limit or 0
+        beyond = max(int(WORKING_SHARE * limit), LEAST_WORKING)
+        if not self._taken(size, owner, beyond):
             held = ", ".join(f"{o} {bytes_text(s)}" for o, s in self.owners().items())
             raise OutOfMemoryError(
-                f"{owner} needs {bytes_text(size)}; {self.place} is {bytes_text(self.limit or 0)},"
-                f" of which are held: {held or 'nothing'}",
+                f"{owner} needs {bytes_text(size)}; {self.place} is {bytes_text(limit)}, of which"
+                f" are held: {held or 'nothing'}, and a step may take {bytes_text(beyond)} beyond",
                 hint=self.hint,
             )
 

@@ -15,8 +15,9 @@ from scalops.engine.backends import TableInfo
 from scalops.engine.blocks import Block
 from scalops.engine.cached_table import CachedTable
 from scalops.engine.collective import ALONE, Piece, Program, Ranks, Receive, Send, Spans, gather_all
+from scalops.engine.free_memory import FreeMemory
 from scalops.engine.kept_tables import KeptTable
-from scalops.engine.memory import FreeMemory, MemoryBudget
+from scalops.engine.memory import MemoryBudget
 from scalops.engine.neutral import NEUTRAL, Neutral
 from scalops.engine.passes import Pass, Reduction, in_partition, passes
 from scalops.engine.pipelines.base import BUFFERS, Pipeline, Runtime, own_bytes

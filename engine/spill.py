@@ -1,25 +1,21 @@
 """Blocks that do not fit into the memory budget: on disk, until they are read again.
 
-A spill file has no name: it is removed as soon as it is open, so that nothing is left behind
-however the process ends, and nobody else can open it. Each block in it has a checksum, which stays
-in memory.
+A spill file has no name (see `spill_folder.py`). Each block in it has a checksum, which stays in
+memory.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple, TypeAlias
 from zlib import crc32
 
 import msgpack
 import numpy as np
 
-from scalops.algebra.errors import ExecutionError, OutOfMemoryError
 from scalops.algebra.explain import bytes_text
 from scalops.algebra.schema import Schema
 from scalops.engine.block_codec import blocks_of_piece, piece_of_blocks
@@ -28,12 +24,9 @@ from scalops.engine.collective import Piece
 from scalops.engine.columns import Array
 from scalops.engine.memory import MemoryBudget
 from scalops.engine.pipelines.base import Stored
+from scalops.engine.spill_folder import SpillError, nameless_file, no_room
 
 ALIGNMENT = 64  # bytes: of each buffer in a batch
-
-
-class SpillError(ExecutionError):
-    """A spill file cannot be written, or gives back something else than was written."""
 
 
 class Batch(NamedTuple):
@@ -49,22 +42,14 @@ class Batch(NamedTuple):
 class SpillFile:
     """Blocks of one schema on disk, read in any order; threads may share it."""
 
-    def __init__(self, schema: Schema, folder: str | Path | None = None) -> None:
-        """In the folder for temporary files, unless another is given.
+    def __init__(self, schema: Schema, folder: str | None = None) -> None:
+        """In the folder for spill files, unless another is given.
 
         Raises: SpillError where no file can be made there.
         """
-        self._schema, self._end, self._batches = schema, 0, 0
+        self._schema, self._end = schema, 0
         self._lock = threading.Lock()
-        self._folder = str(folder or tempfile.gettempdir())
-        try:
-            # Only its owner may open it (0600), and it was not there before (O_EXCL).
-            self.descriptor, path = tempfile.mkstemp(prefix="scalops-spill-", dir=self._folder)
-            os.unlink(path)
-        except OSError as error:
-            raise SpillError(
-                f"no spill file can be made in {self._folder}: {error.strerror}", hint=_HINT
-            ) from error
+        self.descriptor, self._folder = nameless_file(folder)
         self.close = weakref.finalize(self, os.close, self.descriptor)
 
     @property
@@ -80,7 +65,6 @@ class SpillFile:
         size = sum(map(_padded, parts))
         with self._lock:
             at, self._end = self._end, self._end + size
-            self._batches += 1
         checksum, place = 0, at
         for content in contents:
             checksum = crc32(content.data, checksum)
@@ -95,11 +79,7 @@ class SpillFile:
                 written = os.pwrite(self.descriptor, left, at)
                 left, at = left[written:], at + written
         except OSError as error:
-            raise SpillError(
-                f"a spill file in {self._folder} cannot take {bytes_text(len(left))} more, behind"
-                f" {bytes_text(at)}: {error.strerror}",
-                hint=_HINT,
-            ) from error
+            raise no_room(self._folder, len(left), at, error) from error
 
     def read(self, batch: Batch) -> Block:
         """A block again. Raises: SpillError where it is not what was written."""
@@ -134,14 +114,9 @@ class SpillFile:
         return SpillError(
             f"a spill file in {self._folder} is damaged: a block of {batch.rows} records,"
             f" {bytes_text(batch.size)} from byte {batch.at} on, cannot be read: {why}",
-            hint="run it again; if it happens again, look at that disk or choose another by TMPDIR",
+            hint="run it again; if it happens again, look at that disk or choose another:"
+            " so.session(spill=...)",
         )
-
-
-_HINT = (
-    "make room there, choose another folder by TMPDIR, or spill less:"
-    " so.session(memory=...) with more memory"
-)
 
 
 def _padded(size: int) -> int:
@@ -162,21 +137,18 @@ class SpilledBlocks:
         budget: MemoryBudget,
         owner: str,
         schema: Schema,
-        folder: str | Path | None = None,
     ) -> None:
-        self._budget, self._owner, self._schema, self._folder = budget, owner, schema, folder
+        self._budget, self._owner, self._schema = budget, owner, schema
         self._lock = threading.Lock()
         self.file: SpillFile | None = None
 
     def add(self, block: Block) -> Kept:
         """Keep a block, which has exactly the schema's columns."""
-        try:
-            self._budget.require(block.bytes, self._owner)
-        except OutOfMemoryError:
-            batch = self._opened().write(block)
-            self._budget.count_spilled(batch.size)
-            return batch
-        return block
+        if self._budget.room(block.bytes, self._owner):
+            return block
+        batch = self._opened().write(block)
+        self._budget.count_spilled(batch.size)
+        return batch
 
     def get(self, kept: Kept) -> Block:
         """A block that was kept."""
@@ -197,7 +169,7 @@ class SpilledBlocks:
     def _opened(self) -> SpillFile:
         with self._lock:
             if self.file is None:
-                self.file = SpillFile(self._schema, self._folder)
+                self.file = SpillFile(self._schema, self._budget.folder)
             return self.file
 
 

@@ -67,6 +67,7 @@ def open_workers(options: Options) -> SessionWorkers:
     told = {
         "threads": threads_of_worker(options),
         "memory": memory_of_worker(options, count) if count else None,
+        "spill": options.spill,
         "workers": count or cores(),
     }
     settings = LocalSettings(

@@ -17,7 +17,7 @@ from scalops.clusters import (
     told_workers,
 )
 from scalops.engine.driver import Replan
-from scalops.engine.memory import usable_memory
+from scalops.engine.free_memory import usable_memory
 from scalops.engine.neutral import NEUTRAL, Change, Measurements, Neutral
 from scalops.engine.physical_plan import CacheTable, PhysicalPlan
 from scalops.optimizer.costs.choice import Asked, Choice, Decision, choose, reads_of_caches

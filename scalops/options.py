@@ -25,6 +25,8 @@ class Options:
 
     threads: how many threads work on partitions; 0 means one per usable core.
     memory: bytes that caches and buffers may take together; None means 60 % of what is free.
+    spill: the folder for files that take what memory has no room for; None means that of TMPDIR, or
+        the system's for temporary files that lies on a disk.
     opaque: "run" or "error", whether functions that cannot be traced may run record by record.
     implicit_collect: whether float(v), int(v), bool(v) and np.asarray(v) run the plan of v.
     processes: how many worker processes call opaque functions; 0 means this process does, None
@@ -48,6 +50,7 @@ class Options:
 
     threads: int = 0
     memory: int | None = None
+    spill: str | None = None
     opaque: str = "run"
     implicit_collect: bool = True
     processes: int | None = None
@@ -158,6 +161,16 @@ def _key(value: Any) -> str | None:
     return path
 
 
+def _spill(value: Any) -> str | None:
+    """A folder that is there, whole: workers have other working directories."""
+    path = _key(value)
+    if path is None:
+        return None
+    if not os.path.isdir(path) or not os.access(path, os.W_OK | os.X_OK):
+        raise ValueError(value)
+    return os.path.abspath(path)
+
+
 def _fan_in(value: Any) -> int | None:
     if value is None:
         return None
@@ -228,6 +241,7 @@ _COUNT = f"an int of at least 0 and at most {_MOST_AT_ONCE}"
 _READ: dict[str, tuple[Callable[[Any], Any], str]] = {
     "threads": (_count, _COUNT),
     "memory": (_memory, "bytes, or a text such as '4GB' or '512MiB'"),
+    "spill": (_spill, "the path of a folder that files can be written to"),
     "opaque": (_opaque, "'run' or 'error'"),
     "implicit_collect": (_flag, "true or false"),
     "processes": (_processes, f"{_COUNT}, or None for one per core"),

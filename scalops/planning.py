@@ -20,9 +20,10 @@ from scalops.engine.blas import single_threaded
 from scalops.engine.driver import Driver, Listener, Replan
 from scalops.engine.embedded import EmbeddedBackend
 from scalops.engine.events import SILENT, EventLog
+from scalops.engine.free_memory import usable_memory
 from scalops.engine.kept_tables import OWNER, KeptTable, KeptTables
 from scalops.engine.loop_runner import LoopControl
-from scalops.engine.memory import MemoryBudget, usable_memory
+from scalops.engine.memory import MemoryBudget
 from scalops.engine.output_memory import is_own
 from scalops.engine.physical_plan import PhysicalPlan
 from scalops.engine.physical_work import fold_works
@@ -101,7 +102,7 @@ def _budget(options: Options, kept: KeptTables, used: Collection[str]) -> Memory
     limit = _memory(options)
     if options.memory is None:
         limit += kept.bytes  # which are not free now
-    budget = MemoryBudget(limit)
+    budget = MemoryBudget(limit, options.spill)
     budget.spare = lambda size: (OWNER, kept.spare(size, used))
     budget.require(kept.bytes, OWNER)
     return budget

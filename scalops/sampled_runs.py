@@ -23,7 +23,8 @@ from scalops.engine.backends import Backend
 from scalops.engine.blas import single_threaded
 from scalops.engine.driver import Driver
 from scalops.engine.embedded import EmbeddedBackend
-from scalops.engine.memory import MemoryBudget, usable_memory
+from scalops.engine.free_memory import usable_memory
+from scalops.engine.memory import MemoryBudget
 from scalops.engine.reading import rows_of
 from scalops.engine.storage.file_source import FileSource
 from scalops.engine.storage.sampled import sampled, spread_out

@@ -17,7 +17,8 @@ from scalops.engine.cluster.plan_codec import decode_plan
 from scalops.engine.cluster.rank_caches import RankCaches
 from scalops.engine.cluster.remote_source import PartitionStore, tables_gone
 from scalops.engine.collective import Piece, Program, Ranks, alone
-from scalops.engine.memory import MemoryBudget, usable_memory
+from scalops.engine.free_memory import usable_memory
+from scalops.engine.memory import MemoryBudget
 from scalops.engine.meter import Meter
 from scalops.engine.neutral import NEUTRAL, Neutral
 from scalops.engine.share import Share
@@ -77,13 +78,14 @@ class JobShares:
     """The shares of the ranks that a worker hosts."""
 
     def __init__(self, settings: Mapping[str, Any], ask: Ask) -> None:
-        """`settings`: "threads", and "memory" in bytes, of this worker.
+        """`settings`: "threads", "memory" in bytes, and the folder "spill", of this worker.
 
         Without "memory" it has its part of what is free as a job begins: there are "workers" of
         them on this machine. `ask` is called for partitions of tables that lie with the driver.
         """
         self._pool = ThreadPool(int(settings.get("threads") or 1))
         self._memory, self._workers = settings.get("memory"), int(settings.get("workers") or 1)
+        self._spill = settings.get("spill")
         self._limit, self._ask = 0, ask
         self._is_careful = False
         self._ranks: dict[int, _Hosted] = {}
@@ -142,7 +144,7 @@ class JobShares:
         plan = decoded.plan
         calls = any(s.calls_functions for s in decoded.plan.stages)
         self.may_block = self.may_block or decoded.may_wait or calls
-        budget = MemoryBudget(self._limit)
+        budget = MemoryBudget(self._limit, self._spill)
         budget.beside = partial(self._held_beside, rank)
         budget.place, budget.hint = f"the budget of {_place(rank)}", _MORE_MEMORY
         kept = caches.begin(plan, budget, decoded.reads)

@@ -8,7 +8,7 @@ from scalops.algebra.schema import Schema
 from scalops.engine.block_codec import blocks_of_piece, piece_of_blocks
 from scalops.engine.blocks import Block
 from scalops.engine.collective import DRIVER, Piece, Program, Send
-from scalops.engine.memory import FreeMemory
+from scalops.engine.free_memory import FreeMemory
 from scalops.engine.relations.routing import PIECE_BYTES
 
 

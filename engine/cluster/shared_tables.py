@@ -25,7 +25,7 @@ import pyarrow as pa
 from scalops.algebra.dtypes import ArrayType
 from scalops.engine.blocks import Array, Block
 from scalops.engine.columns import ColumnData, SparseColumn
-from scalops.engine.memory import LEAST_FREE
+from scalops.engine.free_memory import LEAST_FREE
 from scalops.engine.processes.shared_memory import ALIGNMENT, Place
 from scalops.engine.storage.arrow import to_column
 from scalops.engine.storage.memory_columns import MemoryColumn, number_chunks

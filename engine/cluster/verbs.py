@@ -19,7 +19,7 @@ from scalops.engine.cluster.rank_job import DONE
 from scalops.engine.cluster.sent_blocks import to_driver
 from scalops.engine.collective import DRIVER, Piece, Program, Send
 from scalops.engine.columns import Array
-from scalops.engine.memory import FreeMemory
+from scalops.engine.free_memory import FreeMemory
 from scalops.engine.meter import Meter
 from scalops.engine.relations.whole import Whole
 from scalops.engine.share import Share

@@ -22,6 +22,7 @@ from scalops.engine.kernels.kernel import Frame, Kernel, Vector
 from scalops.engine.memory import MemoryBudget
 from scalops.engine.neutral import NEUTRAL, Neutral
 from scalops.engine.pipelines.counts import Counts
+from scalops.engine.spilled_memory import Room, is_spilled
 from scalops.engine.threads import Task
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ class Runtime:
         self.stages = plan.stages
         self.prepared: list[Callable[[], None]] = []  # give back what stages asked for: `prepare`
         self._frames: dict[tuple[int, Kernel], Frame] = {}
+
+    def room(self, owner: str) -> Room:
+        """Where what lasts of an owner lies: in memory, or in a file."""
+        return Room(self.budget, owner)
 
     def bind(self, values: Mapping[int, Any]) -> None:
         """Set driver values by slot."""
@@ -404,12 +409,13 @@ def contiguous(block: Block) -> Block:
 
 
 def own_bytes(block: Block, resident: frozenset[int]) -> int:
-    """Bytes that are held because this block is: not those of views of a source's arrays."""
+    """Bytes that are held in memory because this block is: not those of views of a source's
+    arrays, nor what lies in files."""
     arrays = (*block.columns.values(), *block.valid.values())
     return sum(
         int(a.nbytes)
         for a in arrays
-        if not (isinstance(a, np.ndarray) and id(root_of(a)) in resident)
+        if not (isinstance(a, np.ndarray) and id(root_of(a)) in resident) and not is_spilled(a)
     )
 
 

@@ -27,7 +27,8 @@ from scalops.engine.collective import (
     Send,
     Shuffle,
 )
-from scalops.engine.memory import FreeMemory, MemoryBudget
+from scalops.engine.free_memory import FreeMemory
+from scalops.engine.memory import MemoryBudget
 from scalops.engine.neutral import Change
 from scalops.engine.share import Share
 from scalops.engine.threads import Task

@@ -17,7 +17,8 @@ from scalops.algebra.schema import Schema
 from scalops.engine import spill
 from scalops.engine.blocks import Block
 from scalops.engine.memory import MemoryBudget
-from scalops.engine.spill import SpilledBlocks, SpillError, SpillFile
+from scalops.engine.spill import SpilledBlocks, SpillFile
+from scalops.engine.spill_folder import SpillError
 from tests.engine.grouped import source as every_type
 from tests.engine.plans import bits
 
@@ -109,21 +110,16 @@ def test_writes_may_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bits(file.read(file.write(block))) == bits(block)
 
 
-def test_nothing_is_left_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    removed: list[tuple[int, int]] = []
-    unlink = os.unlink
-
-    def watched(path: str) -> None:
-        found = os.stat(path)
-        removed.append((found.st_mode & 0o777, found.st_size))
-        unlink(path)
-
-    monkeypatch.setattr(os, "unlink", watched)
-    file = SpillFile(SCHEMA, tmp_path)
+@pytest.mark.parametrize("flag", [os.O_TMPFILE, 0], ids=["without a name", "unlinked"])
+def test_nothing_is_left_in_the_folder(
+    flag: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "O_TMPFILE", flag)  # 0: a file system that has no such files
+    file = SpillFile(SCHEMA, str(tmp_path))
     file.write(block_of(5))
-    assert removed == [(0o600, 0)]  # nobody else can open it, and never sees a record
     assert not list(tmp_path.iterdir())
-    assert os.fstat(file.descriptor).st_nlink == 0
+    status = os.fstat(file.descriptor)
+    assert (status.st_nlink, status.st_mode & 0o777) == (0, 0o600)
 
 
 def test_a_file_is_closed_with_its_last_reader() -> None:
@@ -140,7 +136,7 @@ def test_a_file_is_closed_with_its_last_reader() -> None:
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpillError, match=r"no spill file can be made in .*nowhere: No such file"):
-        SpillFile(SCHEMA, tmp_path / "nowhere")
+        SpillFile(SCHEMA, str(tmp_path / "nowhere"))
 
 
 def test_blocks_are_spilled_where_the_budget_has_no_room() -> None:

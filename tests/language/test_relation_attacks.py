@@ -10,7 +10,7 @@ import pytest
 
 import scalops as so
 from scalops.algebra.errors import OutOfMemoryError
-from scalops.engine import memory
+from scalops.engine import free_memory
 
 A = so.table({"k": [1, 2, 3], "v": [1.0, 2.0, 3.0]})
 B = so.table({"k": [3, 1, 1], "w": ["a", "b", "c"]})
@@ -93,8 +93,8 @@ def test_bad_input_is_named(name: str) -> None:
 def test_a_collected_table_stops_before_the_machine_has_nothing_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(memory, "LEAST_FREE", 2.0)
-    monkeypatch.setattr(memory, "LOOK_BYTES", 1 << 20)
+    monkeypatch.setattr(free_memory, "LEAST_FREE", 2.0)
+    monkeypatch.setattr(free_memory, "LOOK_BYTES", 1 << 20)
     t = so.table({"k": np.arange(5_000)})
     with pytest.raises(OutOfMemoryError, match="the table that is collected has") as caught:
         t.join(t, how="cross").collect()

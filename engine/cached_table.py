@@ -1,22 +1,34 @@
-"""A cached table: partitions held as far as the memory budget reaches."""
+"""A cached table: partitions held as far as the memory budget reaches.
+
+The rest is made again whenever it is read, or lies in a file: whatever is cheaper. That is a
+neutral decision: blocks are the same, wherever they come from.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from time import perf_counter
 
 from scalops.engine.backends import TableInfo
 from scalops.engine.blocks import Block, identities, reblock
+from scalops.engine.cache_file import CacheFile, Filed
 from scalops.engine.collective import ALONE, Program, Ranks
 from scalops.engine.kept_tables import OWNER, KeptTable
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.memory import MemoryBudget
+from scalops.engine.neutral import NEUTRAL, Neutral
 from scalops.engine.passes import in_partition
 from scalops.engine.pipelines.base import Pipeline, Stored, contiguous, own_bytes
 from scalops.engine.processes.shared_memory import SharedTable, is_shareable
+from scalops.engine.spill_folder import SpillError
 from scalops.engine.threads import Task
 
 Run = Callable[[Task, int], None]
+
+# What held partitions leave of the budget to kernels' buffers: passes are slower without them.
+LEFT_SHARE, LEFT_MOST = 1 / 16, 64 << 20
 
 
 def moved(
@@ -61,7 +73,7 @@ def made_again(pipeline: Pipeline, partition: int, worker: int) -> Iterator[Bloc
 
 
 class CachedTable(Stored):
-    """Partitions held as far as the budget reaches; the rest is made again.
+    """Partitions held as far as the budget reaches; the rest is made again, or lies in a file.
 
     Of a rank's own partitions only.
 
@@ -75,7 +87,10 @@ class CachedTable(Stored):
         owner: str,
         kept: KeptTable | None,
         ranks: Ranks = ALONE,
+        neutral: Neutral = NEUTRAL,
+        number: int = -1,
     ) -> None:
+        """`neutral` tells how much of table `number` is held, and whether there is a file."""
         self._pipeline, self._budget, self._owner = pipeline, budget, owner
         self.bytes = pipeline.source_bytes
         self._count = pipeline.partitions()
@@ -83,12 +98,17 @@ class CachedTable(Stored):
         if not ranks.is_alone:
             self.homes = [pipeline.home(p) for p in self._own]
             self._own = self.own(ranks)
-        self.most: int | None = None  # bytes; None where only the budget says how many
+        self.most = neutral.held.get(number)  # bytes; None where only the budget says how many
+        self._file: CacheFile | None = None
+        if number in neutral.filed:
+            self._file = CacheFile(pipeline.schema, budget.folder)
+        self._left = min(int(LEFT_SHARE * (budget.limit or 0)), LEFT_MOST)
         self._held: dict[int, list[Block]] = {}
+        self._filed: dict[int, Filed] = {}
         self._sizes: dict[int, int] = {}
         self._seconds: dict[int, float] = {}
         self.shared: SharedTable | None = None
-        self.is_complete = False  # whether every rank holds all of its partitions
+        self.is_complete = False  # whether no rank has to make any of its partitions again
         if kept is not None and kept.count == self._count:
             self._held.update(kept.parts)  # the budget knows of them
             self.shared = kept.shared
@@ -97,8 +117,22 @@ class CachedTable(Stored):
         return self._count
 
     def missing(self) -> list[int]:
-        """Partitions that are not held from an earlier plan."""
+        """Partitions that are not held, from an earlier plan or the last filling."""
         return [p for p in self._own if p not in self._held]
+
+    def is_made(self, partition: int) -> bool:
+        """Whether a partition needs not be made again: it is held, or lies in a file."""
+        return partition in self._held or partition in self._filed
+
+    def all_made(self) -> bool:
+        """Whether none of the rank's partitions has to be made again."""
+        return all(map(self.is_made, self._own))
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes that are read from files whenever the whole table is."""
+        filed = dict(self._filed)
+        return sum(own.bytes for p, own in filed.items() if p not in self._held)
 
     @property
     def rows_held(self) -> dict[int, int]:
@@ -124,14 +158,17 @@ class CachedTable(Stored):
         return self.shared
 
     def fill(self, worker: int, partition: int) -> None:
-        """Hold a partition if the budget allows; where it does not, stop reading."""
+        """Hold a partition if the budget allows; where it does not, write it to the file if there
+        is one, or stop reading."""
         held: list[Block] = []
         taken, begin = 0, perf_counter()
         with in_partition(partition):
-            for block in self._fresh(partition, worker):
+            blocks = self._made(partition, worker)
+            for block in blocks:
                 size = own_bytes(block, self._pipeline.resident)
-                if not self._may_hold(taken + size) or not self._budget.reserve(size, self._owner):
+                if size and not self._reserved(taken, size):
                     self._budget.release(self._owner, taken)
+                    self._write(worker, partition, chain(held, [block], blocks))
                     return
                 block.identity = (next(identities),)
                 held.append(block)
@@ -139,6 +176,24 @@ class CachedTable(Stored):
         self._held[partition] = held
         self._sizes[partition] = taken
         self._seconds[partition] = perf_counter() - begin
+
+    def _reserved(self, taken: int, size: int) -> bool:
+        """Take room for `size` more of a partition of which `taken` bytes are held already."""
+        return self._may_hold(taken + size) and self._budget.reserve(size, self._owner, self._left)
+
+    def _write(self, worker: int, partition: int, blocks: Iterable[Block]) -> None:
+        """Put a partition into the file; where the disk is full, it will be made again."""
+        file = self._file
+        if file is None or partition in self._filed:
+            return
+        try:
+            self._filed[partition] = filed = file.write(blocks, worker)
+        except SpillError as error:
+            self._file = None  # what it has already is read on
+            so_what = f"a cached table is made again in each iteration: {error}"
+            warnings.warn(so_what, RuntimeWarning, stacklevel=2)
+            return
+        self._budget.count_spilled(filed.bytes)
 
     def _may_hold(self, more: int) -> bool:
         """Whether so many bytes more are within its share of the memory."""
@@ -152,24 +207,31 @@ class CachedTable(Stored):
         self.is_complete = False
         while self._sizes and not self._may_hold(0):
             partition = max(self._sizes)
+            self._write(0, partition, self._held[partition])
             del self._held[partition]
             self._budget.release(self._owner, self._sizes.pop(partition))
 
-    def _fresh(self, partition: int, worker: int) -> Iterator[Block]:
-        return made_again(self._pipeline, partition, worker)
+    def _made(self, partition: int, worker: int) -> Iterator[Block]:
+        """The blocks of a partition that is not held."""
+        filed = self._filed.get(partition)
+        if filed is None:
+            return made_again(self._pipeline, partition, worker)
+        return filed.blocks(worker)
 
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
         held = self._held.get(partition)
-        return iter(held) if held is not None else self._fresh(partition, worker)
+        return iter(held) if held is not None else self._made(partition, worker)
 
     def prepare(self, partitions: Sequence[int], run: Run) -> Program[None]:
         if not self.is_complete:  # else nothing is made again
-            again = [p for p in partitions if p not in self._held]
+            again = [p for p in partitions if not self.is_made(p)]
             yield from self._pipeline.prepare(again, run)
 
     def rows(self, partition: int) -> int | None:
-        held = self._held.get(partition)
-        return self._pipeline.rows(partition) if held is None else sum(b.rows for b in held)
+        held, filed = self._held.get(partition), self._filed.get(partition)
+        if held is not None:
+            return sum(b.rows for b in held)
+        return self._pipeline.rows(partition) if filed is None else filed.rows
 
     def held(self, partition: int) -> list[Block] | None:
         return self._held.get(partition)

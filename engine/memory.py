@@ -56,13 +56,13 @@ class MemoryBudget:
         with self._lock:
             self.spilled += size
 
-    def reserve(self, size: int, owner: str) -> bool:
-        """Take `size` bytes for `owner` if they fit."""
-        if self._taken(size, owner):
+    def reserve(self, size: int, owner: str, leave: int = 0) -> bool:
+        """Take `size` bytes for `owner` if they fit, and `leave` bytes are free afterwards."""
+        if self._taken(size, owner, -leave):
             return True
         if self.evict is not None:
             self.release(*self.evict(size))
-            if self._taken(size, owner):
+            if self._taken(size, owner, -leave):
                 return True
         self.refused += 1
         return False

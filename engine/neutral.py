@@ -14,7 +14,8 @@ class Neutral:
     tree's levels, the leaves' first; the last one is that of all further levels. `at_driver`:
     stages whose partial results the driver adds up. `held`: bytes that a cached table may take of
     each worker's memory (or this process's), by its number; one that is not named takes what
-    is there. `broadcast`: bytes up to which the held side of a join is sent whole to all workers,
+    is there. `filed`: cached tables, by number, whose rest goes to a cache file, written while the
+    table is first made; of others the rest is made again in each iteration. `broadcast`: bytes up to which the held side of a join is sent whole to all workers,
     by its table's number; for others the engine's limit holds. `processes`: stages that fold on
     processes.
     """
@@ -23,6 +24,7 @@ class Neutral:
     fan_ins: tuple[int, ...] = ()
     at_driver: frozenset[int] = frozenset()
     held: Mapping[int, int] = field(default_factory=dict)
+    filed: frozenset[int] = frozenset()
     broadcast: Mapping[int, int] = field(default_factory=dict)
     processes: frozenset[int] = frozenset()
 

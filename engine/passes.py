@@ -64,6 +64,7 @@ class Reduction:
             self._compiled = CompiledFolds(self._folds.computations, arguments)
         pipeline.read_only(columns_read(arguments))
         self._columns = [isinstance(a, Column) for a in arguments]
+        self.calls_functions = stage.calls_functions
         self.partial_bytes = sum(f.type.bytes for f in sink.folds)
         self.leaf_bytes = leaf_bytes(sink.folds)
         self.results: tuple[Any, ...] = ()
@@ -154,6 +155,8 @@ class Pass:
         self.partial_bytes = sum(
             n * r.partial_bytes for n, r in zip(self._leaves, reductions, strict=True)
         )
+        self._sweeps = 0
+        self._may_turn = not any(r.calls_functions for r in reductions)
         sharing = reductions if len(reductions) > 1 else ()
         self._feeds = [_Feed(_base(r.pipeline)) for r in sharing]
         self._fed = [_over(r.pipeline, f) for r, f in zip(sharing, self._feeds, strict=True)]
@@ -170,10 +173,25 @@ class Pass:
             leaves[index] = self.task(worker, index)
 
         try:
-            run(task, self._tasks)
+            self.sweep(run, task, self._tasks)
         finally:
             release()
         self.finish(leaves)
+
+    def sweep(self, run: Run, task: Task, count: int) -> None:
+        """Run tasks; every other sweep over what memory does not hold goes from last to first.
+
+        What was read last the system still has in memory. Who is folded first changes no tree. Of
+        several errors that of the first task is raised, so tasks begin again where one fails.
+        """
+        self._sweeps += 1
+        if self._sweeps % 2 or not self._may_turn or _base(self._reductions[0].pipeline).stays():
+            run(task, count)
+            return
+        try:
+            run(lambda worker, index: task(worker, count - 1 - index), count)
+        except (ScalopsError, StageFailure):
+            run(task, count)
 
     @property
     def stages(self) -> tuple[int, ...]:

@@ -143,6 +143,11 @@ def leaves_of(source: pp.TableScan, folds: Sequence[Fold]) -> int:
     return leaf_count(partitions, int(source.source.bytes), leaf_bytes(folds))
 
 
+def rows_of_block(schema: Schema) -> int:
+    """Records of this schema in a block, at most."""
+    return block_rows(schema)
+
+
 def blocks_of(schema: Schema, rows: float) -> float:
     """Blocks in which so many records of this schema lie."""
     return float(-(-rows // block_rows(schema)))

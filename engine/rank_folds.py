@@ -58,6 +58,8 @@ class TreePass(Protocol):
 
     def merge(self, reduction: int, a: Any, b: Any) -> Any: ...
 
+    def sweep(self, run: Run, task: Task, count: int) -> None: ...
+
 
 class _Part(NamedTuple):
     """Consecutive partitions of a task with one home."""
@@ -150,7 +152,7 @@ class RankPass:
             done[whole[index]] = self.made.task(worker, whole[index])
 
         try:
-            run(task, len(whole))
+            self.made.sweep(run, task, len(whole))
         except NullsFound as found:
             nulls.append(found.number)
         except Exception as error:

@@ -292,8 +292,8 @@ class Share:
         kept = self._keep.get(sink.key)
         pipeline = self.pipelines[stage]
         name = f"cache {sink.number}"
-        table = CachedTable(pipeline, self._budget, name, kept, self.ranks)
-        table.most = self.runtime.neutral.held.get(sink.number)
+        neutral = self.runtime.neutral
+        table = CachedTable(pipeline, self._budget, name, kept, self.ranks, neutral, sink.number)
         self.runtime.tables[sink.number] = table
         yield from self._filled(stage, table)
         filled(sink.number, table)
@@ -327,7 +327,7 @@ class Share:
         tasks = self._tasks(task, len(missing), stage)
         yield from self._prepared(tasks, {stage: self.pipelines[stage]})
         if self._asks(stage):
-            parts = yield from gather_all(self.ranks, Piece(table.stays(), []))
+            parts = yield from gather_all(self.ranks, Piece(table.all_made(), []))
             table.is_complete = all(part.header for part in parts)
 
     def cached(self, stage: int) -> CachedTable:

@@ -81,9 +81,17 @@ class SpillFile:
         except OSError as error:
             raise no_room(self._folder, len(left), at, error) from error
 
-    def read(self, batch: Batch) -> Block:
-        """A block again. Raises: SpillError where it is not what was written."""
-        whole = np.zeros(batch.size, np.uint8)
+    def expect(self, at: int, size: int) -> None:
+        """Let the system read `size` bytes from `at` on while other things are done."""
+        if at < self._end:
+            os.posix_fadvise(self.descriptor, at, size, os.POSIX_FADV_WILLNEED)
+
+    def read(self, batch: Batch, memory: Array | None = None) -> Block:
+        """A block again, which shows `memory` (uint8[batch.size]) where it is given.
+
+        Raises: SpillError where it is not what was written.
+        """
+        whole: Array = np.empty(batch.size, np.uint8) if memory is None else memory
         self._get(whole, batch)
         contents, place, checksum = [], 0, 0
         for size in batch.parts:

@@ -48,4 +48,5 @@ class JobSettings:
             tuple(decided.held.items()),
             tuple(decided.broadcast.items()),
             self.profile,
+            tuple(sorted(decided.filed)),
         )

@@ -167,8 +167,8 @@ class Begin:
 
     In careful mode a rank reads one partition at a time. `task_timeout`: seconds that a call of a
     user's function may take; 0 for any time. `memory`: bytes of the worker for this job; 0 for what
-    it was told when it was started. `held` and `broadcast` are items of those of `Neutral`.
-    With `profile` each reply says what was measured meanwhile.
+    it was told when it was started. `held` and `broadcast` are items of those of `Neutral`,
+    `filed` the numbers of its. With `profile` each reply says what was measured meanwhile.
     """
 
     job: Number
@@ -182,6 +182,7 @@ class Begin:
     held: tuple[tuple[Number, Number], ...] = ()
     broadcast: tuple[tuple[Number, Number], ...] = ()
     profile: bool = False
+    filed: tuple[Number, ...] = ()
 
 
 @dataclass(frozen=True)

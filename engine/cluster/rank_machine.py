@@ -240,7 +240,12 @@ class WorkerMachine:
             self._job, self._epoch = body.job, body.epoch
             self._has_met = False
         ranks = Ranks(body.rank, body.size, body.fan_ins)
-        neutral = Neutral(body.size, held=dict(body.held), broadcast=dict(body.broadcast))
+        neutral = Neutral(
+            body.size,
+            held=dict(body.held),
+            filed=frozenset(body.filed),
+            broadcast=dict(body.broadcast),
+        )
         try:
             start = self._shares.begin(
                 ranks, buffers, body.careful, body.memory, neutral, body.profile

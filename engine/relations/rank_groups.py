@@ -10,10 +10,11 @@ from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Array, Block
 from scalops.engine.collective import Piece, Program, Ranks, gather_all
 from scalops.engine.kernels.kernel import Vector
-from scalops.engine.pipelines.base import Pipeline
+from scalops.engine.pipelines.base import Pipeline, Run
 from scalops.engine.rank_folds import Leaves
 from scalops.engine.reduction import leaf_ranges
 from scalops.engine.relations.gathering import runs_by_home, spread
+from scalops.engine.threads import Task
 from scalops.engine.value_codec import decode_value, encode_value
 
 First = Callable[[Sequence[int]], list[Block]]  # the first blocks of these partitions
@@ -115,6 +116,10 @@ class GroupPass:
     def task(self, worker: int, index: int) -> Leaves:
         """A whole leaf."""
         return self.sealed(self.part(worker, index, *self.positions(index), self.opened()))
+
+    def sweep(self, run: Run, task: Task, count: int) -> None:
+        """Run tasks in order."""
+        run(task, count)
 
     def merge(self, reduction: int, a: Partial, b: Partial) -> Partial:
         """Two leaves as one, a's records before b's."""

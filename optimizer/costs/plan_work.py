@@ -21,6 +21,7 @@ from scalops.engine.stage_operators import operators_of
 from scalops.optimizer.cardinality import least_known
 from scalops.optimizer.cost import Provenance
 from scalops.optimizer.costs.amounts import Amounts
+from scalops.optimizer.costs.buffer_bytes import stage_buffers
 from scalops.optimizer.costs.expression_work import record_work
 from scalops.optimizer.costs.operator_work import Own, is_view, table_work
 from scalops.optimizer.costs.sink_work import VIEWS, WHOLE, sink_work
@@ -80,7 +81,8 @@ class StageWork:
     source's own, if that is in this machine's memory; where it `is_cache`, as far as
     they have room. `index_bytes` of an indexed side of a join go to every worker if they are few,
     else to the one that each key belongs to; so do the bytes of the records that an index is
-    `probed` with, by the index's number. `leaves` is 0 where the run tells.
+    `probed` with, by the index's number. `leaves` is 0 where the run tells. `buffer_bytes` are
+    those of one thread's kernels.
     """
 
     stage: int
@@ -103,6 +105,7 @@ class StageWork:
     probed: tuple[tuple[int, float], ...] = ()
     blocks: float = 1.0
     leaves: int = 0
+    buffer_bytes: float = 0.0
     provenance: Provenance = "estimated"
 
     @property
@@ -253,6 +256,7 @@ def stage_work(stage: pp.Stage, rows: TableRows) -> StageWork:
         probed=_probed(tables, rows),
         blocks=sum(blocks[t] for t in read_tables),
         leaves=_leaves(stage, tables),
+        buffer_bytes=stage_buffers(stage),
         provenance=least_known(o.provenance for o in operators),
     )
 

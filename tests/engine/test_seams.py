@@ -153,7 +153,7 @@ class Asked(MemoryBudget):
         super().__init__(limit)
         self.by: dict[str, int] = {}
 
-    def reserve(self, size: int, owner: str) -> bool:
+    def reserve(self, size: int, owner: str, leave: int = 0) -> bool:
         self.by[owner] = self.by.get(owner, 0) + size
         return super().reserve(size, owner)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from threading import get_ident
 from typing import NamedTuple
 
 import numpy as np
@@ -49,9 +50,9 @@ class Filed(NamedTuple):
     batches: list[tuple[Batch, int]]  # with what tells blocks apart
     pools: dict[int, _Pool]
 
-    def blocks(self, worker: int) -> Iterator[Block]:
+    def blocks(self) -> Iterator[Block]:
         """Its blocks. Raises: SpillError where they are not what was written."""
-        pool = self.pools.setdefault(worker, _Pool())
+        pool = self.pools.setdefault(get_ident(), _Pool())
         for batch, identity in self.batches:
             self.file.expect(batch.at + batch.size, AHEAD_BYTES)
             block = self.file.read(batch, pool.take(batch.size))

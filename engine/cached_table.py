@@ -61,7 +61,7 @@ def moved(
 
 def moved_kept(table: KeptTable, budget: MemoryBudget, run: Run) -> SharedTable | None:
     """As `moved`, of a table that the session keeps, and goes on keeping there."""
-    if table.shared is None and table.is_complete:
+    if table.shared is None and table.is_held:
         parts = [table.parts[p] for p in range(len(table.parts))]
         table.shared = moved(parts, table.sizes, table.source_bytes, budget, OWNER, run)
     return table.shared
@@ -100,7 +100,8 @@ class CachedTable(Stored):
             self._own = self.own(ranks)
         self.most = neutral.held.get(number)  # bytes; None where only the budget says how many
         self._file: CacheFile | None = None
-        if number in neutral.filed:
+        # What a user wants to be kept is read more often than this plan tells.
+        if number in neutral.filed or (kept is not None and ranks.is_alone):
             self._file = CacheFile(pipeline.schema, budget.folder)
         self._left = min(int(LEFT_SHARE * (budget.limit or 0)), LEFT_MOST)
         self._held: dict[int, list[Block]] = {}
@@ -111,6 +112,7 @@ class CachedTable(Stored):
         self.is_complete = False  # whether no rank has to make any of its partitions again
         if kept is not None and kept.count == self._count:
             self._held.update(kept.parts)  # the budget knows of them
+            self._filed.update(kept.filed)
             self.shared = kept.shared
 
     def partitions(self) -> int:
@@ -142,7 +144,7 @@ class CachedTable(Stored):
     def hand_over(self, kept: KeptTable) -> None:
         """Let the session keep what is held."""
         kept.count, kept.source_bytes = self._count, self.bytes
-        kept.parts = dict(self._held)
+        kept.parts, kept.filed = dict(self._held), dict(self._filed)
         kept.sizes.update(self._sizes)
         kept.seconds.update(self._seconds)
         kept.shared = self.shared
@@ -216,7 +218,7 @@ class CachedTable(Stored):
         filed = self._filed.get(partition)
         if filed is None:
             return made_again(self._pipeline, partition, worker)
-        return filed.blocks(worker)
+        return filed.blocks()
 
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
         held = self._held.get(partition)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -14,6 +14,7 @@ from scalops.engine.blocks import Block, concatenate
 from scalops.engine.storage.partitions import Partition
 
 if TYPE_CHECKING:
+    from scalops.engine.cache_file import Filed
     from scalops.engine.physical_plan import PhysicalTable
     from scalops.engine.processes.shared_memory import SharedTable
 
@@ -48,11 +49,27 @@ class KeptTable:
     away: tuple[int, ...] | None = None
     origin: PhysicalTable | None = None
     shared: SharedTable | None = None  # where they lie, if worker processes map them
+    filed: dict[int, Filed] = field(default_factory=dict)  # partitions that lie in files
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing of the table would have to be computed again."""
-        return self.count == len(self.parts if self.away is None else self.away)
+        return self.count == len(self.parts.keys() | self.filed if self.away is None else self.away)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether all of it is in memory here."""
+        return self.count == len(self.parts)
+
+    def blocks(self, partition: int) -> Iterable[Block]:
+        """A partition, from memory or its file."""
+        held = self.parts.get(partition)
+        return self.filed[partition].blocks() if held is None else held
+
+    def rows(self, partition: int) -> int:
+        """Its records."""
+        held = self.parts.get(partition)
+        return self.filed[partition].rows if held is None else sum(b.rows for b in held)
 
     @property
     def bytes(self) -> int:
@@ -62,7 +79,7 @@ class KeptTable:
     def clear(self) -> None:
         """Give everything back."""
         self.count = self.away = self.origin = self.shared = None
-        self.parts, self.sizes, self.seconds = {}, {}, {}
+        self.parts, self.sizes, self.seconds, self.filed = {}, {}, {}, {}
 
     def lie_away(
         self, rows: Sequence[int], source_bytes: int, origin: PhysicalTable | None = None
@@ -137,10 +154,10 @@ class KeptSource:
 
     def __init__(self, table: KeptTable) -> None:
         self.schema, self.stamp = table.schema, table.key
-        self.table, self._parts = table, [table.parts[i] for i in range(len(table.parts))]
+        self.table = table
         self.bytes, self.is_away = table.source_bytes, table.away is not None
         self.origin = table.origin
-        self._rows = table.away or [sum(b.rows for b in part) for part in self._parts]
+        self._rows = table.away or [table.rows(p) for p in range(table.count or 0)]
         self.rows = sum(self._rows)
 
     def __repr__(self) -> str:
@@ -150,6 +167,11 @@ class KeptSource:
     def likely_rows(self) -> float:
         """The number of records."""
         return float(self.rows)
+
+    @property
+    def stays(self) -> bool:
+        """Whether all blocks are in memory, so that to go on reading one costs none."""
+        return self.table.is_held
 
     def partitions(self) -> list[Partition]:
         """Ranges of rows, as they were computed."""
@@ -161,7 +183,7 @@ class KeptSource:
 
     def read(self, partition: Partition, columns: tuple[str, ...]) -> Iterator[Block]:
         """The blocks themselves, with these columns."""
-        for block in self._parts[partition.index]:
+        for block in self.table.blocks(partition.index):
             yield block.only(columns)
 
     def head(self, rows: int, columns: tuple[str, ...]) -> Block:

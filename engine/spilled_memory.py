@@ -142,6 +142,10 @@ class Room:
         """Give so many counted bytes back."""
         self.budget.release(self.owner, size)
 
+    def drop(self, *columns: ColumnData | None) -> None:
+        """Give back what these columns (or masks) count, since nobody needs them any more."""
+        self.release(sum(int(c.nbytes) for c in columns if c is not None and not is_spilled(c)))
+
     def empty(self, shape: int | Sequence[int], dtype: Any) -> Array:
         """An array of any content, counted or in the file. Raises: SpillError."""
         shape = (shape,) if isinstance(shape, int) else tuple(shape)

@@ -260,7 +260,8 @@ class ScanPipeline(Pipeline):
         return None if found is None else found(name)
 
     def stays(self) -> bool:
-        return bool(getattr(self._node.source, "in_memory", False))
+        source = self._node.source
+        return bool(getattr(source, "stays", getattr(source, "in_memory", False)))
 
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
         try:

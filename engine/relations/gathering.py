@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 
 from scalops.algebra.schema import Schema
@@ -10,8 +10,9 @@ from scalops.engine.block_codec import blocks_of_piece, piece_of_blocks
 from scalops.engine.blocks import Block, concatenate
 from scalops.engine.collective import Piece, Program, Ranks, Shuffle
 from scalops.engine.passes import in_partition
-from scalops.engine.pipelines.base import Pipeline, Run, own_bytes
+from scalops.engine.pipelines.base import Pipeline, Run
 from scalops.engine.relations.routing import PIECE_BYTES, cut_to
+from scalops.engine.spilled_memory import Room
 
 Parts = list[list[Block]]  # for each active partition its blocks
 
@@ -27,16 +28,11 @@ def own_partitions(
 
 
 def own_blocks(
-    pipeline: Pipeline,
-    own: Sequence[int],
-    names: Collection[str],
-    run: Run,
-    keep: Callable[[int], None],
+    pipeline: Pipeline, own: Sequence[int], names: Collection[str], run: Run, room: Room
 ) -> dict[int, list[Block]]:
-    """The blocks of these partitions with these columns alone, by partition.
+    """The blocks of these partitions with these columns alone, by partition, kept in a room.
 
-    `keep` is told the bytes of each before it is held; it may raise where there is no room. Blocks
-    without records are left out.
+    Blocks without records are left out.
     """
     parts: dict[int, list[Block]] = {p: [] for p in own}
 
@@ -45,9 +41,7 @@ def own_blocks(
         with in_partition(partition):
             for block in pipeline.blocks(partition, worker):
                 if block.rows:
-                    made = block.only(names)
-                    keep(own_bytes(made, pipeline.resident))
-                    parts[partition].append(made)
+                    parts[partition].append(room.block(block.only(names), pipeline.resident))
 
     run(task, len(own))
     return parts
@@ -65,16 +59,15 @@ def spread(
     own: dict[int, list[Block]],
     active: Sequence[int],
     schema: Schema,
-    received: Callable[[Block], None] = lambda block: None,
+    room: Room | None = None,
 ) -> Program[Parts]:
     """The blocks of all `active` partitions at every rank, from each rank's `own` ones.
 
-    `received` is told of each block of others', or of its parts; it may raise where there is no
-    room.
+    Those of others are kept in the `room`, if there is one.
     """
     if ranks.is_alone:
         return [own[p] for p in active]
-    found = _Spread(ranks.own, own, active, schema, received)
+    found = _Spread(ranks.own, own, active, schema, room)
     yield Shuffle(_pieces(ranks, own), found.take)
     return [found.blocks(p) for p in active]
 
@@ -114,9 +107,9 @@ class _Spread:
         own: dict[int, list[Block]],
         active: Sequence[int],
         schema: Schema,
-        received: Callable[[Block], None],
+        room: Room | None,
     ) -> None:
-        self._schema, self._received = schema, received
+        self._schema, self._room = schema, room
         self._senders = dict.fromkeys(own, rank)
         self._active = frozenset(active)
         self._found: dict[int, Parts] = {p: [[b] for b in blocks] for p, blocks in own.items()}
@@ -134,14 +127,24 @@ class _Spread:
             raise ValueError(f"{len(parts)} blocks of partition {partition}, not {len(more)}")
         known = self._found.setdefault(partition, [])
         for continues, part in zip(more, parts, strict=True):
-            self._received(part)
-            if continues:
-                if not known:
-                    raise ValueError(f"a block of partition {partition} without its beginning")
-                known[-1].append(part)
+            own = part if self._room is None else self._room.block(part)
+            if not continues:
+                known.append([own])
+            elif known:
+                known[-1].append(own)
             else:
-                known.append([part])
+                raise ValueError(f"a block of partition {partition} without its beginning")
 
     def blocks(self, partition: int) -> list[Block]:
         """A partition's blocks, as they were where it is read."""
-        return [concatenate(parts, self._schema) for parts in self._found.pop(partition, [])]
+        return [self._joined(parts) for parts in self._found.pop(partition, [])]
+
+    def _joined(self, parts: list[Block]) -> Block:
+        if len(parts) == 1:
+            return parts[0]
+        whole = concatenate(parts, self._schema)
+        if self._room is None:
+            return whole
+        for part in parts:  # of another rank: nothing else shows it
+            self._room.drop(*part.columns.values(), *part.valid.values())
+        return self._room.block(whole)

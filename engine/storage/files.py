@@ -9,7 +9,7 @@ import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from scalops.algebra.errors import DataError, PlanError, SchemaError
 from scalops.algebra.schema import Schema
+from scalops.engine.storage.hive_keys import fixed_part, keys_of
 
 PathLike = str | os.PathLike[str]
 Paths = PathLike | Sequence[PathLike]
@@ -31,6 +32,7 @@ class File:
     path: str
     size: int
     mtime: int
+    keys: tuple[tuple[str, str], ...] = ()  # of folders named key=value, below what was given
 
     @classmethod
     def at(cls, path: str) -> File:
@@ -102,11 +104,13 @@ def find_files(paths: Paths, suffixes: tuple[str, ...]) -> tuple[tuple[File, ...
         given = list(paths)
     if not given:
         raise PlanError("an empty list of paths: no file to read")
-    found: list[str] = []
+    found: list[File] = []
     for path in given:
-        found += _expand(local_path(path), suffixes)
-    title = _title(given, found)
-    return tuple(File.at(os.path.abspath(path)) for path in found), title
+        local = local_path(path)
+        above = os.path.abspath(fixed_part(local))
+        for match in map(os.path.abspath, _expand(local, suffixes)):
+            found.append(replace(File.at(match), keys=keys_of(match, above)))
+    return tuple(found), _title(given, [file.path for file in found])
 
 
 def _title(given: list[object], found: list[str]) -> str:
@@ -182,13 +186,6 @@ def _in_folder(folder: str, suffixes: tuple[str, ...]) -> list[str]:
     found: list[tuple[str, ...]] = []
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith((".", "_"))]
-        keyed = next((name for name in sorted(folders) if "=" in name), None)
-        if keyed is not None:
-            raise PlanError(
-                f"{os.path.join(parent, keyed)}: folders that hold a column's value in their "
-                "name are not supported yet",
-                hint="name the files by a pattern; the column is then left out",
-            )
         parts = Path(os.path.relpath(parent, folder)).parts
         found += [
             (*parts, name)

@@ -19,6 +19,7 @@ from scalops.engine.blocks import Array, Block, concatenate
 from scalops.engine.columns import SparseColumn
 from scalops.engine.storage.bad_records import Unreadable
 from scalops.engine.storage.files import File
+from scalops.engine.storage.number_text import cast_tokens, number_of, shown, token_texts
 from scalops.engine.storage.text_contents import lines_with_ends
 
 LABEL, FEATURES = "y", "x"
@@ -36,7 +37,6 @@ _COMMENT = re.compile(rb"#[^\n]*")
 _QUERY = re.compile(rb"^([ \t]*[^\s:]+[ \t]+)qid:-?\d+(?=\s|$)", re.MULTILINE)
 _AFTER_PLUS = np.frombuffer(b"0123456789.iInN", np.uint8)
 _ODD_PLUS = re.compile(rb"\+(?![\d.iInN])")
-_NUMBER = re.compile(rb"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf(inity)?|nan)", re.I)
 
 
 @dataclass(frozen=True)
@@ -115,24 +115,24 @@ class LibsvmParser:
         words = line.partition(b"#")[0].split()
         if not words:
             return None
-        label = _number(words[0], f"label {_shown(words[0])}")
+        label = number_of(words[0], f"label {shown(words[0])}")
         indices: list[int] = []
         values: list[float] = []
         for position, word in enumerate(words[1:]):
             name, colon, text = word.partition(b":")
             if not colon:
-                raise Unreadable(f": {_shown(word)} is no index:value")
+                raise Unreadable(f": {shown(word)} is no index:value")
             if name == b"qid" and position == 0:
                 if not re.fullmatch(rb"-?\d+", text):
-                    raise Unreadable(f": {_shown(word)} is no query number")
+                    raise Unreadable(f": {shown(word)} is no query number")
                 continue
             indices.append(self._index(name, word, indices))
-            values.append(_number(text, f"value in {_shown(word)}"))
+            values.append(number_of(text, f"value in {shown(word)}"))
         return label, indices, values
 
     def _index(self, name: bytes, word: bytes, before: list[int]) -> int:
         if not re.fullmatch(rb"[+-]?\d+", name):
-            raise Unreadable(f": {_shown(word)} has no number as its index")
+            raise Unreadable(f": {shown(word)} has no number as its index")
         index = int(name) - self.base
         if index < 0:
             raise Unreadable(
@@ -238,39 +238,16 @@ def tokens(data: bytes | bytearray) -> tuple[Array, Array, Array, Array] | None:
     indptr = np.concatenate([np.zeros(1, np.int64), until[~empty]])
     if not np.array_equal(stored[label], indptr[:-1]):  # a label that is not first in its line
         return None
-    texts = _texts(data, lengths if all_full else lengths[full])
+    texts = token_texts(data, lengths if all_full else lengths[full], _SEPARATORS)
     if not all_full:
         index, value, label = index[full], value[full], label[full]
     try:
-        labels = _cast(texts, label, pa.float64())
-        indices = _cast(texts, index, pa.int32())
-        values = _cast(texts, value, pa.float64())
+        labels = cast_tokens(texts, label, pa.float64())
+        indices = cast_tokens(texts, index, pa.int32())
+        values = cast_tokens(texts, value, pa.float64())
     except pa.ArrowInvalid:
         return None
     return labels, indptr, indices, values
-
-
-def _texts(data: bytes | bytearray, lengths: Array) -> pa.Array:
-    offsets = np.zeros(len(lengths) + 1, np.int32)
-    np.cumsum(lengths, out=offsets[1:])
-    text = data.translate(None, _SEPARATORS)
-    return pa.StringArray.from_buffers(len(lengths), pa.py_buffer(offsets), pa.py_buffer(text))
-
-
-def _cast(texts: pa.Array, which: Array, kind: pa.DataType) -> Array:
-    numbers: Array = texts.filter(pa.array(which)).cast(kind).to_numpy()
-    return numbers if numbers.flags.writeable else numbers.copy()
-
-
-def _number(text: bytes, what: str) -> float:
-    if not _NUMBER.fullmatch(text):
-        raise Unreadable(f": the {what} is no number")
-    return float(text)
-
-
-def _shown(text: bytes) -> str:
-    found = text[:40].decode("utf-8", "backslashreplace")
-    return repr(found + ("..." if len(text) > 40 else ""))
 
 
 def greatest_index(data: bytes) -> int:

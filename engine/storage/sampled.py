@@ -92,7 +92,7 @@ def _files(source: FileSource, parts: Sequence[Partition], chosen: Sequence[int]
 
 def _kept(source: KeptSource, chosen: Sequence[int]) -> KeptSource:
     table = source.table
-    parts = {i: table.parts[at] for i, at in enumerate(chosen)}
+    parts = {i: list(table.blocks(at)) for i, at in enumerate(chosen)}
     rows = sum(b.rows for part in parts.values() for b in part)
     size = int(table.source_bytes * rows / max(1, source.rows))
     key = f"{table.key} {list(chosen)}"

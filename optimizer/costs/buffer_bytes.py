@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from scalops.algebra import expressions as ex
+from scalops.algebra.definitions import over_source
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.tree import Node, walk
 from scalops.engine import physical_plan as pp
@@ -29,19 +30,17 @@ def stage_buffers(stage: pp.Stage) -> float:
             case CompiledAggregate():
                 continue
             case pp.Compute(outputs=outputs, map=mapped, source=source):
-                roots = [e for _, e in (*mapped, *outputs)]
+                roots = over_source(mapped, [e for _, e in outputs])
                 found += buffer_bytes(roots, rows_of_block(source.schema), handed_out=True)
             case pp.Select(predicate=predicate, source=source):
                 found += buffer_bytes([predicate], rows_of_block(source.schema), handed_out=True)
             case pp.TreeAggregate(map=mapped, folds=folds):
-                roots = [*(e for _, e in mapped), *(a for f in folds for a in f.arguments)]
+                roots = over_source(mapped, [a for f in folds for a in f.arguments])
                 found += buffer_bytes(roots, rows_of_block(stage.source.schema))
     return found
 
 
-def buffer_bytes(
-    roots: Sequence[ex.Expression], rows: int, handed_out: bool = False
-) -> float:
+def buffer_bytes(roots: Sequence[ex.Expression], rows: int, handed_out: bool = False) -> float:
     """Bytes of the buffers that computing the expressions for blocks of so many records takes.
 
     Roots that are `handed_out` are no buffers: they are arrays of their own.

@@ -5,6 +5,7 @@ Each decision is told with what comes second, so that a reader can see by how mu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +14,8 @@ from scalops.optimizer.cost import Provenance
 from scalops.optimizer.costs.caching import Invariant, held_bytes
 from scalops.optimizer.costs.machine import Machine
 from scalops.optimizer.costs.meeting import Meeting, Reduced, meeting
-from scalops.optimizer.costs.plan_cost import PlanCost, plan_cost, worker_bytes
+from scalops.optimizer.costs.memory import left_by_caches, worker_bytes
+from scalops.optimizer.costs.plan_cost import PlanCost, plan_cost
 from scalops.optimizer.costs.plan_work import PlanWork, StageWork
 from scalops.optimizer.costs.prediction import iteration_seconds
 from scalops.optimizer.costs.program_rates import ProgramRates
@@ -286,37 +288,101 @@ def _limited(setting: Setting, number: int, limit: int) -> Setting:
 def _caches(
     work: PlanWork, machine: Machine, setting: Setting, program: ProgramRates | None
 ) -> tuple[Setting, list[Decision]]:
-    """Which tables lie in memory, where it has no room for all: a fractional knapsack."""
-    passes = runs_of(work)
-    stages = work.stages.values()
-    caches = {s.makes: s for s in stages if s.is_cache and s.makes is not None}
-    sizes = {number: worker_bytes(stage, setting) for number, stage in caches.items()}
-    needed = sum(sizes.values())
-    others = sum(worker_bytes(s, setting) for s in stages if not s.is_cache)
-    room = max(0.0, setting.memory - others)
-    if len(caches) < 2 or needed <= room:
+    """Which tables lie in memory, where it has no room for all, and what becomes of the rest.
+
+    A fractional knapsack: a byte is worth what it saves, of reading it from a cache file or of
+    making it again, whichever takes less. The file is chosen, too, for a table that memory is
+    thought to hold: it is written where that turns out otherwise.
+    """
+    caches = {s.makes: s for s in work.stages.values() if s.is_cache and s.makes is not None}
+    if not caches:
         return setting, []
-    cost = plan_cost(work, machine, setting, program)
-    tables = [
-        Invariant(
-            number,
-            sizes[number],
-            max(0.0, _reads(work, passes, number) - 1),
-            cost.stages[stage.stage].first.total,
-        )
-        for number, stage in caches.items()
-    ]
+
+    def total(memory: float, held: Mapping[int, int], filed: frozenset[int]) -> float:
+        neutral = replace(setting.neutral, held=held, filed=filed)
+        return plan_cost(
+            work, machine, replace(setting, memory=memory, neutral=neutral), program
+        ).total_seconds
+
+    whole = total(math.inf, {}, frozenset())
+    tables, filed = [], set()
+    for number, stage in caches.items():
+        again = total(math.inf, {number: 0}, frozenset())
+        from_file = total(math.inf, {number: 0}, frozenset((number,)))
+        if from_file < again and setting.disk > 0:
+            filed.add(number)
+        else:
+            from_file = again
+        size = worker_bytes(stage, setting)
+        tables.append(Invariant(number, size, 1.0, max(0.0, from_file - whole)))
+    setting = replace(setting, neutral=replace(setting.neutral, filed=frozenset(filed)))
+    setting, decisions = _in_memory(work, machine, setting, program, tables)
+    return _within_disk(work, machine, setting, program, decisions)
+
+
+def _in_memory(
+    work: PlanWork,
+    machine: Machine,
+    setting: Setting,
+    program: ProgramRates | None,
+    tables: Sequence[Invariant],
+) -> tuple[Setting, list[Decision]]:
+    """How much of each table memory holds, beside what a loop cannot do without."""
+    others = [s for s in work.stages.values() if not s.is_cache and s.provenance != "assumed"]
+    kept = sum(worker_bytes(s, setting) for s in others)
+    room = max(0.0, setting.memory - kept - left_by_caches(setting.memory))
+    needed = sum(t.bytes for t in tables)
+    if needed <= room or (len(tables) < 2 and not kept):
+        return setting, []
     held = {n: int(size) for n, size in held_bytes(tables, room).items()}
     chosen = replace(setting, neutral=replace(setting.neutral, held=held))
-    seconds = plan_cost(work, machine, chosen, program).total_seconds
+    if len(tables) < 2:
+        return chosen, []
+    found, in_order = (plan_cost(work, machine, s, program) for s in (chosen, setting))
+    if in_order.total_seconds <= found.total_seconds:
+        return setting, []
     parts = ", ".join(f"{bytes_text(size)} of t{n}" for n, size in held.items())
     about = f"caches, {bytes_text(needed)} for {bytes_text(room)}"
-    in_order = cost.total_seconds
-    if in_order <= seconds:
-        return setting, []
-    return chosen, [
-        Decision(about, parts, seconds, "in the order of the plan", in_order, cost.provenance)
-    ]
+    second = "in the order of the plan", in_order.total_seconds
+    return chosen, [Decision(about, parts, found.total_seconds, *second, in_order.provenance)]
+
+
+def _within_disk(
+    work: PlanWork,
+    machine: Machine,
+    setting: Setting,
+    program: ProgramRates | None,
+    decisions: list[Decision],
+) -> tuple[Setting, list[Decision]]:
+    """Cache files as far as the disk has room, those that save most per byte first; and for each
+    table that memory does not hold what becomes of its rest."""
+    filed = setting.neutral.filed
+    cost = plan_cost(work, machine, setting, program)
+    missing = {n: size for n, size in cost.missing.items() if size > 0}
+    left = setting.disk - sum(cost.spilled.values())
+
+    def total(chosen: frozenset[int]) -> float:
+        neutral = replace(setting.neutral, filed=chosen)
+        return plan_cost(work, machine, replace(setting, neutral=neutral), program).total_seconds
+
+    gains = {n: (total(filed - {n}) - cost.total_seconds) / missing[n] for n in filed & {*missing}}
+    for number in sorted(gains, key=lambda n: -gains[n]):
+        if missing[number] <= left:
+            left -= missing[number]
+        else:
+            filed -= {number}
+    setting = replace(setting, neutral=replace(setting.neutral, filed=filed))
+    for number, size in missing.items():
+        is_filed = number in filed
+        ways = [("made again", total(filed - {number}))]
+        if is_filed or size <= left:
+            ways.append(("in a cache file", total(filed | {number})))
+        if is_filed:
+            ways.reverse()
+        about = f"rest of t{number}, {bytes_text(size)}"
+        second = ways[1] if len(ways) > 1 else ("", 0.0)
+        decisions.append(Decision(about, *ways[0], *second, cost.provenance))
+    return setting, decisions
 
 
 def reads_of_caches(work: PlanWork) -> dict[int, float]:
@@ -327,8 +393,3 @@ def reads_of_caches(work: PlanWork) -> dict[int, float]:
         for cache in work.stages.values()
         if cache.is_cache and cache.makes is not None
     }
-
-
-def _reads(work: PlanWork, passes: Mapping[int, float], number: int) -> float:
-    """How often a cached table is read."""
-    return sum(passes.get(s.stage, 0.0) for s in work.stages.values() if number in s.reads)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from scalops.optimizer.cardinality import least_known
 from scalops.optimizer.cost import Provenance
 from scalops.optimizer.costs.amounts import Amounts
 from scalops.optimizer.costs.machine import Machine
+from scalops.optimizer.costs.memory import held, index_limit, worker_bytes
 from scalops.optimizer.costs.plan_work import LoopWork, PlanWork, StageWork
 from scalops.optimizer.costs.setting import Setting
-from scalops.optimizer.costs.stage_cost import Costing, index_limit, stage_cost
+from scalops.optimizer.costs.stage_cost import Again, Costing, stage_cost
 from scalops.optimizer.costs.thread_times import amount_seconds
 from scalops.optimizer.costs.times import OperatorCost, StageCost, Times
 from scalops.optimizer.costs.trees import broadcast_seconds
@@ -26,9 +27,7 @@ __all__ = [
     "PlanCost",
     "StageCost",
     "Times",
-    "held",
     "plan_cost",
-    "worker_bytes",
 ]
 
 
@@ -57,8 +56,9 @@ class PlanCost:
     """A plan in a setting: stages by number, loops by index, what is run `once`, and the sum.
 
     `memory`: bytes held by each worker (or this process) at most. `cached`: of each cached table,
-    by number, the share that is held. `total_seconds` are those of
-    everything, all iterations included.
+    by number, the share that is held, and `missing` the bytes of each worker that are not.
+    `spilled`: of tables that stages leave, by stage, the bytes of each worker that are in files for
+    want of room. `total_seconds` are those of everything, all iterations included.
     """
 
     stages: Mapping[int, StageCost]
@@ -68,6 +68,8 @@ class PlanCost:
     memory: float
     cached: Mapping[int, float]
     provenance: Provenance
+    missing: Mapping[int, float] = field(default_factory=dict)
+    spilled: Mapping[int, float] = field(default_factory=dict)
 
 
 def plan_cost(
@@ -77,20 +79,25 @@ def plan_cost(
 
     Starting workers, where none run, is not counted.
     """
-    memory, cached = held(work, setting)
+    room = held(work, setting)
     indexes = {
         s.makes: (s.index_bytes, index_limit(s, setting))
         for s in work.stages.values()
         if s.makes is not None and s.index_bytes
     }
-    again: dict[int, float] = {}
+    spilled = {
+        makes: size
+        for stage, size in room.spilled.items()
+        if (makes := work.stages[stage].makes) is not None
+    }
+    again: dict[int, Again] = {}
     stages: dict[int, StageCost] = {}
-    costing = Costing(machine, setting, program, indexes, again)
+    costing = Costing(machine, setting, program, indexes, again, spilled)
     for number, stage in sorted(work.stages.items()):
         stages[number] = stage_cost(stage, costing)
-        if stage.makes is not None and stage.is_cache:
-            missing = 1 - cached[stage.makes]
-            again[stage.makes] = missing * stages[number].steady.total
+        if stage.makes is not None and stage.is_cache and room.missing[stage.makes]:
+            missing = room.missing[stage.makes]
+            stages[number], again[stage.makes] = _missing(stage, stages[number], missing, costing)
     loops: dict[int, LoopCost] = {}
     for loop in _inner_first(work):
         loops[loop.index] = _loop(loop, stages, loops, costing)
@@ -102,38 +109,36 @@ def plan_cost(
         loops,
         once,
         once.total + sum(loops[i].total for i in work.outer),
-        memory,
-        cached,
+        room.memory,
+        room.cached,
         least_known(s.provenance for s in stages.values()),
+        room.missing,
+        room.spilled,
     )
 
 
-def worker_bytes(stage: StageWork, setting: Setting) -> float:
-    """What one worker holds of the table that a stage leaves, beside what lies in memory anyway."""
-    if stage.is_view and (not setting.workers or setting.cores is not None):
-        return 0.0
-    indexed = 0 < stage.index_bytes <= index_limit(stage, setting)
-    whole = stage.held_whole or indexed
-    return stage.held_bytes / (1 if whole else max(1, setting.workers))
+def _missing(
+    stage: StageWork, cost: StageCost, size: float, costing: Costing
+) -> tuple[StageCost, Again]:
+    """What a cached table of which `size` bytes are not held takes when it is first made, and what
+    these take whenever they are read.
 
-
-def held(work: PlanWork, setting: Setting) -> tuple[float, dict[int, float]]:
-    """Bytes that each worker holds, and of each cached table, by number, the share that is held.
-
-    What has to be held comes first; caches share what is left, in the order of their stages, each
-    as far as the setting lets it.
+    What is made again is not made when the table first is: that ends where memory does. A cache
+    file is written then, and read as an Arrow IPC file is: the same copies, by the same rate.
     """
-    stages = [s for _, s in sorted(work.stages.items())]
-    needed = sum(worker_bytes(s, setting) for s in stages if not s.is_cache)
-    room, cached = max(0.0, setting.memory - needed), {}
-    for stage in stages:
-        if stage.is_cache and stage.makes is not None:
-            most = min(room, setting.neutral.held.get(stage.makes, room))
-            size = worker_bytes(stage, setting)
-            taken = min(size, most)
-            cached[stage.makes] = taken / size if size else 1.0
-            room, needed = room - taken, needed + taken
-    return needed, cached
+    setting, machine = costing.setting, costing.machine
+    assert stage.makes is not None
+    share = size / worker_bytes(stage, setting)
+    if stage.makes not in setting.neutral.filed:
+        beside = cost.steady.total - max(cost.disk, cost.computing) + cost.computing
+        begun = replace(cost, first=cost.first.times(1 - share))
+        return begun, Again(share, share * cost.disk, share * beside)
+    on_disk = size * costing.on_one_disk
+    written = cost.first + Times(load=on_disk / machine["disk_write"])
+    decoded = size / machine["ipc"] / costing.threads(stage)
+    known = least_known((cost.provenance, machine.known("disk_write", "disk_read", "ipc")))
+    made = replace(cost, first=written, provenance=known)
+    return made, Again(share, on_disk / machine["disk_read"], decoded)
 
 
 def _inner_first(work: PlanWork) -> list[LoopWork]:

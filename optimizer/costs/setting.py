@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from scalops.engine.neutral import Neutral
@@ -13,13 +14,14 @@ class Setting:
 
     `threads` of this process, or of each worker. `cores` that all workers share, where they are
     on one machine; None where each has a machine of its own. `memory`: bytes for caches of this
-    process, or of each worker.
+    process, or of each worker; `disk`: bytes that are free for files of what finds no room there.
     """
 
     threads: int
     cores: int | None
     memory: float
     neutral: Neutral = field(default_factory=Neutral)
+    disk: float = math.inf
 
     @property
     def workers(self) -> int:

@@ -8,7 +8,7 @@ from functools import cached_property
 from math import ceil
 from typing import TYPE_CHECKING
 
-from scalops.optimizer.cost import BROADCAST_BYTES, Provenance
+from scalops.optimizer.cost import Provenance
 from scalops.optimizer.costs.amounts import added
 from scalops.optimizer.costs.machine import Machine
 from scalops.optimizer.costs.plan_work import OperatorWork, StageWork
@@ -25,18 +25,40 @@ DECODING = frozenset(("disk_read", "parquet", "ipc", "csv"))
 
 
 @dataclass(frozen=True)
+class Again:
+    """What it takes to read the part of a cached table that memory does not hold.
+
+    `share` of the table it is. The disk is busy for `disk` seconds, while the threads `compute`.
+    """
+
+    share: float
+    disk: float
+    compute: float
+
+    def beside(self, computed: float) -> float:
+        """max(D − m·C, A): what it adds to C seconds of computing with all of the table.
+
+        The share m is read ahead (D seconds) while it is decoded or made (A seconds) and computed
+        with (m·C seconds).
+        """
+        return max(self.disk - self.share * computed, self.compute)
+
+
+@dataclass(frozen=True)
 class Costing:
     """What the cost of a stage depends on beside its own work.
 
     `index_bytes`: of indexed sides of joins by number, and the limit up to which they go to every
-    worker. `again`: by number of a cached table, seconds to make the part that is not held.
+    worker. `again`: by number of a cached table, what the part takes that is not held. `spilled`:
+    by number of another table, the bytes of it that each worker has in a file.
     """
 
     machine: Machine
     setting: Setting
     program: ProgramRates | None = None
     index_bytes: Mapping[int, tuple[float, float]] = field(default_factory=dict)
-    again: Mapping[int, float] = field(default_factory=dict)
+    again: Mapping[int, Again] = field(default_factory=dict)
+    spilled: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def workers(self) -> int:
@@ -47,6 +69,11 @@ class Costing:
     def links(self) -> Links:
         """The links between workers."""
         return links_of(self.machine)
+
+    @property
+    def on_one_disk(self) -> int:
+        """How many workers share a disk: all of those of one machine."""
+        return 1 if self.setting.cores is None else self.workers
 
     def share(self, work: StageWork) -> float:
         """The part of a stage's blocks that the busiest worker has: ⌈b / N⌉ / b of b blocks."""
@@ -61,8 +88,12 @@ class Costing:
 
 @dataclass(frozen=True)
 class _Seconds:
-    """Of one operator on one thread: memory, kernels, what holds the lock; calls that it makes."""
+    """Of one operator on one thread: memory, kernels, what holds the lock; calls that it makes.
 
+    `disk`: beside threads, whose reading the disk is at.
+    """
+
+    disk: float
     read: float
     products: float
     others: float
@@ -72,24 +103,29 @@ class _Seconds:
 
     @property
     def total(self) -> float:
-        return self.read + self.products + self.others + self.held
+        return self.disk + self.read + self.products + self.others + self.held
 
 
 def stage_cost(work: StageWork, costing: Costing) -> StageCost:
     """The first and a later run."""
-    first, of_first = _run(work, costing, first=True)
-    steady, of_steady = _run(work, costing, first=False)
+    first, of_first, _ = _run(work, costing, first=True)
+    steady, of_steady, apart = _run(work, costing, first=False)
     operators = tuple(
         OperatorCost(o.number, a, b, _known([o], costing))
         for o, a, b in zip(work.operators, of_first, of_steady, strict=True)
     )
     measured = _measured(work, costing) is not None
     known = _known(work.operators, costing, measured)
-    return StageCost(work.stage, first, steady, operators, known, measured)
+    return StageCost(work.stage, first, steady, operators, known, measured, *apart)
 
 
-def _run(work: StageWork, costing: Costing, first: bool) -> tuple[Times, list[float]]:
-    """One run by what it is spent on, and seconds of each operator."""
+def _run(
+    work: StageWork, costing: Costing, first: bool
+) -> tuple[Times, list[float], tuple[float, float]]:
+    """One run by what it is spent on, seconds of each operator, and of disk and threads apart.
+
+    Blocks are read ahead: while threads compute the disk reads, and the longer of both counts.
+    """
     machine, threads = costing.machine, costing.threads(work)
     own = [_operator(o, work, costing, threads, first) for o in work.operators]
     seconds = _computing(work, own, costing, threads)
@@ -107,16 +143,20 @@ def _run(work: StageWork, costing: Costing, first: bool) -> tuple[Times, list[fl
         )
         seconds = measured + (once if first else 0.0)
         wait = wait if costing.setting.workers else 0.0
+    disk = sum(o.disk for o in own)
+    apart = disk, seconds
+    seconds = max(seconds, disk)
     together = sum(o.total for o in own)
     parts = [seconds * o.total / together if together else 0.0 for o in own]
     load = sum(part for part, o in zip(parts, own, strict=True) if o.is_load)
     computed = sum(part for part, o in zip(parts, own, strict=True) if not o.is_load)
     if first:
         load += shipping_seconds(work, costing)
-    elif work.cache is not None:
-        load += costing.again.get(work.cache, 0.0)
+    if work.cache in costing.again:
+        load += costing.again[work.cache].beside(apart[1])
+    load += spill_seconds(work, costing, first)
     aggregate = aggregate_seconds(work, costing)
-    return Times(load=load, map=computed, aggregate=aggregate, wait=wait), parts
+    return Times(load=load, map=computed, aggregate=aggregate, wait=wait), parts, apart
 
 
 def _steady(work: StageWork, costing: Costing, threads: float) -> list[_Seconds]:
@@ -129,13 +169,17 @@ def _operator(
     """The busiest worker's part."""
     machine, share = costing.machine, costing.share(work)
     amounts = added(operator.amounts, operator.once) if first else operator.amounts
-    products, others, held = divided(amounts, machine)
+    from_disk = amounts.get("disk_read", 0.0) / machine["disk_read"]
+    products, others, held = divided(
+        {n: a for n, a in amounts.items() if n != "disk_read"}, machine
+    )
     at_once = threads * (costing.workers if costing.setting.cores is not None else 1)
     read = read_seconds(operator.read_bytes, at_once, machine)
     calls = operator.calls * share
     is_load = work.is_cache or any(name in amounts for name in DECODING)
     python = share * held + calls * machine["call"]
-    return _Seconds(share * read, share * products, share * others, python, calls, is_load)
+    disk = share * costing.on_one_disk * from_disk
+    return _Seconds(disk, share * read, share * products, share * others, python, calls, is_load)
 
 
 def _computing(
@@ -174,6 +218,19 @@ def shipping_seconds(work: StageWork, costing: Costing) -> float:
         return 0.0
     rate = "link" if costing.setting.cores is None else "share"
     return work.bytes / costing.machine[rate]
+
+
+def spill_seconds(work: StageWork, costing: Costing, first: bool) -> float:
+    """Writing what the stage leaves and memory does not hold, and reading what others have left.
+
+    What is made once is written once: its stage computes nothing later.
+    """
+    written = 0.0
+    if work.makes is not None and (first or work.operators[-1].amounts):
+        written = costing.spilled.get(work.makes, 0.0)
+    read = sum(costing.spilled.get(number, 0.0) for number in work.reads)
+    machine = costing.machine
+    return costing.on_one_disk * (written / machine["disk_write"] + read / machine["disk_read"])
 
 
 def aggregate_seconds(work: StageWork, costing: Costing) -> float:
@@ -229,12 +286,6 @@ def leaves_of_a_run(work: StageWork) -> float:
         return float(work.leaves)
     most = min(work.blocks, work.bytes / (_LEAF_FACTOR * work.partial_bytes))
     return float(1 << (max(1, int(most)).bit_length() - 1))
-
-
-def index_limit(work: StageWork, setting: Setting) -> float:
-    """Bytes up to which the indexed side of a join goes to every worker."""
-    limit = BROADCAST_BYTES.value
-    return float(limit if work.makes is None else setting.neutral.broadcast.get(work.makes, limit))
 
 
 def _known(

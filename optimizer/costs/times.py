@@ -11,7 +11,8 @@ from scalops.optimizer.cost import Provenance
 class Times:
     """Seconds, by what they are spent on.
 
-    `load`: reading and decoding sources, and making again what memory does not hold. `map`: what
+    `load`: reading and decoding sources, making again what memory does not hold, or writing it to
+    a file and reading it there. `map`: what
     is computed of blocks, the stage's sink included. `aggregate`: partial results, records and
     tables on their way between workers and to the driver. `broadcast`: values to the workers.
     `update`: expressions at the driver. `wait`: for commands, threads and slower workers.
@@ -58,7 +59,11 @@ class OperatorCost:
 
 @dataclass(frozen=True)
 class StageCost:
-    """One run of a stage: the first one, and a later one. `program`: from runs of this program."""
+    """One run of a stage: the first one, and a later one. `program`: from runs of this program.
+
+    Of a later run's seconds `disk` are those that the disk is busy, while others compute for
+    `computing` seconds: the longer of both counts.
+    """
 
     stage: int
     first: Times
@@ -66,3 +71,5 @@ class StageCost:
     operators: tuple[OperatorCost, ...]
     provenance: Provenance
     program: bool = False
+    disk: float = 0.0
+    computing: float = 0.0

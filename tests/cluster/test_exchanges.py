@@ -414,11 +414,12 @@ def test_what_does_not_arrive_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
 def test_large_blocks_are_spread_in_small_pieces_and_come_as_they_were() -> None:
     blocks = [two_columns(n, n) for n in (3, 90_000, 5, 70_000, 1)]
     pieces: list[Any] = []
-    received: list[int] = []
+    budgets = [MemoryBudget() for _ in range(3)]
 
     def program(rank: int) -> Any:
         own: dict[int, list[Block]] = {1: [], 3: blocks} if rank == 1 else {0: blocks[:1]}
-        asked = spread(Ranks(rank, 3), own if rank < 2 else {}, [0, 1, 3], SCHEMA, watched)
+        room = Room(budgets[rank], "received")
+        asked = spread(Ranks(rank, 3), own if rank < 2 else {}, [0, 1, 3], SCHEMA, room)
         ask = next(asked)
         assert isinstance(ask, Shuffle)
         sending = list(ask.pieces)
@@ -429,14 +430,11 @@ def test_large_blocks_are_spread_in_small_pieces_and_come_as_they_were() -> None
         except StopIteration as end:
             return end.value
 
-    def watched(block: Block) -> None:
-        received.append(block.bytes)
-
     for found in together([program(rank) for rank in range(3)]):
         assert bits(found) == bits([blocks[:1], [], blocks])
     assert max(sum(b.nbytes for b in p.buffers) for _, p in pieces) <= PIECE_BYTES * 1.1
     assert len({id(p) for _, p in pieces}) == len(pieces) // 2  # one for both who receive it
-    assert sum(received) == 2 * sum(b.bytes for b in blocks) + 2 * blocks[0].bytes
+    assert sum(b.held for b in budgets) == 2 * sum(b.bytes for b in blocks) + 2 * blocks[0].bytes
 
 
 @pytest.mark.parametrize(

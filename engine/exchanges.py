@@ -12,7 +12,7 @@ import numpy as np
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.schema import HIDDEN, Schema
 from scalops.engine import physical_plan as pp
-from scalops.engine.blocks import Array, Block, concatenate, mask_of, partition_bounds, reblock
+from scalops.engine.blocks import Array, Block, concatenate, mask_of, reblock
 from scalops.engine.columns import ColumnData, concatenated, sliced, taken
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.key_words import Words
@@ -40,38 +40,9 @@ def settled(blocks: Iterable[Block], schema: Schema) -> Iterator[Block]:
         yield block
 
 
-def repartitioned(blocks: list[Block], required: pp.Properties, schema: Schema) -> Parts:
-    """Records sent to the partitions of a layout: contiguous ranges, or by hash of keys."""
-    count = required.partitions or len(partition_bounds(0, schema))
-    if required.layout == "hash":
-        return _by_hash(blocks, required.keys, count, schema)
-    rows = sum(b.rows for b in blocks)
-    parts: Parts = []
-    for start, stop in near_equal(rows, count):
-        own, at = [], 0
-        for block in blocks:
-            a, b = max(start, at), min(stop, at + block.rows)
-            if a < b:
-                own.append(block.slice(a - at, b - at))
-            at += block.rows
-        parts.append(list(settled(own, schema)))
-    return parts
-
-
 def near_equal(rows: int, count: int) -> list[tuple[int, int]]:
     """Contiguous ranges that differ by one record at most."""
     return [(i * rows // count, (i + 1) * rows // count) for i in range(count)]
-
-
-def _by_hash(blocks: list[Block], keys: tuple[str, ...], count: int, schema: Schema) -> Parts:
-    parts: Parts = [[] for _ in range(count)]
-    for block in blocks:
-        for _, splits, own in by_target(block, hash_targets(block, keys, count), [0] * count):
-            at = 0
-            for target, rows in splits:
-                parts[target].append(own.slice(at, at + rows))
-                at += rows
-    return [list(settled(p, schema)) for p in parts]
 
 
 def by_range(block: Block, at: int, ends: Sequence[int], homes: Sequence[int]) -> Iterator[Share]:
@@ -172,6 +143,14 @@ def sorted_parts(received: Parts, sink: pp.SortRows, schema: Schema) -> Parts:
     return [list(settled([whole.slice(a, b)], kept)) for a, b in bounds]
 
 
+def sorting_bytes(received: Parts, sink: pp.SortRows) -> int:
+    """What `sorted_parts` takes beside the records: keys and the order, twice, and one column."""
+    blocks = [b for part in received for b in part]
+    each = [sum(int(b.columns[n].nbytes) for b in blocks) for n in (*sink.kept, *sink.keys)]
+    keys = sum(each[len(sink.kept) :])
+    return 2 * keys + 16 * sum(b.rows for b in blocks) + 2 * max(each)
+
+
 def _whole(blocks: list[Block], name: str, schema: Schema, keep: bool) -> Vector:
     """A column of all blocks, which lose it unless it is kept."""
     columns = [b.columns[name] if keep else b.columns.pop(name) for b in blocks]
@@ -179,12 +158,12 @@ def _whole(blocks: list[Block], name: str, schema: Schema, keep: bool) -> Vector
     return concatenated(columns, schema[name]), mask
 
 
-def sample_places(rows: int, buckets: int) -> Array:
+def sample_places(rows: int, buckets: int, each: int = _SAMPLES) -> Array:
     """int64[...]: numbers of records, one from each of so many equal parts of a table.
 
     Which one of its part is by hash: a table whose keys have a period is no worse than others.
     """
-    count = min(rows, _SAMPLES * buckets)
+    count = min(rows, each * buckets)
     ends = np.arange(count + 1) * rows // max(1, count)
     jitter = hash_rows([(np.arange(count), None)], count) >> np.uint64(1)
     made: Array = ends[:-1] + jitter.astype(np.int64) % np.diff(ends)
@@ -239,11 +218,21 @@ def sorted_block(blocks: list[Block], sink: pp.SortRows, schema: Schema) -> Bloc
 # Distinct.
 
 
-def distinct_targets(block: Block, buckets: int) -> Array:
-    """int64[rows]: a bucket for each record, the same for those that are equal."""
+def distinct_bytes(parts: list[Block], schema: Schema, columns: Sequence[str]) -> int:
+    """What `distinct_parts` takes beside the records: what is compared, codes, and what is kept."""
+    kinds = compared(schema, columns)
+    keys = sum(int(p.columns[n].nbytes) for p in parts for n, _ in kinds)
+    return 2 * keys + 32 * sum(p.rows for p in parts)
+
+
+def distinct_targets(block: Block, buckets: int, level: int = 0) -> Array:
+    """int64[rows]: a bucket for each record, the same for those that are equal.
+
+    Those of one bucket are told apart at the next of the levels 0 to 3.
+    """
     keys = [(column, block.valid.get(name)) for name, column in block.columns.items()]
     hashes = Words(keys, block.rows, nulls_equal=True).hashes(0, block.rows)
-    return (hashes % np.uint64(buckets)).astype(np.int64)
+    return ((hashes >> np.uint64(16 * level)) % np.uint64(buckets)).astype(np.int64)
 
 
 def distinct_block(blocks: list[Block], schema: Schema, columns: Sequence[str] = ()) -> Block:

@@ -158,6 +158,14 @@ class SpilledBlocks:
         self._budget.count_spilled(batch.size)
         return batch
 
+    def add_parts(self, parts: Sequence[Block]) -> list[Kept]:
+        """Keep views of one block: all of them in memory or none, for each holds the whole."""
+        if self._budget.room(sum(p.bytes for p in parts), self._owner):
+            return list(parts)
+        batches = list(map(self._opened().write, parts))
+        self._budget.count_spilled(sum(b.size for b in batches))
+        return batches  # type: ignore[return-value]
+
     def get(self, kept: Kept) -> Block:
         """A block that was kept."""
         if isinstance(kept, Block):

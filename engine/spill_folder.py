@@ -53,6 +53,18 @@ def filesystem_of(folder: str) -> str:
     return kind
 
 
+def free_disk(folder: str | None = None) -> float:
+    """Bytes that are free for such files: none where they would lie in memory."""
+    place = spill_folder(folder)
+    if filesystem_of(place) in _IN_MEMORY:
+        return 0.0
+    try:
+        found = os.statvfs(place)
+    except OSError:
+        return 0.0
+    return float(found.f_bavail * found.f_frsize)
+
+
 def nameless_file(folder: str | None = None) -> tuple[int, str]:
     """A new file without a name, open for reading and writing; and the folder it lies in.
 

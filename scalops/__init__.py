@@ -84,6 +84,7 @@ if _TYPE_CHECKING:
         read_libsvm,
         read_parquet,
         read_text,
+        read_vw,
         table,
     )
     from scalops.sparse import dense, hashed_counts, sparse_vector
@@ -176,6 +177,7 @@ __all__ = [
     "read_libsvm",
     "read_parquet",
     "read_text",
+    "read_vw",
     "session",
     "sigmoid",
     "softmax",
@@ -268,6 +270,7 @@ _EXPORTS = {
         "read_libsvm",
         "read_parquet",
         "read_text",
+        "read_vw",
         "table",
     ),
     "scalops.sparse": ("dense", "hashed_counts", "sparse_vector"),

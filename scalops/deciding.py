@@ -9,6 +9,7 @@ from functools import cached_property
 from traceback import format_exception_only
 
 from scalops.algebra.errors import ScalopsError
+from scalops.algebra.tree import find
 from scalops.clusters import (
     cores,
     may_have_workers,
@@ -19,7 +20,8 @@ from scalops.clusters import (
 from scalops.engine.driver import Replan
 from scalops.engine.free_memory import usable_memory
 from scalops.engine.neutral import NEUTRAL, Change, Measurements, Neutral
-from scalops.engine.physical_plan import CacheTable, PhysicalPlan
+from scalops.engine.physical_plan import CacheTable, PhysicalPlan, TableScan
+from scalops.engine.spill_folder import free_disk
 from scalops.optimizer.costs.choice import Asked, Choice, Decision, choose, reads_of_caches
 from scalops.optimizer.costs.machine import Machine
 from scalops.optimizer.costs.meeting import Meeting, Reduced, reductions_of, said
@@ -29,6 +31,7 @@ from scalops.options import AUTO, Options
 
 # Measured between workers of this machine, which share its memory: a network is another thing.
 BETWEEN_WORKERS = ("hop", "message", "link", "command", "worker_start")
+_MOST_EXPANDED = 16  # times the bytes of a file that its records may take in memory
 _MOST_COUNTS = 32  # numbers of workers that are compared, of a cluster that has more
 
 
@@ -71,12 +74,14 @@ def decide(
 ) -> Decided:
     """Decide for a plan; `attached` workers are there, None where none has been asked for.
 
-    In this process something is to be decided only where several tables are cached.
+    In this process something is to be decided only where several tables are cached, or one that
+    memory may not hold.
     """
     if options.connect is not None:
         machine = machine.without(*BETWEEN_WORKERS)
     caches = [s for s in physical.stages if isinstance(s.sink, CacheTable)]
-    if not may_have_workers(options) and len(caches) < 2:
+    may_fill = len(caches) > 1 or (caches and _is_large(physical, options))
+    if not may_have_workers(options) and not may_fill:
         return Decided()
     asked = Asked(options.objective, options.fan_in, running=bool(attached))
     work = plan_work(physical)
@@ -88,6 +93,13 @@ def decide(
         asked,
     )
     return Decided(choice.setting.neutral, choice, reads_of_caches(work))
+
+
+def _is_large(physical: PhysicalPlan, options: Options) -> bool:
+    """Whether what is made of the sources may need more memory than there is."""
+    scans = {t.source for s in physical.stages for t in find((s,), TableScan)}
+    size = sum(float(source.bytes) for source in scans)
+    return _MOST_EXPANDED * size > (options.memory or usable_memory())
 
 
 def decide_to_run(
@@ -137,7 +149,8 @@ def _has_failed(error: Exception, so_what: str) -> None:
 
 def settings(options: Options, attached: int | None = None) -> list[Setting]:
     """Where a plan may run by the options: in this process, or on so many workers."""
-    here = Setting(options.threads or cores(), None, float(options.memory or usable_memory()))
+    memory = float(options.memory or usable_memory())
+    here = Setting(options.threads or cores(), None, memory, disk=free_disk(options.spill))
     if not may_have_workers(options):
         return [here]
     counts: Sequence[int] = [told_workers(options) or 1]
@@ -155,9 +168,11 @@ def _on_workers(options: Options, count: int) -> Setting:
     """So many workers: of this machine they share cores and memory."""
     if options.connect is not None:
         # Of their machines nothing is known here but that they are like this one.
-        return Setting(options.threads or 1, None, float(usable_memory()), Neutral(count))
-    memory = memory_of_worker(options, count) or usable_memory() // count
-    return Setting(threads_of_worker(options), cores(), float(memory), Neutral(count))
+        memory, disk = float(usable_memory()), free_disk(options.spill)
+        return Setting(options.threads or 1, None, memory, Neutral(count), disk)
+    memory = float(memory_of_worker(options, count) or usable_memory() // count)
+    disk = free_disk(options.spill) / count
+    return Setting(threads_of_worker(options), cores(), memory, Neutral(count), disk)
 
 
 def in_this_process(options: Options) -> Options:

@@ -147,7 +147,7 @@ def load(
 ) -> Table:
     """A table of files in the format that their suffix names; `options` are those of its reader.
 
-    .csv .tsv .parquet .pq .ipc .arrow .feather .json .jsonl .ndjson .txt .libsvm .svm .svmlight;
+    .csv .tsv .parquet .pq .ipc .arrow .feather .json .jsonl .ndjson .txt .libsvm .svm .svmlight .vw;
     text also with .gz behind.
     """
     _local(filesystem)
@@ -255,6 +255,35 @@ def read_libsvm(
     )
 
 
+def read_vw(
+    path: Paths,
+    bits: int | None = None,
+    n_features: int | None = None,
+    constant: bool = False,
+    columns: Sequence[str] | None = None,
+    on_error: str = "raise",
+    filesystem: Any = None,
+) -> Table:
+    """A table of files in Vowpal Wabbit's text format: `y`, `weight`, `base`, `tag`, and `x`.
+
+    The label `y` is null where there is none, the importance `weight` then 1, `base` 0, `tag` "".
+    The sparse vectors `x` have 2**`bits` elements (18), in which features stand where Vowpal
+    Wabbit puts them by hashing; with `n_features` the names are indices from 0 on. Features that
+    meet are added up. `constant` adds Vowpal Wabbit's constant feature. With `on_error="null"` a
+    bad line has no features, and null in the other columns.
+    """
+    _local(filesystem)
+    return _scan(
+        storage.read_vw,
+        path,
+        bits=bits,
+        n_features=n_features,
+        constant=constant,
+        columns=columns,
+        on_error=on_error,
+    )
+
+
 def read_ipc(path: Paths, columns: Sequence[str] | None = None, filesystem: Any = None) -> Table:
     """A table of Arrow IPC files (Feather 2), which are mapped into memory."""
     _local(filesystem)
@@ -271,5 +300,5 @@ def read_parquet(
 
 _READERS = {
     reader.__name__: reader
-    for reader in (read_csv, read_ipc, read_json, read_libsvm, read_parquet, read_text)
+    for reader in (read_csv, read_ipc, read_json, read_libsvm, read_parquet, read_text, read_vw)
 }

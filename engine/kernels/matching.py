@@ -5,6 +5,9 @@ a hash table of open addressing, built and searched by whole vectors: each round
 of every key that is still looked for. Records of equal keys lie side by side in `order`, a stable
 counting sort of the held side, so that matches come in its order.
 
+What an index holds lies in its `memory`: where that has no room, in a file. What is needed only
+while it is made is released then, and where it would be as long as the table, made in pieces.
+
 How keys are found is a neutral decision: it changes no result. Chosen by measuring 5,000,000
 integers searched for 5,000,000 others, building and searching, one run each on two cores. By value:
 0.13 s on one thread, 0.07 s on two. Of any size: hashed 0.58 s and 0.34 s; sorting and
@@ -20,15 +23,16 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from scalops.engine.columns import Array, sliced
+from scalops.engine.kernels.counting import position_type, sorted_by_id
 from scalops.engine.kernels.key_words import Words, null_times
 from scalops.engine.kernels.keys import Key
+from scalops.engine.memory import MemoryBudget
+from scalops.engine.spilled_memory import Room, is_spilled
 from scalops.engine.threads import Task
 
 Run = Callable[[Task, int], None]
-Reserve = Callable[[int], None]
 
 _SPARSE = 4  # addresses for each record that a table by value may have
 _FEW = 4_096  # addresses that it may have in any case
@@ -75,11 +79,6 @@ class Pairs:
         self._starts = self._ends - counts
         self.total = int(self._ends[-1]) if len(self._ends) else 0
 
-    @property
-    def bytes(self) -> int:
-        """What making all pairs at once takes, before the half is given back."""
-        return 5 * 8 * self.total
-
     def piece(self, start: int, stop: int) -> tuple[Array, Array]:
         """Records and positions, -1 for no match, of the pairs start..stop-1."""
         first = int(np.searchsorted(self._ends, start, side="right"))
@@ -103,8 +102,8 @@ class Pairs:
 class KeyIndex:
     """Finds keys among those of `rows` held records.
 
-    `run` runs tasks on threads, `reserve` is told of memory before it is taken. With `parts`, a
-    power of two, a hash table is built in so many parts.
+    `run` runs tasks on threads, `memory` is where what it holds lies: without one, anywhere. With
+    `parts`, a power of two, a hash table is built in so many parts.
     """
 
     def __init__(
@@ -113,31 +112,48 @@ class KeyIndex:
         rows: int,
         nulls_equal: bool = False,
         run: Run = in_turn,
-        reserve: Reserve = lambda size: None,
+        memory: Room | None = None,
         parts: int | None = None,
     ) -> None:
-        self.rows, self.bytes = rows, 0
-        self._reserve = reserve
+        memory = memory or Room(MemoryBudget(), "index")
+        self.rows = rows
         addresses = _addresses(keys, rows)
         self._finder: _ByValue | _Hashed
+        self._table: Array | None = None
         if addresses is not None:
             self._finder = _ByValue(addresses, keys[0], nulls_equal)
-            self._take(self._finder.size * _bytes_of(rows))
-            by_id, self._table = self._finder.unique_table(rows, run)
+            by_id, self._table = self._finder.unique_table(rows, run, memory)
         else:
-            words = Words(keys, rows, nulls_equal)
-            self._take(_Hashed.bytes_for(words))
-            self._finder = _Hashed(words, nulls_equal, run, parts)
-            by_id, self._table = self._finder.ids, None
+            self._finder = _Hashed(Words(keys, rows, nulls_equal, memory), nulls_equal)
+            by_id = self._finder.build(run, parts, memory)
         self.unique = by_id is None
         self._ends = self._order = np.zeros(0, np.int64)
         if by_id is not None:
-            self._take(2 * _bytes_of(max(rows, self._finder.size)) * (self._finder.size + rows))
-            self._ends, self._order = _counting_sort(by_id, self._finder.size)
+            self._ends, self._order = sorted_by_id(by_id, self._finder.size, memory)
+            memory.drop(by_id)
 
-    def _take(self, size: int) -> None:
-        self._reserve(size)
-        self.bytes += size
+    @property
+    def bytes(self) -> int:
+        """What it holds in memory; not what lies in files."""
+        own = [self._ends, self._order, self._table, *self._finder.arrays]
+        return sum(int(a.nbytes) for a in own if a is not None and not is_spilled(a))
+
+    @property
+    def order(self) -> Array:
+        """The places in it, in order of keys: as of `Matches`."""
+        return self._order
+
+    @property
+    def place_type(self) -> type[np.signedinteger]:
+        """What holds any place in it, any number of records, and -1."""
+        return position_type(max(self.rows, self._finder.size + 1))
+
+    def keep(self, memory: Room) -> None:
+        """Count what it holds in this memory from now on; move what finds no room to a file."""
+        self._ends, self._order = map(memory.column, (self._ends, self._order))
+        if self._table is not None:
+            self._table = memory.column(self._table)
+        self._finder.keep(memory)
 
     def lookup(self, keys: Sequence[Key], rows: int) -> Matches:
         """The matches of records with these keys."""
@@ -151,47 +167,23 @@ class KeyIndex:
 
 
 def looked_up(
-    index: KeyIndex, keys: Sequence[Key], rows: int, run: Run
-) -> list[tuple[Matches, int]]:
-    """The matches of records, found on threads: chunks, each with its first record's number."""
-    starts = range(0, max(rows, 1), _CHUNK)
-    found: list[Matches | None] = [None] * len(starts)
+    index: KeyIndex, keys: Sequence[Key], rows: int, run: Run, memory: Room
+) -> Matches:
+    """The matches of records, found on threads; they lie in this memory."""
+    first = memory.empty(rows, index.place_type)
+    counts = None if index.unique else memory.empty(rows, index.place_type)
+    order: Array | None = None if index.unique else index.order
 
     def task(worker: int, number: int) -> None:
-        start, stop = starts[number], min(rows, starts[number] + _CHUNK)
-        own = [(sliced(v, start, stop), None if m is None else m[start:stop]) for v, m in keys]
-        found[number] = index.lookup(own, stop - start)
+        own = slice(number * _CHUNK, min(rows, (number + 1) * _CHUNK))
+        part = [(sliced(v, own.start, own.stop), None if m is None else m[own]) for v, m in keys]
+        found = index.lookup(part, own.stop - own.start)
+        first[own] = found.first
+        if counts is not None:
+            counts[own] = found.counts
 
-    run(task, len(starts))
-    return [(m, start) for m, start in zip(found, starts, strict=True) if m is not None]
-
-
-def _bytes_of(rows: int) -> int:
-    return np.dtype(_position_type(rows)).itemsize
-
-
-def _position_type(rows: int) -> type[np.signedinteger]:
-    return np.int32 if rows < 1 << 31 else np.int64
-
-
-def _counting_sort(ids: Array, size: int) -> tuple[Array, Array]:
-    """Records by id, stable: where each id's begin, [size + 1], and the records.
-
-    `ids` are -1 for records that have none.
-    """
-    narrow = _position_type(max(len(ids), size + 1))
-    at = None
-    if len(ids) and int(ids.min()) < 0:
-        at = np.flatnonzero(ids >= 0)
-        ids = ids[at]
-    rows = len(ids)
-    by_row = csr_array(
-        (np.ones(rows, np.int8), ids.astype(narrow), np.arange(rows + 1, dtype=narrow)),
-        shape=(rows, size),
-    )
-    by_id = by_row.tocsc()  # in C, linear, and it keeps the order within an id
-    order = by_id.indices if at is None else at.astype(narrow)[by_id.indices]
-    return by_id.indptr, order
+    run(task, -(-rows // _CHUNK))
+    return Matches(first, counts, order)
 
 
 # One integer key by its value.
@@ -210,21 +202,28 @@ def _addresses(keys: Sequence[Key], rows: int) -> _Addresses | None:
     if not isinstance(column, np.ndarray) or column.ndim != 1 or column.dtype.kind not in "biumM":
         return None
     values = column.view(np.uint8) if column.dtype.kind == "b" else column
-    missing = null_times(column)
-    if missing is not None or column.dtype.kind in "mM":
+    if column.dtype.kind in "mM":
         values = values.view(np.int64)
-    if missing is not None and valid is not None:
-        missing = missing | ~valid
-    elif valid is not None:
-        missing = ~valid
-    if missing is not None:
-        values = values[~missing]
-    if not len(values):
+    ends = [e for at in range(0, rows, _CHUNK) if (e := _ends_of(column, values, valid, at))]
+    if not ends:
         return _Addresses(0, 1)
-    least, most = int(values.min()), int(values.max())
+    least, most = min(a for a, _ in ends), max(b for _, b in ends)
     span = most - least + 1
     width = 8 * values.dtype.itemsize
     return _Addresses(least % (1 << width), span) if span <= _SPARSE * rows + _FEW else None
+
+
+def _ends_of(
+    column: Array, values: Array, valid: Array | None, start: int
+) -> tuple[int, int] | None:
+    """The least and the greatest of the values of a chunk that are not null."""
+    own = slice(start, start + _CHUNK)
+    found, missing = values[own], null_times(column[own])
+    if valid is not None:
+        missing = ~valid[own] if missing is None else missing | ~valid[own]
+    if missing is not None:
+        found = found[~missing]
+    return (int(found.min()), int(found.max())) if len(found) else None
 
 
 class _ByValue:
@@ -239,12 +238,19 @@ class _ByValue:
         self._null = self.none + 1 if nulls_equal else self.none
         self.size = self.none + 2
 
-    def unique_table(self, rows: int, run: Run) -> tuple[Array | None, Array | None]:
+    arrays: tuple[Array, ...] = ()
+
+    def keep(self, memory: Room) -> None:
+        """As of the index."""
+
+    def unique_table(
+        self, rows: int, run: Run, memory: Room
+    ) -> tuple[Array | None, Array | None]:
         """Ids and no table, or no ids and positions by id if no two records have one."""
-        narrow = _position_type(rows)
-        table = np.full(self.size, -1, narrow)
+        narrow = position_type(rows)
+        table = memory.full(self.size, -1, narrow)
         column, valid = self._key
-        ids = np.empty(rows, narrow if self.size < 1 << 31 else np.int64)
+        ids = memory.empty(rows, position_type(max(rows, self.size)))
         twice: list[int] = []
 
         def fill(worker: int, index: int) -> None:
@@ -266,8 +272,12 @@ class _ByValue:
         run(check, chunks)
         self._key = (column[:0], None)  # not needed any more
         if twice:
-            ids[ids == self.none] = -1
+            memory.drop(table)
+            for at in range(0, rows, _CHUNK):
+                own = ids[at : at + _CHUNK]
+                own[own == self.none] = -1
             return ids, None
+        memory.drop(ids)
         table[self.none] = -1
         return None, table
 
@@ -301,12 +311,31 @@ class _Hashed:
     the next ones by the lower.
     """
 
-    def __init__(self, words: Words, nulls_equal: bool, run: Run, parts: int | None) -> None:
-        rows = words.rows
+    def __init__(self, words: Words, nulls_equal: bool) -> None:
         self._words, self._nulls_equal = words, nulls_equal
-        self.none = rows
-        self.size = rows + 1
-        hashes = np.empty(rows, np.uint64)
+        self.none = words.rows
+        self.size = words.rows + 1
+        self._slots: Array = np.zeros(0, np.int32)
+        self._part_bits = self._slot_bits = 0
+        self._is_unique = True
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """What it holds, but for the keys as they lie in their columns."""
+        return self._slots, *self._words.made
+
+    def keep(self, memory: Room) -> None:
+        """As of the index."""
+        self._slots = memory.column(self._slots)
+        self._words.keep(memory)
+
+    def build(self, run: Run, parts: int | None, memory: Room) -> Array | None:
+        """Enter all keys; the ids of all records, -1 for those that match nothing.
+
+        None where no two records have one key.
+        """
+        rows, words = self._words.rows, self._words
+        hashes = memory.empty(rows, np.uint64)
 
         def hash_chunk(worker: int, index: int) -> None:
             start, stop = index * _CHUNK, min(rows, (index + 1) * _CHUNK)
@@ -315,37 +344,45 @@ class _Hashed:
         run(hash_chunk, -(-rows // _CHUNK))
         wanted = max(parts or 1, rows // _PART_ROWS)
         self._part_bits = min(10, max(0, wanted - 1).bit_length())
-        members = self._members(hashes, words.known)
-        most = max((len(m) for m in members), default=0)
+        ends, members = self._members(hashes, memory)
+        most = int(np.diff(ends).max(initial=0))
         self._slot_bits = max(4, (2 * most - 1).bit_length() if most else 0)
-        width = 1 << self._slot_bits
-        self._slots = np.full(len(members) * width, -1, _position_type(rows))
-        ids = np.full(rows, -1, _position_type(rows))
+        narrow = position_type(rows)
+        self._slots = memory.full((len(ends) - 1) << self._slot_bits, -1, narrow)
+        ids = memory.full(rows, -1, narrow)
+        alone = np.ones(len(ends) - 1, bool)
 
         def insert(worker: int, index: int) -> None:
-            self._insert(index, members[index], hashes, ids)
+            own = members[ends[index] : ends[index + 1]]
+            alone[index] = self._insert(index, own, hashes, ids)
 
-        run(insert, len(members))
-        known = sum(map(len, members))
-        taken = int(np.count_nonzero(self._slots >= 0))
-        self.ids = None if taken == known else ids
+        run(insert, len(alone))
+        memory.drop(hashes, members)
+        self._is_unique = bool(alone.all())
+        if self._is_unique:
+            memory.drop(ids)
+        return None if self._is_unique else ids
 
-    @staticmethod
-    def bytes_for(words: Words) -> int:
-        """About what a table takes, and making it."""
-        return (8 + 4 * 4 + 4 + 8) * words.rows
+    def _members(self, hashes: Array, memory: Room) -> tuple[Array, Array]:
+        """The records by part, and where each part's begin: [parts + 1]."""
+        rows, known = len(hashes), self._words.known
+        if not self._part_bits:  # then they are few
+            members = np.arange(rows) if known is None else np.flatnonzero(known)
+            return np.array([0, len(members)]), memory.column(members)
+        part = memory.empty(rows, np.int16)
+        for start in range(0, rows, _CHUNK):
+            own = slice(start, start + _CHUNK)
+            part[own] = self._part(hashes[own])
+            if known is not None:
+                part[own][~known[own]] = -1
+        made = sorted_by_id(part, 1 << self._part_bits, memory)
+        memory.drop(part)
+        return made
 
-    def _members(self, hashes: Array, known: Array | None) -> list[Array]:
-        """The records of each part."""
-        if not self._part_bits:
-            return [np.arange(len(hashes)) if known is None else np.flatnonzero(known)]
-        part = (hashes >> np.uint64(64 - self._part_bits)).astype(np.uint16)
-        count = 1 << self._part_bits
-        if known is not None:
-            part[~known] = count
-        order = np.argsort(part, kind="stable")  # by radix, as 16 bits are
-        ends = np.cumsum(np.bincount(part, minlength=count))[:count]
-        return np.split(order[: ends[-1]], ends[:-1])
+    def _part(self, hashes: Array) -> Array:
+        """The number of the part that each key belongs to."""
+        made: Array = (hashes >> np.uint64(64 - self._part_bits)).astype(np.int16)
+        return made
 
     def _place(self, hashes: Array) -> tuple[Array, Array, Array]:
         """Where a key's part begins, its first slot there, the step to the next."""
@@ -357,7 +394,9 @@ class _Hashed:
         base = (hashes >> np.uint64(64 - self._part_bits)) << np.uint64(self._slot_bits)
         return base.view(np.int64), local, step
 
-    def _insert(self, part: int, rows: Array, hashes: Array, ids: Array) -> None:
+    def _insert(self, part: int, rows: Array, hashes: Array, ids: Array) -> bool:
+        """Enter a part's records; whether no two of them have one key."""
+        entered, count = 0, len(rows)
         slots, mask = self._slots, (1 << self._slot_bits) - 1
         base, local, step = self._place(hashes.take(rows))
         while len(rows):
@@ -366,17 +405,19 @@ class _Hashed:
             slots[at[free]] = rows[free]  # of several the last stays; the others find it
             held = slots.take(at)
             same = held == rows
+            entered += int(np.count_nonzero(same))
             others = np.flatnonzero(~same)
             same[others] = self._words.equal(held.take(others), self._words, rows.take(others))
             ids[rows[same]] = held[same]
             left = np.flatnonzero(~same)
             rows, base, step = rows.take(left), base.take(left), step.take(left)
             local = (local.take(left) + step) & mask
+        return entered == count
 
     def find(self, keys: Sequence[Key], rows: int) -> Array:
         """The ids of keys; where there is none, -1, or `none` if ids are places of a table."""
         words = Words(keys, rows, self._nulls_equal)
-        found = np.full(rows, -1 if self.ids is None else self.none, self._slots.dtype)
+        found = np.full(rows, -1 if self._is_unique else self.none, self._slots.dtype)
         base, local, step = self._place(words.hashes(0, rows))
         mask = (1 << self._slot_bits) - 1
         sought: Array | None = None  # all

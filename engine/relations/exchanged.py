@@ -3,68 +3,115 @@
 from __future__ import annotations
 
 from scalops.engine import physical_plan as pp
-from scalops.engine.blocks import Block
+from scalops.engine.blocks import Block, partition_bounds
 from scalops.engine.collective import Program
 from scalops.engine.columns import empty
 from scalops.engine.exchanges import (
     Parts,
     distinct_block,
+    distinct_bytes,
     distinct_parts,
-    repartitioned,
     sorted_parts,
+    sorting_bytes,
 )
 from scalops.engine.passes import in_partition
 from scalops.engine.pipelines.base import HeldTable, Stored
 from scalops.engine.relations.base import Relation, Run
 from scalops.engine.relations.gathering import own_partitions
 from scalops.engine.relations.rank_exchanges import exchanged_by_ranks
+from scalops.engine.relations.routing import cut_to
+from scalops.engine.relations.spilled_exchanges import Spilled
+from scalops.engine.spill import Kept, SpilledBlocks
 
 
 class Exchanged(Relation):
     """Records in other partitions, or in another order.
 
-    The only rank holds all of them, for which the budget has room. Several ranks send them to
-    each other; what their budgets have no room for lies in files.
+    What the budget has no room for lies in files. The only rank sorts and compares its records in
+    memory where all of them are there; several ranks send them to each other.
     """
 
     def make(self, run: Run) -> Program[Stored]:
         try:
             if not self.runtime.ranks.is_alone:
                 return (yield from exchanged_by_ranks(self, run))
-            return HeldTable(self._exchanged(run), self.pipeline.source_bytes)
+            return self._exchanged(run)
         except BaseException:
             self.runtime.budget.release(self.owner)
             raise
 
-    def _exchanged(self, run: Run) -> Parts:
+    def _exchanged(self, run: Run) -> Stored:
         pipeline, sink, budget = self.pipeline, self.stage.sink, self.runtime.budget
-        received: Parts = [[] for _ in range(pipeline.partitions())]
+        kept = SpilledBlocks(budget, self.owner, pipeline.schema)
+        held, size = self._held(run, kept), pipeline.source_bytes
+        parts = Spilled(budget, self.owner, pipeline.schema, held, kept)
+        if isinstance(sink, pp.Exchange):
+            count = sink.required.partitions or len(partition_bounds(0, pipeline.schema))
+            return parts.repartitioned(sink.required, count, size)
+        if not parts.rows:
+            return HeldTable([[] for _ in held], size)
+        if kept.file is None:
+            made = self._in_memory([[kept.get(k) for k in part] for part in held], held)
+            if made is not None:
+                return HeldTable(made, size)
+        if isinstance(sink, pp.SortRows):
+            return parts.sorted(sink, size)
+        assert isinstance(sink, pp.DistinctRows)
+        return parts.distinct(sink.columns, self.runtime.room(self.owner), size)
+
+    def _held(self, run: Run, kept: SpilledBlocks) -> list[list[Kept]]:
+        """The pipeline's records by partition; those in memory that are equal, once for each."""
+        pipeline, sink, budget = self.pipeline, self.stage.sink, self.runtime.budget
+        parts: list[list[Kept]] = [[] for _ in range(pipeline.partitions())]
         distinct = sink if isinstance(sink, pp.DistinctRows) else None
+        names = {n: n for n in pipeline.schema.names}
 
         def task(worker: int, index: int) -> None:
             partition = active[index]
+            own = parts[partition]
             with in_partition(partition):
-                own = received[partition]
                 for block in pipeline.blocks(partition, worker):
-                    budget.require(block.bytes, self.owner)
-                    own.append(Block(block.rows, dict(block.columns), block.valid))
-                if distinct is not None and own:
-                    before = sum(b.bytes for b in own)
-                    own[:] = [distinct_block(own, pipeline.schema, distinct.columns)]
-                    budget.release(self.owner, before - own[0].bytes)
+                    if not block.rows:
+                        continue
+                    made = block.chosen(names)
+                    if budget.room(made.bytes, self.owner):
+                        own.append(made)
+                        continue
+                    if distinct is not None:
+                        made = distinct_block([made], pipeline.schema, distinct.columns)
+                    own += kept.add_parts(list(cut_to(made)))
+                if distinct is not None and kept.file is None and own:
+                    whole = [k for k in own if isinstance(k, Block)]
+                    before = sum(b.bytes for b in whole)
+                    own[:] = [distinct_block(whole, pipeline.schema, distinct.columns)]
+                    budget.release(self.owner, before - kept.get(own[0]).bytes)
 
         active = own_partitions(pipeline, self.runtime.ranks)
         run(task, len(active))
-        if not isinstance(sink, pp.Exchange) and not any(b.rows for p in received for b in p):
-            return [[] for _ in received]
-        match sink:
-            case pp.Exchange(required=required):
-                blocks = [b for p in received for b in p]
-                return repartitioned(blocks, required, pipeline.schema)
-            case pp.SortRows():
-                return sorted_parts(received, sink, pipeline.schema)
-            case pp.DistinctRows(columns=columns):
-                blank = Block(0, {n: empty(k) for n, k in pipeline.schema})
-                firsts = [p[0] if p else blank for p in received]
-                return distinct_parts(firsts, pipeline.schema, columns)
-        raise TypeError(type(sink).__name__)
+        return parts
+
+    def _in_memory(self, parts: Parts, held: list[list[Kept]]) -> Parts | None:
+        """The table's partitions, if there is room to sort or compare all records at once.
+
+        Nothing of `held` is left then.
+        """
+        sink, schema, budget = self.stage.sink, self.pipeline.schema, self.runtime.budget
+        before = sum(b.bytes for part in parts for b in part)
+        if isinstance(sink, pp.SortRows):
+            if not budget.room(extra := sorting_bytes(parts, sink), self.owner):
+                return None
+            for part in held:
+                part.clear()
+            made = sorted_parts(parts, sink, schema)
+        else:
+            assert isinstance(sink, pp.DistinctRows)
+            blank = Block(0, {n: empty(k) for n, k in schema})
+            firsts = [p[0] if p else blank for p in parts]
+            if not budget.room(extra := distinct_bytes(firsts, schema, sink.columns), self.owner):
+                return None
+            for part in held:
+                part.clear()
+            made = distinct_parts(firsts, schema, sink.columns)
+        after = sum(b.bytes for part in made for b in part)
+        budget.release(self.owner, extra + before - after)
+        return made

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.schema import Schema
+from scalops.engine.blocks import Block
 from scalops.engine.columns import (
     Array,
     ColumnData,
     SparseColumn,
     arrow_type,
     blank,
-    concatenated,
 )
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.matching import KeyIndex
 from scalops.engine.packed_lists import PackedLists
-from scalops.engine.pipelines.base import Identity
+from scalops.engine.pipelines.base import Identity, own_bytes
 from scalops.engine.relations.whole import Columns
+from scalops.engine.spilled_memory import Room
 
 
 class TakenColumns(Columns):
@@ -110,13 +111,42 @@ def of_type(column: pa.Array, kind: ArrayType) -> pa.Array:
     return column if column.type == target else column.cast(target)
 
 
-def in_one_piece(parts: list[ColumnData], kind: ArrayType) -> ColumnData:
+def joined_column(
+    blocks: Sequence[Block],
+    name: str,
+    kind: ArrayType,
+    room: Room,
+    resident: frozenset[int] = frozenset(),
+) -> Vector:
+    """A column of all blocks in one piece, with its mask, kept in a room.
+
+    The blocks lose it. So not more than a column is there twice: what they held of it in the same
+    owner's memory is given back.
+    """
+    own = [Block(b.rows, {name: b.columns.pop(name)}) for b in blocks]
+    for block, part in zip(blocks, own, strict=True):
+        if name in block.valid:
+            part.valid[name] = block.valid.pop(name)
+    if len(own) == 1:
+        return own[0].columns[name], own[0].valid.get(name)
+    values = in_one_piece([b.columns[name] for b in own], kind, room)
+    mask: Array | None = None
+    if any(b.valid for b in own):
+        mask, at = room.empty(sum(b.rows for b in own), np.bool_), 0
+        for b in own:
+            mask[at : at + b.rows] = b.valid.get(name, True)
+            at += b.rows
+    room.release(sum(own_bytes(b, resident) for b in own))
+    return values, mask
+
+
+def in_one_piece(parts: list[ColumnData], kind: ArrayType, room: Room) -> ColumnData:
     """The columns of consecutive records as one; text beyond 2 GiB in Arrow's large form."""
     try:
-        return concatenated(parts, kind)
+        return room.joined(parts, kind)
     except pa.ArrowInvalid:
         wide = large(arrow_type(kind))
-        return pa.concat_arrays([p.cast(wide) for p in parts])
+        return room.joined([p.cast(wide) for p in parts], kind)
 
 
 def large(kind: pa.DataType) -> pa.DataType:

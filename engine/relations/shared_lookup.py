@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from scalops.engine.collective import Piece, Program, Ranks, Shuffle
 from scalops.engine.column_codec import decode_array, encode_array
 from scalops.engine.columns import Array, sliced
 from scalops.engine.kernels.keys import Key
 from scalops.engine.kernels.matching import KeyIndex, Matches, looked_up
 from scalops.engine.relations.base import Run
+from scalops.engine.spilled_memory import Room
 
 # Neutral: to find fewer takes a rank some milliseconds, about as long as to wait for the others.
 SHARED_ROWS = 1 << 16
@@ -24,21 +23,17 @@ _PIECE_ROWS = 1 << 16  # whose places and numbers take a mebibyte
 
 
 def looked_up_by_all(
-    ranks: Ranks, index: KeyIndex, keys: Sequence[Key], rows: int, run: Run
-) -> Program[list[tuple[Matches, int]]]:
-    """The matches of all records at every rank: chunks, each with its first record's number."""
+    ranks: Ranks, index: KeyIndex, keys: Sequence[Key], rows: int, run: Run, memory: Room
+) -> Program[Matches]:
+    """The matches of all records at every rank; they lie in this memory."""
     if ranks.is_alone or rows < SHARED_ROWS:
-        return looked_up(index, keys, rows, run)
+        return looked_up(index, keys, rows, run, memory)
     bounds = [rows * r // ranks.size for r in range(ranks.size + 1)]
     start, stop = bounds[ranks.own], bounds[ranks.own + 1]
     part = [(sliced(v, start, stop), None if m is None else m[start:stop]) for v, m in keys]
-    parts = [m for m, _ in looked_up(index, part, stop - start, run)]
-    own = Matches(
-        np.concatenate([m.first for m in parts]),
-        None if index.unique else np.concatenate([_counts(m) for m in parts]),
-    )
-    first: Array = np.empty(rows, own.first.dtype)
-    counts = None if own.counts is None else np.empty(rows, own.counts.dtype)
+    own = looked_up(index, part, stop - start, run, memory)
+    first = memory.empty(rows, own.first.dtype)
+    counts = None if own.counts is None else memory.empty(rows, own.counts.dtype)
 
     def put(at: int, found: Matches) -> None:
         part = slice(at, at + len(found.first))
@@ -52,7 +47,8 @@ def looked_up_by_all(
 
     put(start, own)
     yield Shuffle(_pieces(ranks, own, start), take)
-    return [(Matches(first, counts, parts[0].order), 0)]
+    memory.drop(own.first, own.counts)
+    return Matches(first, counts, own.order)
 
 
 def encode_matches(matches: Matches, buffers: list[Array]) -> list[Any]:
@@ -64,11 +60,6 @@ def encode_matches(matches: Matches, buffers: list[Array]) -> list[Any]:
 def decode_matches(told: Sequence[Any], buffers: Sequence[Array]) -> Matches:
     """The matches again, without an order."""
     return Matches(*(decode_array(item, buffers) for item in told))
-
-
-def _counts(matches: Matches) -> Array:
-    assert matches.counts is not None
-    return matches.counts
 
 
 def _pieces(ranks: Ranks, own: Matches, start: int) -> Iterator[tuple[int, Piece]]:

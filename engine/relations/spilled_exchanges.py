@@ -8,8 +8,9 @@ bit of the result: the order, and which of equal records is the first, are those
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import numpy as np
 
@@ -36,12 +37,15 @@ from scalops.engine.memory import LEAST_WORKING, WORKING_SHARE, MemoryBudget
 from scalops.engine.pipelines.base import HeldTable, Stored
 from scalops.engine.relations.routing import cut_to
 from scalops.engine.spill import Kept, SpilledBlocks, SpilledTable
-from scalops.engine.spilled_memory import Room
+from scalops.engine.spilled_memory import Room, is_spilled
 
 UNLIMITED_BUCKET = 16 << 20  # where no budget says what a bucket may take
 FAN_OUT = 256  # buckets that records are shared out to at once
 _SAMPLES = 32  # keys for each bucket of a sort
 _MOST_LEVELS = 4  # of buckets by hash: what these do not tell apart is equal, or nearly so
+
+# Of a block whose first record has a number in the table, the target of each: int64[rows].
+Targets: TypeAlias = Callable[[Block, int], Array]
 
 
 def bucket_bytes(budget: MemoryBudget) -> int:
@@ -143,17 +147,176 @@ class Sorter:
 
 
 def shared_out(
-    units: Iterable[Block], count: int, targets: object, spilled: SpilledBlocks
+    units: Iterable[Block], count: int, targets: Targets, spilled: SpilledBlocks
 ) -> list[list[Kept]]:
-    """Records by their target: `targets(unit, first)` gives those of a unit, int64[rows]."""
-    assert callable(targets)
+    """The records of each target, in the order in which they come."""
     parts: list[list[Kept]] = [[] for _ in range(count)]
     at = 0
     for unit in units:
         for _, splits, own in by_target(unit, targets(unit, at), [0] * count):
             ends = np.cumsum([0, *(rows for _, rows in splits)]).tolist()
-            kept = spilled.add_parts([own.slice(a, b) for a, b in zip(ends, ends[1:], strict=False)])
-            for (target, _), part in zip(splits, kept, strict=True):
-                parts[target].append(part)
+            runs = [own.slice(a, b) for a, b in zip(ends, ends[1:], strict=False)]
+            for (target, _), kept in zip(splits, spilled.add_parts(runs), strict=True):
+                parts[target].append(kept)
         at += unit.rows
     return parts
+
+
+# Equal records.
+
+
+class Firsts:
+    """Finds which records are the first of those that are equal in some columns."""
+
+    def __init__(self, budget: MemoryBudget, owner: str, kinds: Schema) -> None:
+        self._budget, self._owner, self._kinds = budget, owner, kinds
+        self._schema = Schema((*kinds.fields, (PLACE, INT64)))
+        self._most = bucket_bytes(budget)
+
+    def mark(self, flags: Array, parts: Sequence[Sequence[Kept]], blocks: SpilledBlocks) -> None:
+        """Set `flags`, bool[rows], for these records; they stay as they are."""
+        kept = SpilledBlocks(self._budget, self._owner, self._schema)
+        size = sum(map(kept_bytes, parts))
+        self._mark(flags, self._numbered(parts, blocks), kept, size, 0)
+
+    def _numbered(
+        self, parts: Sequence[Sequence[Kept]], blocks: SpilledBlocks
+    ) -> Iterator[Block]:
+        """What is compared of the records, and their places."""
+        at = 0
+        for kept in (k for part in parts for k in part):
+            keys = blocks.get(kept).only(self._kinds.names)
+            keys.columns[PLACE] = np.arange(at, at + kept.rows)
+            at += kept.rows
+            yield keys
+
+    def _mark(
+        self, flags: Array, found: Iterable[Block], kept: SpilledBlocks, size: int, level: int
+    ) -> None:
+        units = in_units(found, self._schema, self._most)
+        if size <= 2 * self._most or level == _MOST_LEVELS:
+            self._compare(flags, units)
+            return
+        count = max(2, min(-(-size // self._most), FAN_OUT))
+        names = self._kinds.names
+
+        def targets(unit: Block, first: int) -> Array:
+            return distinct_targets(unit.only(names), count, level)
+
+        with claimed(self._budget, self._owner, 4 * self._most):
+            buckets = shared_out(units, count, targets, kept)
+        for bucket in buckets:
+            own = kept_bytes(bucket)
+            inner = SpilledBlocks(self._budget, self._owner, self._schema)
+            self._mark(flags, kept.drained(bucket), inner, own, level + 1)
+
+    def _compare(self, flags: Array, units: Iterable[Block]) -> None:
+        """Unit by unit: of earlier ones only what is different is held."""
+        seen: list[Block] = []
+        with claimed(self._budget, self._owner, 6 * self._most):
+            for unit in units:
+                known = sum(b.rows for b in seen)
+                both = concatenate([*seen, unit], self._schema)
+                new = first_of_equals(both, self._kinds.fields)
+                flags[unit.columns[PLACE][new[known:]]] = True  # type: ignore[index]
+                seen = [both.keep(new)]
+
+
+# Tables of what has been held.
+
+
+class Spilled:
+    """The records of one rank's stage, by partition, on their way to its table."""
+
+    def __init__(
+        self,
+        budget: MemoryBudget,
+        owner: str,
+        schema: Schema,
+        parts: list[list[Kept]],
+        blocks: SpilledBlocks,
+    ) -> None:
+        """Nothing of `parts` is left once the table is made."""
+        self._budget, self._owner, self._schema = budget, owner, schema
+        self._parts, self._blocks = parts, blocks
+
+    @property
+    def rows(self) -> int:
+        """How many records there are."""
+        return sum(k.rows for part in self._parts for k in part)
+
+    def _drained(self) -> Iterator[Block]:
+        for part in self._parts:
+            yield from self._blocks.drained(part)
+
+    def repartitioned(self, required: pp.Properties, count: int, size: int) -> Stored:
+        """Records in the partitions of a layout: contiguous ranges, or by hash of keys."""
+        if required.layout != "hash":
+            return self._dealt(self._drained(), self._schema, self.rows, count, size)
+
+        def targets(unit: Block, first: int) -> Array:
+            return hash_targets(unit, required.keys, count)
+
+        most = bucket_bytes(self._budget)
+        spilled = SpilledBlocks(self._budget, self._owner, self._schema)
+        with claimed(self._budget, self._owner, 4 * most):
+            units = in_units(self._drained(), self._schema, most)
+            parts = shared_out(units, count, targets, spilled)
+        return self._table((spilled.drained(p) for p in parts), self._schema, size)
+
+    def sorted(self, sink: pp.SortRows, size: int) -> Stored:
+        """All records by the keys, in as many partitions as there are."""
+        kept = Schema(tuple((n, self._schema[n]) for n in sink.kept), self._schema.bare)
+        count, rows = len(self._parts), self.rows
+        whole = [k for part in self._parts for k in part]
+        self._parts.clear()
+        sorter = Sorter(self._budget, self._owner, sink, self._schema)
+        return self._dealt(sorter.in_order(whole, self._blocks), kept, rows, count, size)
+
+    def distinct(self, columns: Sequence[str], room: Room, size: int) -> Stored:
+        """The first of equal records among all partitions, each in its own."""
+        kinds = Schema(compared(self._schema, columns))
+        flags = room.full(self.rows, False, bool)
+        Firsts(self._budget, self._owner, kinds).mark(flags, self._parts, self._blocks)
+        at = 0
+
+        def firsts(part: list[Kept]) -> Iterator[Block]:
+            nonlocal at
+            for block in self._blocks.drained(part):
+                yield block.keep(flags[at : at + block.rows])
+                at += block.rows
+
+        made = self._table(map(firsts, self._parts), self._schema, size)
+        if not is_spilled(flags):
+            room.release(flags.nbytes)
+        return made
+
+    def _dealt(
+        self, blocks: Iterator[Block], schema: Schema, rows: int, count: int, size: int
+    ) -> Stored:
+        """A table of contiguous ranges of the records."""
+        bounds = near_equal(rows, count)
+        return self._table(_ranges(blocks, [b - a for a, b in bounds]), schema, size)
+
+    def _table(self, parts: Iterable[Iterable[Block]], schema: Schema, size: int) -> Stored:
+        kept = SpilledBlocks(self._budget, self._owner, schema)
+        made = [[kept.add(b) for b in settled(part, schema)] for part in parts]
+        if kept.file is not None:
+            return SpilledTable(made, kept, size)
+        return HeldTable([[kept.get(k) for k in part] for part in made], size)
+
+
+def _ranges(blocks: Iterator[Block], counts: Sequence[int]) -> Iterator[Iterator[Block]]:
+    """Consecutive records in so many runs of these lengths, each to be read before the next."""
+    left: Block | None = None
+
+    def run(count: int) -> Iterator[Block]:
+        nonlocal left
+        while count:
+            block = next(blocks) if left is None else left
+            own = min(count, block.rows)
+            count -= own
+            left = block.slice(own, block.rows) if own < block.rows else None
+            yield block if own == block.rows else block.slice(0, own)
+
+    return map(run, counts)

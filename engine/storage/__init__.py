@@ -12,6 +12,7 @@ from scalops.engine.storage.readers import (
     read_libsvm,
     read_parquet,
     read_text,
+    read_vw,
     reader_of,
 )
 
@@ -28,6 +29,7 @@ __all__ = [
     "read_libsvm",
     "read_parquet",
     "read_text",
+    "read_vw",
     "reader_of",
     "schema_from_arrow",
     "schema_to_arrow",

@@ -107,7 +107,7 @@ def find_files(paths: Paths, suffixes: tuple[str, ...]) -> tuple[tuple[File, ...
     found: list[File] = []
     for path in given:
         local = local_path(path)
-        above = os.path.abspath(fixed_part(local))
+        above = os.path.abspath(local if os.path.exists(local) else fixed_part(local))
         for match in map(os.path.abspath, _expand(local, suffixes)):
             found.append(replace(File.at(match), keys=keys_of(match, above)))
     return tuple(found), _title(given, [file.path for file in found])

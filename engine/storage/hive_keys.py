@@ -15,10 +15,8 @@ def keys_of(path: str, above: str = "") -> Keys:
     >>> keys_of("/sales/year=2024/city=S%C3%A3o%20Paulo/a.csv", "/sales")
     (('year', '2024'), ('city', 'São Paulo'))
     """
-    parts = PurePath(path).parts[:-1]
-    outer = PurePath(above).parts
-    inner = parts[len(outer) :] if parts[: len(outer)] == outer else parts
-    pairs = (part.split("=", 1) for part in inner if part.find("=") > 0)
+    folders = PurePath(path).parts[len(PurePath(above).parts) : -1]
+    pairs = (part.split("=", 1) for part in folders if part.find("=") > 0)
     return tuple((unquote(key), unquote(value)) for key, value in pairs)
 
 

@@ -93,6 +93,21 @@ def read_libsvm(
     return FileSource.open(form, path, columns)
 
 
+def read_vw(
+    path: Paths,
+    bits: int | None = None,
+    n_features: int | None = None,
+    constant: bool = False,
+    columns: Sequence[str] | None = None,
+    on_error: str = "raise",
+) -> FileSource:
+    """Labels, weights, tags and sparse vectors `x` in Vowpal Wabbit's text format."""
+    from scalops.engine.storage.vw_format import VwFormat
+
+    form = VwFormat.of_options(bits, n_features, constant, on_error)
+    return FileSource.open(form, path, columns)
+
+
 READERS: Mapping[str, Callable[..., FileSource]] = {
     ".csv": read_csv,
     ".tsv": read_tsv,
@@ -108,6 +123,7 @@ READERS: Mapping[str, Callable[..., FileSource]] = {
     ".libsvm": read_libsvm,
     ".svm": read_libsvm,
     ".svmlight": read_libsvm,
+    ".vw": read_vw,
 }
 _BINARY = (read_parquet, read_ipc)
 

@@ -20,6 +20,7 @@ from scalops.optimizer.costs.plan_work import PlanWork, StageWork
 from scalops.optimizer.costs.prediction import iteration_seconds
 from scalops.optimizer.costs.program_rates import ProgramRates
 from scalops.optimizer.costs.setting import Setting
+from scalops.optimizer.costs.stage_cost import DECODING
 from scalops.optimizer.costs.trees import links_of
 
 # What is indexed whole on every worker may take this part of a worker's memory.
@@ -374,7 +375,7 @@ def _within_disk(
     setting = replace(setting, neutral=replace(setting.neutral, filed=filed))
     for number, size in missing.items():
         is_filed = number in filed
-        ways = [("made again", total(filed - {number}))]
+        ways = [(_again_text(work, number), total(filed - {number}))]
         if is_filed or size <= left:
             ways.append(("in a cache file", total(filed | {number})))
         if is_filed:
@@ -383,6 +384,13 @@ def _within_disk(
         second = ways[1] if len(ways) > 1 else ("", 0.0)
         decisions.append(Decision(about, *ways[0], *second, cost.provenance))
     return setting, decisions
+
+
+def _again_text(work: PlanWork, number: int) -> str:
+    """What becomes of a table's rest without a file: of records as they are in a source."""
+    stage = next(s for s in work.stages.values() if s.makes == number)
+    amounts = {name for o in stage.operators[:-1] for name in o.amounts}
+    return "read again" if amounts and amounts <= DECODING else "made again"
 
 
 def reads_of_caches(work: PlanWork) -> dict[int, float]:

@@ -1,4 +1,4 @@
-"""What a plan holds in memory, what it puts into files for want of room, and what it makes again."""
+"""What a plan holds in memory, and what it has no room for: in files, or made again."""
 
 from __future__ import annotations
 

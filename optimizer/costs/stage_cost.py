@@ -152,7 +152,7 @@ def _run(
     computed = sum(part for part, o in zip(parts, own, strict=True) if not o.is_load)
     if first:
         load += shipping_seconds(work, costing)
-    if work.cache in costing.again:
+    if work.cache is not None and work.cache in costing.again:
         load += costing.again[work.cache].beside(apart[1])
     load += spill_seconds(work, costing, first)
     aggregate = aggregate_seconds(work, costing)

@@ -38,6 +38,7 @@ from scalops.engine.relations.gathering import spread
 from scalops.engine.relations.rank_exchanges import _Answers
 from scalops.engine.relations.routing import PIECE_BYTES, Arrivals, Run, cut_to, routed
 from scalops.engine.spill import SpilledBlocks, SpilledTable
+from scalops.engine.spilled_memory import Room
 from scalops.planning import plan as planned
 from tests.cluster.lockstep import LockstepBackend, sent, together
 from tests.engine.grouped import source as every_type

@@ -15,7 +15,8 @@ import scalops as so
 from scalops.engine.neutral import Neutral
 from scalops.optimizer.costs.curves import Curve, Measured
 from scalops.optimizer.costs.machine import ASSUMED, Machine, Rate
-from scalops.optimizer.costs.plan_cost import PlanCost, Times, held, plan_cost
+from scalops.optimizer.costs.memory import held
+from scalops.optimizer.costs.plan_cost import PlanCost, Times, plan_cost
 from scalops.optimizer.costs.plan_work import OperatorWork, PlanWork, StageWork, plan_work
 from scalops.optimizer.costs.program_rates import LoopRates, ProgramRates, StageRates
 from scalops.optimizer.costs.setting import Setting

@@ -1,0 +1,194 @@
+"""Records that are grouped as a whole: all in memory, or by part of their groups in a file.
+
+As they come, blocks are held while the budget has room. The first one that finds none goes to a
+file, cut into parts by the hash of its keys, and so do all that follow; in the end those that were
+held, too. A part that is still too large is read and cut again, by further bits of the hash. What
+is left is one group, or few: its columns lie in a mapped file, if they must.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from scalops.algebra.dtypes import INT64
+from scalops.algebra.schema import HIDDEN, Schema
+from scalops.engine.blocks import Array, Block, concatenate
+from scalops.engine.columns import ColumnData
+from scalops.engine.memory import MemoryBudget
+from scalops.engine.pipelines.base import own_bytes
+from scalops.engine.relations.group_parts import (
+    HASH_BITS,
+    PART_BITS,
+    by_part,
+    hashes_of,
+    part_bytes,
+)
+from scalops.engine.spill import Batch, SpillFile
+from scalops.engine.spilled_memory import Room
+
+PLACE = HIDDEN + "place"  # the column that says where a record stands in the table
+ROW_BITS = 40  # of a place: the others are the partition's position
+CODE_BYTES = 8  # of a record: the number of its group
+
+
+def places(position: int, first: int, rows: int) -> Array:
+    """int64[rows]: those of consecutive records, from row `first` of a partition on."""
+    begin = (position << ROW_BITS) + first
+    return np.arange(begin, begin + rows, dtype=np.int64)
+
+
+class Records:
+    """The records of a table, to be grouped by `keys`. Threads may add to it."""
+
+    def __init__(
+        self,
+        schema: Schema,
+        keys: Sequence[str],
+        budget: MemoryBudget,
+        owner: str,
+        resident: frozenset[int] = frozenset(),
+    ) -> None:
+        self._schema, self._keys = schema, keys
+        self._placed = Schema((*schema.fields, (PLACE, INT64)))
+        self._budget, self._owner, self._resident = budget, owner, resident
+        self._held: dict[int, tuple[Array, Block]] = {}
+        self._parts: _Parts | None = None
+        self._lock = threading.Lock()
+
+    def add(self, own: Array, block: Block) -> None:
+        """Take a block whose records stand at these places, one or more."""
+        if not self._is_held(own, block):
+            self._opened().add(own, block)
+
+    def _is_held(self, own: Array, block: Block) -> bool:
+        size = own_bytes(block, self._resident)
+        with self._lock:
+            if self._parts is not None or not self._budget.room(size, self._owner):
+                return False
+            self._held[int(own[0])] = own, Block(block.rows, dict(block.columns), block.valid)
+            return True
+
+    def _opened(self) -> _Parts:
+        with self._lock:
+            if self._parts is None:
+                self._parts = _Parts(self._placed, self._keys, self._budget)
+            return self._parts
+
+    def whole(self) -> tuple[Array, Block] | None:
+        """All places and records, in table order; None where that finds no room."""
+        blocks = [self._held[first] for first in sorted(self._held)]
+        rows = sum(b.rows for _, b in blocks)
+        again = sum(b.bytes for _, b in blocks) if len(blocks) > 1 else 0
+        if self._parts is not None or not self._budget.room(
+            again + CODE_BYTES * rows, self._owner
+        ):
+            return None
+        self._held.clear()
+        own = np.concatenate([np.zeros(0, np.int64), *(p for p, _ in blocks)])
+        return own, concatenate([b for _, b in blocks], self._schema)
+
+    def parts(self) -> Iterator[tuple[Array, Block]]:
+        """The places and records of each part, in table order; the memory is given back."""
+        parts = self._opened()
+        for first in sorted(self._held):
+            own, block = self._held.pop(first)
+            parts.add(own, block)
+            self._budget.release(self._owner, own_bytes(block, self._resident))
+        room = Room(self._budget, f"{self._owner}, a part")
+        try:
+            for block in parts.drained(room):
+                own = block.columns.pop(PLACE)
+                assert isinstance(own, np.ndarray)
+                yield own, block
+                del own, block
+                self._budget.release(room.owner)
+        finally:
+            self._budget.release(room.owner)
+
+
+_Batches = list[tuple[int, Batch]]  # (first place, where it is in the file)
+
+
+class _Parts:
+    """Records in a file, by part: the hash of their keys tells which."""
+
+    def __init__(
+        self, schema: Schema, keys: Sequence[str], budget: MemoryBudget, before: int = 0
+    ) -> None:
+        """`before` bits of the hash are the same for all of them."""
+        self._schema, self._keys, self._budget, self._before = schema, keys, budget, before
+        self._bits = min(PART_BITS, HASH_BITS - before)
+        self._file = SpillFile(schema, budget.folder)
+        self._batches: list[_Batches] = [[] for _ in range(1 << self._bits)]
+
+    def add(self, own: Array, block: Block) -> None:
+        """Write a block's records to their parts; `own` are their places."""
+        names = {n: n for n in self._schema.names if n != PLACE}
+        keys = [(block.columns[n], block.valid.get(n)) for n in self._keys]
+        order, starts = by_part(hashes_of(keys, block.rows), self._before, self._bits)
+        ends = starts.tolist()
+        chosen = block.chosen(names)
+        for part, (start, stop) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+            if start < stop:
+                rows = order[start:stop]
+                made = chosen.take(rows)
+                made.columns[PLACE] = own[rows]
+                batch = self._file.write(made)
+                self._budget.count_spilled(batch.size)
+                self._batches[part].append((int(own[rows[0]]), batch))
+
+    def drained(self, room: Room) -> Iterator[Block]:
+        """The records of each part, smaller ones where it is too large, in table order."""
+        most = part_bytes(self._budget)
+        total = sum(b.size for batches in self._batches for _, b in batches)
+        for number in range(len(self._batches)):
+            batches, self._batches[number] = sorted(self._batches[number]), []
+            size = sum(b.size for _, b in batches)
+            if not batches:
+                continue
+            if most is None or size <= most:
+                yield concatenate([self._file.read(b) for _, b in batches], self._schema)
+            elif size == total and self._before:  # one group, most likely
+                yield self._joined([b for _, b in batches], room)
+            else:
+                yield from self._again(batches).drained(room)
+
+    def _again(self, batches: _Batches) -> _Parts:
+        """The records of a part in parts of its own."""
+        made = _Parts(self._schema, self._keys, self._budget, self._before + self._bits)
+        for _, batch in batches:
+            block = self._file.read(batch)
+            own = block.columns.pop(PLACE)
+            assert isinstance(own, np.ndarray)
+            made.add(own, block)
+        return made
+
+    def _joined(self, batches: Sequence[Batch], room: Room) -> Block:
+        """The records in one piece, which may lie in a mapped file."""
+        whole: dict[str, Array] = {}
+        rows = sum(b.rows for b in batches)
+        made = Block(rows, {})
+        pieces: dict[str, list[ColumnData]] = {}
+        at = 0
+        for batch in batches:
+            block = self._file.read(batch)
+            stop = at + block.rows
+            for name, values in block.columns.items():
+                if not isinstance(values, np.ndarray):
+                    pieces.setdefault(name, []).append(values)
+                    continue
+                if name not in whole:
+                    whole[name] = room.empty((rows, *values.shape[1:]), values.dtype)
+                whole[name][at:stop] = values
+            for name, mask in block.valid.items():
+                if name not in made.valid:
+                    made.valid[name] = room.full(rows, True, np.bool_)
+                made.valid[name][at:stop] = mask
+            at = stop
+        for name, kind in self._schema:
+            own = whole.get(name)
+            made.columns[name] = room.joined(pieces[name], kind) if own is None else own
+        return made

@@ -289,8 +289,11 @@ class PlanPrinter:
     def _details(self, node: Node) -> list[tuple[str, str]]:
         details: list[tuple[str, str]] = []
         match node:
-            case op.Scan():
+            case op.Scan(source=source):
                 details.append(("columns", _columns(node.schema.fields)))
+                pruned = getattr(source, "pruned_text", None)
+                if pruned is not None:
+                    details.append(("pruned", pruned))
             case op.Aggregate(folds=folds) | rel.GroupAggregate(folds=folds):
                 details.extend(("fold", f"{f.name} = {fold_text(f, self.names)}") for f in folds)
             case op.Update(update=update, tables=tables):

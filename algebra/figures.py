@@ -2,12 +2,13 @@
 
 Keys of `Display.figures`: `rows`, `bytes` delivered; `seconds_first` and `seconds` of the first and
 of each later run, one of them where there is one run; `iterations`, `iterations_known` ("yes" or
-"no"), `total_seconds` of a loop; `memory` in bytes; `money`; `provenance`: exact, measured,
-estimated or assumed, of the least certain of them; `rows_provenance` that of rows and bytes. What
-happened has the prefix `actual_`, with `actual_spread`: half of the distance between the quartiles
-of later runs' seconds, by their median; `off` is by what factor the worst of them differs, if that
-is much, `off_in` which one it is, and `off_too` those of other
-kinds (seconds, records, bytes) that are off too, as text.
+"no"), `total_seconds` of a loop; `memory` in bytes, of a stage what it leaves there; for want of
+room `spilled` or `filed` (a cache file) bytes are in files, and `again` bytes made again; `money`;
+`provenance`: exact, measured, estimated or assumed, of the least certain of them;
+`rows_provenance` that of rows and bytes. What happened has the prefix `actual_`, with
+`actual_spread`: half of the distance between the quartiles of later runs' seconds, by their median;
+`off` is by what factor the worst of them differs, if that is much, `off_in` which one it is, and
+`off_too` those of other kinds (seconds, records, bytes) that are off too, as text.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 Figures = Mapping[str, float | str]
+_WITHOUT_ROOM = {"spilled": "in files", "filed": "in a cache file", "again": "made again"}
 _LONG = 360_000.0  # seconds, 100 h: from there on days tell more
 
 
@@ -63,9 +65,13 @@ def _shown(figures: Figures, prefix: str) -> str:
     if (total := number("total_seconds")) is not None:
         parts.append(_in_all(total, figures, prefix))
     if (memory := number("memory")) is not None:
-        # Arrays that are given are read where they are.
-        is_none = memory == 0 and not prefix
-        parts.append("no copies in memory" if is_none else f"{bytes_text(memory)} of memory")
+        left = [(n, size) for n in _WITHOUT_ROOM if (size := number(n)) is not None]
+        if left or not sizes:  # a stage that leaves all in memory has told how much that is
+            # Arrays that are given are read where they are.
+            is_none = memory == 0 and not prefix and not left
+            shown = "no copies in memory" if is_none else f"{bytes_text(memory)} of memory"
+            more = [f", {bytes_text(size)} {_WITHOUT_ROOM[n]}" for n, size in left]
+            parts.append("".join([shown, *more]))
     if (money := number("money")) is not None:
         shown = "less than 0.0001" if 0 < money < 1e-4 else f"{money:.3g}"
         parts.append(f"{shown} of money")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from scalops.algebra.errors import ScalopsError
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Block
 from scalops.engine.neutral import Change
 from scalops.engine.physical_plan import PhysicalPlan
+
+Take: TypeAlias = Callable[[Iterator[Block]], None]  # takes consecutive blocks, again and again
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,12 @@ class Backend(Protocol):
 
     def fetch(self, stage: int, partition: int) -> list[Block]:
         """The blocks of one partition of a Gather stage."""
+
+    def stream(self, stage: int, take: Take) -> None:
+        """Hand all blocks of a Gather stage to `take`, in order: a part of them at each call.
+
+        Few of them are held meanwhile. Records are computed once, unless workers are lost.
+        """
 
     def partial_bytes(self) -> Mapping[int, float]:
         """Bytes of a partial result of each stage whose results were sent to the driver."""

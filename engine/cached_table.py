@@ -195,7 +195,7 @@ class CachedTable(Stored):
             so_what = f"a cached table is made again in each iteration: {error}"
             warnings.warn(so_what, RuntimeWarning, stacklevel=2)
             return
-        self._budget.count_spilled(filed.bytes)
+        self._budget.count_spilled(filed.bytes, self._owner)
 
     def _may_hold(self, more: int) -> bool:
         """Whether so many bytes more are within its share of the memory."""
@@ -237,6 +237,9 @@ class CachedTable(Stored):
 
     def held(self, partition: int) -> list[Block] | None:
         return self._held.get(partition)
+
+    def is_filed(self, partition: int) -> bool:
+        return partition in self._filed and partition not in self._held
 
     def stays(self) -> bool:
         return len(self._held) >= len(self._own)

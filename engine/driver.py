@@ -16,7 +16,7 @@ import numpy as np
 from scalops.algebra import expressions as ex
 from scalops.algebra.errors import ScalopsError
 from scalops.engine import physical_plan as pp
-from scalops.engine.backends import Backend, StageFailure, TableInfo
+from scalops.engine.backends import Backend, StageFailure, TableInfo, Take
 from scalops.engine.blocks import Block
 from scalops.engine.events import SILENT, EventLog
 from scalops.engine.loop_runner import Fold, LoopControl, LoopRunner
@@ -40,6 +40,7 @@ class Listener(Protocol):
 Steps = Generator[Fold, None, None]
 Asking = tuple[LoopRunner, Steps, Fold]
 Replan = Callable[[Measurements], Change | None]
+BeginTaking = Callable[[], Take]  # makes what takes a table, from its first record on
 
 
 class Driver:
@@ -54,10 +55,12 @@ class Driver:
         control: LoopControl | None = None,
         events: EventLog = SILENT,
         recorder: Recorder = NO_RECORDER,
+        begin: BeginTaking | None = None,
     ) -> None:
+        """With `begin` the job gives one table, which goes to what that makes, and not back."""
         self._plan, self._backend = plan, backend
         self._events, self._is_logged = events, events is not SILENT
-        self._recorder = recorder
+        self._recorder, self._begin = recorder, begin
         self._rows_read = RowsRead(plan)
         self._listener, self._replan, self._control = listener, replan, control
         self._values: list[Any] = [None] * len(plan.slots)
@@ -96,6 +99,8 @@ class Driver:
                 return typed(self._values[output.number], kind.strong())
             case "loop":
                 return self._outcomes[output.number]
+            case "table" if self._begin is not None:
+                self._backend.stream(output.number, self._begin())
             case "table":
                 return [b for part in self._fetched(output.number) for b in part]
 

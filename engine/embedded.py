@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
-from scalops.engine.backends import TableInfo
+from scalops.engine.backends import TableInfo, Take
 from scalops.engine.blocks import Block
 from scalops.engine.cached_table import CachedTable, moved_kept
-from scalops.engine.collective import alone
+from scalops.engine.collective import Program, alone
 from scalops.engine.free_memory import FreeMemory
 from scalops.engine.kept_tables import KeptTable
 from scalops.engine.memory import MemoryBudget
@@ -171,6 +171,11 @@ class EmbeddedBackend:
 
     def _fold(self, stages: Sequence[int], units: Sequence[Reduction]) -> None:
         """Passes of the only rank: they need no tree of ranks, and may go to processes."""
+        pipelines = {u.number: u.pipeline for u in units}
+        alone(self._share.prepared(self._folded(stages, units), pipelines))
+
+    def _folded(self, stages: Sequence[int], units: Sequence[Reduction]) -> Program[None]:
+        yield from ()
         inline = self._inline.issuperset(stages)
         held = f"partials of stage {' and '.join(map(str, stages))}"
         for made in self._share.passes_of(units):
@@ -213,6 +218,10 @@ class EmbeddedBackend:
         self._gathered[stage][partition] = None
         assert blocks is not None
         return blocks
+
+    def stream(self, stage: int, take: Take) -> None:
+        with self._at(stage):
+            alone(self._share.streamed(stage, take))
 
     def release(self, table: int) -> None:
         self._share.release(table)

@@ -31,6 +31,7 @@ class MemoryBudget:
         self.refused = 0
         self.peak = self.spilled = 0  # bytes held at most, and those that found no room
         self._peaks: dict[str, int] = {}
+        self._spilled: dict[str, int] = {}
         self.spare: Callable[[int], tuple[str, int]] | None = None
         self.evict: Callable[[int], tuple[str, int]] | None = None
         self.beside: Callable[[], int] = lambda: 0
@@ -42,6 +43,12 @@ class MemoryBudget:
         """Bytes held now."""
         return sum(self._held.values())
 
+    @property
+    def left(self) -> int | None:
+        """Bytes that may still be held; None where there is no limit."""
+        limit = self.limit
+        return None if limit is None else max(0, limit - self.held - self.beside())
+
     def owners(self) -> dict[str, int]:
         """Bytes held by owner."""
         return {owner: size for owner, size in self._held.items() if size}
@@ -51,10 +58,16 @@ class MemoryBudget:
         with self._lock:
             return {owner: size for owner, size in self._peaks.items() if size}
 
-    def count_spilled(self, size: int) -> None:
-        """Bytes have gone to disk for want of room."""
+    def count_spilled(self, size: int, owner: str) -> None:
+        """Bytes of an owner have gone to disk for want of room."""
         with self._lock:
             self.spilled += size
+            self._spilled[owner] = self._spilled.get(owner, 0) + size
+
+    def spilled_by(self) -> dict[str, int]:
+        """Bytes that have gone to disk, by owner."""
+        with self._lock:
+            return dict(self._spilled)
 
     def reserve(self, size: int, owner: str, leave: int = 0) -> bool:
         """Take `size` bytes for `owner` if they fit, and `leave` bytes are free afterwards."""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # Beside the numbers of a stage's operators: partial results are combined; its caller waits.
 AGGREGATE, WAIT = -1, -2
+FROM_MEMORY, FROM_FILE, MADE_AGAIN = range(3)  # where a partition of a stored table comes from
+READS = 3
 Key = tuple[int, int]  # a stage and one of its operators
 
 
@@ -78,8 +80,9 @@ class StageMeasure:
 class Measured:
     """What a process has measured since it was last asked, as data that msgpack can hold.
 
-    `reads` of stored tables: partitions read from memory, and others. `spilled` and `peak` are
-    bytes of the whole run so far, `owners` what each held at most.
+    `reads` of stored tables: partitions read from memory, from files of the run's own, and others.
+    `spilled` and `peak` are bytes of the whole run so far, `owners` what each held at most, and
+    `files` what each has put into files.
     """
 
     stages: dict[int, StageMeasure] = field(default_factory=dict)
@@ -87,6 +90,7 @@ class Measured:
     spilled: int = 0
     peak: int = 0
     owners: dict[str, int] = field(default_factory=dict)
+    files: dict[str, int] = field(default_factory=dict)
 
     def stage(self, number: int) -> StageMeasure:
         """Of a stage; made where there is none yet."""
@@ -102,10 +106,9 @@ class Measured:
             own.seconds = max(own.seconds, theirs.seconds)
             own.to_driver += theirs.to_driver
             own.to_ranks += theirs.to_ranks
-        for table, (hits, again) in other.reads.items():
-            found = self.reads.setdefault(table, [0, 0])
-            found[0] += hits
-            found[1] += again
+        for table, counts in other.reads.items():
+            found = self.reads.get(table, [0] * READS)
+            self.reads[table] = [a + b for a, b in zip(found, counts, strict=True)]
 
     def to_data(self) -> list[Any]:
         """Lists of numbers and texts."""
@@ -118,19 +121,21 @@ class Measured:
             for n, s in self.stages.items()
         ]
         reads = [[n, *found] for n, found in self.reads.items()]
-        return [stages, reads, self.spilled, self.peak, list(map(list, self.owners.items()))]
+        owners, files = (list(map(list, d.items())) for d in (self.owners, self.files))
+        return [stages, reads, self.spilled, self.peak, owners, files]
 
     @classmethod
     def of_data(cls, data: Sequence[Any]) -> Measured:
         """What `to_data` gave in another process."""
-        stages, reads, spilled, peak, owners = data
-        made = cls(spilled=int(spilled), peak=int(peak), owners={str(k): int(v) for k, v in owners})
+        stages, reads, spilled, peak, *sizes = data
+        owners, files = ({str(k): int(v) for k, v in items} for items in sizes)
+        made = cls(spilled=int(spilled), peak=int(peak), owners=owners, files=files)
         for number, operators, rest in stages:
             tallies = {int(k): Tally(float(s), *map(int, counts)) for k, s, *counts in operators}
             lanes, seconds, to_driver, to_ranks = rest
             sent = int(to_driver), int(to_ranks)
             made.stages[int(number)] = StageMeasure(tallies, int(lanes), float(seconds), *sent)
-        made.reads = {int(n): [int(hits), int(again)] for n, hits, again in reads}
+        made.reads = {int(n): list(map(int, counts)) for n, *counts in reads}
         return made
 
 
@@ -232,12 +237,12 @@ class Meter:
         made.meter, made.key = self, key
         return made
 
-    def read(self, table: int, held: bool) -> None:
-        """A partition of a stored table is read, from memory or not."""
+    def read(self, table: int, place: int) -> None:
+        """A partition of a stored table is read, from memory, from a file, or made again."""
         if self._clock.looks:
             return
         with self._lock:
-            self._found.reads.setdefault(table, [0, 0])[not held] += 1
+            self._found.reads.setdefault(table, [0] * READS)[place] += 1
 
     # Tasks and programs.
 
@@ -307,7 +312,7 @@ class Meter:
                     made.stage(stage).operators.setdefault(number, Tally()).add(tally)
         if self._budget is not None:
             made.spilled, made.peak = self._budget.spilled, self._budget.peak
-            made.owners = self._budget.peaks()
+            made.owners, made.files = self._budget.peaks(), self._budget.spilled_by()
         return made
 
 
@@ -376,12 +381,15 @@ class _WatchedStored(Watched, StoredPipeline):
     """Counts, too, which partitions are in memory."""
 
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
-        self.meter.read(self._number, self.table.held(partition) is not None)
+        place = FROM_FILE if self.table.is_filed(partition) else MADE_AGAIN
+        if self.table.held(partition) is not None:
+            place = FROM_MEMORY
+        self.meter.read(self._number, place)
         return super().blocks(partition, worker)
 
     def between(self, partition: int, worker: int, start: int, stop: int) -> Iterator[Block]:
         if self.table.held(partition) is not None:  # else it reads `blocks`
-            self.meter.read(self._number, held=True)
+            self.meter.read(self._number, FROM_MEMORY)
         return super().between(partition, worker, start, stop)
 
 

@@ -52,14 +52,19 @@ class OutputMemory:
                 return
             self._held.pop(0)
         piece: Array = np.empty(PIECE_BYTES + _LARGE_PAGE, np.uint8)
-        _pieces[id(piece)] = piece
-        self._held.insert(0, piece)
+        self._held.insert(0, mark_own(piece))
         self._begin(piece)
 
     def _begin(self, piece: Array) -> None:
         """Cut from the first whole large page: what lies before it would come in small ones."""
         self._at = -piece.ctypes.data % _LARGE_PAGE
         self._end = self._at + PIECE_BYTES
+
+
+def mark_own(piece: Array) -> Array:
+    """The same array: what shows a part of it is the engine's own memory."""
+    _pieces[id(piece)] = piece
+    return piece
 
 
 def is_own(array: Array) -> bool:

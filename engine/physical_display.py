@@ -286,7 +286,9 @@ def _titled(table: pp.PhysicalTable) -> Display:
             shown = ", ".join(columns)
             if len(columns) > 8:
                 shown = f"{', '.join(columns[:3])}, …, {columns[-1]} ({len(columns)} columns)"
-            return Display(f"TableScan {source.title}: {shown}")
+            pruned = getattr(source, "pruned_text", None)
+            details = [] if pruned is None else [("pruned", pruned)]
+            return Display(f"TableScan {source.title}: {shown}", details=details)
         case pp.Compute(outputs=outputs, map=mapped, source=source):
             made = [
                 n if isinstance(e, ex.Column) and e.name == n else f"{n} = {text(e)}"

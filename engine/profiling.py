@@ -204,7 +204,8 @@ class LoopProfile:
 class CacheProfile:
     """A cached table: of its `partitions` so many were `held`, with `bytes` in all.
 
-    `hits` counts partitions that were read from memory, `again` those that had to be made again.
+    `hits` counts partitions that were read from memory, `file_reads` those from cache files, in
+    which there are `file_bytes`, and `again` those that had to be made again.
     """
 
     table: int
@@ -215,6 +216,8 @@ class CacheProfile:
     bytes: int
     hits: int
     again: int
+    file_bytes: int = 0
+    file_reads: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -252,7 +255,7 @@ class PlanProfile:
     own; `lanes` of stages tell). `memory` are the bytes
     that each owner (a cache, a table, buffers) held at most, `peak` those of all together at one
     time, both at the worker that held the most. `lost` are workers that died meanwhile: what these
-    had measured last is missing.
+    had measured last is missing. `files`: of the `spilled_bytes`, those of each owner.
     """
 
     stages: Mapping[int, StageProfile]
@@ -268,6 +271,7 @@ class PlanProfile:
     peak: int = 0
     memory: Mapping[str, int] = field(default_factory=dict)
     lost: tuple[str, ...] = ()
+    files: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -297,6 +301,7 @@ class PlanProfile:
             "peak_bytes": self.peak,
             "memory": dict(self.memory),
             "lost": list(self.lost),
+            "files": dict(self.files),
         }
 
 

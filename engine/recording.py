@@ -14,7 +14,16 @@ from typing import Any
 from scalops.engine import physical_plan as pp
 from scalops.engine.backends import TableInfo
 from scalops.engine.columns import Array
-from scalops.engine.meter import AGGREGATE, WAIT, Measured, Meter, StageMeasure, Tally, size_of
+from scalops.engine.meter import (
+    AGGREGATE,
+    READS,
+    WAIT,
+    Measured,
+    Meter,
+    StageMeasure,
+    Tally,
+    size_of,
+)
 from scalops.engine.profiling import (
     MOST_KEPT,
     PARTS,
@@ -348,17 +357,16 @@ class ProfileRecorder(Recorder):
             _add(own, parts, 1 / len(owners))
 
     def _count(self, found: Measured) -> None:
-        for table, (hits, again) in found.reads.items():
-            own = self._reads.setdefault(table, [0, 0])
-            own[0] += hits
-            own[1] += again
+        for table, counts in found.reads.items():
+            own = self._reads.get(table, [0] * READS)
+            self._reads[table] = [a + b for a, b in zip(own, counts, strict=True)]
         self._moved[0] += sum(m.to_driver for m in found.stages.values())
         self._moved[1] += sum(m.to_ranks for m in found.stages.values())
 
     def _note_memory(self, rank: int, found: Measured) -> None:
         known = self._most.setdefault(rank, Measured())
         known.peak, known.spilled = found.peak, found.spilled
-        known.owners = found.owners
+        known.owners, known.files = found.owners, found.files
 
     # What was recorded.
 
@@ -384,17 +392,28 @@ class ProfileRecorder(Recorder):
             largest.peak,
             dict(largest.owners),
             self._lost,
+            self._files(),
         )
+
+    def _files(self) -> dict[str, int]:
+        """Bytes in files of all ranks, by owner."""
+        found: dict[str, int] = {}
+        for measured in self._most.values():
+            for owner, size in measured.files.items():
+                found[owner] = found.get(owner, 0) + size
+        return found
 
     def _run_stages(self) -> list[int]:
         return sorted(n for n, own in self._stages.items() if own.seconds.count)
 
     def _cache(self, stage: int, table: int) -> CacheProfile:
         _, info = self._tables.get(table, (stage, TableInfo(0, 0, 0, 0)))
-        hits, again = self._reads.get(table, (0, 0))
+        hits, file_reads, again = self._reads.get(table, [0] * READS)
+        in_file = self._files().get(f"cache {table}", 0)
         return CacheProfile(
-            table, stage, info.partitions, info.cached, info.rows, info.bytes, hits, again
-        )
+            table, stage, info.partitions, info.cached, info.rows, info.bytes, hits, again,
+            in_file, file_reads,
+        )  # fmt: skip
 
 
 def _seconds(measure: StageMeasure, operator: int) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
-from scalops.engine.backends import TableInfo
+from scalops.engine.backends import TableInfo, Take
 from scalops.engine.blocks import Block
 from scalops.engine.cached_table import CachedTable
 from scalops.engine.collective import ALONE, Piece, Program, Ranks, Receive, Send, Spans, gather_all
@@ -30,6 +30,7 @@ from scalops.engine.relations.gathering import own_partitions, runs_by_home
 from scalops.engine.relations.partitioned_index import PartitionedIndex, probed_by
 from scalops.engine.relations.state import state_table
 from scalops.engine.stacked import NullsFound, Stacks, stacks_of
+from scalops.engine.streaming import Results, stream
 from scalops.engine.threads import Task
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Share:
         self._relations: dict[int, Relation] = {}
         self._passes: dict[tuple[tuple[int, ...], ...], tuple[Any, list[Pass]]] = {}
         self._rank_passes: dict[int, RankPass] = {}
+        self._results: dict[int, Results] = {}
         for stage in plan.stages:
             pipeline = build(stage.source, self.runtime, stage)
             self.pipelines[stage.number] = pipeline
@@ -87,6 +89,9 @@ class Share:
         """Give everything back."""
         for number in list(self.runtime.tables):
             self.release(number)
+        for stage in self._results:
+            self._budget.release(f"results {stage}")
+        self._results.clear()
         self._budget.release(BUFFERS)
         self.pipelines.clear()
         self.reductions.clear()
@@ -123,7 +128,7 @@ class Share:
         tables = self.runtime.tables
         return any(isinstance(tables.get(n), PartitionedIndex) for n in self._probed[stage])
 
-    def _prepared(self, program: Program[T], pipelines: Mapping[int, Pipeline]) -> Program[T]:
+    def prepared(self, program: Program[T], pipelines: Mapping[int, Pipeline]) -> Program[T]:
         """Run a program over blocks of these stages, once they have what that takes."""
         asking = [p for stage, p in pipelines.items() if self._asks(stage)]
         if not asking:
@@ -165,7 +170,7 @@ class Share:
         """What this rank has of TreeAggregate stages whose sources have one base: no stacks."""
         units = [self.reductions[s] for s in stages]
         pipelines = {u.number: u.pipeline for u in units}
-        return (yield from self._prepared(self._of_passes(units), pipelines))
+        return (yield from self.prepared(self._of_passes(units), pipelines))
 
     def _of_passes(self, units: Sequence[Reduction]) -> Program[list[tuple[Pass, Spans]]]:
         found = []
@@ -182,7 +187,7 @@ class Share:
         units = self.stacks.units(stages)
         try:
             pipelines = {u.number: u.pipeline for u in units}
-            yield from self._prepared(self._passed(units), pipelines)
+            yield from self.prepared(self._passed(units), pipelines)
         except NullsFound as found:
             self.stacks.take_apart(found.number)
             return (yield from self.fold(stages))
@@ -213,7 +218,7 @@ class Share:
             yield from count(pipeline, sink)
         else:
             assert isinstance(sink, pp.CountRows)
-            yield from self._prepared(self._count_rows(stage, sink), {stage: pipeline})
+            yield from self.prepared(self._count_rows(stage, sink), {stage: pipeline})
 
     def _count_prefix(self, pipeline: Pipeline, sink: pp.CountPrefix) -> Program[None]:
         """Partitions in order, as many as it takes to find `count` records.
@@ -325,7 +330,7 @@ class Share:
             table.fill(worker, missing[index])
 
         tasks = self._tasks(task, len(missing), stage)
-        yield from self._prepared(tasks, {stage: self.pipelines[stage]})
+        yield from self.prepared(tasks, {stage: self.pipelines[stage]})
         if self._asks(stage):
             parts = yield from gather_all(self.ranks, Piece(table.all_made(), []))
             table.is_complete = all(part.header for part in parts)
@@ -346,7 +351,7 @@ class Share:
         self.release(sink.number)
         own = self._relations[stage]
         try:
-            made = yield from self._prepared(own.make(self._run(stage)), {stage: own.pipeline})
+            made = yield from self.prepared(own.make(self._run(stage)), {stage: own.pipeline})
         except BaseException:
             self._budget.release(owner)
             raise
@@ -375,8 +380,14 @@ class Share:
     def put(self, table: int, schema: Schema, blocks: list[Block]) -> None:
         """As of a backend; every rank has all records."""
         self.release(table)
-        made = self.runtime.tables[table] = state_table(schema, blocks)
-        self._budget.require(sum(b.bytes for b in blocks), f"table {made.serial}")
+        arriving = f"exchange {table}"
+        try:
+            made = state_table(schema, blocks, self.runtime.room(arriving))
+        except BaseException:
+            self._budget.release(arriving)
+            raise
+        self.runtime.tables[table] = made
+        self._budget.transfer(arriving, f"table {made.serial}")
 
     def release(self, table: int) -> None:
         """Forget a kept table."""
@@ -405,12 +416,42 @@ class Share:
 
         try:
             tasks = self._tasks(task, len(active), stage)
-            yield from self._prepared(tasks, {stage: pipeline})
+            yield from self.prepared(tasks, {stage: pipeline})
         except BaseException:
             for part in parts.values():  # which the error's traceback would hold
                 part.clear()
             raise
         return parts
+
+    def streamed(self, stage: int, take: Take) -> Program[None]:
+        """Hand the blocks of a Gather stage to `take`, in order; of the only rank."""
+        pipeline = self.pipelines[stage]
+
+        def program() -> Program[None]:
+            yield from ()
+            own = own_partitions(pipeline, self.ranks)
+            stream(pipeline, own, self._run(stage), self._budget, f"results {stage}", take)
+
+        yield from self.prepared(program(), {stage: pipeline})
+
+    def results(self, stage: int, first: int = 0) -> Program[Results]:
+        """The blocks of a Gather stage's own partitions from `first` on: those that are not there
+        are computed.
+
+        All ranks ask together, and compute if one of them lacks some.
+        """
+        pipeline = self.pipelines[stage]
+        found = self._results.get(stage)
+        if found is None:
+            found = self._results[stage] = Results(pipeline, self._budget, f"results {stage}")
+        own = own_partitions(pipeline, self.ranks)
+        missing = [p for p in own if p >= first and not found.has(p)]
+        told = yield from gather_all(self.ranks, Piece(bool(missing), []))
+        if any(piece.header for piece in told):
+            compute = found.compute
+            tasks = self._tasks(lambda w, i: compute(missing[i], w), len(missing), stage)
+            yield from self.prepared(tasks, {stage: pipeline})
+        return found
 
 
 def _first_rows(pipeline: Pipeline, partition: int, most: int) -> int:

@@ -155,7 +155,7 @@ class SpilledBlocks:
         if self._budget.room(block.bytes, self._owner):
             return block
         batch = self._opened().write(block)
-        self._budget.count_spilled(batch.size)
+        self._budget.count_spilled(batch.size, self._owner)
         return batch
 
     def add_parts(self, parts: Sequence[Block]) -> list[Kept]:
@@ -163,7 +163,7 @@ class SpilledBlocks:
         if self._budget.room(sum(p.bytes for p in parts), self._owner):
             return list(parts)
         batches = list(map(self._opened().write, parts))
-        self._budget.count_spilled(sum(b.size for b in batches))
+        self._budget.count_spilled(sum(b.size for b in batches), self._owner)
         return batches  # type: ignore[return-value]
 
     def get(self, kept: Kept) -> Block:

@@ -170,7 +170,11 @@ class Room:
             return self.column(parts[0])
         size = sum(int(p.nbytes) for p in parts)
         if self.take(size):
-            return concatenated(parts, kind)
+            try:
+                return concatenated(parts, kind)
+            except BaseException:
+                self.release(size)
+                raise
         first = parts[0] if parts else None
         if not isinstance(first, np.ndarray):
             return self._moved(concatenated(parts, kind))
@@ -214,5 +218,5 @@ class Room:
             if self._file is None:
                 self._file = FileMemory(self.budget.folder)
         made = self._file.empty(shape, dtype)
-        self.budget.count_spilled(int(made.nbytes))
+        self.budget.count_spilled(int(made.nbytes), self.owner)
         return made

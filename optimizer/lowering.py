@@ -211,7 +211,9 @@ class Lowering:
 
     def table(self, node: op.Operator) -> pp.PhysicalTable:
         """The physical table of a logical one; what it reads is scheduled before."""
-        made = self._table(node)
+        return self._made(self._table(node), node)
+
+    def _made(self, made: pp.PhysicalTable, node: op.Operator) -> pp.PhysicalTable:
         self._origins.setdefault(made, node)
         return made
 
@@ -381,6 +383,10 @@ class Lowering:
         if not mapped:
             source, mapped = as_definitions(source)
         below = self.table(source)
+        read = (*(a for f in folds for a in f.arguments), *(e for _, e in mapped))
+        if isinstance(below, pp.TableScan) and not ex.columns_read(read):
+            # Files are counted by their metadata; a column stays only so that the plan has one.
+            below = self._made(replace(below, columns=()), source)
         lowered = tuple(self.fold(f) for f in folds)
         slots = tuple(self._slot(self._unused(f.name), f.type) for f in lowered)
         sink = pp.TreeAggregate(lowered, tuple(s.number for s in slots), self.lowered(mapped))

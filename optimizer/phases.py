@@ -23,6 +23,7 @@ from scalops.optimizer.rules.merge_aggregates import merge_aggregates
 from scalops.optimizer.rules.merge_filters import merge_filters
 from scalops.optimizer.rules.merge_groups import merge_groups
 from scalops.optimizer.rules.merge_maps import merge_maps
+from scalops.optimizer.rules.prune_scan import prune_scan
 from scalops.optimizer.rules.push_columns_into_scan import push_columns_into_scan
 from scalops.optimizer.rules.push_filter_down import push_filter_down
 from scalops.optimizer.rules.push_filter_into_joins import push_filter_into_joins
@@ -82,6 +83,8 @@ PHASES = (
     # Before columns: a shared expression may be the only reader of a column.
     Phase("share", (share_common_expressions,)),
     Phase("columns", (push_columns_into_scan,)),
+    # When filters stand where they stay: scans of one table are the same until here.
+    Phase("pruning", (prune_scan,)),
     # When the rules before have done what they do with joins, groups and filters: one that is
     # marked is no longer equal to one that is not. Before fusing, which hides the body's tables.
     Phase("indexes", (index_joins,)),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from scalops.algebra.figures import bytes_text
-from scalops.engine.neutral import Change, Measurements
+from scalops.engine.neutral import Change, HeldPart, Measurements
 from scalops.optimizer.cost import THREAD_START
 from scalops.optimizer.costs.caching import Invariant, held_bytes
 from scalops.optimizer.costs.choice import Choice, fan_ins_text
@@ -46,7 +46,8 @@ class Replanner:
     """Looks at a running plan with what was measured of it; for one run.
 
     The tree is chosen again for partial results of the bytes that were seen, the parts of cached
-    tables for the seconds that it took to make them.
+    tables for the seconds that it took to make them. Which tables have cache files stays: these
+    are written while tables are first made.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Replanner:
         self._seen: dict[int, float] = {}
         self._reads, self._placement = reads, placement
         self._is_embedded = not choice.setting.workers
+        self._filed, self._file_byte = choice.setting.neutral.filed, choice.file_byte
 
     def __call__(self, measurements: Measurements) -> Change | None:
         """What is to be changed now; None where nothing is."""
@@ -101,7 +103,8 @@ class Replanner:
         if len(caches) < 2 or memory >= sum(c.whole for c in caches.values()):
             return None
         tables = [
-            Invariant(n, c.whole, self._reads[n], c.seconds) for n, c in sorted(caches.items())
+            Invariant(n, c.whole, self._reads[n], self._seconds(n, c))
+            for n, c in sorted(caches.items())
         ]
         best = held_bytes(tables, memory)
         saved = sum(t.saved * (best[t.number] - caches[t.number].held) / t.bytes for t in tables)
@@ -111,6 +114,12 @@ class Replanner:
         parts = ", ".join(f"{bytes_text(s)} of t{n}" for n, s in best.items())
         why = f"after iteration {seen.iteration}: {parts} are held, by what it took to make them"
         return Change(held=held, why=(why,))
+
+    def _seconds(self, number: int, cache: HeldPart) -> float:
+        """What all of a table takes that is not held: its file is read, or it is made again."""
+        if number not in self._filed:
+            return cache.seconds
+        return min(cache.seconds, cache.whole * self._file_byte)
 
 
 def _is_worse(iteration: float, saved: float) -> bool:

@@ -86,7 +86,11 @@ def _caches(profile: PlanProfile) -> Iterator[str]:
         yield "-- caches"
     for own in profile.caches:
         again = f"{rows_text(own.again)} made again" if own.again else "none made again"
+        if own.file_bytes:
+            again = f"{rows_text(own.file_reads)} from the cache file, {again}"
         held = f"{own.held} of {own.partitions} partitions held, {bytes_text(own.bytes)}"
+        if own.file_bytes:
+            held += f", and {bytes_text(own.file_bytes)} in a cache file"
         hits = f"{rows_text(own.hits)} reads of a partition from memory"
         yield from _wrapped(f"t{own.table}: {held}; {hits}, {again}")
 
@@ -103,7 +107,12 @@ def _moved(profile: PlanProfile) -> Iterator[str]:
             f" {bytes_text(moved.between_workers)} between workers"
         )
     if profile.spilled_bytes:
-        yield f"{bytes_text(profile.spilled_bytes)} to disk, for which memory had no room"
+        files = sorted(profile.files.items(), key=lambda item: -item[1])
+        shown = [f"{_owner(name)} {bytes_text(size)}" for name, size in files[:_MOST_NAMED]]
+        more = f" and {len(files) - len(shown)} more" if len(files) > len(shown) else ""
+        whose = f": {', '.join(shown)}{more}" if shown else ""
+        size = bytes_text(profile.spilled_bytes)
+        yield from _wrapped(f"{size} to disk, for which memory had no room{whose}")
 
 
 def _memory(profile: PlanProfile) -> Iterator[str]:

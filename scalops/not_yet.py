@@ -12,8 +12,6 @@ TABLE_METHODS: tuple[str, ...] = ()
 
 FUNCTIONS: tuple[str, ...] = ()
 
-OTHER = ("`filesystem=` of readers",)
-
 # What others have under another name, or not as a function, and how it is done here.
 _OTHER_WORDS = {
     **dict.fromkeys(("nunique", "count_distinct"), "so.n_unique(c)"),

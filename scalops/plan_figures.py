@@ -12,8 +12,10 @@ from scalops.deciding import Decided, settings
 from scalops.engine.physical_plan import PhysicalPlan
 from scalops.optimizer.costs.choice import machines_of
 from scalops.optimizer.costs.machine import Machine
+from scalops.optimizer.costs.memory import worker_bytes
 from scalops.optimizer.costs.plan_cost import PlanCost, plan_cost
-from scalops.optimizer.costs.plan_work import OperatorWork, PlanWork, plan_work
+from scalops.optimizer.costs.plan_work import OperatorWork, PlanWork, StageWork, plan_work
+from scalops.optimizer.costs.setting import Setting
 from scalops.options import Options
 
 _HOUR = 3600.0
@@ -24,6 +26,7 @@ class CostFigures:
 
     `price` is that of one machine for an hour; this process, or the workers together where they
     are on one machine, are `machines`. `start`: seconds until workers are there that have to come.
+    With a `setting` stages show what each worker holds of what they leave.
     """
 
     def __init__(
@@ -33,8 +36,9 @@ class CostFigures:
         price: float | None = None,
         machines: int = 1,
         start: float = 0.0,
+        setting: Setting | None = None,
     ) -> None:
-        self._work, self._cost = work, cost
+        self._work, self._cost, self._setting = work, cost, setting
         self._price, self._machines, self._start = price, machines, start
 
     @property
@@ -79,13 +83,30 @@ class CostFigures:
             made["money"] = self._price * self._machines * seconds / _HOUR
         if self._start > 0:
             made["start_seconds"] = self._start
+        if spilled := sum(cost.spilled.values()):
+            made["spilled"] = spilled
         return made
 
     def stage(self, stage: int) -> Figures:
         """What a stage leaves behind, and seconds of all of it."""
         own, cost = self._work.stages[stage], self._cost.stages[stage]
         seconds = self._seconds(stage, cost.first.total, cost.steady.total)
-        return {**_sizes(own.operators[-1]), **seconds, "provenance": cost.provenance}
+        shown = {**_sizes(own.operators[-1]), **self._memory(own), **seconds}
+        return {**shown, "provenance": cost.provenance}
+
+    def _memory(self, stage: StageWork) -> dict[str, float]:
+        """Bytes of each worker of the table that a stage leaves: in memory, in files, neither."""
+        if self._setting is None or stage.makes is None:
+            return {}
+        size, missing = worker_bytes(stage, self._setting), 0.0
+        if stage.is_cache:
+            missing = self._cost.missing.get(stage.makes, 0.0)
+            is_filed = stage.makes in self._setting.neutral.filed
+            left = {"filed" if is_filed else "again": missing}
+        else:
+            missing = self._cost.spilled.get(stage.stage, 0.0)
+            left = {"spilled": missing}
+        return {"memory": size - missing, **(left if missing else {})} if size else {}
 
     def operator(self, stage: int, number: int) -> Figures:
         """What an operator delivers, and its own seconds; `number` as in `operators_of`."""
@@ -131,10 +152,9 @@ def cost_figures(
     if decided.choice is not None:
         choice = decided.choice
         start = choice.seconds - choice.cost.total_seconds
-        return CostFigures(
-            choice.work, choice.cost, options.price, machines_of(choice.setting), start
-        )
+        machines = machines_of(choice.setting)
+        return CostFigures(choice.work, choice.cost, options.price, machines, start, choice.setting)
     work = plan_work(physical)
     here = settings(options)[0]
     setting = replace(here, neutral=replace(here.neutral, processes=processes))
-    return CostFigures(work, plan_cost(work, machine, setting), options.price)
+    return CostFigures(work, plan_cost(work, machine, setting), options.price, setting=setting)

@@ -17,7 +17,7 @@ from scalops.algebra.schema import Schema
 from scalops.clusters import job_settings
 from scalops.deciding import Decided, replan_or_go_on
 from scalops.engine.blas import single_threaded
-from scalops.engine.driver import Driver, Listener, Replan
+from scalops.engine.driver import BeginTaking, Driver, Listener, Replan
 from scalops.engine.embedded import EmbeddedBackend
 from scalops.engine.events import SILENT, EventLog
 from scalops.engine.free_memory import usable_memory
@@ -126,25 +126,32 @@ def execute(
     workers: SessionWorkers | None = None,
     events: EventLog = SILENT,
     recorder: Recorder = NO_RECORDER,
+    begin: BeginTaking | None = None,
 ) -> list[Any]:
     """Run a job by its plan and what is decided: values, pyarrow tables and outcomes, in order.
 
     Opaque functions are called by `runner`, or in this process where there is none. `control`
     is that of the one loop which the job gives. What the session keeps, `kept`, counts against
     the memory; of it the job reads and fills `tables`. With `workers` they run the plan. A
-    `recorder` hears of what is run, and measures it.
+    `recorder` hears of what is run, and measures it. With `begin` the one table of the job goes
+    to what that makes.
     """
     events.emit("plan", fingerprint=physical.fingerprint, stages=len(physical.stages))
     with single_threaded():
         if workers is not None:
             results = _on_workers(
-                physical, decided, options, workers, listener, control, tables, events, recorder
-            )
+                physical, decided, options, workers, listener, control, tables, events, recorder,
+                begin,
+            )  # fmt: skip
         else:
             embedded, again = _embedded(
                 physical, decided, options, runner, kept or KeptTables(), tables, recorder
             )
-            results = Driver(physical, embedded, listener, again, control, events, recorder).run()
+            results = Driver(
+                physical, embedded, listener, again, control, events, recorder, begin
+            ).run()
+    if begin is not None:
+        return results
     for i, node in enumerate(job.outputs):
         if isinstance(node, op.Operator) and not isinstance(node, op.Loop):
             results[i] = arrow_table(results[i], node.schema)
@@ -161,13 +168,14 @@ def _on_workers(
     tables: Mapping[str, KeptTable] | None,
     events: EventLog,
     recorder: Recorder,
+    begin: BeginTaking | None,
 ) -> list[Any]:
     from scalops.engine.cluster.going_back import run_again
 
     def run(own: LoopControl | None) -> list[Any]:
         backend = workers.backend(job_settings(decided.neutral, options), events, tables, recorder)
         again = _replanner(decided, options)
-        return Driver(physical, backend, listener, again, own, events, recorder).run()
+        return Driver(physical, backend, listener, again, own, events, recorder, begin).run()
 
     return run_again(run, control, events)
 

@@ -31,6 +31,7 @@ from scalops.clusters import may_have_workers, open_workers
 from scalops.configuration import SESSION, Config, configure, given_options, inherited
 from scalops.deciding import Decided, decide_to_run, in_this_process
 from scalops.differentiating import refuse_number
+from scalops.engine.driver import BeginTaking
 from scalops.engine.events import SILENT, EventLog
 from scalops.engine.kept_tables import KeptSource, KeptTable, KeptTables, TablesGone
 from scalops.engine.loop_runner import LoopControl, further_back, heard_once
@@ -147,11 +148,13 @@ class Session:
         call: Mapping[str, Any] | None = None,
         control: LoopControl | None = None,
         recorder: Recorder = NO_RECORDER,
+        begin: BeginTaking | None = None,
     ) -> list[Any]:
         """Run the nodes as one job; results in the same order. `call` holds this run's options.
 
         With a `control` there is one node, a loop, and it is run even where its result is kept.
-        With a recorder that measures, all is: the plan is the one that explain shows.
+        With a recorder that measures, all is: the plan is the one that explain shows. With `begin`
+        the one node is a table, which goes to what that makes: perhaps again, from its beginning.
         """
         if getattr(_running, "plan", False) or in_engine_thread():
             # The engine's threads would wait for themselves.
@@ -169,7 +172,9 @@ class Session:
             anew = control is not None or recorder.meter is not None
             open_nodes = [n for n in nodes if anew or n not in self._results]
             if open_nodes:
-                results = self._results_of(job, open_nodes, options, listen, control, recorder)
+                results = self._results_of(
+                    job, open_nodes, options, listen, control, recorder, begin
+                )
                 for node, result in zip(open_nodes, results, strict=True):
                     stopped = isinstance(result, LoopOutcome) and result.stopped
                     if isinstance(node, (Expression, LoopPlan)) and not stopped:
@@ -188,6 +193,7 @@ class Session:
         listen: Any,
         control: LoopControl | None,
         recorder: Recorder,
+        begin: BeginTaking | None,
     ) -> list[Any]:
         """Results of these nodes of a job; where kept tables are gone it is planned anew."""
         own, gone = _at_rest(control), frozenset[str]()
@@ -210,7 +216,7 @@ class Session:
                     runner = self.processes() if workers is None else None
                     return execute(
                         rewritten, physical, decided, options, listen, runner, own,
-                        self._tables, tables, workers, self.events, recorder,
+                        self._tables, tables, workers, self.events, recorder, begin,
                     )  # fmt: skip
             except TablesGone as found:  # each of them once: it is not read again in this run
                 self._tables.gone(found.keys)

@@ -23,11 +23,13 @@ from scalops.algebra.operators import Scan
 from scalops.algebra.schema import Schema
 from scalops.engine import storage
 from scalops.engine.storage.arrow_records import flat_schema
-from scalops.not_yet import refuse
 from scalops.table import Table
 from scalops.written_types import EXPECTED, readable, written_type
 
 Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
+# Arrow reads ahead as if memory had no end.
+_READ_AHEAD = {"batch_readahead": 2, "fragment_readahead": 1}
+HiveSchema = Mapping[str, Any] | Schema | None
 
 
 def _scan(make: Any, *args: Any, **kwargs: Any) -> Table:
@@ -39,11 +41,6 @@ def _scan(make: Any, *args: Any, **kwargs: Any) -> Table:
             error.location = location
         raise
     return Table(Scan(source, location=location))
-
-
-def _local(filesystem: Any) -> None:
-    if filesystem is not None:
-        refuse("a reader's filesystem=")
 
 
 def table(data: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Table:
@@ -67,23 +64,44 @@ def table(data: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Table:
 
 
 def from_arrow(data: Any) -> Table:
-    """A table of anything that speaks Arrow's C stream (pyarrow, Polars, DuckDB, pandas)."""
-    if not hasattr(data, "__arrow_c_stream__"):
+    """A table of anything that speaks Arrow's C stream (pyarrow, Polars, DuckDB, pandas), or of a
+    `pyarrow.dataset` Dataset or Scanner.
+
+    Tables and frames in memory stay where they are; numbers are not copied. What is produced batch
+    by batch (a RecordBatchReader, a DuckDB relation, a dataset) is read now, once; more than
+    16 MiB of it go to a spill file.
+    """
+    location = user_location()
+    stream = _stream(data)
+    if not hasattr(stream, "__arrow_c_stream__"):
         raise SchemaError(
             f"so.from_arrow takes an object with __arrow_c_stream__, not a {type(data).__name__}",
-            location=user_location(),
+            location=location,
         )
+    if storage.is_lazy(stream):
+        from scalops.session import current_session
+
+        return _scan(storage.source_of_stream, stream, current_session().options.spill)
     try:
-        arrow = data if isinstance(data, pa.Table) else pa.table(data)
+        arrow = stream if isinstance(stream, pa.Table) else pa.table(stream)
     except ScalopsError:
         raise
     except Exception as error:
         raise DataError(
             f"the Arrow stream of a {type(data).__name__} cannot be read:"
             f" {type(error).__name__}: {text_of(error)}",
-            location=user_location(),
+            location=location,
         ) from error
     return _scan(storage.MemorySource.of_arrow, arrow)
+
+
+def _stream(data: Any) -> Any:
+    """What can be read of a dataset, a few batches ahead; all else as it is."""
+    if not type(data).__module__.startswith("pyarrow._dataset"):
+        return data
+    if hasattr(data, "to_reader"):
+        return data.to_reader()
+    return data.scanner(**_READ_AHEAD).to_reader() if hasattr(data, "scanner") else data
 
 
 def empty(schema: Any) -> Table:
@@ -129,13 +147,13 @@ def _type(name: object, kind: Any) -> ArrayType:
     return found
 
 
-def _types(given: Any) -> dict[str, str] | None:
+def _types(given: Any, option: str = "column_types") -> dict[str, str] | None:
     """`column_types=` as names of types."""
     if given is None:
         return None
     if not isinstance(given, (Mapping, Schema)):
         raise SchemaError(
-            f"column_types={given!r} must be a dict of types by column name",
+            f"{option}={given!r} must be a dict of types by column name",
             location=user_location(),
         )
     pairs = given.items() if isinstance(given, Mapping) else given
@@ -147,13 +165,12 @@ def load(
 ) -> Table:
     """A table of files in the format that their suffix names; `options` are those of its reader.
 
-    .csv .tsv .parquet .pq .ipc .arrow .feather .json .jsonl .ndjson .txt .libsvm .svm .svmlight .vw;
-    text also with .gz behind.
+    .csv .tsv .parquet .pq .ipc .arrow .feather .json .jsonl .ndjson .txt .libsvm .svm .svmlight
+    .vw; text also with .gz behind.
     """
-    _local(filesystem)
     location = user_location()
     try:
-        name = storage.reader_of(path).__name__
+        name = storage.reader_of(path, filesystem).__name__
     except ScalopsError as error:
         error.location = location
         raise
@@ -168,7 +185,7 @@ def load(
             location=location,
             hint=f"it has {', '.join(known) or 'none beyond columns='}",
         )
-    return reader(path, columns=columns, **options)
+    return reader(path, columns=columns, filesystem=filesystem, **options)
 
 
 def read_csv(
@@ -180,6 +197,8 @@ def read_csv(
     column_types: Mapping[str, Any] | Schema | None = None,
     on_error: str = "raise",
     filesystem: Any = None,
+    hive_partitioning: bool | None = None,
+    hive_schema: HiveSchema = None,
 ) -> Table:
     """A table of CSV files: a path, a list, a glob or a folder.
 
@@ -187,7 +206,6 @@ def read_csv(
     of the first file; `column_types` fixes those that it gets wrong. `on_error="skip"` leaves
     out the lines that cannot be read, "null" the fields; a warning counts them.
     """
-    _local(filesystem)
     return _scan(
         storage.read_csv,
         path,
@@ -197,6 +215,9 @@ def read_csv(
         columns=columns,
         column_types=_types(column_types),
         on_error=on_error,
+        filesystem=filesystem,
+        hive_partitioning=hive_partitioning,
+        hive_schema=_types(hive_schema, "hive_schema"),
     )
 
 
@@ -206,15 +227,25 @@ def read_json(
     column_types: Mapping[str, Any] | Schema | None = None,
     on_error: str = "raise",
     filesystem: Any = None,
+    hive_partitioning: bool | None = None,
+    hive_schema: HiveSchema = None,
 ) -> Table:
     """A table of files of JSON objects, one on each line.
 
     Columns and types are those of the head of the first file; `column_types` overrules and adds
     some. `on_error` as in `read_csv`.
     """
-    _local(filesystem)
     types = _types(column_types)
-    return _scan(storage.read_json, path, types, columns=columns, on_error=on_error)
+    return _scan(
+        storage.read_json,
+        path,
+        types,
+        columns=columns,
+        on_error=on_error,
+        filesystem=filesystem,
+        hive_partitioning=hive_partitioning,
+        hive_schema=_types(hive_schema, "hive_schema"),
+    )
 
 
 def read_text(
@@ -222,13 +253,22 @@ def read_text(
     columns: Sequence[str] | None = None,
     on_error: str = "raise",
     filesystem: Any = None,
+    hive_partitioning: bool | None = None,
+    hive_schema: HiveSchema = None,
 ) -> Table:
     """A table of the lines of text files in the column `line`, without their ends.
 
     `on_error` is for lines that are not UTF-8: "skip" leaves them out, "null" makes them null.
     """
-    _local(filesystem)
-    return _scan(storage.read_text, path, columns=columns, on_error=on_error)
+    return _scan(
+        storage.read_text,
+        path,
+        columns=columns,
+        on_error=on_error,
+        filesystem=filesystem,
+        hive_partitioning=hive_partitioning,
+        hive_schema=_types(hive_schema, "hive_schema"),
+    )
 
 
 def read_libsvm(
@@ -238,13 +278,14 @@ def read_libsvm(
     columns: Sequence[str] | None = None,
     on_error: str = "raise",
     filesystem: Any = None,
+    hive_partitioning: bool | None = None,
+    hive_schema: HiveSchema = None,
 ) -> Table:
     """A table of files in libsvm's format: labels `y` (float64) and sparse vectors `x`.
 
     Indices count from 1, or from 0 if `zero_based`. Without `n_features` a pass over the files
     finds the dimension now. With `on_error="null"` a bad line has no label and no features.
     """
-    _local(filesystem)
     return _scan(
         storage.read_libsvm,
         path,
@@ -252,6 +293,9 @@ def read_libsvm(
         zero_based=zero_based,
         columns=columns,
         on_error=on_error,
+        filesystem=filesystem,
+        hive_partitioning=hive_partitioning,
+        hive_schema=_types(hive_schema, "hive_schema"),
     )
 
 
@@ -263,6 +307,8 @@ def read_vw(
     columns: Sequence[str] | None = None,
     on_error: str = "raise",
     filesystem: Any = None,
+    hive_partitioning: bool | None = None,
+    hive_schema: HiveSchema = None,
 ) -> Table:
     """A table of files in Vowpal Wabbit's text format: `y`, `weight`, `base`, `tag`, and `x`.
 
@@ -272,7 +318,6 @@ def read_vw(
     meet are added up. `constant` adds Vowpal Wabbit's constant feature. With `on_error="null"` a
     bad line has no features, and null in the other columns.
     """
-    _local(filesystem)
     return _scan(
         storage.read_vw,
         path,
@@ -281,21 +326,52 @@ def read_vw(
         constant=constant,
         columns=columns,
         on_error=on_error,
+        filesystem=filesystem,
+        hive_partitioning=hive_partitioning,
+        hive_schema=_types(hive_schema, "hive_schema"),
     )
 
 
-def read_ipc(path: Paths, columns: Sequence[str] | None = None, filesystem: Any = None) -> Table:
+def read_ipc(
+    path: Paths,
+    columns: Sequence[str] | None = None,
+    filesystem: Any = None,
+    hive_partitioning: bool | None = None,
+    hive_schema: HiveSchema = None,
+) -> Table:
     """A table of Arrow IPC files (Feather 2), which are mapped into memory."""
-    _local(filesystem)
-    return _scan(storage.read_ipc, path, columns=columns)
+    return _scan(
+        storage.read_ipc,
+        path,
+        columns=columns,
+        filesystem=filesystem,
+        hive_partitioning=hive_partitioning,
+        hive_schema=_types(hive_schema, "hive_schema"),
+    )
 
 
 def read_parquet(
-    path: Paths, columns: Sequence[str] | None = None, filesystem: Any = None
+    path: Paths,
+    columns: Sequence[str] | None = None,
+    filesystem: Any = None,
+    hive_partitioning: bool | None = None,
+    hive_schema: HiveSchema = None,
 ) -> Table:
-    """A table of Parquet files: a path, a list, a glob or a folder."""
-    _local(filesystem)
-    return _scan(storage.read_parquet, path, columns=columns)
+    """A table of Parquet files: a path, a list, a glob or a folder.
+
+    Folders named key=value below the one given, or below the fixed part of a glob, give columns of
+    these values behind the files' own: of all files, if they lie in folders of the same keys.
+    `hive_partitioning=True` takes all folders of the paths, False none; `hive_schema` gives
+    columns their types. All readers of files do so.
+    """
+    return _scan(
+        storage.read_parquet,
+        path,
+        columns=columns,
+        filesystem=filesystem,
+        hive_partitioning=hive_partitioning,
+        hive_schema=_types(hive_schema, "hive_schema"),
+    )
 
 
 _READERS = {

@@ -21,7 +21,7 @@ from scalops.joining import TableJoins
 from scalops.lazy import Lazy, name_methods
 from scalops.rows import RowFunction, trace_rows
 from scalops.running import RunningAggregate, with_running
-from scalops.sinks import Path, write_csv, write_ipc, write_json, write_parquet
+from scalops.sinks import TableWriters
 from scalops.table_folds import TableFolds
 from scalops.table_groups import TableGroups
 from scalops.table_operators import TableOperators
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 RowLike = Callable[..., Any] | str
 
 
-class Table(TableOperators, TableFolds, TableGroups, TableJoins, NoRecords, Lazy):
+class Table(TableOperators, TableFolds, TableGroups, TableJoins, TableWriters, NoRecords, Lazy):
     """Many records, lazily: nothing runs until `collect()`."""
 
     __slots__ = ("__weakref__", "plan")
@@ -160,24 +160,15 @@ class Table(TableOperators, TableFolds, TableGroups, TableJoins, NoRecords, Lazy
         polars: Any = importlib.import_module("polars")
         return polars.from_arrow(self.collect())
 
-    def write_parquet(self, path: Path, compression: str | None = "zstd") -> None:
-        """Run the plan and write a Parquet file, whole or not at all."""
-        write_parquet(self, path, compression)
-
-    def write_ipc(self, path: Path, compression: str | None = None) -> None:
-        """Run the plan and write an Arrow IPC file (Feather 2), whole or not at all."""
-        write_ipc(self, path, compression)
-
-    def write_csv(self, path: Path, delimiter: str = ",", header: bool = True) -> None:
-        """Run the plan and write a CSV file of scalar columns, whole or not at all."""
-        write_csv(self, path, delimiter, header)
-
-    def write_json(self, path: Path) -> None:
-        """Run the plan and write JSON objects, one on each line, whole or not at all."""
-        write_json(self, path)
-
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
-        return self.collect().__arrow_c_stream__(requested_schema)
+        from scalops.arrow_out import batches_of
+
+        return batches_of(self).__arrow_c_stream__(requested_schema)
+
+    def __arrow_c_schema__(self) -> Any:
+        from scalops.engine.storage import schema_to_arrow
+
+        return schema_to_arrow(self.schema).__arrow_c_schema__()
 
     # Building.
 
@@ -328,4 +319,6 @@ def _require_one_value(value: Any, what: str) -> None:
     )
 
 
-name_methods("Table", TableOperators, TableFolds, TableGroups, TableJoins, NoRecords, Table)
+name_methods(
+    "Table", TableOperators, TableFolds, TableGroups, TableJoins, TableWriters, NoRecords, Table
+)

@@ -225,7 +225,7 @@ def test_an_operator_has_its_own_seconds_without_what_it_reads(
 
 
 def test_what_ranks_measured_survives_the_message() -> None:
-    own = Measured(reads={3: [2, 1]}, spilled=5, peak=9, owners={"cache 1": 8})
+    own = Measured({}, {3: [2, 4, 1]}, 5, 9, owners={"cache 1": 8}, files={"sort 2": 5})
     own.stage(4).operators[1] = metering.Tally(0.5, 10, 80, 2)
     own.stage(4).lanes, own.stage(4).seconds = 2, 0.75
     assert Measured.of_data(own.to_data()).to_data() == own.to_data()

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from scalops.algebra.tree import find
 from scalops.engine import physical_plan as pp
-from scalops.engine.backends import TableInfo
+from scalops.engine.backends import TableInfo, Take
 from scalops.engine.cluster.coordinator import Coordinator, Expect, JobSettings, Replies
 from scalops.engine.cluster.driver_merges import DriverMerges
 from scalops.engine.cluster.file_sources import may_pass_over
 from scalops.engine.cluster.later import Later, LaterInfo
 from scalops.engine.cluster.rank_caches import stands_alone
-from scalops.engine.cluster.sent_blocks import FromRanks
+from scalops.engine.cluster.sent_blocks import FromRanks, windows
 from scalops.engine.cluster.verbs import replies_of
 from scalops.engine.collective import Piece, Ranks
 from scalops.engine.kept_tables import KeptTable
@@ -241,20 +241,38 @@ class ClusterBackend:
             del self._gathered[stage]
         return found.get(partition, [])
 
+    def stream(self, stage: int, take: Take) -> None:
+        self._require_wanted()
+        self.settle()
+        replies = self._coordinator.call("results", stage, "all")
+        sizes = {p: own for piece in replies.values() for p, own in piece.header}
+        for begin, end in windows(sizes):
+            arguments = [stage, list(begin), list(end)]
+            found = self._sent("send", arguments, stage)[1]
+            for partition in sorted(found):
+                take(iter(found.pop(partition)))
+
     def _gather(self, stage: int) -> tuple[int, dict[int, list[Block]]]:
         if stage not in self._gathered:
             self._require_wanted()
             self.settle()
-            sent = FromRanks(self._schemas[stage])
-
-            def again() -> Callable[[int, Piece], None]:
-                nonlocal sent
-                sent = FromRanks(self._schemas[stage])
-                return sent.take
-
-            replies = self._coordinator.call("gather", stage, "all", again=again)
-            self._gathered[stage] = replies[0].header, sent.found
+            replies, found = self._sent("gather", stage, stage)
+            self._gathered[stage] = replies[0].header, found
         return self._gathered[stage]
+
+    def _sent(
+        self, verb: str, arguments: Any, stage: int
+    ) -> tuple[Replies, dict[int, list[Block]]]:
+        """The replies to a command, and the blocks of the stage that ranks have sent before."""
+        sent = FromRanks(self._schemas[stage])
+
+        def again() -> Callable[[int, Piece], None]:
+            nonlocal sent
+            sent = FromRanks(self._schemas[stage])
+            return sent.take
+
+        replies = self._coordinator.call(verb, arguments, "all", again=again)
+        return replies, sent.found
 
 
 def _of_all(replies: Replies) -> TableInfo:

@@ -41,8 +41,9 @@ def check_files(roots: Sequence[Node]) -> None:
 
 def _check(source: FileSource) -> None:
     source.check_unchanged()
-    columns = None if source.columns is None else source.contents.schema.columns
-    known = source.contents.digest, str(source.contents.schema)
+    told = source.inspected
+    columns = None if source.columns is None else told.schema.columns
+    known = told.digest, str(told.schema)
     form: Any = source.format
     if _inspected(form, source.files, columns) != known:
         paths = ", ".join(file.path for file in source.files[:3])

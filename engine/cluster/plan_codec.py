@@ -11,7 +11,8 @@ from __future__ import annotations
 import io
 import pickle
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +73,8 @@ def encode_plan(
         nodes = _children_first(roots)
         pickler.dump(len(nodes))
         for node in nodes:
-            pickler.dump((type(node), node.__getstate__()))
+            with _at(node):
+                pickler.dump((type(node), node.__getstate__()))
             pickler.nodes[id(node)] = len(pickler.nodes)
         pickler.dump((plan, made_of))
     except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
@@ -81,6 +83,16 @@ def encode_plan(
             hint="what a function closes over, and what a Value holds, must be data",
         ) from error
     return made.getvalue()
+
+
+@contextmanager
+def _at(node: Node) -> Iterator[None]:
+    """An error of what cannot travel is at the line of the node that holds it."""
+    try:
+        yield
+    except PlanError as error:
+        error.location = error.location or node.location
+        raise
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 from scalops.algebra.schema import Schema
 from scalops.engine.block_codec import blocks_of_piece, piece_of_blocks
@@ -12,14 +12,14 @@ from scalops.engine.free_memory import FreeMemory
 from scalops.engine.relations.routing import PIECE_BYTES
 
 
-def to_driver(partition: int, blocks: Sequence[Block]) -> Program[None]:
+def to_driver(partition: int, blocks: Iterable[Block]) -> Program[None]:
     """Send a partition's blocks to the driver, about PIECE_BYTES together."""
     for own in _together(blocks):
         piece = piece_of_blocks(own)
         yield Send(DRIVER, Piece([partition, piece.header], piece.buffers))
 
 
-def _together(blocks: Sequence[Block]) -> Iterator[list[Block]]:
+def _together(blocks: Iterable[Block]) -> Iterator[list[Block]]:
     batch: list[Block] = []
     size = 0
     for block in blocks:
@@ -45,3 +45,26 @@ class FromRanks:
         blocks = blocks_of_piece(Piece(header, piece.buffers), self._schema)
         self._free.take(sum(b.bytes for b in blocks))
         self.found.setdefault(partition, []).extend(blocks)
+
+
+WINDOW_BYTES = 64 << 20  # of blocks that the driver asks for at once, about
+Place = tuple[int, int]  # a partition, and one of its blocks
+
+
+def windows(sizes: Mapping[int, list[int]]) -> Iterator[tuple[Place, Place]]:
+    """Consecutive blocks that the driver asks for: from which to which, the last one excluded.
+
+    `sizes` are the bytes of each partition's blocks.
+    """
+    begin: Place | None = None
+    end, size = (0, 0), 0
+    for partition in sorted(sizes):
+        for number, own in enumerate(sizes[partition]):
+            if begin is None:
+                begin = partition, number
+            end, size = (partition, number + 1), size + own
+            if size >= WINDOW_BYTES:
+                yield begin, end
+                begin, size = None, 0
+    if begin is not None:
+        yield begin, end

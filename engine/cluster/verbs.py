@@ -27,7 +27,9 @@ from scalops.engine.value_codec import decode_value, encode_value
 
 Reply = Program[Piece | None]
 _UNTOLD = frozenset(("bind", "adopt", "release"))  # verbs that nobody replies to
-_OF_STAGES = frozenset(("fold", "partials", "count", "load", "exchange", "gather"))
+_OF_STAGES = frozenset(
+    ("fold", "partials", "count", "load", "exchange", "gather", "results", "send")
+)
 
 
 def stages_of(verb: str, arguments: Any) -> list[int]:
@@ -37,6 +39,8 @@ def stages_of(verb: str, arguments: Any) -> list[int]:
         return list(dict.fromkeys(found))
     if verb not in _OF_STAGES:
         return []
+    if verb == "send":
+        return [arguments[0]]
     return [arguments] if isinstance(arguments, int) else list(arguments)
 
 
@@ -188,6 +192,28 @@ def _gather(share: Share, arguments: Any, given: Any) -> Reply:
     return Piece(share.pipelines[arguments].partitions(), [])
 
 
+def _results(share: Share, arguments: Any, given: Any) -> Reply:
+    """Compute the own partitions of a stage; the reply: the bytes of the blocks of each."""
+    found = yield from share.results(arguments)
+    return Piece([list(item) for item in found.sizes().items()], [])
+
+
+def _send(share: Share, arguments: Any, given: Any) -> Reply:
+    """Send some blocks; arguments: the stage, and from which to which (partition, block).
+
+    Partitions before the first are not asked for any more.
+    """
+    stage, (first, from_block), (last, to_block) = arguments
+    found = yield from share.results(stage, first)
+    found.drop_before(first)
+    for partition in sorted(found.sizes()):
+        if first <= partition <= last:
+            begin = from_block if partition == first else 0
+            end = to_block if partition == last else None
+            yield from to_driver(partition, found.blocks(partition, begin, end))
+    return DONE
+
+
 def _dump(share: Share, arguments: Any, given: Any) -> Reply:
     """Send a table that every rank holds to the driver; arguments: its number, and by whom."""
     table, rank = arguments
@@ -217,5 +243,7 @@ VERBS: dict[str, Callable[[Share, Any, Any], Reply]] = {
     "put": _put,
     "release": _release,
     "gather": _gather,
+    "results": _results,
+    "send": _send,
     "dump": _dump,
 }

@@ -111,6 +111,10 @@ class GroupedFolds:
         parts = zip(self._forms, left, right, strict=True)
         return [f.merge(a, b, places, count) for f, a, b in parts]
 
+    def take(self, leaf: list[Partial], rows: Array, count: int) -> list[Partial]:
+        """The partials of these groups alone, of the `count` that there are."""
+        return [f.take(p, rows, count) for f, p in zip(self._forms, leaf, strict=True)]
+
     def finish(self, leaf: list[Partial], count: int) -> list[Vector]:
         """The folds' columns, in their order."""
         columns: list[Vector] = [(None, None)] * len(self._folds)

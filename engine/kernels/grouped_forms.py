@@ -48,6 +48,12 @@ class GroupedForm:
         """The partial of left's records followed by right's, with `count` groups."""
         raise NotImplementedError
 
+    def take(self, partial: Partial, rows: Array, count: int) -> Partial:
+        """The partial of these groups alone, int[...], of the `count` that it has."""
+        if isinstance(partial, tuple):
+            return tuple(values[rows] for values in partial)
+        return partial[rows]
+
     def whole(self, partial: Partial, count: int) -> Any:
         """The results, or what all parts of them are taken from."""
         return partial

@@ -47,6 +47,10 @@ class Chosen(GroupedForm):
         kinds = [a.type for a in self.fold.arguments]
         return self.block(Groups(owners, count), together([left[1], right[1]], kinds))
 
+    def take(self, partial: Partial, rows: Array, count: int) -> Partial:
+        owners, vectors = partial
+        return _of_groups(owners, vectors, rows, count)
+
     def part(self, whole: Any, fold: Fold, count: int) -> Vector:
         owners, vectors = whole
         values, mask = vectors[self._number(fold)]
@@ -66,6 +70,17 @@ class Chosen(GroupedForm):
 def _taken(vector: Vector, rows: Array) -> Vector:
     values, mask = vector
     return taken(values, rows), None if mask is None else mask[rows]
+
+
+def _of_groups(
+    owners: Array, vectors: Sequence[Vector], groups: Array, count: int
+) -> tuple[Array, list[Vector]]:
+    """The records of these groups of `count`, with the groups' new numbers."""
+    numbers = np.full(count, NOWHERE, np.int64)
+    numbers[groups] = np.arange(len(groups))
+    own = numbers[owners]
+    rows = np.flatnonzero(own != NOWHERE)
+    return own[rows], [_taken(v, rows) for v in vectors]
 
 
 def first_rows(groups: Groups, rows: Array | None = None) -> Array:
@@ -162,6 +177,9 @@ class Kept(GroupedForm):
 
     def merge(self, left: Partial, right: Partial, places: Array, count: int) -> Partial:
         return [*left, *((places[owners], vectors) for owners, vectors in right)]
+
+    def take(self, partial: Partial, rows: Array, count: int) -> Partial:
+        return [_of_groups(owners, vectors, rows, count) for owners, vectors in partial]
 
     def together(self, partial: Partial, count: int) -> tuple[Groups, list[Vector]]:
         """All records that are kept, in table order."""

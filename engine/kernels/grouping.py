@@ -16,6 +16,7 @@ from scalops.algebra.dtypes import ArrayType
 from scalops.engine.columns import Array, ColumnData
 from scalops.engine.kernels.keys import Key, value_codes
 from scalops.engine.kernels.segments import Segments
+from scalops.engine.spilled_memory import Room
 
 Run = Callable[[Callable[[int, int], None], int], None]
 
@@ -60,6 +61,12 @@ class Groups:
         if known is None:
             known = self._chosen[id(mask)] = mask, Groups(self.ids[mask], self.count)
         return known[1]
+
+    def keep(self, room: Room) -> None:
+        """Count what stays from iteration to iteration in this room from now on."""
+        self.ids = room.column(self.ids)
+        if "segments" in self.__dict__:
+            self.segments.keep(room)
 
     def forget_masks(self) -> None:
         """Drop what `where` keeps for folds of the same masks: the next ones have others."""

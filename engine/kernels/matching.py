@@ -148,6 +148,10 @@ class KeyIndex:
         """What holds any place in it, any number of records, and -1."""
         return position_type(max(self.rows, self._finder.size + 1))
 
+    def forget(self, memory: Room) -> None:
+        """Give back what this memory counts of it: it is not needed any more."""
+        memory.release(self.bytes)
+
     def keep(self, memory: Room) -> None:
         """Count what it holds in this memory from now on; move what finds no room to a file."""
         self._ends, self._order = map(memory.column, (self._ends, self._order))
@@ -367,17 +371,17 @@ class _Hashed:
         """The records by part, and where each part's begin: [parts + 1]."""
         rows, known = len(hashes), self._words.known
         if not self._part_bits:  # then they are few
-            members = np.arange(rows) if known is None else np.flatnonzero(known)
-            return np.array([0, len(members)]), memory.column(members)
+            only = np.arange(rows) if known is None else np.flatnonzero(known)
+            return np.array([0, len(only)]), memory.column(only)
         part = memory.empty(rows, np.int16)
         for start in range(0, rows, _CHUNK):
             own = slice(start, start + _CHUNK)
             part[own] = self._part(hashes[own])
             if known is not None:
                 part[own][~known[own]] = -1
-        made = sorted_by_id(part, 1 << self._part_bits, memory)
-        memory.drop(part)
-        return made
+        ends, members = sorted_by_id(part, 1 << self._part_bits, memory)
+        memory.drop(part, ends)
+        return np.array(ends), members
 
     def _part(self, hashes: Array) -> Array:
         """The number of the part that each key belongs to."""

@@ -17,6 +17,7 @@ import numpy as np
 from scipy import sparse
 
 from scalops.engine.columns import Array
+from scalops.engine.spilled_memory import Room
 
 Run = Callable[[Callable[[int, int], None], int], None]
 _PARTS = 16  # more than threads: groups of few records and of many are shared out
@@ -55,6 +56,10 @@ class Segments:
     @property
     def nbytes(self) -> int:
         return int(self.starts.nbytes + self.order.nbytes)
+
+    def keep(self, room: Room) -> None:
+        """Count them in this room from now on."""
+        self.starts, self.order = room.column(self.starts), room.column(self.order)
 
 
 def by_group(ids: Array, groups: int, carried: Array) -> tuple[Array, Array, Array]:
@@ -132,6 +137,14 @@ class SegmentProduct:
     @property
     def nbytes(self) -> int:
         return sum(m.data.nbytes + m.indices.nbytes + m.indptr.nbytes for _, _, m in self._parts)
+
+    def keep(self, room: Room) -> None:
+        """Count the matrix in this room from now on."""
+        self.counts = room.column(self.counts)
+        for _, _, matrix in self._parts:
+            matrix.data = room.column(matrix.data)
+            matrix.indices = room.column(matrix.indices)
+            matrix.indptr = room.column(matrix.indptr)
 
     def sums(self, x: Array, run: Run) -> Array:
         """dtype[last - first, *item]: of x, dtype[sources, *item]."""

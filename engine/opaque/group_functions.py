@@ -28,7 +28,7 @@ from scalops.engine.progress import calling, seconds_for_call
 from scalops.engine.storage.arrow import block_to_batch
 from scalops.engine.threads import Stopped, check_stopped
 
-_BATCH_BYTES = 1 << 26  # of records that go to a worker at once, about
+BATCH_BYTES = 1 << 26  # of records that go to a worker at once, about
 
 Place = tuple[Literal["rows", "column", "value"], int]
 
@@ -230,13 +230,14 @@ def _table(function: GroupFunction, result: Any, groups: Groups, group: int) -> 
     return list(blocks_of(function.captured, result, function.declared, wrong))
 
 
-def batches(groups: Groups, count: int) -> list[tuple[int, int]]:
-    """At most `count` runs of groups, or more where they are large, with about as many records.
+def batches(groups: Groups, count: int, most: int = BATCH_BYTES) -> list[tuple[int, int]]:
+    """At most `count` runs of groups, or more where they have more than `most` bytes each, with
+    about as many records.
 
     Which groups go together does not matter to what any of them gives.
     """
     size = sum(t.bytes for t in groups.tables)
-    count = max(count, -(-size // _BATCH_BYTES))
+    count = max(count, -(-size // most))
     if count >= groups.count:
         return [(i, i + 1) for i in range(groups.count)]
     ends = np.arange(1, groups.count + 1) + sum(t.offsets[1:] for t in groups.tables)

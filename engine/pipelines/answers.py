@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from scalops.algebra.dtypes import INT64
 from scalops.algebra.errors import ExecutionError
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_relations as pr
@@ -32,34 +33,34 @@ from scalops.engine.spill import Kept, SpilledBlocks
 
 Place = tuple[int, int]  # of a block: its partition, its number there
 
+_OWNERS = Schema((("owner", INT64),))
+_MATCHES = Schema((("first", INT64), ("count", INT64)))
+LOOKED_UP = 16  # requests that are answered on threads at a time
+
 
 class _Request(NamedTuple):
     """The keys of some of a block's records."""
 
-    rank: int  # who asks, or who is asked
+    owner: int  # who is asked, or the part that is
+    asking: int  # the rank
     place: Place
-    keys: Block
+    keys: Kept
 
 
 @dataclass
 class _Part:
     """What one owner answers for a block; its columns come in `more` pieces behind."""
 
-    matches: Matches
+    matches: Kept
     more: int
-    blocks: list[Block] = field(default_factory=list)
-
-
-class _Answer(NamedTuple):
-    """What a block's records meet: as of `Matches`, in a table that is kept."""
-
-    first: Array
-    counts: Array | None
-    table: Kept
+    blocks: list[Kept] = field(default_factory=list)
 
 
 class Answers:
-    """Of one probing table: the answers for the blocks that its stage is about to read."""
+    """Of one probing table: the answers for the blocks that its stage is about to read.
+
+    All of it that grows with the table is kept block by block, on disk where there is no room.
+    """
 
     def __init__(self, node: pr.Probe, source: Pipeline, runtime: Runtime) -> None:
         self._node, self._source, self._runtime = node, source, runtime
@@ -67,9 +68,9 @@ class Answers:
         self._keys = Schema(tuple((f"{i}", source.schema[k]) for i, k in enumerate(node.keys)))
         self._schema = Schema(())
         self._known: set[int] = set()  # the partitions that were asked about
-        self._owners: dict[Place, Array] = {}
+        self._owners: dict[Place, Kept] = {}
         self._parts: dict[Place, dict[int, _Part]] = {}
-        self._found: dict[Place, _Answer] = {}
+        self._unique = True
         self._tables: SpilledBlocks | None = None
 
     def ask(
@@ -80,53 +81,65 @@ class Answers:
         Where several stages of one pass make parts of a cached table again, it is got once.
         """
         if self._tables is None:
-            self._schema = Schema(tuple((n, held.schema[n]) for n in names))
-            self._tables = SpilledBlocks(self._runtime.budget, self._owner, self._schema)
+            self._schema, self._unique = Schema(tuple((n, held.schema[n]) for n in names)), True
+            self._tables = self._spilled(self._schema)
+            self._numbers, self._matches = self._spilled(_OWNERS), self._spilled(_MATCHES)
             self._runtime.prepared.append(self._clear)
+        self._unique = held.unique
+        asking, arriving = self._spilled(self._keys), self._spilled(self._keys)
         new = [p for p in partitions if p not in self._known]
         self._known.update(new)
-        requests = self._requests(held, new, run)
+        requests = self._requests(held, new, asking, run)
         asked: list[_Request] = []
 
         def take(source: int, piece: Piece) -> None:
-            (keys,) = blocks_of_piece(Piece(piece.header[2], piece.buffers), self._keys)
-            self._runtime.budget.require(keys.bytes, self._owner)
-            asked.append(_Request(source, (piece.header[0], piece.header[1]), keys))
+            (keys,) = blocks_of_piece(Piece(piece.header[3], piece.buffers), self._keys)
+            partition, number, part = piece.header[:3]
+            asked.append(_Request(part, source, (partition, number), arriving.add(keys)))
 
-        yield Shuffle(self._sent(requests), take)
-        yield Shuffle(self._replies(held, asked, run), self._take(held))
+        yield Shuffle(self._sent(requests, asking, held.parts), take)
+        # Part by part: what is looked up in one lies together.
+        asked.sort(key=lambda request: request.owner)
+        yield Shuffle(self._replies(held, asked, arriving, run), self._take(held))
 
     def of(self, place: Place, rows: int) -> tuple[Matches, TakenColumns]:
         """What the records of a block meet, and the table that they meet it in.
 
         Raises: ExecutionError where the block had other records when it was asked about.
         """
-        answer = self._found.get(place)
-        known = None if answer is None else len(answer.first)
-        if answer is None or known != rows:
+        known = self._owners.get(place)
+        if known is None or known.rows != rows:
             raise ExecutionError(
                 f"block {place[1]} of a join's probing side has {rows} records; when it was read"
-                f" before it had {known or 'none'}",
+                f" before it had {known.rows if known is not None else 'none'}",
                 hint="a function below the join gives other results in each call: give it a fixed"
                 " seed, or cache() the table that it makes",
                 location=self._node.location,
             )
-        assert self._tables is not None
-        block = self._tables.get(answer.table)
+        own = self._numbers.get(known).columns["owner"]
+        matches, block = self._answer(own, self._parts.get(place, {}))
         vectors = {n: (block.columns[n], block.valid.get(n)) for n in self._schema.names}
-        return Matches(answer.first, answer.counts), TakenColumns(self._schema, block.rows, vectors)
+        return matches, TakenColumns(self._schema, block.rows, vectors)
+
+    def _spilled(self, schema: Schema) -> SpilledBlocks:
+        return SpilledBlocks(self._runtime.budget, self._owner, schema)
 
     def _clear(self) -> None:
-        for held in (self._owners, self._parts, self._found):
+        for held in (self._owners, self._parts):
             held.clear()
         self._known.clear()
         self._tables = None
+        del self._numbers, self._matches
         self._runtime.budget.release(self._owner)
 
     # Who asks.
 
     def _requests(
-        self, held: PartitionedIndex, partitions: Sequence[int], run: Run
+        self,
+        held: PartitionedIndex,
+        partitions: Sequence[int],
+        asking: SpilledBlocks,
+        run: Run,
     ) -> list[list[_Request]]:
         """The keys of each partition, block by block, for each owner of some."""
         made: list[list[_Request]] = [[] for _ in partitions]
@@ -137,113 +150,120 @@ class Answers:
                 for number, block in enumerate(self._source.blocks(partition, worker)):
                     self._runtime.check_cancelled()
                     if block.rows:
-                        made[index] += self._of_block(held, (partition, number), block)
+                        made[index] += self._of_block(held, (partition, number), block, asking)
 
         run(task, len(partitions))
         return made
 
-    def _of_block(self, held: PartitionedIndex, place: Place, block: Block) -> Iterator[_Request]:
+    def _of_block(
+        self, held: PartitionedIndex, place: Place, block: Block, asking: SpilledBlocks
+    ) -> Iterator[_Request]:
         keys = block.chosen({f"{i}": name for i, name in enumerate(self._node.keys)})
         own = held.owners(_vectors(keys), block.rows)
-        self._owners[place] = own
-        self._runtime.budget.require(own.nbytes, self._owner)
-        asked = [int(to) for to in np.unique(own) if to >= 0]
-        if not asked:
-            self._found[place] = self._answer(held, own, {})
-        for to in asked:
-            rows = np.flatnonzero(own == to)
-            request = _Request(to, place, keys if len(rows) == block.rows else keys.take(rows))
-            self._runtime.budget.require(request.keys.bytes, self._owner)
-            yield request
+        numbers = Block(block.rows, {"owner": own.astype(np.int64)})
+        self._owners[place] = self._numbers.add(numbers)
+        for owner in np.unique(own).tolist():
+            if owner >= 0:
+                rows = np.flatnonzero(own == owner)
+                some = keys if len(rows) == block.rows else keys.take(rows)
+                yield _Request(owner, self._runtime.ranks.own, place, asking.add(some))
 
-    def _sent(self, requests: list[list[_Request]]) -> Iterator[tuple[int, Piece]]:
+    def _sent(
+        self, requests: list[list[_Request]], asking: SpilledBlocks, parts: int
+    ) -> Iterator[tuple[int, Piece]]:
         """Requests on their way, and out of memory."""
         for part in requests:
             while part:
-                to, (partition, number), keys = part.pop()
-                piece = piece_of_blocks([keys])
-                self._runtime.budget.release(self._owner, keys.bytes)
-                yield to, Piece([partition, number, piece.header], piece.buffers)
+                owner, _, (partition, number), keys = part.pop()
+                (block,) = asking.drained([keys])
+                piece = piece_of_blocks([block])
+                told = [partition, number, owner % parts, piece.header]
+                yield owner // parts, Piece(told, piece.buffers)
 
     # Who owns the keys.
 
     def _replies(
-        self, held: PartitionedIndex, asked: list[_Request], run: Run
+        self, held: PartitionedIndex, asked: list[_Request], arriving: SpilledBlocks, run: Run
     ) -> Iterator[tuple[int, Piece]]:
         """What is found, as it is taken."""
-        found: list[Matches | None] = [None] * len(asked)
+        while asked:
+            some = asked[:LOOKED_UP]
+            del asked[:LOOKED_UP]
+            found: list[Matches | None] = [None] * len(some)
 
-        def task(worker: int, index: int) -> None:
-            keys = asked[index].keys
-            found[index] = held.records.index.lookup(_vectors(keys), keys.rows)
+            def task(worker: int, index: int) -> None:
+                part, _, _, kept = some[index]  # noqa: B023
+                (keys,) = arriving.drained([kept])
+                index_of = held.records[part].index
+                found[index] = index_of.lookup(_vectors(keys), keys.rows)  # noqa: B023
 
-        run(task, len(asked))
-        for index, (rank, place, keys) in enumerate(asked):
-            self._runtime.check_cancelled()
-            matches, found[index] = found[index], None
-            assert matches is not None
-            for piece in self._reply(held, place, matches):
-                yield rank, piece
-            self._runtime.budget.release(self._owner, keys.bytes)
-        asked.clear()
+            run(task, len(some))
+            for request, matches in zip(some, found, strict=True):
+                self._runtime.check_cancelled()
+                assert matches is not None
+                for piece in self._reply(held, request.owner, request.place, matches):
+                    yield request.asking, piece
 
-    def _reply(self, held: PartitionedIndex, place: Place, matches: Matches) -> Iterator[Piece]:
+    def _reply(
+        self, held: PartitionedIndex, part: int, place: Place, matches: Matches
+    ) -> Iterator[Piece]:
         """Where and how many; then the columns of what is met, in as many pieces as it takes."""
         wanted = bool(self._schema.names)
         shortened, positions = _shortened(matches, held.unique, wanted)
         step = block_rows(self._schema)
         starts = range(0, len(positions), step) if wanted else range(0)
         buffers: list[Array] = []
-        yield Piece([*place, len(starts), encode_matches(shortened, buffers)], buffers)
+        told = encode_matches(shortened, buffers)
+        yield Piece([*place, part, len(starts), told], buffers)
         for start in starts:
             own = positions[start : start + step]
             block = Block(len(own), {})
             for name in self._schema.names:
-                block.columns[name], mask = held.records.at(name, own)
+                block.columns[name], mask = held.records[part].at(name, own)
                 if mask is not None:
                     block.valid[name] = mask
             buffers = []
-            yield Piece([*place, None, encode_block(block, buffers)], buffers)
+            yield Piece([*place, part, None, encode_block(block, buffers)], buffers)
 
     # Who has asked.
 
     def _take(self, held: PartitionedIndex) -> Callable[[int, Piece], None]:
         def take(source: int, piece: Piece) -> None:
-            partition, number, more, told = piece.header
-            place = partition, number
-            parts = self._parts.setdefault(place, {})
+            partition, number, part, more, told = piece.header
+            parts = self._parts.setdefault((partition, number), {})
+            owner = source * held.parts + part
             if more is None:
-                parts[source].blocks.append(decode_block(told, piece.buffers, self._schema))
-            else:
-                parts[source] = _Part(decode_matches(told, piece.buffers), more)
-            whole = all(len(p.blocks) == p.more for p in parts.values())
-            own = self._owners[place]
-            if whole and len(parts) == len(np.unique(own[own >= 0])):
-                self._found[place] = self._answer(held, own, self._parts.pop(place))
+                assert self._tables is not None
+                block = decode_block(told, piece.buffers, self._schema)
+                parts[owner].blocks.append(self._tables.add(block))
+                return
+            found = decode_matches(told, piece.buffers)
+            counts = found.found if found.counts is None else found.counts
+            columns = {"first": found.first.astype(np.int64), "count": counts.astype(np.int64)}
+            parts[owner] = _Part(self._matches.add(Block(len(found.first), columns)), more)
 
         return take
 
-    def _answer(self, held: PartitionedIndex, own: Array, parts: dict[int, _Part]) -> _Answer:
+    def _answer(self, own: Array, parts: dict[int, _Part]) -> tuple[Matches, Block]:
         """The answers of all owners as one; their tables one behind the other."""
         first: Array = np.full(len(own), -1, np.int64)
-        counts: Array | None = None if held.unique else np.zeros(len(own), np.int64)
+        counts: Array = np.zeros(len(own), np.int64)
         blocks: list[Block] = []
         behind = 0
-        for rank in sorted(parts):
-            part = parts[rank]
-            rows = np.flatnonzero(own == rank)
-            places = part.matches.first.astype(np.int64)
-            first[rows] = np.where(places < 0, -1, places + behind)
-            if counts is not None:
-                counts[rows] = part.matches.counts
-            blocks += part.blocks
-            behind += sum(b.rows for b in part.blocks)
-        blank = Block(0, {n: empty(kind) for n, kind in self._schema})
         assert self._tables is not None
-        table = self._tables.add(concatenate(blocks, self._schema) if blocks else blank)
-        size = first.nbytes + (0 if counts is None else counts.nbytes)
-        self._runtime.budget.require(size, self._owner)
-        return _Answer(first, counts, table)
+        for owner in sorted(parts):
+            part = parts[owner]
+            rows = np.flatnonzero(own == owner)
+            found = self._matches.get(part.matches)
+            places = found.columns["first"]
+            first[rows] = np.where(places < 0, -1, places + behind)
+            counts[rows] = found.columns["count"]
+            assert len(part.blocks) == part.more
+            blocks += map(self._tables.get, part.blocks)
+            behind = sum(b.rows for b in blocks)
+        blank = Block(0, {n: empty(kind) for n, kind in self._schema})
+        table = concatenate(blocks, self._schema) if blocks else blank
+        return Matches(first, None if self._unique else counts), table
 
 
 def _vectors(keys: Block) -> list[Key]:

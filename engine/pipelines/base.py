@@ -128,6 +128,10 @@ class Stored:
         """A partition's blocks if they are in memory."""
         return None
 
+    def is_filed(self, partition: int) -> bool:
+        """Whether a partition is read from a file of this run's own."""
+        return False
+
     def stays(self) -> bool:
         """Whether all blocks are in memory, so that to go on reading one costs none."""
         return False

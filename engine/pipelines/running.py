@@ -67,26 +67,25 @@ class AccumulatePipeline(Over):
             at = stop
 
     def _from_the_end(self, partition: int, blocks: Iterator[Block]) -> Iterator[Block]:
-        budget, owner = self.runtime.budget, f"a partition of running aggregates {self._number}"
+        room = self.runtime.room(f"a partition of running aggregates {self._number}")
         carries, ids = self._carries(partition)
-        taken, held = 0, []
-        width = sum(c.form.start(1).nbytes for c in self._columns)
+        held: list[Block] = []
+        made: list[list[Vector]] = []
         try:
             for block in blocks:
-                size = own_bytes(block, self.resident) + block.rows * width
-                budget.require(size, owner)
-                taken += size
-                held.append(Block(block.rows, dict(block.columns), block.valid))
-            made: list[list[Vector]] = []
-            for column, carry, own in zip(self._columns, carries, ids, strict=True):
+                own = Block(block.rows, dict(block.columns), block.valid)
+                held.append(room.block(own, self.resident))
+            for column, carry, groups in zip(self._columns, carries, ids, strict=True):
                 vectors: list[Vector] = [(None, None)] * len(held)
-                for i, block, part in column.in_order(held, own):
-                    vectors[i] = column.scan(block, part, carry)
                 made.append(vectors)
+                for i, block, part in column.in_order(held, groups):
+                    values, mask = column.scan(block, part, carry)
+                    vectors[i] = room.column(values), mask
             for i, block in enumerate(held):
                 yield self._with(block, [vectors[i] for vectors in made])
         finally:
-            budget.release(owner, taken)
+            room.release(sum(own_bytes(block, self.resident) for block in held))
+            room.drop(*(values for vectors in made for values, _ in vectors))
 
     def _with(self, block: Block, made: Sequence[Vector]) -> Block:
         columns, valid = dict(block.columns), dict(block.valid)

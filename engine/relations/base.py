@@ -10,6 +10,7 @@ from scalops.engine.collective import Program
 from scalops.engine.passes import in_partition
 from scalops.engine.pipelines.base import HeldTable, Pipeline, Runtime, Stored, own_bytes
 from scalops.engine.relations.gathering import own_partitions
+from scalops.engine.spilled_memory import Room
 from scalops.engine.threads import Task
 
 Run = Callable[[Task, int], None]
@@ -39,6 +40,10 @@ class Relation:
         Every rank runs it, over its own partitions.
         """
         raise NotImplementedError
+
+    def new_room(self) -> Room:
+        """Where what `make` keeps lies; a new one each time, so that old files can go."""
+        return self.runtime.room(self.owner)
 
     def forget(self) -> None:
         """Drop what is kept of earlier iterations: what it spares is done again."""

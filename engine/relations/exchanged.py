@@ -80,11 +80,14 @@ class Exchanged(Relation):
                     if distinct is not None:
                         made = distinct_block([made], pipeline.schema, distinct.columns)
                     own += kept.add_parts(list(cut_to(made)))
-                if distinct is not None and kept.file is None and own:
-                    whole = [k for k in own if isinstance(k, Block)]
-                    before = sum(b.bytes for b in whole)
-                    own[:] = [distinct_block(whole, pipeline.schema, distinct.columns)]
-                    budget.release(self.owner, before - kept.get(own[0]).bytes)
+                whole = [k for k in own if isinstance(k, Block)]
+                before = sum(b.bytes for b in whole)
+                if distinct is None or len(whole) < len(own) or not whole:
+                    return
+                if budget.room(2 * before, self.owner):
+                    made = distinct_block(whole, pipeline.schema, distinct.columns)
+                    own[:] = [made]
+                    budget.release(self.owner, 3 * before - made.bytes)
 
         active = own_partitions(pipeline, self.runtime.ranks)
         run(task, len(active))

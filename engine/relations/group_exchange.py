@@ -15,13 +15,14 @@ import numpy as np
 
 from scalops.algebra.dtypes import INT64
 from scalops.algebra.schema import HIDDEN, Schema
-from scalops.engine.blocks import Array, Block, concatenate
+from scalops.engine.blocks import Array, Block
 from scalops.engine.collective import Piece, Program, Ranks, Shuffle, gather_all
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.key_words import Words
 from scalops.engine.passes import in_partition
 from scalops.engine.pipelines.base import Pipeline
 from scalops.engine.relations.base import Relation
+from scalops.engine.relations.group_records import ROW_BITS, Records
 from scalops.engine.relations.routing import Arrivals, Run, cut_to, routed
 from scalops.engine.spill import SpilledBlocks
 from scalops.engine.value_codec import decode_value, encode_value
@@ -36,16 +37,20 @@ class Places:
     positions: Array
     rows: Array
 
+    @staticmethod
+    def of(places: Array) -> Places:
+        """Those that are one number each, as `group_records` has them."""
+        return Places(places >> ROW_BITS, places & ((1 << ROW_BITS) - 1))
+
     def take(self, which: Array) -> Places:
         """Those of these numbers."""
         return Places(self.positions[which], self.rows[which])
 
 
-def met(relation: Relation, keys: Sequence[str]) -> Program[tuple[Block, Places]]:
-    """The records of this rank's groups, in table order, and their places.
+def met(relation: Relation, keys: Sequence[str]) -> Program[Records]:
+    """The records of this rank's groups, with their places.
 
-    Each rank reads its own partitions and streams what it reads. There is room for the records
-    in the budget; the caller counts what it keeps.
+    Each rank reads its own partitions and streams what it reads.
     """
     pipeline, runtime, owner = relation.pipeline, relation.runtime, relation.owner
     ranks, budget = runtime.ranks, runtime.budget
@@ -54,13 +59,12 @@ def met(relation: Relation, keys: Sequence[str]) -> Program[tuple[Block, Places]
     kept = SpilledBlocks(budget, owner, schema)
     arrivals = Arrivals(kept, schema, [ranks.own], homes)
     yield from routed(ranks, _runs(pipeline, keys, ranks), arrivals)
-    found = arrivals.runs(ranks.own)
-    whole = concatenate(list(arrivals.blocks(ranks.own)), schema)
-    positions = np.repeat(
-        np.array([source for source, _, _ in found], np.int64), [rows for _, _, rows in found]
-    )
-    rows: Any = whole.columns[ROW]
-    return whole, Places(positions, rows)
+    made = Records(pipeline.schema, keys, budget, owner)
+    runs = arrivals.runs(ranks.own)
+    for (source, _, _), block in zip(runs, arrivals.blocks(ranks.own), strict=True):
+        rows: Any = block.columns[ROW]
+        made.add((source << ROW_BITS) + rows, block.only(pipeline.schema.names))
+    return made
 
 
 def _runs(pipeline: Pipeline, keys: Sequence[str], ranks: Ranks) -> Iterator[tuple[int, Run]]:

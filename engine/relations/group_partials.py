@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -121,14 +122,14 @@ class Merger:
             return partial
         return self._in_room(partial, Room(self._budget, self._owner))
 
-    def finished(
-        self, made: Partials, schema: Schema, room: Room
-    ) -> tuple[int, list[Vector]]:
+    def finished(self, made: Partials, schema: Schema, room: Room) -> tuple[int, list[Vector]]:
         """How many groups there are, and their columns, which are `schema`'s, in order."""
         if isinstance(made, Partial):
             return made.count, [*made.keys, *self._folds.finish(made.folds, made.count)]
         found: list[Numbered] = []
         for own in _drained(made):
+            if own.count == 0:
+                continue
             assert own.numbers is not None
             vectors = [*own.keys, *self._folds.finish(own.folds, own.count)]
             columns = dict(zip(schema.names, kept(vectors, room), strict=True))
@@ -161,8 +162,8 @@ class Merger:
         return Parted(made, span, bits)
 
     def _in_room(self, partial: Partial, room: Room) -> Partial:
-        columns = kept([partial.keys, partial.folds, partial.numbers], room)
-        return Partial(partial.count, *columns, room)
+        keys, folds = kept(partial.keys, room), kept(partial.folds, room)
+        return Partial(partial.count, keys, folds, kept(partial.numbers, room), room)
 
     def _cut(self, partial: Partials, bits: int, offset: int) -> Iterator[Partial]:
         """The parts by so many bits, one after the other, with `offset` more as numbers."""
@@ -183,7 +184,7 @@ class Merger:
             return
         order, starts = by_part(hashes_of(own.keys, own.count), before, bits)
         ends = starts.tolist()
-        for start, stop in zip(ends[:-1], ends[1:], strict=True):
+        for start, stop in pairwise(ends):
             rows = order[start:stop]
             keys = [_taken(k, rows) for k in own.keys]
             folds = self._folds.take(own.folds, rows, own.count)

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from scalops.algebra.schema import Schema
-from scalops.engine.blocks import Array
+from scalops.engine.blocks import Array, Block
 from scalops.engine.columns import ColumnData, SparseColumn, concatenated, empty, sliced, taken
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.key_words import Words
@@ -78,6 +78,41 @@ def kept(held: Any, room: Room) -> Any:
 def give_back(held: Any, room: Room) -> None:
     """Give back the memory of what was `kept` in the room."""
     room.release(column_bytes(held, lambda column: not is_spilled(column)))
+
+
+def filled(blocks: Iterable[Block], rows: int, schema: Schema, room: Room) -> Block:
+    """The `rows` records of these blocks in one piece, kept in a room; read one by one."""
+    made = Block(rows, {})
+    pieces: dict[str, list[ColumnData]] = {n: [] for n in schema.names}
+    at = 0
+    for block in blocks:
+        stop = at + block.rows
+        for name in schema.names:
+            values = block.columns[name]
+            if not isinstance(values, np.ndarray):
+                pieces[name].append(room.column(values))
+                continue
+            if name not in made.columns:
+                made.columns[name] = room.empty((rows, *values.shape[1:]), values.dtype)
+            made.columns[name][at:stop] = values
+        for name in block.valid.keys() & pieces.keys():
+            if name not in made.valid:
+                made.valid[name] = room.full(rows, True, np.bool_)
+            made.valid[name][at:stop] = block.valid[name]
+        at = stop
+    for name, kind in schema:
+        if name not in made.columns:
+            room.drop(*pieces[name])
+            made.columns[name] = room.joined(pieces[name], kind)
+    return made
+
+
+def taken_to(block: Block, rows: Array, schema: Schema, room: Room) -> Block:
+    """The records of these numbers, in this order, kept in a room; taken piece by piece."""
+    step = max(1, LEAST_PART * max(1, block.rows) // max(1, block.bytes))
+    bounds = [(a, min(a + step, len(rows))) for a in range(0, len(rows), step)] or [(0, 0)]
+    parts = (block.take(rows[a:b]) for a, b in bounds)
+    return filled(parts, len(rows), schema, room)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from scalops.algebra.schema import Schema
-from scalops.engine.blocks import Array, Block, concatenate
+from scalops.engine.blocks import Array, Block
 from scalops.engine.collective import Piece, Program, Ranks, Receive, Send, gather_all
-from scalops.engine.memory import MemoryBudget
-from scalops.engine.relations.routing import Arrivals, Run, cut_to, routed
+from scalops.engine.relations.group_parts import filled
+from scalops.engine.relations.routing import PIECE_BYTES, Arrivals, Run, cut_to, routed
 from scalops.engine.spill import SpilledBlocks
+from scalops.engine.spilled_memory import Room
 from scalops.engine.value_codec import decode_value, encode_value
 
 
@@ -54,26 +55,26 @@ def sent_to_groups(
     order: Array,
     offsets: Array,
     bounds: Sequence[int],
-    budget: MemoryBudget,
-    owner: str,
+    room: Room,
 ) -> Program[Block]:
-    """The records of this rank's groups, in table order.
+    """The records of this rank's groups, in table order, kept in a room.
 
-    `block` has this rank's records; those of group i are order[offsets[i]:offsets[i + 1]]. There
-    is room in the budget for what arrives; the caller counts what it keeps.
+    `block` has this rank's records; those of group i are order[offsets[i]:offsets[i + 1]].
     """
-    arrivals = Arrivals(
-        SpilledBlocks(budget, owner, schema), schema, [ranks.own], range(ranks.size)
-    )
+    waiting = SpilledBlocks(room.budget, room.owner, schema)
+    arrivals = Arrivals(waiting, schema, [ranks.own], range(ranks.size))
+    step = max(1, PIECE_BYTES * max(1, block.rows) // max(1, block.bytes))
 
     def runs() -> Iterator[tuple[int, Run]]:
         for to in range(ranks.size):
             # Groups may share records, and each has them in table order.
             rows = np.unique(order[offsets[bounds[to]] : offsets[bounds[to + 1]]])
-            if len(rows):
-                for number, part in enumerate(cut_to(block.take(rows))):
-                    yield to, Run(ranks.own, number, [(to, part.rows)], part)
+            pieces = (block.take(rows[a : a + step]) for a in range(0, len(rows), step))
+            parts = (part for piece in pieces for part in cut_to(piece))
+            for number, part in enumerate(parts):
+                yield to, Run(ranks.own, number, [(to, part.rows)], part)
 
     yield from routed(ranks, runs(), arrivals)
     # A stored table's partitions lie at the ranks in order.
-    return concatenate(list(arrivals.blocks(ranks.own)), schema)
+    rows = arrivals.rows(ranks.own)
+    return filled(arrivals.blocks(ranks.own), rows, schema, room)

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
 from scalops.algebra.dtypes import INT64
 from scalops.algebra.schema import HIDDEN, Schema
 from scalops.engine.blocks import Array, Block, concatenate
-from scalops.engine.columns import ColumnData
 from scalops.engine.memory import MemoryBudget
 from scalops.engine.pipelines.base import own_bytes
 from scalops.engine.relations.group_parts import (
     HASH_BITS,
     PART_BITS,
     by_part,
+    filled,
     hashes_of,
     part_bytes,
 )
@@ -74,7 +75,7 @@ class Records:
     def _opened(self) -> _Parts:
         with self._lock:
             if self._parts is None:
-                self._parts = _Parts(self._placed, self._keys, self._budget)
+                self._parts = _Parts(self._placed, self._keys, self._budget, self._owner)
             return self._parts
 
     def whole(self) -> tuple[Array, Block] | None:
@@ -82,9 +83,7 @@ class Records:
         blocks = [self._held[first] for first in sorted(self._held)]
         rows = sum(b.rows for _, b in blocks)
         again = sum(b.bytes for _, b in blocks) if len(blocks) > 1 else 0
-        if self._parts is not None or not self._budget.room(
-            again + CODE_BYTES * rows, self._owner
-        ):
+        if self._parts is not None or not self._budget.room(again + CODE_BYTES * rows, self._owner):
             return None
         self._held.clear()
         own = np.concatenate([np.zeros(0, np.int64), *(p for p, _ in blocks)])
@@ -116,10 +115,17 @@ class _Parts:
     """Records in a file, by part: the hash of their keys tells which."""
 
     def __init__(
-        self, schema: Schema, keys: Sequence[str], budget: MemoryBudget, before: int = 0
+        self,
+        schema: Schema,
+        keys: Sequence[str],
+        budget: MemoryBudget,
+        owner: str,
+        before: int = 0,
     ) -> None:
         """`before` bits of the hash are the same for all of them."""
-        self._schema, self._keys, self._budget, self._before = schema, keys, budget, before
+        self._schema, self._keys, self._before = schema, keys, before
+        self._budget, self._owner = budget, owner
+        self._owner = owner
         self._bits = min(PART_BITS, HASH_BITS - before)
         self._file = SpillFile(schema, budget.folder)
         self._batches: list[_Batches] = [[] for _ in range(1 << self._bits)]
@@ -131,13 +137,13 @@ class _Parts:
         order, starts = by_part(hashes_of(keys, block.rows), self._before, self._bits)
         ends = starts.tolist()
         chosen = block.chosen(names)
-        for part, (start, stop) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+        for part, (start, stop) in enumerate(pairwise(ends)):
             if start < stop:
                 rows = order[start:stop]
                 made = chosen.take(rows)
                 made.columns[PLACE] = own[rows]
                 batch = self._file.write(made)
-                self._budget.count_spilled(batch.size)
+                self._budget.count_spilled(batch.size, self._owner)
                 self._batches[part].append((int(own[rows[0]]), batch))
 
     def drained(self, room: Room) -> Iterator[Block]:
@@ -152,43 +158,19 @@ class _Parts:
             if most is None or size <= most:
                 yield concatenate([self._file.read(b) for _, b in batches], self._schema)
             elif size == total and self._before:  # one group, most likely
-                yield self._joined([b for _, b in batches], room)
+                rows = sum(b.rows for _, b in batches)
+                blocks = (self._file.read(b) for _, b in batches)
+                yield filled(blocks, rows, self._schema, room)
             else:
                 yield from self._again(batches).drained(room)
 
     def _again(self, batches: _Batches) -> _Parts:
         """The records of a part in parts of its own."""
-        made = _Parts(self._schema, self._keys, self._budget, self._before + self._bits)
+        before = self._before + self._bits
+        made = _Parts(self._schema, self._keys, self._budget, self._owner, before)
         for _, batch in batches:
             block = self._file.read(batch)
             own = block.columns.pop(PLACE)
             assert isinstance(own, np.ndarray)
             made.add(own, block)
-        return made
-
-    def _joined(self, batches: Sequence[Batch], room: Room) -> Block:
-        """The records in one piece, which may lie in a mapped file."""
-        whole: dict[str, Array] = {}
-        rows = sum(b.rows for b in batches)
-        made = Block(rows, {})
-        pieces: dict[str, list[ColumnData]] = {}
-        at = 0
-        for batch in batches:
-            block = self._file.read(batch)
-            stop = at + block.rows
-            for name, values in block.columns.items():
-                if not isinstance(values, np.ndarray):
-                    pieces.setdefault(name, []).append(values)
-                    continue
-                if name not in whole:
-                    whole[name] = room.empty((rows, *values.shape[1:]), values.dtype)
-                whole[name][at:stop] = values
-            for name, mask in block.valid.items():
-                if name not in made.valid:
-                    made.valid[name] = room.full(rows, True, np.bool_)
-                made.valid[name][at:stop] = mask
-            at = stop
-        for name, kind in self._schema:
-            own = whole.get(name)
-            made.columns[name] = room.joined(pieces[name], kind) if own is None else own
         return made

@@ -6,6 +6,10 @@ the canonical tree. Where keys hardly repeat, or results are large, merging woul
 folding: then keys and arguments are held whole, and each group is folded in table order. Which of
 the two is a numeric decision, so the data alone makes it. Of several ranks each folds leaves, or
 the groups whose keys' hashes are its own.
+
+Where the budget has no room, both go on in parts by the hash of the keys, which lie in files
+(`group_partials.py`, `group_records.py`). That is neutral: each group is given the same partials,
+or records, in the same order.
 """
 
 from __future__ import annotations
@@ -13,19 +17,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Array, Block
 from scalops.engine.collective import Program
-from scalops.engine.columns import SparseColumn, empty, taken
+from scalops.engine.columns import empty, taken
 from scalops.engine.kernels.grouped_folds import GroupedFolds
 from scalops.engine.kernels.grouping import Groups, group_rows
-from scalops.engine.kernels.kept_folds import together
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.passes import SMALL_BYTES, in_partition
 from scalops.engine.pipelines.base import (
@@ -34,17 +35,18 @@ from scalops.engine.pipelines.base import (
     Runtime,
     Stored,
     derived,
-    own_bytes,
 )
 from scalops.engine.rank_folds import RankPass
 from scalops.engine.reduction import RunningTree, combine_tree, leaf_count, leaf_ranges
 from scalops.engine.relations.base import Relation, Run
 from scalops.engine.relations.dealt import dealt
-from scalops.engine.relations.group_exchange import met, numbered
+from scalops.engine.relations.group_exchange import Places, met, numbered
+from scalops.engine.relations.group_partials import Merger, Partial, Partials
+from scalops.engine.relations.group_parts import Numbered, in_order, kept, part_bytes
+from scalops.engine.relations.group_records import CODE_BYTES, Records, places
 from scalops.engine.relations.held import collected, joined
 from scalops.engine.relations.rank_groups import (
     GroupPass,
-    Partial,
     Stack,
     decode_groups,
     encode_groups,
@@ -68,6 +70,7 @@ class GroupRows(Relation):
         self._sink = sink
         self._kinds = [pipeline.schema[n] for n in sink.keys]
         self._folds = GroupedFolds(sink.folds, runtime.runner)
+        self._merger = Merger(self._folds, self._kinds, self.groups_of, runtime.budget, self.owner)
 
     def make(self, run: Run) -> Program[Stored]:
         pipeline = self.pipeline
@@ -82,10 +85,12 @@ class GroupRows(Relation):
         groups, rows = self._groups_in(head), sum(b.rows for b in head)
         if self._is_whole(groups, rows):
             if alone:
-                given = self._held(chain(head, blocks))
+                records = self._records()
+                _add(records, 0, chain(head, blocks))
+                _, count, vectors = self._of_records(records, run)
             else:
-                given = yield from self._collected(run)
-            return self._whole(given, run)
+                count, vectors = yield from self._collected(run)
+            return self._table(vectors, count)
         if alone:
             return self._finished(self._leaf(chain(head, blocks)))
         return self._finished(self._merged(active, groups * self._sink.made.bytes_per_row, run))
@@ -122,17 +127,18 @@ class GroupRows(Relation):
         ids, firsts = group_rows(keys, self._kinds, rows)
         return Groups(ids, len(firsts)), firsts
 
-    def _finished(self, made: Partial) -> Stored:
-        return self._table(made.keys, self._folds.finish(made.folds, made.count), made.count)
+    def _finished(self, made: Partials) -> Stored:
+        room = self.new_room()
+        count, columns = self._merger.finished(made, self._sink.made, room)
+        return self._table(self._named(columns), count)
 
-    def _columns(self, keys: list[Vector], folds: list[Vector]) -> dict[str, Vector]:
-        return dict(zip(self._sink.made.names, [*keys, *folds], strict=True))
+    def _named(self, columns: Sequence[Vector]) -> dict[str, Vector]:
+        return dict(zip(self._sink.made.names, columns, strict=True))
 
-    def _table(self, keys: list[Vector], folds: list[Vector], count: int) -> Stored:
-        vectors = self._columns(keys, folds)
+    def _table(self, vectors: dict[str, Vector], count: int) -> Stored:
         self.runtime.budget.release(self.owner)
-        self.runtime.budget.require(bytes_of(vectors.values()), self.owner)
-        return Columns(self._sink.made, count, vectors, self._identities())
+        own = kept(list(vectors.values()), self.new_room())
+        return Columns(self._sink.made, count, self._named(own), self._identities())
 
     def _identities(self) -> dict[str, Identity | None]:
         """The keys' columns are the same as long as the keys are."""
@@ -155,18 +161,7 @@ class GroupRows(Relation):
         own = [_taken(k, firsts) for k in keys]
         return Partial(groups.count, own, self._folds.block(groups, vectors))
 
-    def _merge(self, left: Partial, right: Partial) -> Partial:
-        """The groups of left's records followed by right's."""
-        keys = together([left.keys, right.keys], self._kinds)
-        groups, firsts = self.groups_of(keys, left.count + right.count)
-        count = len(firsts)
-        # Left's groups differ, so that their numbers are those they have.
-        folds = self._folds.merge(left.folds, right.folds, groups.ids[left.count :], count)
-        if count == left.count:
-            return Partial(count, left.keys, folds)
-        return Partial(count, [_taken(k, firsts) for k in keys], folds)
-
-    def _leaf(self, blocks: Iterable[Block]) -> Partial:
+    def _leaf(self, blocks: Iterable[Block]) -> Partials:
         stack: Stack = []
         self._extend(stack, blocks)
         return self._sealed(stack)
@@ -179,30 +174,28 @@ class GroupRows(Relation):
             stack.append(self._of_block(block))
             while len(stack) > 1 and stack[-2].count <= 2 * stack[-1].count:
                 last = stack.pop()
-                stack[-1] = self._merge(stack[-1], last)
+                stack[-1] = self._merger.merge(stack[-1], last)
 
-    def _sealed(self, stack: Stack) -> Partial:
+    def _sealed(self, stack: Stack) -> Partials:
         if not stack:
             return self._blank()
         while len(stack) > 1:
             last = stack.pop()
-            stack[-1] = self._merge(stack[-1], last)
-        if self._folds.keeps_records:
-            self.runtime.budget.require(bytes_of(stack[0].folds), self.owner)
-        return stack[0]
+            stack[-1] = self._merger.merge(stack[-1], last)
+        return self._merger.kept(stack[0])
 
-    def _merged(self, active: Sequence[int], partial_bytes: int, run: Run) -> Partial:
+    def _merged(self, active: Sequence[int], partial_bytes: int, run: Run) -> Partials:
         """Leaves, on threads where there is room for all of them, and their tree."""
         budget = self.runtime.budget
         size, count = self._size(active), self._leaves(active, partial_bytes)
         ranges = leaf_ranges(len(active), count)
         held = f"groups of stage {self.stage.number}"
         if count == 1 or size < SMALL_BYTES or not budget.reserve(count * partial_bytes, held):
-            tree = RunningTree(self._merge)
+            tree = RunningTree(self._merger.merge)
             for bounds in ranges:
                 tree.push(self._leaf(self._blocks(active[slice(*bounds)], 0)))
             return tree.result()
-        leaves: list[Partial | None] = [None] * count
+        leaves: list[Partials | None] = [None] * count
 
         def task(worker: int, index: int) -> None:
             leaves[index] = self._leaf(self._blocks(active[slice(*ranges[index])], worker))
@@ -211,7 +204,7 @@ class GroupRows(Relation):
             run(task, count)
         finally:
             budget.release(held)
-        return combine_tree([leaf for leaf in leaves if leaf is not None], self._merge)
+        return combine_tree([leaf for leaf in leaves if leaf is not None], self._merger.merge)
 
     def _size(self, active: Sequence[int]) -> int:
         """About how many bytes these partitions are read from."""
@@ -227,42 +220,70 @@ class GroupRows(Relation):
 
     # Keys that hardly repeat: all records at once.
 
+    def _records(self) -> Records:
+        pipeline, budget = self.pipeline, self.runtime.budget
+        return Records(pipeline.schema, self._sink.keys, budget, self.owner, pipeline.resident)
+
     def _collected(self, run: Run) -> Program[tuple[int, dict[str, Vector]]]:
-        """All columns in one piece, those that lie so below as they are."""
-        pipeline = self.pipeline
-        names = pipeline.schema.names
+        """How many groups there are, and their columns, of all records.
+
+        Columns that lie in one piece below are taken as they are, if there is room for the others.
+        """
+        pipeline, budget = self.pipeline, self.runtime.budget
+        names, active = pipeline.schema.names, list(pipeline.active())
         found = {n: v for n in names if (v := pipeline.whole(n)) is not None}
         missing = [n for n in names if n not in found]
-        rows = len(next(iter(found.values()))[0]) if found else 0
-        if missing or not found:
-            rows, computed = yield from collected(self, missing, run)
-            self.runtime.budget.require(bytes_of(computed.values()), self.owner)
-            found.update(computed)
-        return rows, found
+        size = self._size_of(missing, active)
+        if size is not None and budget.room(size, self.owner):
+            budget.release(self.owner, size)
+            rows = len(next(iter(found.values()))[0]) if found else 0
+            if missing or not found:
+                rows, computed = yield from collected(self, missing, run)
+                found.update(kept(list(computed.items()), self.new_room()))
+            return self._of_whole(rows, found, run)[1:]
+        records = self._records()
 
-    def _held(self, given: Iterable[Block]) -> tuple[int, dict[str, Vector]]:
-        """The columns of these blocks in one piece."""
-        names, budget = self.pipeline.schema.names, self.runtime.budget
-        blocks: list[Block] = []
-        size = 0
-        for block in given:
-            own = own_bytes(block, self.pipeline.resident)
-            budget.require(own, self.owner)
-            size += own
-            blocks.append(block)
-        budget.release(self.owner, size)
-        vectors = {n: joined(blocks, n, self.pipeline) for n in names}
-        if len(blocks) > 1:
-            self.runtime.budget.require(bytes_of(vectors.values()), self.owner)
-        return sum(b.rows for b in blocks), vectors
+        def task(worker: int, index: int) -> None:
+            with in_partition(active[index]):
+                _add(records, index, pipeline.blocks(active[index], worker))
 
-    def _whole(self, given: tuple[int, Mapping[str, Vector]], run: Run) -> Stored:
-        rows, vectors = given
+        run(task, len(active))
+        return self._of_records(records, run)[1:]
+
+    def _size_of(self, names: Sequence[str], active: Sequence[int]) -> int | None:
+        """Bytes of these columns and of the groups' numbers; None where only reading tells."""
+        kinds = [self.pipeline.schema[n] for n in names]
+        known = [r for p in active if (r := self.pipeline.rows(p)) is not None]
+        if len(known) < len(active) or not all(k.is_plain for k in kinds):
+            return None
+        return sum(known) * (sum(k.bytes for k in kinds) + CODE_BYTES)
+
+    def _of_records(self, records: Records, run: Run) -> tuple[Array, int, dict[str, Vector]]:
+        """The places of the groups' first records, their number, and their columns."""
+        whole = records.whole()
+        if whole is not None:
+            own, block = whole
+            firsts, count, vectors = self._of_whole(block.rows, _vectors(block), run)
+            return own[firsts], count, vectors
+        room = self.new_room()
+        parts = []
+        for own, block in records.parts():
+            firsts, _, vectors = self._of_whole(block.rows, _vectors(block), run)
+            columns = kept(list(vectors.values()), room)
+            parts.append(Numbered(kept(own[firsts], room), self._named(columns)))
+        step = part_bytes(self.runtime.budget)
+        first_places, ordered = in_order(parts, self._sink.made, room, step)
+        return first_places, len(first_places), ordered
+
+    def _of_whole(
+        self, rows: int, vectors: Mapping[str, Vector], run: Run
+    ) -> tuple[Array, int, dict[str, Vector]]:
+        """The groups' first records, how many there are, and their columns."""
         keys = [vectors[n] for n in self._sink.keys]
-        self.runtime.budget.require(8 * rows, self.owner)
         groups, firsts = self.groups_of(keys, rows)
         folds = self._folds.over(groups, vectors, run)
-        return self._table([_taken(k, firsts) for k in keys], folds, groups.count)
+        made = self._named([*(_taken(k, firsts) for k in keys), *folds])
+        return firsts, groups.count, made
 
     # Several ranks: the same, leaf by leaf along their tree, or group by group where hashes lead.
 
@@ -287,35 +308,42 @@ class GroupRows(Relation):
         def extend(stack: Stack, partitions: Sequence[int], worker: int) -> None:
             self._extend(stack, self._blocks(partitions, worker))
 
-        made = GroupPass(pipeline, leaves, extend, self._sealed, self._merge)
+        merge = self._merger.merge
+        made = GroupPass(pipeline, leaves, extend, self._sealed, merge)
         wholes = yield from RankPass(made, ranks, encode_groups, decode_groups).folded(run)
         count, vectors = 0, dict[str, Vector]()
         if wholes is not None:
-            count = wholes[0].count
-            vectors = self._columns(wholes[0].keys, self._folds.finish(wholes[0].folds, count))
+            room = self.new_room()
+            count, columns = self._merger.finished(wholes[0], self._sink.made, room)
+            vectors = self._named(columns)
         return (yield from self._dealt(count, np.arange(count), vectors))
 
     def _by_hash(self, run: Run) -> Program[Stored]:
-        pipeline, ranks, budget = self.pipeline, self.runtime.ranks, self.runtime.budget
-        block, places = yield from met(self, self._sink.keys)
-        budget.require(block.bytes + 8 * block.rows, self.owner)
-        vectors = {n: (block.columns[n], block.valid.get(n)) for n in pipeline.schema.names}
-        keys = [vectors[n] for n in self._sink.keys]
-        groups, firsts = self.groups_of(keys, block.rows)
-        folds = self._folds.over(groups, vectors, run)
-        numbers, count = yield from numbered(pipeline, places.take(firsts), ranks)
-        made = self._columns([_taken(k, firsts) for k in keys], folds)
+        records = yield from met(self, self._sink.keys)
+        own, _, made = self._of_records(records, run)
+        firsts = Places.of(own)
+        numbers, count = yield from numbered(self.pipeline, firsts, self.runtime.ranks)
         return (yield from self._dealt(count, numbers, made))
 
     def _dealt(self, count: int, numbers: Array, own: dict[str, Vector]) -> Program[Stored]:
         """The table, of the groups of these numbers that this rank has."""
         made, identities = self._sink.made, self._identities()
         self.runtime.budget.release(self.owner)
-        ranks = self.runtime.ranks
-        return (yield from dealt(ranks, made, count, numbers, own, identities, self._hold))
+        room = self.new_room()
+        return (yield from dealt(self.runtime.ranks, made, count, numbers, own, identities, room))
 
-    def _hold(self, size: int) -> None:
-        self.runtime.budget.require(size, self.owner)
+
+def _add(records: Records, position: int, blocks: Iterable[Block]) -> None:
+    """Add a partition's blocks to the records; it is at this position among the active ones."""
+    at = 0
+    for block in blocks:
+        if block.rows:
+            records.add(places(position, at, block.rows), block)
+        at += block.rows
+
+
+def _vectors(block: Block) -> dict[str, Vector]:
+    return {n: (values, block.valid.get(n)) for n, values in block.columns.items()}
 
 
 def is_enough(rows: Sequence[int]) -> bool:
@@ -327,12 +355,3 @@ def _taken(vector: Vector, rows: Array) -> Vector:
     values, mask = vector
     own = None if mask is None else mask[rows]
     return taken(values, rows), own if own is not None and not own.all() else None
-
-
-def bytes_of(held: Any) -> int:
-    """Bytes of the columns in what is held, however nested."""
-    if isinstance(held, (np.ndarray, SparseColumn, pa.Array)):
-        return int(held.nbytes)
-    if isinstance(held, Iterable) and not isinstance(held, (str, bytes)):
-        return sum(map(bytes_of, held))
-    return 0

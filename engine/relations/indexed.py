@@ -8,11 +8,9 @@ next: neither keys nor positions, nor what was gathered by them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
-
-import numpy as np
 
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
@@ -21,12 +19,21 @@ from scalops.engine.blocks import Array
 from scalops.engine.blocks import identities as serials
 from scalops.engine.collective import ALONE, Program, Ranks
 from scalops.engine.kernels.kernel import Vector
-from scalops.engine.kernels.matching import KeyIndex, Matches, Pairs
+from scalops.engine.kernels.matching import KeyIndex, Matches
 from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, Stored, derived
 from scalops.engine.relations.base import Relation, Run
 from scalops.engine.relations.held import collected, same_vector
+from scalops.engine.relations.positions import (
+    Positions,
+    all_pairs,
+    is_every,
+    numbers_where,
+    pieces,
+    taken_by,
+)
 from scalops.engine.relations.shared_lookup import looked_up_by_all
-from scalops.engine.relations.whole import Mapped, Positions, Side, Whole
+from scalops.engine.relations.whole import Mapped, Side, Whole, kept
+from scalops.engine.spilled_memory import Room
 
 Found = TypeVar("Found")
 MOST_BUILDS = 3  # the first one and two rebuilds: then the keys do change
@@ -63,6 +70,7 @@ class Index(Generic[Found]):
         if all(same_vector(a, b) for a, b in zip(self._vectors, vectors, strict=True)):
             if None not in identities:
                 self.identities = tuple(i for i in identities if i is not None)
+            self._vectors = vectors  # so that those of the last time can go
             return True
         return False
 
@@ -90,6 +98,11 @@ class _Gathered:
             del self.vectors[identity]
         self.settled = now
 
+    def keep(self, room: Room) -> None:
+        """Count them in a room from now on."""
+        for identity, vector in self.vectors.items():
+            self.vectors[identity] = kept(vector, room)
+
 
 @dataclass(frozen=True)
 class Pairing:
@@ -98,6 +111,12 @@ class Pairing:
     rows: int
     left: Positions | None
     right: Positions | None = None
+
+    def keep(self, room: Room) -> None:
+        """Count the positions in a room from now on."""
+        for positions in (self.left, self.right):
+            if positions is not None:
+                positions.keep(room)
 
 
 class _Indexed(Relation):
@@ -111,17 +130,24 @@ class _Indexed(Relation):
         self._index: Index[Pairing] = Index()
         self._gathered = _Gathered()
 
-    def _room(self, size: int) -> None:
-        """OutOfMemoryError where the budget has not `size` bytes for a while."""
-        self.runtime.budget.require(size, self.owner)
-        self.runtime.budget.release(self.owner, size)
+    def _known(self, found: Pairing | None, room: Room) -> Pairing | None:
+        """What was found in the last iteration, whose table has been released: counted again."""
+        if found is not None:
+            found.keep(room)
+        return found
 
     def _mapped(
-        self, schema: Schema, rows: int, sides: list[Side], outputs: Sequence[tuple[str, int, str]]
+        self,
+        schema: Schema,
+        rows: int,
+        sides: list[Side],
+        outputs: Sequence[tuple[str, int, str]],
+        room: Room,
     ) -> Mapped:
         gathered = self._gathered if self._index.is_kept else _Gathered()
-        made = Mapped(schema, rows, sides, outputs, gathered.vectors, gathered.settled)
+        made = Mapped(schema, rows, sides, outputs, room, gathered.vectors, gathered.settled)
         gathered.of(made)
+        gathered.keep(room)
         self._gathered = gathered if self._index.is_kept else _Gathered()
         return made
 
@@ -134,15 +160,25 @@ class IndexFilter(_Indexed):
         assert isinstance(sink, pr.IndexFilter)
         table = self.runtime.tables[sink.table]
         assert isinstance(table, Whole)
-        identities = (self.pipeline.identity("@kept"),)
-        found = index.known(identities)
+        identities, room = (self.pipeline.identity("@kept"),), self.new_room()
+        found = self._known(index.known(identities), room)
         if found is None:
-            values, mask = (yield from collected(self, ["@kept"], run))[1]["@kept"]
-            rows = np.flatnonzero(values if mask is None else values & mask)
-            found = Pairing(len(rows), _unless_all(rows, table.count))
+            found = yield from self._chosen(table.count, run, room)
             index.renew(identities, [], found)
         outputs = [(n, 0, n) for n in sink.made.names]
-        return self._mapped(sink.made, found.rows, [Side(table, found.left, index.name)], outputs)
+        sides = [Side(table, found.left, index.name)]
+        return self._mapped(sink.made, found.rows, sides, outputs, room)
+
+
+    def _chosen(self, count: int, run: Run, room: Room) -> Program[Pairing]:
+        values, mask = (yield from collected(self, ["@kept"], run))[1]["@kept"]
+
+        def flags(own: slice) -> Array:
+            found: Array = values[own] if mask is None else values[own] & mask[own]
+            return found
+
+        rows = numbers_where(flags, len(values), room)
+        return Pairing(len(rows), _unless_all(rows, count, room))
 
 
 class IndexJoin(_Indexed):
@@ -156,23 +192,24 @@ class IndexJoin(_Indexed):
         assert isinstance(right, Whole)
         sides = [(left, n) for n in sink.left_keys] + [(right, n) for n in sink.right_keys]
         identities = tuple(t.identity(n) for t, n in sides)
-        found = index.known(identities)
+        room = self.new_room()
+        found = self._known(index.known(identities), room)
         if found is None:
             vectors = [v for t, n in sides if (v := t.whole(n)) is not None]
             if index.holds(identities, vectors):
-                found = index.found
+                found = self._known(index.found, room)
             else:
                 cut = len(sink.left_keys)
                 keys = vectors[:cut], vectors[cut:]
                 ranks = self.runtime.ranks
-                found = yield from matched(*keys, left, right, sink, run, self._room, ranks)
+                found = yield from matched(*keys, left, right, sink, run, room, ranks)
                 index.renew(identities, vectors, found)
         assert found is not None
         both = [
             Side(left, found.left, derived(index.name, "left")),
             Side(right, found.right, derived(index.name, "right")),
         ]
-        return self._mapped(sink.made, found.rows, both, sink.outputs)
+        return self._mapped(sink.made, found.rows, both, sink.outputs, room)
 
 
 def matched(
@@ -182,51 +219,49 @@ def matched(
     right: Whole,
     sink: pr.IndexJoin,
     run: Run,
-    room: Callable[[int], None] = lambda size: None,
+    room: Room,
     ranks: Ranks = ALONE,
 ) -> Program[Pairing]:
     """Which records meet, in left order and, among one's matches, in right order.
 
-    `room` is asked for memory, and raises where there is none, before all pairs are made. Every
-    rank learns it of all records.
+    The positions lie in the room. Every rank learns of all records.
     """
-    index = KeyIndex(right_keys, right.count, sink.nulls_equal, run)
-    parts = yield from looked_up_by_all(ranks, index, left_keys, left.count, run)
-    matches = _together([m for m, _ in parts])
-    if sink.kind in ("semi", "anti"):
-        found = matches.found if sink.kind == "semi" else ~matches.found
-        rows = int(np.count_nonzero(found))
-        return Pairing(rows, _unless_all(np.flatnonzero(found), left.count))
-    if matches.counts is not None:
-        pairs = Pairs(matches, outer=sink.kind == "left")
-        room(pairs.bytes)
-        rows_of, positions = pairs.piece(0, pairs.total) if pairs.total else (_NO_ROWS, _NO_ROWS)
-        own = _unless_all(rows_of, left.count)
-        return Pairing(pairs.total, own, Positions(positions))
-    positions, kept = matches.first, None
-    if sink.kind == "inner" and not (found := matches.found).all():
-        kept = np.flatnonzero(found)
-        positions = positions[kept]
-    own = None if kept is None else Positions(kept)
-    other = _unless_all(positions, right.count)
-    return Pairing(len(positions), own, other)
+    index = KeyIndex(right_keys, right.count, sink.nulls_equal, run, room)
+    matches = yield from looked_up_by_all(ranks, index, left_keys, left.count, run, room)
+    made = _pairing(matches, left.count, right.count, sink.kind, room)
+    index.forget(room)
+    return made
 
 
-_NO_ROWS: Array = np.zeros(0, np.int64)
+def _pairing(matches: Matches, left: int, right: int, kind: str, room: Room) -> Pairing:
+    """The same of what the left records match; of so many records on either side."""
+
+    first, counts, _ = matches
+
+    def found(own: slice) -> Array:
+        return Matches(first[own], None if counts is None else counts[own]).found
+
+    if kind in ("semi", "anti"):
+        rows = numbers_where(lambda p: found(p) == (kind == "semi"), left, room)
+        room.drop(first, counts)
+        return Pairing(len(rows), _unless_all(rows, left, room))
+    if counts is not None:
+        rows, positions = all_pairs(matches, kind == "left", room)
+        room.drop(first, counts)
+        return Pairing(len(rows), _unless_all(rows, left, room), Positions(positions, room))
+    positions, kept = first, None
+    if kind == "inner" and not all(found(p).all() for p in pieces(left)):
+        kept = numbers_where(found, left, room)
+        positions = taken_by(first, kept, room)
+        room.drop(first)
+    own = None if kept is None else Positions(kept, room)
+    count = len(positions)
+    return Pairing(count, own, _unless_all(positions, right, room))
 
 
-def _unless_all(numbers: Array, count: int) -> Positions | None:
+def _unless_all(numbers: Array, count: int, room: Room) -> Positions | None:
     """The positions; None where they are those of all `count` records in order."""
-    every = len(numbers) == count and bool((numbers == np.arange(count)).all())
-    return None if every else Positions(numbers)
-
-
-def _together(found: Sequence[Matches]) -> Matches:
-    """The matches of all records."""
-    if len(found) == 1:
-        return found[0]
-    first = np.concatenate([p.first for p in found])
-    if any(p.counts is None for p in found):
-        return Matches(first)
-    counts = np.concatenate([p.counts for p in found if p.counts is not None])
-    return Matches(first, counts, found[0].order)
+    if is_every(numbers, count):
+        room.drop(numbers)
+        return None
+    return Positions(numbers, room)

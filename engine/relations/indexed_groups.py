@@ -28,9 +28,11 @@ from scalops.engine.pipelines.base import (
 )
 from scalops.engine.pipelines.computed import ComputePipeline, computed_identity
 from scalops.engine.relations.base import Relation, Run
+from scalops.engine.relations.group_parts import kept
 from scalops.engine.relations.held import collected
 from scalops.engine.relations.indexed import Index
 from scalops.engine.relations.whole import Columns, Mapped, Whole
+from scalops.engine.spilled_memory import Room
 
 
 class _Grouping(NamedTuple):
@@ -62,7 +64,8 @@ class IndexGroup(Relation):
 
     def make(self, run: Run) -> Program[Stored]:
         sink = self._sink
-        groups, keys = yield from self._grouping(run)
+        room = self.new_room()
+        groups, keys = yield from self._grouping(run, room)
         if not self._index.is_kept:
             self._sums = [None] * len(self._folds)
         vectors = dict(keys)
@@ -70,7 +73,7 @@ class IndexGroup(Relation):
         for fold, own in zip(self._folds, self._sums, strict=True):
             made = None
             if own is not None:
-                made = yield from own.over(self, groups, self._index.name, run)
+                made = yield from own.over(self, groups, self._index.name, run, room)
             if made is None:
                 others.append(fold)
             else:
@@ -85,13 +88,18 @@ class IndexGroup(Relation):
             groups.forget_masks()
             vectors.update(zip((f.name for f in others), made_of, strict=True))
         identities = {n: derived("key", self._index.name, n) for n in keys}
-        size = sum(int(v.nbytes) for n, (v, _) in vectors.items() if n not in keys)
-        self.runtime.budget.require(size, self.owner)
-        ordered = {n: vectors[n] for n in sink.made.names}
+        ordered = {n: vectors[n] if n in keys else kept(vectors[n], room) for n in sink.made.names}
         return Columns(sink.made, groups.count, ordered, identities)
 
-    def _grouping(self, run: Run) -> Program[_Grouping]:
+    def _grouping(self, run: Run, room: Room) -> Program[_Grouping]:
         """The groups of the last iteration, if the keys are the same, or those of these keys."""
+        found = yield from self._found(run)
+        found.groups.keep(room)
+        for name, vector in found.keys.items():
+            found.keys[name] = kept(vector, room)
+        return found
+
+    def _found(self, run: Run) -> Program[_Grouping]:
         sink, pipeline, index = self._sink, self.pipeline, self._index
         identities = tuple(pipeline.identity(n) for n in sink.keys)
         known = index.known(identities)
@@ -144,7 +152,7 @@ class _Sum:
         self._argument = pipeline.expression(argument.name)
 
     def over(
-        self, relation: Relation, groups: Groups, found: Identity, run: Run
+        self, relation: Relation, groups: Groups, found: Identity, run: Run, room: Room
     ) -> Program[Vector | None]:
         """The column, of the groups found under this name; None where it is no such product."""
         if self._argument is None:
@@ -183,6 +191,7 @@ class _Sum:
                 groups.ids, groups.count, positions, weights, len(x), dtype, run, part
             )
             self._known = known
+        self._product.keep(room)
         sums = self._product.sums(x.astype(dtype, copy=False), run)
         if self._fold.kind == "mean":
             numbers = self._product.counts[self._product.first : self._product.last]

@@ -4,14 +4,18 @@ So a side that is too long to be sent to all ranks is held once. Who probes it a
 each key (`pipelines/answers.py`). Records of equal keys have one owner, which holds them in table
 order, so that matches come in the order in which one rank would find them.
 
+A rank whose own records do not fit into memory holds them in several *parts*, by hash as well, and
+searches one part after the other: what is looked up in one lies together, so that each is read from
+disk once and not for every record (the Grace hash join: Kitsuregawa, Tanaka and Moto-oka, 1983).
+That is done in one process too, where keys are asked of no other rank.
+
 That a side is partitioned is a neutral decision. All ranks make it alike, from what they have told
-each other: how many bytes each would send.
+each other: how many bytes each would send, and how many parts it would take.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -24,32 +28,39 @@ from scalops.algebra.tree import find
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.block_codec import blocks_of_piece, piece_of_blocks
-from scalops.engine.blocks import Array, Block, mask_of
+from scalops.engine.blocks import Array, Block
 from scalops.engine.collective import Piece, Program, Ranks, Shuffle, gather_all
 from scalops.engine.columns import sliced
+from scalops.engine.free_memory import free_memory
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.key_words import Words
 from scalops.engine.kernels.keys import Key
 from scalops.engine.kernels.matching import KeyIndex
 from scalops.engine.pipelines.base import Identity
 from scalops.engine.relations.base import Run
-from scalops.engine.relations.indexed_table import IndexedTable, in_one_piece
+from scalops.engine.relations.indexed_table import IndexedTable, joined_column
 from scalops.engine.relations.whole import Whole
+from scalops.engine.spilled_memory import Room
 
 if TYPE_CHECKING:
     from scalops.engine.relations.join_index import BuildIndex
 
 Placed = Iterator[tuple[int, Block]]  # blocks with the number of their first record
 
+PAGES_SHARE = 0.5  # of the memory that is free: what pages of files may count on
+MOST_PARTS = 256
+INDEX_BYTES = 32  # about what finding a record takes, and making it so
+
 _NOBODY = -1  # owns a key that is null, and meets nothing
+_ROWS = -1  # instead of a part: records of own partitions, in table order
 
 
 class PartitionedIndex(Whole):
     """A table of `count` records in all, of which this rank has those of its own keys: `records`.
 
-    `unique` tells whether no two records at all have one key. `ordered` are this rank's
-    partitions of the table in its order, for stages that read it so: columns whose first record
-    is number `first`; None where no stage does.
+    They are so many tables as there are parts. `unique` tells whether no two records at all have
+    one key. `ordered` are this rank's partitions of the table in its order, for stages that read
+    it so: columns whose first record is number `first`; None where no stage does.
     """
 
     def __init__(
@@ -57,7 +68,7 @@ class PartitionedIndex(Whole):
         schema: Schema,
         count: int,
         identities: Mapping[str, Identity | None],
-        records: IndexedTable,
+        records: Sequence[IndexedTable],
         unique: bool,
         nulls_equal: bool,
         ranks: Ranks,
@@ -78,20 +89,36 @@ class PartitionedIndex(Whole):
         own = slice(start - first, stop - first)
         return sliced(values, own.start, own.stop), None if mask is None else mask[own]
 
+    @property
+    def parts(self) -> int:
+        """In how many parts each rank holds its records."""
+        return len(self.records)
+
     def owners(self, keys: Sequence[Key], rows: int) -> Array:
-        """int32[rows]: the rank that has what meets each key; -1 for nobody."""
-        return owners(keys, rows, self._nulls_equal, self._ranks)
+        """int32[rows]: rank · parts + part that has what meets each key; -1 for nobody."""
+        return owners(keys, rows, self._nulls_equal, self._ranks, self.parts)
 
 
-def owners(keys: Sequence[Key], rows: int, nulls_equal: bool, ranks: Ranks) -> Array:
-    """int32[rows]: the rank that owns each key; -1 for a null that meets nothing."""
+def owners(
+    keys: Sequence[Key], rows: int, nulls_equal: bool, ranks: Ranks, parts: int = 1
+) -> Array:
+    """int32[rows]: rank · parts + part that owns each key; -1 for a null that meets nothing."""
     words = Words(keys, rows, nulls_equal)
-    # Mixed once more: a rank's hash table goes by the bits of the hash itself.
+    # Mixed once more: a part's hash table goes by the bits of the hash itself.
     hashes = hash_numbers(words.hashes(0, rows))
-    made: Array = (hashes % np.uint64(ranks.size)).astype(np.int32)
+    made: Array = (hashes % np.uint64(ranks.size * parts)).astype(np.int32)
     if words.known is not None:
         made[~words.known] = _NOBODY
     return made
+
+
+def wanted_parts(size: int, ranks: Ranks) -> int:
+    """In how many parts a rank searches `size` bytes of a table that lie in files; 1: as a whole.
+
+    As long as their pages stay in the machine's memory, to search them anywhere costs nothing.
+    """
+    pages = int(PAGES_SHARE * free_memory() / ranks.size)
+    return 1 if size <= pages else min(MOST_PARTS, -(-2 * size // max(1, pages)))
 
 
 def may_be_partitioned(stages: Sequence[pp.Stage], number: int) -> bool:
@@ -131,26 +158,28 @@ def partitioned(
     placed: Callable[[], Placed],
     identities: Mapping[str, Identity | None],
     run: Run,
+    parts: int = 1,
 ) -> Program[PartitionedIndex]:
-    """The table, of `count` records in all, of each rank's own blocks.
+    """The table, of `count` records in all, of each rank's own blocks, at each in so many parts.
 
-    `placed` gives them and their memory back to the budget; here room is reserved for what comes.
+    `placed` gives them and their memory back to the budget; here they are kept again.
     """
-    sink, runtime = relation.sink, relation.runtime
-    sent = _Sent(relation, schema, count)
+    sink, ranks, room = relation.sink, relation.runtime.ranks, relation.new_room()
+    sent = _Sent(relation, schema, count, parts)
     yield Shuffle(sent.pieces(placed()), sent.take)
-    masked = yield from _united(runtime.ranks, sent.masked)
-    rows, vectors = sent.columns("keys", masked)
-    reserve: Callable[[int], None] = partial(runtime.budget.require, owner=relation.owner)
-    keys = [vectors[n] for n in sink.keys]
-    parts = max(1, sink.parts // runtime.ranks.size)
-    index = KeyIndex(keys, rows, sink.nulls_equal, run, reserve, parts)
-    told = yield from gather_all(runtime.ranks, Piece(index.unique, []))
-    ordered = (sent.first, sent.columns("rows", masked)[1]) if sent.bounds else None
-    own = IndexedTable(schema, rows, vectors, {}, index)
+    masked = yield from _united(ranks, sent.masked)
+    own: list[IndexedTable] = []
+    for part in range(parts):
+        rows, vectors = sent.columns(part, masked, room)
+        keys = [vectors[n] for n in sink.keys]
+        threaded = max(1, sink.parts // (ranks.size * parts))
+        index = KeyIndex(keys, rows, sink.nulls_equal, run, room, threaded)
+        own.append(IndexedTable(schema, rows, vectors, {}, index))
+    told = yield from gather_all(ranks, Piece(all(t.unique for t in own), []))
+    ordered = (sent.first, sent.columns(_ROWS, masked, room)[1]) if sent.bounds else None
     unique = all(piece.header for piece in told)
     return PartitionedIndex(
-        schema, count, identities, own, unique, sink.nulls_equal, runtime.ranks, ordered
+        schema, count, identities, own, unique, sink.nulls_equal, ranks, ordered
     )
 
 
@@ -163,11 +192,13 @@ def _united(ranks: Ranks, own: set[str]) -> Program[set[str]]:
 class _Sent:
     """Records on their way: by key to its owner, and by number to whose partition they are in."""
 
-    def __init__(self, relation: BuildIndex, schema: Schema, count: int) -> None:
-        self._relation, self._schema = relation, schema
+    def __init__(self, relation: BuildIndex, schema: Schema, count: int, parts: int) -> None:
+        self._relation, self._schema, self._parts = relation, schema, parts
         self._ranks = relation.runtime.ranks
+        self._room = relation.new_room()  # whose files go with what has arrived
         self.masked: set[str] = set()  # the columns of which own blocks have a mask
-        self._blocks: dict[str, dict[int, Block]] = {"keys": {}, "rows": {}}
+        # By part, or _ROWS, the blocks by the number of their first record.
+        self._blocks: dict[int, dict[int, Block]] = {}
         self.bounds: list[int] = []  # the first record of each rank's, and one more
         if is_read_in_order(relation.runtime.stages, relation.sink.number):
             self.bounds = _bounds_of_ranks(self._ranks, schema, count)
@@ -179,51 +210,46 @@ class _Sent:
 
     def pieces(self, placed: Placed) -> Iterator[tuple[int, Piece]]:
         """What goes to which rank, as `Shuffle` asks for it."""
-        sink, ranks = self._relation.sink, self._ranks
+        sink, ranks, parts = self._relation.sink, self._ranks, self._parts
         for start, block in placed:
             self.masked.update(block.valid)
             keys = [(block.columns[k], block.valid.get(k)) for k in sink.keys]
-            own = owners(keys, block.rows, sink.nulls_equal, ranks)
-            for to in range(ranks.size):
-                rows = np.flatnonzero(own == to)
-                if len(rows):
-                    whole = len(rows) == block.rows
-                    yield to, _told("keys", start, block if whole else block.take(rows))
+            own = owners(keys, block.rows, sink.nulls_equal, ranks, parts)
+            for owner in np.unique(own).tolist():
+                if owner == _NOBODY:
+                    continue
+                rows = np.flatnonzero(own == owner)
+                found = block if len(rows) == block.rows else block.take(rows)
+                yield owner // parts, _told(owner % parts, start, found)
             for to, (first, last) in enumerate(pairwise(self.bounds)):
                 a, b = max(first - start, 0), min(last - start, block.rows)
                 if a < b:
-                    yield to, _told("rows", start + a, block.slice(a, b))
+                    yield to, _told(_ROWS, start + a, block.slice(a, b))
 
     def take(self, source: int, piece: Piece) -> None:
         """A piece that a rank sends."""
         way, start, header = piece.header
         (block,) = blocks_of_piece(Piece(header, piece.buffers), self._schema)
-        self._relation.runtime.budget.require(block.bytes, self._relation.owner)
-        self._blocks[way][start] = block
+        self._blocks.setdefault(way, {})[start] = self._room.block(block)
 
-    def columns(self, way: str, masked: set[str]) -> tuple[int, dict[str, Vector]]:
+    def columns(self, way: int, masked: set[str], room: Room) -> tuple[int, dict[str, Vector]]:
         """How many records came this way, and their columns in table order, in one piece.
 
         A column has a mask here if it has one anywhere, as the whole column would.
         """
-        budget, owner = self._relation.runtime.budget, self._relation.owner
-        found = self._blocks.pop(way)
+        found = self._blocks.pop(way, {})
         blocks = [found.pop(start) for start in sorted(found)]
         rows = sum(b.rows for b in blocks)
         vectors: dict[str, Vector] = {}
         for name, kind in self._schema:
-            mask = mask_of(blocks, name)
+            values, mask = joined_column(blocks, name, kind, room)
             if mask is None and name in masked:
-                mask = np.ones(rows, bool)
-            own = [Block(b.rows, {name: b.columns.pop(name)}) for b in blocks]
-            size = sum(b.bytes for b in own)
-            budget.require(size, owner)
-            vectors[name] = in_one_piece([b.columns[name] for b in own], kind), mask
-            budget.release(owner, size)
+                mask = room.full(rows, True, np.bool_)
+            vectors[name] = values, mask
         return rows, vectors
 
 
-def _told(way: str, start: int, block: Block) -> Piece:
+def _told(way: int, start: int, block: Block) -> Piece:
     piece = piece_of_blocks([block])
     return Piece([way, start, piece.header], piece.buffers)
 

@@ -34,16 +34,21 @@ from scalops.engine.exchanges import (
     settled,
     sort_schema,
     sort_targets,
-    sorted_block,
     splitters,
 )
-from scalops.engine.kernels.keys import first_of_equals
 from scalops.engine.passes import in_partition
 from scalops.engine.pipelines.base import HeldTable, Stored
 from scalops.engine.relations.base import Relation
 from scalops.engine.relations.base import Run as RunTasks
 from scalops.engine.relations.gathering import own_partitions
 from scalops.engine.relations.routing import Arrivals, Run, cut_to, routed
+from scalops.engine.relations.spilled_exchanges import (
+    Sorter,
+    bucket_bytes,
+    claimed,
+    firsts_in_units,
+    in_units,
+)
 from scalops.engine.spill import Kept, SpilledBlocks, SpilledTable
 
 BUCKET_BYTES = 16 << 20  # of a bucket, which is in memory two or three times
@@ -242,13 +247,13 @@ class _Exchange:
             return by_target(block, sort_targets(block, first, bounds, sink, keys), homes)
 
         arrivals, rows = yield from self._routed(held.runs(sharing), held.schema, homes, held)
+        sorter = Sorter(self._budget, self._owner, sink, held.schema)
         kept = self._blocks(kept_schema)
         parts: dict[int, list[Kept]] = {}
         for bucket in arrivals.targets:
-            blocks = list(arrivals.blocks(bucket))
-            if blocks:
-                made = sorted_block(blocks, sink, held.schema)
-                parts[bucket] = list(map(kept.add, cut_to(made)))
+            own, blocks = arrivals.kept(bucket)
+            if own:
+                parts[bucket] = list(map(kept.add, sorter.in_order(own, blocks)))
         in_order = Held(parts, kept, kept_schema, rows, homes)
         return (yield from self._by_range(in_order, count))
 
@@ -291,9 +296,31 @@ class _Exchange:
         arrivals, _ = yield from self._routed(runs(), kinds, homes, held)
         flags = {key: np.zeros(len(own), bool) for key, own in targets.items()}
         answers = _Answers(targets, flags, homes)
-        yield Shuffle(_firsts(arrivals, kinds, held.homes), answers.take)
+        yield Shuffle(self._firsts(arrivals, kinds, held.homes), answers.take)
         answers.complete(self._owner)
         return (yield from self._kept(held, flags))
+
+    def _firsts(
+        self, arrivals: Arrivals, kinds: Schema, homes: Sequence[int]
+    ) -> Iterator[tuple[int, Piece]]:
+        """For each home of records in a bucket, which are first: [bucket, runs], bits."""
+        most = bucket_bytes(self._budget)
+        for bucket in arrivals.targets:
+            runs, found = arrivals.runs(bucket), list[Array]()
+            if not runs:
+                continue
+            with claimed(self._budget, self._owner, 6 * most):
+                units = in_units(arrivals.blocks(bucket), kinds, most)
+                found = [new for _, new in firsts_in_units(units, kinds, kinds)]
+            first = np.concatenate(found)
+            ends = np.cumsum([rows for _, _, rows in runs])
+            told: dict[int, tuple[list[list[int]], list[Array]]] = {}
+            for (source, number, rows), end in zip(runs, ends.tolist(), strict=True):
+                known = told.setdefault(homes[source], ([], []))
+                known[0].append([source, number, rows])
+                known[1].append(first[end - rows : end])
+            for home, (items, bits) in told.items():
+                yield home, Piece([bucket, items], [np.packbits(np.concatenate(bits))])
 
     def _kept(self, held: Held, flags: Mapping[tuple[int, int], Array]) -> Program[Stored]:
         """The records with a flag, in the partition in which they are, at its home."""
@@ -313,24 +340,6 @@ class _Exchange:
         firsts = replace(held, rows=rows)
         arrivals, _ = yield from self._routed(runs(), held.schema, homes, firsts)
         return self._stored(arrivals, held.schema, count)
-
-
-def _firsts(arrivals: Arrivals, kinds: Schema, homes: Sequence[int]) -> Iterator[tuple[int, Piece]]:
-    """For each home of records in a bucket, which of them are first: [bucket, runs], bits."""
-    for bucket in arrivals.targets:
-        runs = arrivals.runs(bucket)
-        blocks = list(arrivals.blocks(bucket))
-        if not blocks:
-            continue
-        first = first_of_equals(concatenate(blocks, kinds), kinds.fields)
-        ends = np.cumsum([rows for _, _, rows in runs])
-        told: dict[int, tuple[list[list[int]], list[Array]]] = {}
-        for (source, number, rows), end in zip(runs, ends.tolist(), strict=True):
-            known = told.setdefault(homes[source], ([], []))
-            known[0].append([source, number, rows])
-            known[1].append(first[end - rows : end])
-        for home, (items, bits) in told.items():
-            yield home, Piece([bucket, items], [np.packbits(np.concatenate(bits))])
 
 
 class _Answers:

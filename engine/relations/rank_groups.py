@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Array, Block
 from scalops.engine.collective import Piece, Program, Ranks, gather_all
-from scalops.engine.kernels.kernel import Vector
 from scalops.engine.pipelines.base import Pipeline, Run
 from scalops.engine.rank_folds import Leaves
 from scalops.engine.reduction import leaf_ranges
 from scalops.engine.relations.gathering import runs_by_home, spread
+from scalops.engine.relations.group_partials import Parted, Partial, Partials
 from scalops.engine.threads import Task
 from scalops.engine.value_codec import decode_value, encode_value
 
@@ -21,16 +20,7 @@ First = Callable[[Sequence[int]], list[Block]]  # the first blocks of these part
 Enough = Callable[[Sequence[int]], bool]  # whether blocks of so many records are enough
 
 
-@dataclass
-class Partial:
-    """Groups by first appearance: their keys, and the partials of each computation."""
-
-    count: int
-    keys: list[Vector]
-    folds: list[Any]
-
-
-Stack = list[Partial]  # a leaf: what its blocks give, as far as they are merged
+Stack = list[Partials]  # a leaf: what its blocks give, as far as they are merged
 
 
 def first_keys(
@@ -80,8 +70,8 @@ class GroupPass:
         pipeline: Pipeline,
         leaves: int,
         extend: Callable[[Stack, Sequence[int], int], None],
-        seal: Callable[[Stack], Partial],
-        merge: Callable[[Partial, Partial], Partial],
+        seal: Callable[[Stack], Partials],
+        merge: Callable[[Partials, Partials], Partials],
     ) -> None:
         """`extend(leaf, partitions, worker)` leads a leaf over partitions."""
         self._pipeline, self._active = pipeline, list(pipeline.active())
@@ -121,20 +111,26 @@ class GroupPass:
         """Run tasks in order."""
         run(task, count)
 
-    def merge(self, reduction: int, a: Partial, b: Partial) -> Partial:
+    def merge(self, reduction: int, a: Partials, b: Partials) -> Partials:
         """Two leaves as one, a's records before b's."""
         return self._merge(a, b)
 
 
 def encode_groups(value: Any, buffers: list[Array]) -> Any:
-    """A Partial, or lists of them, as msgpack can hold it."""
+    """Partials, or lists of them, as msgpack can hold it."""
     if isinstance(value, list):
         return [encode_groups(item, buffers) for item in value]
-    return {"groups": encode_value((value.count, value.keys, value.folds), buffers)}
+    if isinstance(value, Parted):
+        parts = [encode_groups(p, buffers) for p in value.parts]
+        return {"parts": parts, "span": value.span, "bits": value.bits}
+    content = value.count, value.keys, value.folds, value.numbers
+    return {"groups": encode_value(content, buffers)}
 
 
 def decode_groups(item: Any, buffers: Sequence[Array]) -> Any:
     """The inverse of `encode_groups`."""
     if isinstance(item, list):
         return [decode_groups(one, buffers) for one in item]
+    if "parts" in item:
+        return Parted(decode_groups(item["parts"], buffers), item["span"], item["bits"])
     return Partial(*decode_value(item["groups"], buffers))

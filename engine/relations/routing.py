@@ -57,12 +57,15 @@ class Arrivals:
     def add(self, run: Run) -> None:
         """Keep a run. Raises: ValueError where it has been received, or is for another rank."""
         at, key = 0, (run.source, run.number)
+        parts = []
         for target, rows in run.splits:
             own = self._runs.get(target)
             if own is None or key in own:
                 raise ValueError(f"records of {run.source} for {target} came twice, or astray")
-            own[key] = self._kept.add(run.block.slice(at, at + rows))
+            parts.append(run.block.slice(at, at + rows))
             at += rows
+        for (target, _), kept in zip(run.splits, self._kept.add_parts(parts), strict=True):
+            self._runs[target][key] = kept
 
     def rows(self, target: int) -> int:
         """How many records a target has."""
@@ -72,10 +75,15 @@ class Arrivals:
         """(source, number, records) of a target's runs, in order."""
         return [(*key, kept.rows) for key, kept in sorted(self._runs[target].items(), key=_first)]
 
+    def kept(self, target: int) -> tuple[list[Kept], SpilledBlocks]:
+        """A target's records in order, and where they are kept; nothing of it is left behind."""
+        runs = sorted(self._runs.pop(target).items(), key=_first)
+        return [kept for _, kept in runs], self._kept
+
     def blocks(self, target: int) -> Iterator[Block]:
         """A target's records in order; nothing of it is left behind."""
-        runs = sorted(self._runs.pop(target).items(), key=_first)
-        return self._kept.drained([kept for _, kept in runs])
+        own, blocks = self.kept(target)
+        return blocks.drained(own)
 
 
 def _first(item: tuple[tuple[int, int], Kept]) -> tuple[int, int]:

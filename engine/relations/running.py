@@ -1,6 +1,8 @@
 """The carries of running aggregates: partitions summarized, and the scan over their summaries.
 
-Each rank summarizes its own partitions; all of them scan all summaries, which are small.
+Each rank summarizes its own partitions; all of them scan all summaries. Without groups these are
+small; a summary and a carry of groups are as long as a partition has groups. So both, and the
+group of each record, are kept in a room: in memory, or in a mapped file.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from scalops.engine.physical_running import SummarizeRuns
 from scalops.engine.pipelines.base import Pipeline, Runtime, Stored, own_bytes
 from scalops.engine.relations.base import Relation
 from scalops.engine.relations.gathering import own_partitions
+from scalops.engine.relations.group_parts import give_back, kept
+from scalops.engine.spilled_memory import Room
 from scalops.engine.threads import Task
 from scalops.engine.value_codec import decode_value, encode_value
 
@@ -83,12 +87,14 @@ class Summaries(Relation):
         super().__init__(stage, pipeline, runtime)
         sink = stage.sink
         assert isinstance(sink, SummarizeRuns)
+        self._room = self.new_room()
         self._columns = [RunningColumn(c) for c in sink.columns]
         self._over = [names_of(c.over) for c in sink.columns]
         self._keys = tuple(dict.fromkeys(over for over in self._over if over))
 
     def make(self, run: Callable[[Task, int], None]) -> Program[Stored]:
         pipeline = self.pipeline
+        self._room = self.new_room()
         own = own_partitions(pipeline, self.runtime.ranks)
         found: dict[int, _Partition] = {}
 
@@ -103,6 +109,11 @@ class Summaries(Relation):
         groups = {over: self._united(over, found) for over in self._keys}
         for i in range(len(self._columns)):
             yield from self._scan(i, made, found, groups.get(self._over[i]))
+        give_back([p.summaries for p in found.values()], self._room)
+        give_back([list(own.values()) for own in groups.values()], self._room)
+        for partition in found.values():
+            for own_groups in partition.groups.values():
+                self._drop(own_groups.keys)
         return made
 
     # What the ranks tell each other.
@@ -128,12 +139,12 @@ class Summaries(Relation):
                     decode_block(item, piece.buffers, self._schema(over))
                     for over, item in zip(self._keys, keys, strict=True)
                 ]
-                self.runtime.budget.require(sum(b.bytes for b in blocks), self.owner)
                 groups = {
-                    over: _Groups(None, block)
+                    over: _Groups(None, self._room.block(block))
                     for over, block in zip(self._keys, blocks, strict=True)
                 }
-                found[partition] = _Partition(decode_value(summaries, piece.buffers), groups)
+                told = kept(decode_value(summaries, piece.buffers), self._room)
+                found[partition] = _Partition(told, groups)
 
     def _led_through(
         self, column: RunningColumn, partition: int, carry: Array, ids: Array | None
@@ -163,24 +174,28 @@ class Summaries(Relation):
         running = list(zip(self._columns, summaries, ids, strict=True))
         blocks = self.pipeline.blocks(partition, worker)
         if any(c.needs_order for c in self._columns):
-            with self._held(blocks) as held:
+            with held_in(self.new_room(), blocks, self.pipeline.resident) as held:
                 for column, summary, own in running:
                     for _, block, part in column.in_order(held, own):
                         column.extend(summary, block, part)
-            return _Partition(summaries, groups)
+            return _Partition(kept(summaries, self._room), groups)
         at = 0
         for block in blocks:
             stop = at + block.rows
             for column, summary, own in running:
                 column.extend(summary, block, None if own is None else own[at:stop])
             at = stop
-        return _Partition(summaries, groups)
+        return _Partition(kept(summaries, self._room), groups)
+
+    def _drop(self, block: Block) -> None:
+        """Give back what a block that nobody needs any more takes of the room."""
+        self._room.drop(*block.columns.values(), *block.valid.values())
 
     def _groups(self, partition: int, worker: int) -> dict[Keys, _Groups]:
         """The groups of a partition's records, by what they are over; only keys are held."""
         names = {name for over in self._over for name in over}
         keys = (b.only(names) for b in self.pipeline.blocks(partition, worker))
-        with self._held(keys) as held:
+        with held_in(self.new_room(), keys, self.pipeline.resident) as held:
             return {over: self._grouped(held, over) for over in self._keys}
 
     def _grouped(self, blocks: Sequence[Block], over: Keys) -> _Groups:
@@ -192,8 +207,8 @@ class Summaries(Relation):
         new[1:] = codes[1:] > np.maximum.accumulate(codes)[:-1]
         keys = whole.take(np.flatnonzero(new))
         ids = codes.astype(np.min_scalar_type(keys.rows))
-        self.runtime.budget.require(int(ids.nbytes) + keys.bytes, self.owner)
-        return _Groups(ids, keys)
+        own = self._room.column(ids)
+        return _Groups(own, self._room.block(keys))
 
     def _schema(self, over: Keys) -> Schema:
         return Schema(tuple((n, self.pipeline.schema[n]) for n in over))
@@ -207,7 +222,8 @@ class Summaries(Relation):
         keys = [found[p].groups[over].keys for p in order]
         codes = _codes(_joined(keys, schema), schema)
         ends = np.cumsum([0, *(k.rows for k in keys)])
-        return {p: codes[ends[i] : ends[i + 1]] for i, p in enumerate(order)}
+        parts = {p: codes[ends[i] : ends[i + 1]] for i, p in enumerate(order)}
+        return {p: kept(part, self._room) for p, part in parts.items()}
 
     def _scan(
         self,
@@ -223,49 +239,49 @@ class Summaries(Relation):
             with np.errstate(all="ignore"):
                 carries = column.form.carries([found[p].summaries[number] for p in order])
             if carries is not None:
-                self.runtime.budget.require(int(carries.nbytes), self.owner)
-                for partition, carry in zip(order, carries[:-1], strict=True):
+                own = kept(carries, self._room)
+                for partition, carry in zip(order, own[:-1], strict=True):
                     made.put(number, partition, carry, None)
                 return
         count = 1 + max((int(g.max(initial=0)) for g in (groups or {}).values()), default=0)
-        state = column.form.start(count)
+        state = self._room.column(column.form.start(count))
         for partition in sorted(found, reverse=column.reverse):
             there = slice(None) if groups is None else groups[partition]
             ids = found[partition].groups[over].ids if over else None
             carry = state[there].copy()
             if self.pipeline.home(partition) == self.runtime.ranks.own:
-                self.runtime.budget.require(int(carry.nbytes), self.owner)
+                carry = self._room.column(carry)
                 made.put(number, partition, carry, ids)
             with np.errstate(all="ignore"):
                 after, known = column.form.join(carry, found[partition].summaries[number])
             if not known.all():
                 after = yield from self._led_through(column, partition, carry.copy(), ids)
             state[there] = after
+        give_back(state, self._room)
 
     def _through(
         self, column: RunningColumn, partition: int, carry: Array, ids: Array | None
     ) -> Array:
         """The carry behind a partition, led through its records."""
-        with in_partition(partition), self._held(self.pipeline.blocks(partition, 0)) as blocks:
-            for _, block, part in column.in_order(blocks, ids):
+        blocks, resident = self.pipeline.blocks(partition, 0), self.pipeline.resident
+        with in_partition(partition), held_in(self.new_room(), blocks, resident) as held:
+            for _, block, part in column.in_order(held, ids):
                 with np.errstate(all="ignore"):
                     column.scan(block, part, carry)
         return carry
 
-    @contextmanager
-    def _held(self, blocks: Iterable[Block]) -> Iterator[list[Block]]:
-        """A partition's blocks, as long as they are needed."""
-        budget, taken = self.runtime.budget, 0
-        held = []
-        try:
-            for block in blocks:
-                size = own_bytes(block, self.pipeline.resident)
-                budget.require(size, self.owner)
-                taken += size
-                held.append(Block(block.rows, dict(block.columns), block.valid))
-            yield held
-        finally:
-            budget.release(self.owner, taken)
+
+@contextmanager
+def held_in(room: Room, blocks: Iterable[Block], resident: frozenset[int]) -> Iterator[list[Block]]:
+    """A partition's blocks, in a room as long as they are needed; of views of arrays that are
+    there anyway, `resident`, nothing is counted."""
+    held: list[Block] = []
+    try:
+        for block in blocks:
+            held.append(room.block(Block(block.rows, dict(block.columns), block.valid), resident))
+        yield held
+    finally:
+        room.release(sum(own_bytes(block, resident) for block in held))
 
 
 def _joined(blocks: Sequence[Block], schema: Schema) -> Block:

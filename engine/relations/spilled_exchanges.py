@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -90,9 +91,7 @@ def kept_bytes(held: Iterable[Kept]) -> int:
 class Sorter:
     """Puts records into the order of a SortRows sink, any number of them."""
 
-    def __init__(
-        self, budget: MemoryBudget, owner: str, sink: pp.SortRows, schema: Schema
-    ) -> None:
+    def __init__(self, budget: MemoryBudget, owner: str, sink: pp.SortRows, schema: Schema) -> None:
         """`schema` is that of the records, keys included."""
         self._budget, self._owner, self._sink, self._schema = budget, owner, sink, schema
         self._keys = sort_schema(sink, schema)
@@ -155,7 +154,7 @@ def shared_out(
     for unit in units:
         for _, splits, own in by_target(unit, targets(unit, at), [0] * count):
             ends = np.cumsum([0, *(rows for _, rows in splits)]).tolist()
-            runs = [own.slice(a, b) for a, b in zip(ends, ends[1:], strict=False)]
+            runs = [own.slice(a, b) for a, b in pairwise(ends)]
             for (target, _), kept in zip(splits, spilled.add_parts(runs), strict=True):
                 parts[target].append(kept)
         at += unit.rows
@@ -179,9 +178,7 @@ class Firsts:
         size = sum(map(kept_bytes, parts))
         self._mark(flags, self._numbered(parts, blocks), kept, size, 0)
 
-    def _numbered(
-        self, parts: Sequence[Sequence[Kept]], blocks: SpilledBlocks
-    ) -> Iterator[Block]:
+    def _numbered(self, parts: Sequence[Sequence[Kept]], blocks: SpilledBlocks) -> Iterator[Block]:
         """What is compared of the records, and their places."""
         at = 0
         for kept in (k for part in parts for k in part):
@@ -211,15 +208,25 @@ class Firsts:
             self._mark(flags, kept.drained(bucket), inner, own, level + 1)
 
     def _compare(self, flags: Array, units: Iterable[Block]) -> None:
-        """Unit by unit: of earlier ones only what is different is held."""
-        seen: list[Block] = []
         with claimed(self._budget, self._owner, 6 * self._most):
-            for unit in units:
-                known = sum(b.rows for b in seen)
-                both = concatenate([*seen, unit], self._schema)
-                new = first_of_equals(both, self._kinds.fields)
-                flags[unit.columns[PLACE][new[known:]]] = True  # type: ignore[index]
-                seen = [both.keep(new)]
+            for unit, new in firsts_in_units(units, self._schema, self._kinds):
+                flags[unit.columns[PLACE][new]] = True  # type: ignore[index]
+
+
+def firsts_in_units(
+    units: Iterable[Block], schema: Schema, kinds: Schema
+) -> Iterator[tuple[Block, Array]]:
+    """Each unit with, bool[rows], which of its records are equal to no earlier one in `kinds`.
+
+    Of earlier units only the records that are different are held.
+    """
+    seen: list[Block] = []
+    for unit in units:
+        known = sum(b.rows for b in seen)
+        both = concatenate([*seen, unit], schema)
+        new = first_of_equals(both, kinds.fields)
+        yield unit, new[known:]
+        seen = [both.keep(new)]
 
 
 # Tables of what has been held.

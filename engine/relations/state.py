@@ -11,12 +11,13 @@ from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.blocks import Array, Block, mask_of
-from scalops.engine.columns import ColumnData, SparseColumn, concatenated
+from scalops.engine.columns import ColumnData, SparseColumn
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.outcome import StateRows
 from scalops.engine.pipelines.base import Identity, Pipeline, Runtime, root_of
 from scalops.engine.relations.held import HoldColumns
 from scalops.engine.relations.whole import Columns
+from scalops.engine.spilled_memory import Room, is_spilled
 
 _SMALL_BYTES = 1 << 16  # a view of no more is left as it is
 
@@ -29,19 +30,26 @@ class HoldState(HoldColumns):
         assert isinstance(stage.sink, pr.HoldState)
         self._computed = stage.sink.computed
 
-    def _settle(self, vectors: dict[str, Vector], identities: dict[str, Identity | None]) -> None:
-        super()._settle(vectors, identities)
+    def _settle(
+        self, vectors: dict[str, Vector], identities: dict[str, Identity | None], room: Room
+    ) -> None:
+        super()._settle(vectors, identities, room)
         for name, (values, mask) in vectors.items():
-            vectors[name] = _own(values, self.pipeline.resident), mask
+            own = _copied(values, self.pipeline.resident)
+            if own is not None:
+                vectors[name] = room.column(own), mask
+                self._own.add(name)
         self.nan, self.infinite = nonfinite((n, vectors[n]) for n in self._computed)
 
 
-def state_table(schema: Schema, blocks: Sequence[Block]) -> Columns:
-    """The table of a state that was saved."""
+def state_table(schema: Schema, blocks: Sequence[Block], room: Room) -> Columns:
+    """The table of a state that was saved, kept in a room."""
+    own = [Block(b.rows, dict(b.columns), dict(b.valid)) for b in blocks]
     vectors: dict[str, Vector] = {}
     for name, kind in schema:
-        whole = concatenated([b.columns[name] for b in blocks], kind)
-        vectors[name] = whole, mask_of(blocks, name)
+        whole = room.joined([b.columns.pop(name) for b in own], kind)
+        mask = mask_of(own, name)
+        vectors[name] = whole, None if mask is None else room.column(mask)
     return Columns(schema, sum(b.rows for b in blocks), vectors)
 
 
@@ -55,16 +63,18 @@ def infinite_columns(rows: StateRows, names: Sequence[str]) -> frozenset[str]:
     )
 
 
-def _own(values: ColumnData, resident: frozenset[int]) -> ColumnData:
-    """The column, copied where it shows a small part of something that is else not needed."""
+def _copied(values: ColumnData, resident: frozenset[int]) -> ColumnData | None:
+    """A copy of a column that shows a small part of something that is else not needed."""
+    if is_spilled(values):
+        return None
     if isinstance(values, np.ndarray):
         root = root_of(values)
         wasted = root.nbytes - 2 * values.nbytes
-        return values.copy() if wasted > _SMALL_BYTES and id(root) not in resident else values
+        return values.copy() if wasted > _SMALL_BYTES and id(root) not in resident else None
     if isinstance(values, pa.Array):
         wasted = values.get_total_buffer_size() - 2 * values.nbytes
-        return values.take(pa.array(np.arange(len(values)))) if wasted > _SMALL_BYTES else values
-    return values
+        return values.take(pa.array(np.arange(len(values)))) if wasted > _SMALL_BYTES else None
+    return None
 
 
 def nonfinite(columns: Iterable[tuple[str, Vector]]) -> tuple[tuple[str, ...], tuple[str, ...]]:

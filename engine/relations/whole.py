@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,8 @@ from scalops.engine.blocks import Array, Block, block_rows, partition_bounds
 from scalops.engine.columns import blank, sliced, taken
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.pipelines.base import Identity, Stored, derived
+from scalops.engine.relations.positions import Positions, taken_by
+from scalops.engine.spilled_memory import Room
 
 
 class Whole(Stored):
@@ -82,8 +84,14 @@ def gathered(vector: Vector, positions: Array, schema: Schema, name: str) -> Vec
     return taken(values, places), there if mask is None else there & mask[places]
 
 
+def kept(vector: Vector, room: Room) -> Vector:
+    """A column with its mask, to be kept in a room."""
+    values, mask = vector
+    return room.column(values), None if mask is None else room.column(mask)
+
+
 class Columns(Whole):
-    """Columns in memory; `identities` of those that are known to be others' as well."""
+    """Columns in one piece each; `identities` of those that are known to be others' as well."""
 
     def __init__(
         self,
@@ -93,7 +101,7 @@ class Columns(Whole):
         identities: Mapping[str, Identity | None] | None = None,
     ) -> None:
         super().__init__(schema, rows)
-        self._vectors, self._identities = vectors, identities or {}
+        self._vectors, self._identities = dict(vectors), identities or {}
 
     def is_everywhere(self) -> bool:
         return True
@@ -104,21 +112,14 @@ class Columns(Whole):
     def whole(self, name: str) -> Vector:
         return self._vectors[name]
 
+    def keep(self, names: Iterable[str], room: Room) -> None:
+        """Count these columns in a room from now on; those that find none move to a file."""
+        for name in names:
+            self._vectors[name] = kept(self._vectors[name], room)
+
     def part(self, name: str, start: int, stop: int) -> Vector:
         values, mask = self._vectors[name]
         return sliced(values, start, stop), None if mask is None else mask[start:stop]
-
-
-class Positions:
-    """The number of each record in some table, -1 for none; what follows from it, once."""
-
-    def __init__(self, numbers: Array) -> None:
-        self.numbers = numbers
-        self.there: Array | None = None  # which have one; None: all
-        self.places = numbers  # 0 for those that have none
-        if len(numbers) and int(numbers.min()) < 0:
-            self.there = numbers >= 0
-            self.places = np.where(self.there, numbers, 0)
 
 
 @dataclass(frozen=True)
@@ -149,13 +150,30 @@ class Side:
             known = own if known is None else known & own
         return made, known
 
+    def gathered(self, name: str, room: Room) -> Vector:
+        """The column of all records that have positions, kept in a room."""
+        assert self.positions is not None
+        there, places = self.positions.there, self.positions.places
+        whole = self.table.whole(name)
+        assert whole is not None
+        values, mask = whole
+        if not isinstance(values, np.ndarray) or not len(values):
+            return kept(self.column(name, 0, len(places)), room)
+        made = taken_by(values, places, room)
+        if mask is None:
+            return made, there
+        known = taken_by(mask, places, room)
+        if there is not None:
+            np.logical_and(known, there, out=known)
+        return made, known
+
 
 class Mapped(Whole):
     """Columns of other tables at positions: gathered when they are read.
 
-    `outputs`: (name, number of the side, its column). What is gathered whole goes to `kept`,
-    where the next iteration's table finds what has not changed; so do columns of the identities
-    `settled`, which were the same in the last iteration.
+    `outputs`: (name, number of the side, its column). What is gathered whole goes to the `room`
+    and to `kept`, where the next iteration's table finds what has not changed; so do columns of
+    the identities `settled`, which were the same in the last iteration.
     """
 
     def __init__(
@@ -164,10 +182,12 @@ class Mapped(Whole):
         rows: int,
         sides: Sequence[Side],
         outputs: Sequence[tuple[str, int, str]],
+        room: Room,
         kept: dict[Identity, Vector],
         settled: frozenset[Identity] = frozenset(),
     ) -> None:
         super().__init__(schema, rows)
+        self._room = room
         self._sides = sides
         self._settled = settled
         self._outputs = {name: (side, column) for name, side, column in outputs}
@@ -200,7 +220,7 @@ class Mapped(Whole):
         identity = self.identity(name) or derived("fresh", self.serial, name)
         with self._lock:
             if identity not in self._kept:
-                self._kept[identity] = side.column(column, 0, self.count)
+                self._kept[identity] = side.gathered(column, self._room)
             return self._kept[identity]
 
     def part(self, name: str, start: int, stop: int) -> Vector:

@@ -20,25 +20,32 @@ _PACKED = 4  # bytes of text in one of a compressed file, about
 class ByteRanges:
     """A record belongs to the range that its line begins in.
 
-    `starts`: where the first record of each file begins, in bytes.
+    `starts`: where the first record of each file begins, in bytes. Only the files `kept` are read,
+    where given; the others count as empty.
     """
 
     files: tuple[File, ...]
     starts: tuple[int, ...]
+    kept: frozenset[int] | None = None
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        kept = range(len(self.files)) if self.kept is None else self.kept
+        return [file.size if i in kept else 0 for i, file in enumerate(self.files)]
 
     @cached_property
     def offsets(self) -> list[int]:
         """File i holds the bytes offsets[i]..offsets[i + 1] - 1 of the whole, as on disk."""
-        return list(accumulate((file.size for file in self.files), initial=0))
+        return list(accumulate(self._sizes, initial=0))
 
     @cached_property
     def likely_rows(self) -> float:
         """Bytes over the length of the lines in the first 64 KiB of records."""
-        for file, start in zip(self.files, self.starts, strict=True):
-            lines = head(file, start, _HEAD_BYTES)
+        sizes = list(zip(self.files, self.starts, self._sizes, strict=True))
+        for file, start, size in sizes:
+            lines = head(file, start, _HEAD_BYTES) if size else b""
             if lines:
-                sizes = zip(self.files, self.starts, strict=True)
-                text = sum(f.size * _PACKED if is_compressed(f) else f.size - s for f, s in sizes)
+                text = sum(n * _PACKED if is_compressed(f) else max(0, n - s) for f, s, n in sizes)
                 return text * max(1, lines.count(b"\n")) / len(lines)
         return 0.0
 

@@ -22,8 +22,12 @@ class RemoteBytes(io.RawIOBase):
 
     @classmethod
     def opened(cls, open_it: Callable[[], Any]) -> RemoteBytes:
-        """What a filesystem opens."""
-        return cls(_checked(open_it))
+        """What a filesystem opens.
+
+        A stream in memory may be the file itself, with one position for all who read.
+        """
+        stream = _checked(open_it)
+        return cls(io.BytesIO(stream.getvalue()) if isinstance(stream, io.BytesIO) else stream)
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Up to `size` bytes, all that are left by default."""

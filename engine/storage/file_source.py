@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from scalops.algebra.conditions import Condition
 from scalops.algebra.errors import SchemaError
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Array, Block, ColumnData, block_rows, concatenate
 from scalops.engine.columns import SparseColumn
-from scalops.engine.storage.files import File, Paths, find_files
+from scalops.engine.storage.files import File, Paths, check_unchanged, find_files
+from scalops.engine.storage.hive import HiveRows, hive_columns, hive_keys, in_folders
 from scalops.engine.storage.parquet_format import ParquetContents
 from scalops.engine.storage.partitions import Partition
+from scalops.engine.storage.pruning import Pruning, pruned
 from scalops.engine.storage.text_contents import TextContents
 
 
@@ -74,6 +77,14 @@ class FileFormat(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a format found in heads and footers, by which files are known again."""
+
+    digest: str
+    schema: Schema
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class FileSource:
     """Files of one format as one table, in path order; only `columns`, where given."""
@@ -83,24 +94,34 @@ class FileSource:
     title: str
     contents: FileContents
     columns: tuple[str, ...] | None = None
+    told: Told | None = None  # by the files alone; None: what `contents` has
+    pruning: Pruning | None = None
 
     @classmethod
     def open(
-        cls, format: FileFormat, paths: Paths, columns: Sequence[str] | None = None
+        cls,
+        format: FileFormat,
+        paths: Paths,
+        columns: Sequence[str] | None = None,
+        hive_partitioning: bool | None = None,
+        hive_schema: Mapping[str, str] | None = None,
+        filesystem: Any = None,
     ) -> FileSource:
         """Find the files and read their heads or footers.
 
+        `hive_partitioning`, `hive_schema`: see `hive.hive_columns`.
+
         Raises: DataError for what cannot be read, SchemaError for files that do not fit
-        together and for columns that are not there, PlanError for other than local files.
+        together and for columns that are not there, PlanError for filesystems that there are not.
         """
-        files, title = find_files(paths, format.suffixes)
-        contents = format.inspect(files, columns)
-        if columns is None:
-            return cls(format, files, title, contents)
         if isinstance(columns, str):
             raise SchemaError(
                 f"columns={columns!r} is one string, not a list", hint=f"write [{columns!r}]"
             )
+        files, title = find_files(paths, format.suffixes, filesystem)
+        contents, told = _inspected(format, files, columns, hive_partitioning, hive_schema)
+        if columns is None:
+            return cls(format, files, title, contents, told=told)
         missing = [name for name in columns if name not in contents.schema.columns]
         if missing or len(set(columns)) < len(columns) or not columns:
             raise SchemaError(
@@ -108,11 +129,11 @@ class FileSource:
                 hint="name each wanted column once",
             )
         read = tuple(field for name in columns for field in contents.schema.fields_of(name))
-        return cls(format, files, title, contents, read)
+        return cls(format, files, title, contents, read, told)
 
     def __repr__(self) -> str:
-        found = [(file.path, file.size, file.mtime) for file in self.files]
-        digest = _digest(found, self.format, self.columns)
+        found = [(file.path, file.size, file.mtime, file.sample) for file in self.files]
+        digest = _digest(found, self.format, self.columns, self._apart)
         return f"FileSource({self.format.name}, {self.title}, {digest})"
 
     @cached_property
@@ -133,8 +154,9 @@ class FileSource:
 
     @property
     def bytes(self) -> int:
-        """Size on disk."""
-        return sum(file.size for file in self.files)
+        """Size on disk of what is read."""
+        size = sum(file.size for file in self.files)
+        return size if self.pruning is None else int(size * self.pruning.share)
 
     @property
     def in_memory(self) -> bool:
@@ -149,11 +171,32 @@ class FileSource:
     @cached_property
     def stamp(self) -> str:
         sizes = [file.size for file in self.files]
-        return _digest(sizes, self.format, str(self.schema), self.contents.digest)
+        return _digest(sizes, self.format, str(self.schema), self.contents.digest, self._apart)
+
+    @property
+    def _apart(self) -> object:
+        """What tells the source from others of the same files."""
+        left = None if self.pruning is None else self.pruning.digest
+        return self.contents.digest, left
+
+    @property
+    def inspected(self) -> Told:
+        """What the heads and footers of the files tell, without their folders."""
+        return self.told or Told(self.contents.digest, self.contents.schema)
+
+    @property
+    def pruned_text(self) -> str | None:
+        """What of the files is not read, and why; None where all is."""
+        return None if self.pruning is None else self.pruning.text
+
+    def pruned(self, conditions: tuple[Condition, ...]) -> FileSource | None:
+        """The source without files and row groups where, as folders and footers tell, one of the
+        conditions holds for no record; None where that leaves nothing out."""
+        return pruned(self, conditions)
 
     def range_of(self, column: str) -> tuple[float, float] | None:
         """The least and greatest value of a column of numbers, where the metadata tell them."""
-        if not isinstance(self.contents, ParquetContents) or column not in self.schema:
+        if not isinstance(self.contents, ParquetContents | HiveRows) or column not in self.schema:
             return None
         return self.contents.range_of(column)
 
@@ -228,8 +271,29 @@ class FileSource:
 
     def check_unchanged(self) -> None:
         """Raise DataError, naming the file, if one is gone or changed in size or time."""
-        for file in self.files:
-            file.check_unchanged()
+        check_unchanged(self.files)
+
+
+def _inspected(
+    format: FileFormat,
+    files: tuple[File, ...],
+    columns: Sequence[str] | None,
+    hive_partitioning: bool | None,
+    hive_schema: Mapping[str, str] | None,
+) -> tuple[FileContents, Told | None]:
+    """What the files hold with what their folders' names hold, and what the files alone do."""
+    keys = hive_keys(files, hive_partitioning)
+    unknown = [name for name in hive_schema or {} if name not in keys]
+    if unknown:
+        raise SchemaError(
+            f"hive_schema names {unknown}; the folders of {files[0].path} hold {list(keys)}"
+        )
+    wanted = None if columns is None else [name for name in columns if name not in keys]
+    contents = format.inspect(files, wanted)
+    if not keys:
+        return contents, None
+    hive = hive_columns(files, keys, contents.schema, hive_schema or {})
+    return in_folders(contents, hive), Told(contents.digest, contents.schema)
 
 
 def _as_arrays(column: ColumnData, valid: Array | None) -> tuple[Array, Array | None]:

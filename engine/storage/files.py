@@ -1,38 +1,50 @@
-"""Files on disk: found by path, list, pattern or folder, and read with errors that name them."""
+"""Files: found by path, list, pattern or folder, opened, and read with errors that name them."""
 
 from __future__ import annotations
 
 import glob
+import io
 import os
-import re
 import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import pyarrow as pa
 
 from scalops.algebra.errors import DataError, PlanError, SchemaError
 from scalops.algebra.schema import Schema
+from scalops.engine.storage.filesystems import Store, located, told, what_to_do
 from scalops.engine.storage.hive_keys import fixed_part, keys_of
+from scalops.engine.storage.remote_paths import expand, sample_digest
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileInfo
 
 PathLike = str | os.PathLike[str]
 Paths = PathLike | Sequence[PathLike]
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: not a drive
+_READ_BYTES = 1 << 18  # at once, of a file that is not local and is read line by line
 
 
 @dataclass(frozen=True)
 class File:
-    """A file as it was when the table was made; `size` in bytes, `mtime` in nanoseconds."""
+    """A file as it was when the table was made; `size` in bytes, `mtime` in nanoseconds.
+
+    One that is not local lies in `store` at `within`; `path` is then its URI, without secrets.
+    `sample` is a digest of some of its bytes, where the filesystem tells no time.
+    """
 
     path: str
     size: int
     mtime: int
     keys: tuple[tuple[str, str], ...] = ()  # of folders named key=value, below what was given
+    store: Store | None = None
+    within: str = ""
+    sample: str = ""
 
     @classmethod
     def at(cls, path: str) -> File:
@@ -45,8 +57,44 @@ class File:
             raise DataError(f"{path} is not a regular file", hint="copy its contents to one")
         return cls(path, status.st_size, status.st_mtime_ns)
 
+    @classmethod
+    def remote(cls, store: Store, info: FileInfo) -> File:
+        """A file of another filesystem, as that describes it. Raises: DataError."""
+        from pyarrow.fs import FileType
+
+        path = store.shown(info.path)
+        if info.type != FileType.File:
+            raise DataError(f"{path} is not a regular file", hint="copy its contents to one")
+        if info.size is None:
+            raise DataError(
+                f"the size of {path} is not told by its filesystem", hint="copy it, and read that"
+            )
+        time = store.time(info)
+        sample = ""
+        if time is None:
+            with reading(path):
+                sample = sample_digest(store, info)
+        return cls(path, info.size, time or 0, (), store, info.path, sample)
+
+    def open(self) -> BinaryIO:
+        """The bytes as a binary stream of Python's, to read from anywhere.
+
+        Raises: OSError and Arrow's errors, which `reading` takes.
+        """
+        if self.store is None:
+            return open(self.path, "rb")
+        stream = io.BufferedReader(self.store.open_bytes(self.within), _READ_BYTES)
+        return cast(BinaryIO, stream)
+
+    def open_input(self) -> pa.NativeFile:
+        """The bytes as a stream of Arrow's, to read from anywhere; raises as `open` does."""
+        return pa.OSFile(self.path) if self.store is None else self.store.open_input(self.within)
+
     def check_unchanged(self) -> None:
         """Raise DataError if the file is gone or its size or time of change is another."""
+        if self.store is not None:
+            self._compare(self.store, self.store.info(self.within))
+            return
         try:
             now = os.stat(self.path)
         except OSError as error:
@@ -55,12 +103,47 @@ class File:
                 hint="make a new table",
             ) from error
         if now.st_size != self.size or now.st_mtime_ns != self.mtime:
-            size = (
-                f": {self.size} bytes then, {now.st_size} now" if now.st_size != self.size else ""
-            )
+            raise self._changed(now.st_size)
+
+    def check_local(self) -> None:
+        """As `check_unchanged`, of a local file: asking others each time would take too long."""
+        if self.store is None:
+            self.check_unchanged()
+
+    def _compare(self, store: Store, info: FileInfo) -> None:
+        """Raise DataError unless what a filesystem tells now is what it told then."""
+        from pyarrow.fs import FileType
+
+        if info.type == FileType.NotFound:
             raise DataError(
-                f"{self.path} changed after the table was made{size}", hint="make a new table"
+                f"{self.path} is gone since the table was made", hint="make a new table"
             )
+        if info.type != FileType.File or info.size != self.size:
+            raise self._changed(info.size)
+        now = File.remote(store, info)
+        if (now.mtime, now.sample) != (self.mtime, self.sample):
+            raise self._changed(self.size)
+
+    def _changed(self, size: int | None) -> DataError:
+        other = size is not None and size != self.size
+        sizes = f": {self.size} bytes then, {size} now" if other else ""
+        return DataError(
+            f"{self.path} changed after the table was made{sizes}", hint="make a new table"
+        )
+
+
+def check_unchanged(files: Sequence[File]) -> None:
+    """Raise DataError, naming the file, if one is gone or changed; stores are asked once each."""
+    stored: dict[Store, list[File]] = {}
+    for file in files:
+        if file.store is None:
+            file.check_unchanged()
+        else:
+            stored.setdefault(file.store, []).append(file)
+    for store, theirs in stored.items():
+        infos = store.infos([file.within for file in theirs])
+        for file, info in zip(theirs, infos, strict=True):
+            file._compare(store, info)
 
 
 @contextmanager
@@ -73,10 +156,12 @@ def reading(path: str, form: str = "") -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeError, OverflowError) as error:
-        raise DataError(f"{path} {_what_is_wrong(error, form)}") from error
+        is_local = "://" not in path
+        hint = None if is_local else what_to_do(error)
+        raise DataError(f"{path} {_what_is_wrong(error, form, is_local)}", hint=hint) from error
 
 
-def _what_is_wrong(error: BaseException, form: str) -> str:
+def _what_is_wrong(error: BaseException, form: str, is_local: bool) -> str:
     match error:
         case FileNotFoundError():
             return "does not exist"
@@ -85,17 +170,21 @@ def _what_is_wrong(error: BaseException, form: str) -> str:
         case IsADirectoryError():
             return "is a folder, not a file"
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"cannot be read{f' as {form}' if form else ''}: {lines[0]}"
+    reason = lines[0] if is_local else told(error)
+    return f"cannot be read{f' as {form}' if form else ''}: {reason}"
 
 
-def find_files(paths: Paths, suffixes: tuple[str, ...]) -> tuple[tuple[File, ...], str]:
+def find_files(
+    paths: Paths, suffixes: tuple[str, ...], filesystem: Any = None
+) -> tuple[tuple[File, ...], str]:
     """The files that `paths` means, in order, and a short title.
 
     A list keeps its order; a pattern or folder gives its files sorted by path. A folder gives
     the files with one of `suffixes`, also of its subfolders. Names that begin with "." or "_"
-    are passed over, unless written out.
+    are passed over, unless written out. Paths are URIs or local ones, or lie in `filesystem`.
 
-    Raises: DataError where nothing is found; PlanError for other than local files.
+    Raises: DataError where nothing is found, or a filesystem cannot be reached; PlanError as
+    `located` does.
     """
     given: list[object]
     if isinstance(paths, (str, bytes, os.PathLike)) or not isinstance(paths, Sequence):
@@ -105,41 +194,34 @@ def find_files(paths: Paths, suffixes: tuple[str, ...]) -> tuple[tuple[File, ...
     if not given:
         raise PlanError("an empty list of paths: no file to read")
     found: list[File] = []
+    shown = ""
     for path in given:
-        local = local_path(path)
-        above = os.path.abspath(local if os.path.exists(local) else fixed_part(local))
-        for match in map(os.path.abspath, _expand(local, suffixes)):
-            found.append(replace(File.at(match), keys=keys_of(match, above)))
-    return tuple(found), _title(given, [file.path for file in found])
+        store, within = located(path, filesystem)
+        if store is None:
+            shown = within
+            above = os.path.abspath(within if os.path.exists(within) else fixed_part(within))
+            files = [File.at(os.path.abspath(match)) for match in _expand(within, suffixes)]
+        else:
+            shown = store.shown(within)
+            infos = expand(store, within, suffixes)
+            is_pattern = glob.has_magic(within) and infos[0].path.strip("/") != within.strip("/")
+            above = fixed_part(shown) if is_pattern else shown
+            files = [File.remote(store, info) for info in infos]
+        found += [replace(file, keys=keys_of(file.path, above)) for file in files]
+    return tuple(found), _title(len(given), shown, found[0].path)
 
 
-def _title(given: list[object], found: list[str]) -> str:
-    first = Path(str(given[0]) if len(given) == 1 else found[0]).name or str(given[0])
-    return first if len(given) == 1 else f"{first} and {len(given) - 1} more"
+def _title(count: int, shown: str, first: str) -> str:
+    name = Path(shown if count == 1 else first).name or shown
+    return name if count == 1 else f"{name} and {count - 1} more"
 
 
 def local_path(path: object, doing: str = "reading from") -> str:
     """A path of this machine's file system. Raises: PlanError for any other."""
-    if not isinstance(path, (str, os.PathLike)):
-        raise PlanError(f"a path is a string or a Path, found {path!r}")
-    text = os.fspath(path)
-    if not isinstance(text, str):
-        raise PlanError(f"a path is a string or a Path, found {path!r}", hint="use os.fsdecode")
-    try:
-        impossible = b"\0" in os.fsencode(text)
-    except UnicodeEncodeError:
-        impossible = True
-    if impossible:
-        raise PlanError(f"{text!r} can be no path: it has a character that no name may have")
-    if not _SCHEME.match(text):
-        return os.path.expanduser(text)
-    parts = urlsplit(text)
-    if parts.scheme.lower() != "file" or parts.netloc not in ("", "localhost"):
-        raise PlanError(
-            f"{text}: {doing} {parts.scheme}:// is not supported yet",
-            hint="use a local folder, and copy",
-        )
-    return unquote(parts.path)
+    store, local = located(path)
+    if store is not None:
+        raise PlanError(f"{store.shown(local)}: {doing} it needs a path of this machine")
+    return local
 
 
 def _expand(path: str, suffixes: tuple[str, ...]) -> list[str]:

@@ -29,7 +29,7 @@ _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)  # not a drive
 _OPTIONS = re.compile(r"\?([A-Za-z_]\w*=[^/?]*)$")
 _ARROW = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
 _NAMES = {"gcs": "gs"}  # the usual schemes of Arrow's type names
-_BUCKETS = ("s3", "gs", "gcs", "abfs", "abfss")  # whose paths begin with a bucket, not with "/"
+BUCKETS = ("s3", "gs", "gcs", "abfs", "abfss")  # whose paths begin with a bucket, not with "/"
 
 _S3_TEXTS = ("region", "scheme", "endpoint_override", "tls_ca_file_path")
 _S3_FLAGS = (
@@ -44,7 +44,7 @@ _GCS_RETRY_SECONDS = 20
 
 _USER = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
 _SECRET = re.compile(
-    r"(?i)\b((?:\w*(?:secret|token|password|signature|account_key|access_key)\w*|sig|key)=)[^&\s'\"]+"
+    r"(?i)(?<=[?&])([\w-]*(?:secret|token|password|signature|key|sig)[\w-]*=)[^&\s'\"]+"
 )
 _DENIED = re.compile(
     r"(?i)access.?denied|permission|forbidden|unauthori[sz]ed|credential|invalid.?access"
@@ -130,12 +130,13 @@ class Store:
     def time(self, info: FileInfo) -> int | None:
         """When a file was changed, in nanoseconds; None where the filesystem does not tell."""
         if info.mtime_ns is not None:
-            return int(info.mtime_ns)
+            told: int = info.mtime_ns
+            return told
         own = fsspec_of(self.filesystem)
         if own is None:
             return None
         try:
-            return round(own.modified(info.path).timestamp() * 1e9)
+            return int(own.modified(info.path).timestamp() * 1e9)
         except Exception:  # not all of them know, and each says so in its own way
             return None
 
@@ -147,7 +148,10 @@ class Store:
 
     def open_bytes(self, path: str) -> RemoteBytes:
         """The same as a binary stream of Python's, without a buffer."""
-        return RemoteBytes.opened(lambda: self.filesystem.open_input_file(path))
+        own = fsspec_of(self.filesystem)
+        if own is None:
+            return RemoteBytes.opened(lambda: self.filesystem.open_input_file(path))
+        return RemoteBytes.opened(lambda: own.open(path, "rb"))
 
 
 def _unpickled(made: bytes, prefix: str) -> Store:
@@ -222,7 +226,7 @@ def _given(filesystem: Any, text: str, uri: re.Match[str] | None) -> tuple[Store
         return None, text
     kind = _NAMES.get(filesystem.type_name, filesystem.type_name.removeprefix("py::"))
     text = text.rstrip("/") or text[:1]
-    return Store(filesystem, f"{kind}://"), text.lstrip("/") if kind in _BUCKETS else text
+    return Store(filesystem, f"{kind}://"), text.lstrip("/") if kind in BUCKETS else text
 
 
 def _below(base: str, path: str) -> str:
@@ -283,16 +287,14 @@ def _by_arrow(scheme: str, rest: str) -> tuple[Store, str]:
             filesystem, root = _from_uri(scheme, authority, query)
     except ScalopsError:
         raise
-    except ImportError as error:
-        raise _not_built(shown, scheme, error) from error
-    except pa.ArrowNotImplementedError as error:
+    except (ImportError, pa.ArrowNotImplementedError) as error:
         raise _not_built(shown, scheme, error) from error
     except (ValueError, TypeError, KeyError) as error:  # ArrowInvalid is a ValueError
         raise PlanError(f"{shown}: {told(error)}", hint="check the URI and its options") from error
     except Exception as error:
         raise failed(shown, error) from error
     inner = f"{root.rstrip('/')}/{unquote(path)}".rstrip("/")
-    if scheme in _BUCKETS:
+    if scheme in BUCKETS:
         return Store(filesystem, f"{scheme}://"), inner.lstrip("/")
     return Store(filesystem, without_secrets(f"{scheme}://{authority}")), inner or "/"
 

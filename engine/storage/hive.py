@@ -28,6 +28,7 @@ from scalops.engine.storage.files import File
 from scalops.engine.storage.hive_keys import keys_of
 from scalops.engine.storage.partitions import Partition, pieces
 from scalops.engine.storage.text_contents import LineParser, TextContents
+from scalops.engine.storage.type_names import SCALAR_NAMES
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
@@ -92,44 +93,61 @@ def _repeated(
     return made, None if mask is None or mask.all() else mask
 
 
-def hive_columns(
-    files: Sequence[File],
-    wanted: bool | None,
-    own: Schema,
-    types: Mapping[str, ArrayType],
-) -> HiveColumns | None:
-    """The columns that the files' folders hold; None if there are none.
+def hive_keys(files: Sequence[File], wanted: bool | None) -> dict[str, tuple[str | None, ...]]:
+    """By key what the files' folders say, None for null.
 
-    `wanted`: None takes the folders below a given folder or pattern, True all of the path's,
-    False none. A column that the files hold too, `own`, has their type and the folders' values;
-    `types` are the user's.
+    `wanted`: None takes the folders below a given folder or pattern, True all of the paths',
+    False none.
 
-    Raises: SchemaError where files have other keys than the first, or a value has not the type.
+    Raises: SchemaError where a file has other keys than the first.
     """
     if wanted is False:
-        return None
-    found = [dict(keys_of(file.path) if wanted else file.keys) for file in files]
-    first = found[0]
-    for file, keys in zip(files, found, strict=True):
-        if tuple(keys) != tuple(first):
+        return {}
+    found = [keys_of(file.path) if wanted else file.keys for file in files]
+    names = [name for name, _ in found[0]]
+    for file, pairs in zip(files, found, strict=True):
+        if [name for name, _ in pairs] != names or len(set(names)) < len(names):
             raise SchemaError(
-                f"{file.path} lies in folders of the keys {list(keys)}, "
-                f"{files[0].path} in those of {list(first)}",
+                f"{file.path} lies in folders of the keys {[name for name, _ in pairs]}, "
+                f"{files[0].path} in those of {names}",
                 hint="read folders of the same keys together, or give hive_partitioning=False",
             )
-    if not first:
-        return None
-    texts = {
-        name: tuple(None if keys[name] in (NULL, "") else keys[name] for keys in found)
-        for name in first
+    columns = zip(*found, strict=True) if names else ()
+    return {
+        name: tuple(None if text in (NULL, "") else text for _, text in column)
+        for name, column in zip(names, columns, strict=True)
     }
+
+
+def hive_columns(
+    files: Sequence[File],
+    texts: Mapping[str, tuple[str | None, ...]],
+    own: Schema,
+    types: Mapping[str, str],
+) -> HiveColumns:
+    """The columns that the files' folders hold; `texts` as `hive_keys` gives them.
+
+    A column that the files hold too, among `own`, has their type and the folders' values; `types`
+    are the user's.
+
+    Raises: SchemaError where a value has not the type.
+    """
     fields = []
     for name, given in texts.items():
-        kind = types.get(name) or own.types.get(name)
+        kind = _written(name, types[name]) if name in types else own.types.get(name)
         fields.append((name, _inferred(given) if kind is None else kind))
         if kind is not None:
             _check_type(files, name, given, kind, in_file=name not in types)
     return HiveColumns(Schema(tuple(fields)), texts)
+
+
+def _written(name: str, kind: str) -> ArrayType:
+    if kind not in SCALAR_NAMES:
+        raise SchemaError(
+            f"hive_schema gives {name!r} the type {kind!r}",
+            hint=f"the types are {', '.join(SCALAR_NAMES)}",
+        )
+    return ArrayType(kind)
 
 
 def _inferred(texts: Sequence[str | None]) -> ArrayType:

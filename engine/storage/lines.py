@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from scalops.algebra.errors import DataError
@@ -28,9 +28,12 @@ def is_compressed(file: File) -> bool:
 @contextmanager
 def opened(file: File) -> Iterator[Any]:
     """The file's text as a binary stream; what fails in it is a DataError."""
-    open_it = gzip.open if is_compressed(file) else open
-    with reading(file.path), open_it(file.path, "rb") as stream:
-        yield stream
+    with reading(file.path), file.open() as stream:
+        if is_compressed(file):
+            with gzip.GzipFile(fileobj=stream) as unpacked:
+                yield unpacked
+        else:
+            yield stream
 
 
 def first_line(file: File) -> tuple[bytes, int]:
@@ -106,14 +109,14 @@ def chunks_beginning(file: File, first: int, start: int, stop: int) -> Iterator[
         return
     if start > 0:
         return
-    with reading(file.path):
-        stream = gzip.GzipFile(file.path)
-    with stream:
-        begin, wanted = first, _FIRST_READ_BYTES
+    with ExitStack() as opened_here:
         with reading(file.path):
-            with open(file.path, "rb") as raw:
-                _check_size(file, raw.seek(0, 2))
+            raw = opened_here.enter_context(file.open())
+            _check_size(file, raw.seek(0, 2))
+            raw.seek(0)
+            stream = opened_here.enter_context(gzip.GzipFile(fileobj=raw))
             stream.seek(first)
+        begin, wanted = first, _FIRST_READ_BYTES
         while True:
             with reading(file.path):
                 data = stream.read(wanted)
@@ -146,7 +149,7 @@ def line_number(file: File, position: int) -> int:
 
 def encoding_hint(file: File) -> str:
     """What to do about a file that is not UTF-8 text."""
-    with reading(file.path), open(file.path, "rb") as stream:
+    with reading(file.path), file.open() as stream:
         start = stream.read(4)
     if start.startswith(b"\x1f\x8b") and not is_compressed(file):
         return f"it looks compressed: give it a name that ends in {COMPRESSED}"
@@ -163,7 +166,7 @@ def sampled(file: File) -> bytes:
     """Up to 64 KiB of the file at fixed strides, from the first byte to the last, as it stands."""
     places = range(_SAMPLES)
     last = max(0, file.size - _SAMPLE_BYTES)
-    with reading(file.path), open(file.path, "rb") as stream:
+    with reading(file.path), file.open() as stream:
         if file.size <= _SAMPLES * _SAMPLE_BYTES:
             return stream.read()
         found = []

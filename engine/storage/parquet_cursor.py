@@ -6,7 +6,6 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +19,6 @@ from scalops.engine.storage.files import File, reading
 # Row groups are read through buffers of this size, one per column. With pre_buffer, or without
 # a buffer size, Arrow would hold the whole row group.
 READ_BUFFER_BYTES = 1 << 20
-MAX_IDLE_CURSORS = 8
 
 
 @dataclass(frozen=True)
@@ -40,12 +38,13 @@ def opened(file: File) -> Iterator[Any]:
     try:
         yield parquet
     finally:
-        parquet.close()
+        parquet.close(force=True)
 
 
 def _open(file: File) -> Any:
     with reading(file.path, "Parquet"):
-        return pq.ParquetFile(file.path, pre_buffer=False, buffer_size=READ_BUFFER_BYTES)
+        source = file.path if file.store is None else file.open_input()
+        return pq.ParquetFile(source, pre_buffer=False, buffer_size=READ_BUFFER_BYTES)
 
 
 class Cursor:
@@ -73,6 +72,7 @@ class Cursor:
 
     def move(self, row: int) -> None:
         """Go to a row, decoding again only what must be."""
+        self.check()
         if self.distance(row) is None:
             self._start_group(row)
         while self.position < row:
@@ -88,10 +88,16 @@ class Cursor:
             rows -= len(taken[-1])
         return taken
 
+    def check(self) -> None:
+        """Raise DataError if the open file is not what it was when the table was made."""
+        if self._file is not None and self._group is not None:
+            self._group.file.check_local()
+
     def close(self) -> None:
+        """Close the file."""
         self._batches, self._rest, self._group = iter(()), None, None
         if self._file is not None:
-            self._file.close()
+            self._file.close(force=True)
             self._file = None
 
     def _start_group(self, row: int) -> None:
@@ -133,63 +139,3 @@ def _changed(group: RowGroup) -> DataError:
         f"{group.stop - group.start} rows of its footer",
         hint="did the file change after the table was made?",
     )
-
-
-class CursorPool:
-    """The idle cursors of one source, shared by all threads.
-
-    Who asks for a partition gets the cursor that stands at its first row, whichever thread left
-    it there; else one that reaches it inside its row group; else a new one. Each cursor is one
-    reader's at a time, so that two readers never disturb each other. Which one it is changes
-    the time alone, never the records.
-    """
-
-    def __init__(self, groups: tuple[RowGroup, ...]) -> None:
-        self._groups = groups
-        self._idle: list[Cursor] = []
-        self._lock = Lock()
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (CursorPool, (self._groups,))
-
-    @contextmanager
-    def cursor(self, row: int, columns: tuple[str, ...], batch_rows: int) -> Iterator[Cursor]:
-        """A cursor at `row`, given back at the end; one that failed is closed."""
-        cursor = self._borrow(row, columns, batch_rows)
-        intact = False
-        try:
-            if self._groups:
-                cursor.move(row)
-            yield cursor
-            intact = True
-        except GeneratorExit:
-            intact = True  # the reader stopped early, between two blocks
-            raise
-        finally:
-            self._give_back(cursor, intact)
-
-    def _borrow(self, row: int, columns: tuple[str, ...], batch_rows: int) -> Cursor:
-        with self._lock:
-            fitting = [
-                (distance, cursor)
-                for cursor in self._idle
-                if cursor.columns == columns
-                and cursor.batch_rows == batch_rows
-                and (distance := cursor.distance(row)) is not None
-            ]
-            if fitting:
-                _, cursor = min(fitting, key=lambda pair: pair[0])
-                self._idle.remove(cursor)
-                return cursor
-        return Cursor(self._groups, columns, batch_rows)
-
-    def _give_back(self, cursor: Cursor, intact: bool) -> None:
-        if not intact or not self._groups or cursor.position == self._groups[-1].stop:
-            cursor.close()
-            return
-        with self._lock:
-            self._idle.append(cursor)
-            surplus = self._idle[:-MAX_IDLE_CURSORS]
-            del self._idle[:-MAX_IDLE_CURSORS]
-        for cursor in surplus:
-            cursor.close()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from scalops.algebra.errors import DataError
-from scalops.algebra.schema import FIELD, Schema
+from scalops.algebra.dtypes import ArrayType
+from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Block, partition_bounds
 from scalops.engine.storage.arrow import (
     block_of,
@@ -22,12 +23,11 @@ from scalops.engine.storage.arrow import (
     type_from_arrow,
 )
 from scalops.engine.storage.arrow_records import flat_schema
+from scalops.engine.storage.cursor_pool import CursorPool
 from scalops.engine.storage.files import File, other_columns, reading
-from scalops.engine.storage.parquet_cursor import CursorPool, RowGroup, opened
+from scalops.engine.storage.parquet_cursor import Cursor, RowGroup
+from scalops.engine.storage.parquet_footers import KEPT_BYTES, Extent, Footers, footers
 from scalops.engine.storage.partitions import Partition, pieces
-
-_MAGIC = b"PAR1"
-_TRAILER_BYTES = 8  # the footer's length and the magic bytes
 
 
 @dataclass(frozen=True)
@@ -45,24 +45,33 @@ class ParquetFormat:
         groups: list[RowGroup] = []
         offsets = [0]
         schema: Schema | None = None
-        for file in files:
-            digest.update(_footer(file))
-            with opened(file) as parquet, reading(file.path, "Parquet"):
-                metadata, own = parquet.metadata, _as_written(parquet, file.path)
-                rows = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
-            found = schema_from_arrow(own, file.path, columns)
-            if schema is None:
-                schema = found
-            elif schema.types != found.types:
-                raise other_columns(files[0], schema, file, found)
+        kept: list[Any] = []
+        size = 0
+        like: Any = None
+        for file, (raw, metadata) in zip(files, footers(files), strict=True):
+            digest.update(raw)
+            size += len(raw)
+            if size <= KEPT_BYTES:
+                kept.append(metadata)
+            if like is None or not _same_schema(like, metadata):
+                with reading(file.path, "Parquet"):
+                    own = _as_written(metadata, file.path)
+                found = schema_from_arrow(own, file.path, columns)
+                if schema is None:
+                    schema = found
+                elif schema.types != found.types:
+                    raise other_columns(files[0], schema, file, found)
+                like = metadata
             start = offsets[-1]
-            for index, count in enumerate(rows):
+            for index in range(metadata.num_row_groups):
+                count = metadata.row_group(index).num_rows
                 groups.append(RowGroup(file, index, start, start + count))
                 start += count
             offsets.append(start)
         assert schema is not None  # find_files gives at least one file
         full = tuple(group for group in groups if group.start < group.stop)
-        return ParquetContents(files, full, tuple(offsets), schema, digest.hexdigest())
+        told = Footers(files, kept)
+        return ParquetContents(files, full, tuple(offsets), schema, digest.hexdigest(), told)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +83,7 @@ class ParquetContents:
     offsets: tuple[int, ...]
     schema: Schema
     digest: str
+    footers: Footers
 
     @property
     def rows(self) -> int:
@@ -84,28 +94,53 @@ class ParquetContents:
         return self.offsets[-1]
 
     @cached_property
-    def _cursors(self) -> CursorPool:
-        return CursorPool(self.groups)
+    def _cursors(self) -> CursorPool[pa.RecordBatch]:
+        return CursorPool(self.groups, Cursor)
 
     @cached_property
-    def _ranges(self) -> dict[str, tuple[float, float] | None]:
-        """By column the least and greatest number of all row groups; None where one is silent."""
-        found: dict[str, tuple[float, float] | None] = {}
-        for file in self.files:
-            with opened(file) as parquet, reading(file.path, "Parquet"):
-                metadata = parquet.metadata
-                for g in range(metadata.num_row_groups):
-                    for c in range(metadata.num_columns):
-                        column = metadata.row_group(g).column(c)
-                        name, own = column.path_in_schema, _range(column.statistics)
-                        before = found.get(name, own)
-                        known = own is not None and before is not None
-                        found[name] = _widened(own, before) if known else None
-        return found
+    def group_files(self) -> list[int]:
+        """The number of the file that each row group is in."""
+        return [bisect_right(self.offsets, group.start) - 1 for group in self.groups]
+
+    @cached_property
+    def _extents(self) -> dict[str, list[Extent]]:
+        return {}
+
+    def extents(self, column: str, kind: ArrayType, groups: Sequence[int]) -> list[Extent]:
+        """What the footers tell of a column in these row groups, all of them being looked at
+        once. Raises: DataError where a footer has to be read again and cannot."""
+        known = self._extents.get(column)
+        if known is None:
+            places = [
+                (file, group.index)
+                for file, group in zip(self.group_files, self.groups, strict=True)
+            ]
+            if len(groups) < len(places):
+                return self.footers.extents(column, kind, [places[i] for i in groups])
+            known = self._extents[column] = self.footers.extents(column, kind, places)
+        return [known[i] for i in groups]
 
     def range_of(self, column: str) -> tuple[float, float] | None:
         """The least and greatest value of a column of numbers, as the footers have them."""
-        return self._ranges.get(column.replace(FIELD, "."))
+        kind = self.schema[column]
+        if kind.shape or kind.is_list or kind.is_sparse or kind.numpy.kind not in "iuf":
+            return None
+        extents = self.extents(column, kind, range(len(self.groups)))
+        if not extents or any(extent.low is None for extent in extents):
+            return None
+        return min(e.low for e in extents).item(), max(e.high for e in extents).item()
+
+    def only(self, groups: Sequence[int]) -> ParquetContents:
+        """These row groups alone, laid end to end; the files keep their numbers."""
+        made: list[RowGroup] = []
+        rows = [0] * len(self.files)
+        for i in groups:
+            group = self.groups[i]
+            start, count = made[-1].stop if made else 0, group.stop - group.start
+            made.append(replace(group, start=start, stop=start + count))
+            rows[self.group_files[i]] += count
+        offsets = tuple(accumulate(rows, initial=0))
+        return replace(self, groups=tuple(made), offsets=offsets)
 
     def partitions(self, schema: Schema) -> list[Partition]:
         """Row ranges."""
@@ -134,6 +169,7 @@ class ParquetContents:
             for start in bounds:
                 stop = min(start + block_rows, partition.stop)
                 yield self._block(cursor.take(stop - start), start, stop, columns)
+            cursor.check()
 
     def _block(
         self, batches: list[pa.RecordBatch], start: int, stop: int, columns: tuple[str, ...]
@@ -150,10 +186,18 @@ class ParquetContents:
         return block_of(found, stop - start)
 
 
-def _as_written(parquet: Any, path: str) -> pa.Schema:
+def _same_schema(a: Any, b: Any) -> bool:
+    """Whether two footers describe the same columns, with the same notes of the writer."""
+    if not a.schema.equals(b.schema):
+        return False
+    notes = ((m.metadata or {}).get(b"ARROW:schema") for m in (a, b))
+    return next(notes) == next(notes)
+
+
+def _as_written(metadata: Any, path: str) -> pa.Schema:
     """The schema, with seconds where the writer had them: Parquet itself has milliseconds."""
-    stored = flat_schema(parquet.schema_arrow, path)
-    coded = (parquet.metadata.metadata or {}).get(b"ARROW:schema")
+    stored = flat_schema(metadata.schema.to_arrow_schema(), path)
+    coded = (metadata.metadata or {}).get(b"ARROW:schema")
     if coded is None or not any("timestamp[ms]" in str(field.type) for field in stored):
         return stored
     written = flat_schema(pa.ipc.read_schema(pa.BufferReader(base64.b64decode(coded))), path)
@@ -165,42 +209,3 @@ def _as_written(parquet: Any, path: str) -> pa.Schema:
         same = str(seconds).replace("timestamp[s]", "timestamp[ms]") == str(found)
         fields.append(now.with_type(before.type) if same and seconds != found else now)
     return pa.schema(fields, stored.metadata)
-
-
-def _range(statistics: Any) -> tuple[float, float] | None:
-    """The least and greatest number of a column in a row group."""
-    if statistics is None or not statistics.has_min_max:
-        return None
-    low, high = statistics.min, statistics.max
-    if isinstance(low, bool) or not isinstance(low, (int, float)):
-        return None
-    return low, high
-
-
-def _widened(a: Any, b: Any) -> tuple[float, float]:
-    return min(a[0], b[0]), max(a[1], b[1])
-
-
-def _footer(file: File) -> bytes:
-    """The footer as it stands in the file: schema, row groups, sizes and statistics."""
-    with reading(file.path, "Parquet"), open(file.path, "rb") as stream:
-        if file.size < len(_MAGIC) + _TRAILER_BYTES:
-            raise DataError(
-                f"{file.path} is not a Parquet file: it has {file.size} bytes",
-                hint="was it written to its end?",
-            )
-        stream.seek(-_TRAILER_BYTES, os.SEEK_END)
-        trailer = stream.read()
-        if trailer[4:] != _MAGIC:
-            stream.seek(0)
-            if stream.read(len(_MAGIC)) == _MAGIC:
-                raise DataError(
-                    f"{file.path} is a Parquet file without its end",
-                    hint="it was cut, or is still being written",
-                )
-            raise DataError(
-                f"{file.path} is not a Parquet file", hint="read_csv reads delimited text"
-            )
-        length = int.from_bytes(trailer[:4], "little")
-        stream.seek(max(0, file.size - _TRAILER_BYTES - length))
-        return stream.read(length)

@@ -1,4 +1,7 @@
-"""A reader for each format of files, and which suffix means which."""
+"""A reader for each format of files, and which suffix means which.
+
+`of_files` are options of where files lie, the same for all formats: see `FileSource.open`.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,20 @@ from scalops.engine.storage.files import Paths, find_files
 from scalops.engine.storage.lines import COMPRESSED
 
 
-def read_parquet(path: Paths, columns: Sequence[str] | None = None) -> FileSource:
+def read_parquet(
+    path: Paths, columns: Sequence[str] | None = None, **of_files: Any
+) -> FileSource:
     """Parquet files: a path, a list of paths, a pattern or a folder."""
     from scalops.engine.storage.parquet_format import ParquetFormat
 
-    return FileSource.open(ParquetFormat(), path, columns)
+    return FileSource.open(ParquetFormat(), path, columns, **of_files)
 
 
-def read_ipc(path: Paths, columns: Sequence[str] | None = None) -> FileSource:
+def read_ipc(path: Paths, columns: Sequence[str] | None = None, **of_files: Any) -> FileSource:
     """Arrow IPC files (Feather 2), mapped into memory."""
     from scalops.engine.storage.ipc_format import IpcFormat
 
-    return FileSource.open(IpcFormat(), path, columns)
+    return FileSource.open(IpcFormat(), path, columns, **of_files)
 
 
 def read_csv(
@@ -36,6 +41,7 @@ def read_csv(
     column_types: Mapping[str, str] | None = None,
     columns: Sequence[str] | None = None,
     on_error: str = "raise",
+    **of_files: Any,
 ) -> FileSource:
     """Delimited text in UTF-8: a path, a list of paths, a pattern or a folder.
 
@@ -46,7 +52,7 @@ def read_csv(
     from scalops.engine.storage.csv_format import CsvFormat
 
     form = CsvFormat.of_options(column_names, delimiter, has_header, column_types, on_error)
-    return FileSource.open(form, path, columns)
+    return FileSource.open(form, path, columns, **of_files)
 
 
 def read_tsv(path: Paths, **options: Any) -> FileSource:
@@ -59,6 +65,7 @@ def read_json(
     column_types: Mapping[str, str] | None = None,
     columns: Sequence[str] | None = None,
     on_error: str = "raise",
+    **of_files: Any,
 ) -> FileSource:
     """JSON objects, one on each line, in UTF-8.
 
@@ -67,16 +74,16 @@ def read_json(
     """
     from scalops.engine.storage.json_format import JsonFormat
 
-    return FileSource.open(JsonFormat.of_options(column_types, on_error), path, columns)
+    return FileSource.open(JsonFormat.of_options(column_types, on_error), path, columns, **of_files)
 
 
 def read_text(
-    path: Paths, columns: Sequence[str] | None = None, on_error: str = "raise"
+    path: Paths, columns: Sequence[str] | None = None, on_error: str = "raise", **of_files: Any
 ) -> FileSource:
     """Lines of text in UTF-8 in the column `line`, without their ends."""
     from scalops.engine.storage.text_format import TextFormat
 
-    return FileSource.open(TextFormat.of_options(on_error), path, columns)
+    return FileSource.open(TextFormat.of_options(on_error), path, columns, **of_files)
 
 
 def read_libsvm(
@@ -85,12 +92,13 @@ def read_libsvm(
     zero_based: bool = False,
     columns: Sequence[str] | None = None,
     on_error: str = "raise",
+    **of_files: Any,
 ) -> FileSource:
     """Labels `y` and sparse vectors `x` in the format of libsvm and SVMlight."""
     from scalops.engine.storage.libsvm_format import LibsvmFormat
 
     form = LibsvmFormat.of_options(n_features, zero_based, on_error)
-    return FileSource.open(form, path, columns)
+    return FileSource.open(form, path, columns, **of_files)
 
 
 def read_vw(
@@ -100,12 +108,13 @@ def read_vw(
     constant: bool = False,
     columns: Sequence[str] | None = None,
     on_error: str = "raise",
+    **of_files: Any,
 ) -> FileSource:
     """Labels, weights, tags and sparse vectors `x` in Vowpal Wabbit's text format."""
     from scalops.engine.storage.vw_format import VwFormat
 
     form = VwFormat.of_options(bits, n_features, constant, on_error)
-    return FileSource.open(form, path, columns)
+    return FileSource.open(form, path, columns, **of_files)
 
 
 READERS: Mapping[str, Callable[..., FileSource]] = {
@@ -128,13 +137,13 @@ READERS: Mapping[str, Callable[..., FileSource]] = {
 _BINARY = (read_parquet, read_ipc)
 
 
-def reader_of(paths: Paths) -> Callable[..., FileSource]:
+def reader_of(paths: Paths, filesystem: Any = None) -> Callable[..., FileSource]:
     """The reader that the suffix of the files asks for; text may be compressed.
 
     Raises: PlanError for an unknown suffix and for files of several formats.
     """
     found: dict[Callable[..., FileSource], str] = {}
-    for name in _names(paths):
+    for name in _names(paths, filesystem):
         suffix = Path(name.lower().removesuffix(COMPRESSED)).suffix
         reader = READERS.get(suffix)
         if reader is None or (reader in _BINARY and name.lower().endswith(COMPRESSED)):
@@ -152,12 +161,16 @@ def reader_of(paths: Paths) -> Callable[..., FileSource]:
     return next(iter(found))
 
 
-def _names(paths: Paths) -> list[str]:
+def _names(paths: Paths, filesystem: Any) -> list[str]:
     """Names that tell the format: the path itself, or what a pattern or folder finds."""
     if isinstance(paths, (str, os.PathLike)):
         text = str(paths)
-        known_pattern = Path(text).suffix.lower() in READERS
-        if not os.path.isdir(text) and (known_pattern or not glob.has_magic(text)):
+        is_known = Path(text.lower().removesuffix(COMPRESSED)).suffix in READERS
+        if filesystem is not None or "://" in text:
+            is_name = is_known  # another filesystem would have to be asked
+        else:
+            is_name = not os.path.isdir(text) and (is_known or not glob.has_magic(text))
+        if is_name:
             return [text]
     known = tuple(suffix + end for suffix in READERS for end in ("", COMPRESSED))
-    return [file.path for file in find_files(paths, known)[0]]
+    return [file.path for file in find_files(paths, known, filesystem)[0]]

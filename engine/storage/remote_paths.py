@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fnmatch
 import glob
-import posixpath
-import re
+import hashlib
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from scalops.algebra.errors import DataError
@@ -15,23 +14,7 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileInfo
 
 _HIDDEN = (".", "_")
-
-
-def below(store: Store, folder: str, suffixes: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """The files in a folder and its subfolders that end in one of `suffixes`, sorted, each as the
-    names that lead to it. Names that begin with "." or "_" are passed over.
-    """
-    found = []
-    for info in store.listed(folder, recursive=True):
-        parts = _parts(info, folder)
-        if not any(name.startswith(_HIDDEN) for name in parts) and _is_file(info):
-            found.append(parts)
-    return sorted(parts for parts in found if parts[-1].lower().endswith(suffixes))
-
-
-def joined(folder: str, parts: tuple[str, ...]) -> str:
-    """The path of a file in a folder."""
-    return "/".join((folder.rstrip("/"), *parts)) if folder else "/".join(parts)
+_SAMPLES, _SAMPLE_BYTES = 16, 4_096
 
 
 def expand(store: Store, path: str, suffixes: tuple[str, ...]) -> list[FileInfo]:
@@ -50,7 +33,7 @@ def expand(store: Store, path: str, suffixes: tuple[str, ...]) -> list[FileInfo]
         )
     found = []
     for match in matches:
-        if _is_file(match):
+        if not _is_folder(match):
             found.append(match)
         elif "**" not in path:  # which names the files of subfolders itself
             found += _in_folder(store, match.path, suffixes)
@@ -58,63 +41,63 @@ def expand(store: Store, path: str, suffixes: tuple[str, ...]) -> list[FileInfo]
 
 
 def _in_folder(store: Store, folder: str, suffixes: tuple[str, ...]) -> list[FileInfo]:
-    paths = [joined(folder, parts) for parts in below(store, folder, suffixes)]
-    if not paths:
+    """Files of a folder and its subfolders, sorted; names of "." and "_" are passed over."""
+    found = []
+    for info in store.listed(folder, recursive=True):
+        parts = _parts(info, folder)
+        if not any(name.startswith(_HIDDEN) for name in parts) and not _is_folder(info):
+            found.append((parts, info))
+    chosen = [(parts, info) for parts, info in found if parts[-1].lower().endswith(suffixes)]
+    if not chosen:
         raise DataError(
             f"the folder {store.shown(folder)} has no file that ends in {' or '.join(suffixes)}",
             hint="name the files by a pattern",
         )
-    return store.infos(paths)
+    return [info for _, info in sorted(chosen, key=lambda pair: pair[0])]
 
 
 def _matching(store: Store, pattern: str) -> list[FileInfo]:
-    """What a pattern matches, sorted by path; as `glob` does, "*" matches no hidden name.
+    """What a pattern matches, sorted by path.
 
     Names that begin with "_" are passed over, unless a pattern or name is written so.
     """
-    names = pattern.split("/")
+    names = tuple(pattern.split("/"))
     first = next(i for i, name in enumerate(names) if glob.has_magic(name))
     folder, rest = "/".join(names[:first]) or ("/" if first else ""), names[first:]
     any_hidden = any(name.startswith("_") and glob.has_magic(name) for name in names)
-    deep = len(rest) > 1
-    expression = re.compile(_expression(rest))
     found = []
-    for info in store.listed(folder, recursive=deep):
+    for info in store.listed(folder, recursive=len(rest) > 1 or "**" in rest):
         parts = _parts(info, folder)
         passed_over = not any_hidden and any(
             name.startswith("_") and name not in names for name in parts
         )
-        if not passed_over and expression.fullmatch("/".join(parts)):
+        if not passed_over and _fits(parts, rest):
             found.append(info)
     return sorted(found, key=lambda info: info.path)
 
 
-def _expression(names: list[str]) -> str:
-    """The regular expression of a pattern's names, "**" being any number of folders."""
-    made = []
-    for i, name in enumerate(names):
-        is_last = i == len(names) - 1
-        if name == "**":
-            made.append(r"[^./][^/]*(?:/[^./][^/]*)*" if is_last else r"(?:[^./][^/]*/)*")
-            continue
-        # A name's pattern matches nothing across "/", and no "." in front but its own.
-        inner = re.sub(r"\\[zZ]$", "", fnmatch.translate(name))
-        guard = "" if name.startswith(".") else r"(?!\.)"
-        made.append(f"{guard}(?=[^/]*{'$' if is_last else '/'}){_within_a_name(inner)}")
-        if not is_last:
-            made.append("/")
-    return "".join(made)
+def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """As `glob` has it: "**" is any number of folders, no "*" is a "." in front.
 
-
-def _within_a_name(expression: str) -> str:
-    """A translated pattern whose "any character" is none that parts names."""
-    return expression.replace("(?s:.", "(?s:[^/]", 1) if False else expression
+    >>> _fits(("2024", "a.csv"), ("**", "*.csv")), _fits((".git", "a.csv"), ("**", "*.csv"))
+    (True, False)
+    """
+    if not pattern or not parts:
+        return not pattern and not parts
+    own, rest = pattern[0], pattern[1:]
+    if own != "**":
+        hidden = parts[0].startswith(".") and not own.startswith(".")
+        return not hidden and fnmatchcase(parts[0], own) and _fits(parts[1:], rest)
+    plain = next((i for i, n in enumerate(parts) if n.startswith(".")), len(parts))
+    if not rest:
+        return plain == len(parts)
+    return any(_fits(parts[i:], rest) for i in range(plain + 1))
 
 
 def _parts(info: FileInfo, folder: str) -> tuple[str, ...]:
     """The names that lead from a folder to what is in it."""
     path, base = info.path.strip("/"), folder.strip("/")
-    return tuple(path[len(base) :].strip("/").split("/")) if base else tuple(path.split("/"))
+    return tuple((path[len(base) :] if base else path).strip("/").split("/"))
 
 
 def _is_file(info: FileInfo) -> bool:
@@ -127,3 +110,14 @@ def _is_folder(info: FileInfo) -> bool:
     from pyarrow.fs import FileType
 
     return bool(info.type == FileType.Directory)
+
+
+def sample_digest(store: Store, info: FileInfo) -> str:
+    """A digest of up to 64 KiB at fixed strides, from a file's first byte to the last."""
+    digest = hashlib.blake2b(digest_size=16)
+    last = max(0, info.size - _SAMPLE_BYTES)
+    with store.open_bytes(info.path) as stream:
+        for place in range(_SAMPLES):
+            stream.seek(last * place // (_SAMPLES - 1))
+            digest.update(stream.read(_SAMPLE_BYTES))
+    return digest.hexdigest()

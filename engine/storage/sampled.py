@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
+from scalops.algebra.conditions import Condition
 from scalops.engine.kept_tables import KeptSource, KeptTable
 from scalops.engine.storage.file_source import FileSource
 from scalops.engine.storage.memory_source import MemorySource
@@ -80,6 +81,9 @@ class SampledFiles(FileSource):
     def partitions(self) -> list[Partition]:
         """Those that were chosen."""
         return list(self.ranges)
+
+    def pruned(self, conditions: tuple[Condition, ...]) -> None:
+        """Nothing more: the ranges are those of the whole source."""
 
 
 def _files(source: FileSource, parts: Sequence[Partition], chosen: Sequence[int]) -> SampledFiles:

@@ -54,6 +54,7 @@ class TextContents:
     digest: str
     on_error: OnError = "raise"
     bad: BadRecords = field(default_factory=BadRecords)
+    kept: frozenset[int] | None = None  # the files that are read, None: all
 
     @property
     def rows(self) -> None:
@@ -65,7 +66,7 @@ class TextContents:
 
     @cached_property
     def _ranges(self) -> ByteRanges:
-        return ByteRanges(self.files, self.starts)
+        return ByteRanges(self.files, self.starts, self.kept)
 
     def partitions(self, schema: Schema) -> list[Partition]:
         """Byte ranges."""

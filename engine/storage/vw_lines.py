@@ -1,6 +1,6 @@
 """Lines in Vowpal Wabbit's format one by one: what the vectorised parser cannot take, and errors.
 
-    [label [importance [base]]] ['tag]|[namespace[:weight]] feature[:value] ... |...
+[label [importance [base]]] ['tag]|[namespace[:weight]] feature[:value] ... |...
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BLANKS = b" \t\r"
 _BLANK = (b" ", b"\t", b"\r")
 _WORDS = re.compile(rb"[^ \t\r]+")
 _CONTROLS = bytes(range(33))  # which Vowpal Wabbit takes off both ends of a name
-_MOST_WORDS = 3
+_HEAD = ("label", "importance", "base")
 _SUPPORTED = (
     "read_vw reads simple labels, [label [importance [base]]]; those of several classes with costs,"
     " contextual bandits, slates and several labels are not supported: read them by so.read_text"
@@ -97,13 +97,9 @@ class LineRecords:
         tag = b""
         if words and (words[-1].startswith(b"'") or head[-1:] not in _BLANK):
             tag = words.pop().removeprefix(b"'")
-        if len(words) > _MOST_WORDS or any(set(word) & set(b":,") for word in words):
+        if len(words) > len(_HEAD) or any(set(word) & set(b":,") for word in words):
             raise Unreadable(f": {shown(b' '.join(words))} is no label", _SUPPORTED)
-        names = ("label", "importance", "base")
-        numbers = [
-            number_of(word, f"{name} {shown(word)}")
-            for name, word in zip(names, words, strict=False)
-        ]
+        numbers = [self._number(i, word) for i, word in enumerate(words)]
         try:
             self.tags.append(tag.decode())
         except UnicodeDecodeError:
@@ -111,6 +107,13 @@ class LineRecords:
         self.labels.append(numbers[0] if numbers else None)
         self.weights.append(numbers[1] if len(numbers) > 1 else 1.0)
         self.bases.append(numbers[2] if len(numbers) > 2 else 0.0)
+
+    @staticmethod
+    def _number(place: int, word: bytes) -> float:
+        try:
+            return number_of(word, f"{_HEAD[place]} {shown(word)}")
+        except Unreadable as error:
+            raise Unreadable(error.reason, _SUPPORTED) from None
 
     def _add_namespace(self, part: bytes) -> None:
         named = not part.startswith(_BLANK)

@@ -269,9 +269,7 @@ class _Tokens:
                 raise _Odd
             return numbers.astype(np.int64), found
         hashes = np.zeros(int(self.space.max(initial=0)) + 1, np.uint64)
-        hashes[self.space[spaces]] = hashes_of(
-            self._at(spaces), np.zeros(len(spaces), np.uint64)
-        )
+        hashes[self.space[spaces]] = hashes_of(self._at(spaces), np.zeros(len(spaces), np.uint64))
         indices = hashes_of(names, hashes[self.space[at]]) & np.uint64(mask)
         return indices.astype(np.int64), found
 

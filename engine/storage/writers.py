@@ -1,15 +1,13 @@
-"""Tables to files: written beside their destination and moved there when they are complete."""
+"""Formats of files that are written: a table goes to them part by part, in order."""
 
 from __future__ import annotations
 
 import gzip
 import json
-import os
-import secrets
-import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,104 +18,131 @@ from scalops.algebra.errors import ExecutionError, PlanError, SchemaError
 from scalops.algebra.schema import FIELD, Schema
 from scalops.engine.storage.arrow_records import flattened
 from scalops.engine.storage.arrow_types import schema_from_arrow
-from scalops.engine.storage.files import local_path
 from scalops.engine.storage.lines import COMPRESSED
 
 _PARQUET_CODECS = ("none", "snappy", "gzip", "brotli", "zstd", "lz4")
 _IPC_CODECS = ("none", "lz4", "zstd")
 _BATCH_ROWS = 1 << 16
-
-Writer = Callable[[pa.Table, BinaryIO], None]
-
-
-def destination(path: object) -> str:
-    """Where to write. Raises: PlanError for what is no local path, ExecutionError where nothing
-    can be written."""
-    target = os.path.realpath(local_path(path, "writing to"))
-    folder = os.path.dirname(target)
-    if os.path.isdir(target):
-        raise ExecutionError(f"{target} is a folder, not a file", hint="give the file a name")
-    if os.path.lexists(target) and not stat.S_ISREG(os.stat(target).st_mode):
-        raise ExecutionError(f"{target} is not a regular file")
-    if not os.path.isdir(folder):
-        raise ExecutionError(f"{target} cannot be written: there is no folder {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ExecutionError(f"{target} cannot be written: permission denied for {folder}")
-    return target
+# Of a Parquet row group: a reader holds one of them, and a filter passes one over.
+GROUP_ROWS, GROUP_BYTES = 1 << 20, 64 << 20
+BATCH_BYTES = 4 << 20  # of a batch of the other formats
 
 
-def write(table: pa.Table, target: str, writer: Writer) -> None:
-    """Write a table; until all of it is on disk, what was at `target` stays as it was.
+class FileWriter(Protocol):
+    """Writes one file."""
 
-    Raises: ExecutionError, naming the file, for what the system refuses.
+    def write(self, table: pa.Table) -> None:
+        """Append records: in Parquet a row group, in IPC a batch."""
+
+    def close(self) -> None:
+        """End the file; the stream stays open."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of files: `open(stream, name, schema)` begins one of this name.
+
+    `rows` and `bytes` are what is appended at once; `suffix` is that of files which have no name
+    of their own yet. `check(schema)` raises SchemaError for what it cannot hold.
     """
-    try:
-        with _replaced(target) as stream:
-            writer(table, stream)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ExecutionError(f"{target} cannot be written: {reason}") from error
+
+    suffix: str
+    rows: int
+    bytes: int
+    open: Callable[[BinaryIO, str, pa.Schema], FileWriter]
+    check: Callable[[Schema], None] = lambda schema: None
 
 
-@contextmanager
-def _replaced(target: str) -> Iterator[BinaryIO]:
-    """A new file in the same folder, which takes the place of `target` at the end, or goes."""
-    folder, name = os.path.split(target)
-    temporary = os.path.join(folder, f".{name[:200]}.{secrets.token_hex(6)}.tmp")
-    try:
-        with open(temporary, "xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        if os.path.exists(target):
-            os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
-        os.replace(temporary, target)
-    except BaseException:  # an interrupt too
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-    with suppress(OSError):  # not every file system can sync a folder
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def parquet_writer(schema: Schema, compression: str | None = "zstd") -> Writer:
-    """Apache Parquet. Raises: SchemaError for vectors of no elements, PlanError."""
+def parquet_format(compression: str | None = "zstd") -> Format:
+    """Apache Parquet. Raises: PlanError for an unknown compression."""
     codec = _codec(compression, _PARQUET_CODECS)
-    for name, kind in schema:
-        if kind.is_plain and kind.size == 0:
-            raise SchemaError(
-                f"write_parquet cannot hold the column {name!r} of {kind}, which has no elements",
-                hint=f"write_ipc can; or write table.drop({name!r})",
-            )
 
-    def writer(table: pa.Table, stream: BinaryIO) -> None:
+    def check(schema: Schema) -> None:
+        for name, kind in schema:
+            if kind.is_plain and kind.size == 0:
+                raise SchemaError(
+                    f"write_parquet cannot hold the column {name!r} of {kind}, which has no"
+                    " elements",
+                    hint=f"write_ipc can; or write table.drop({name!r})",
+                )
+
+    def opened(stream: BinaryIO, name: str, schema: pa.Schema) -> FileWriter:
+        return _Parquet(stream, schema, codec)
+
+    return Format("parquet", GROUP_ROWS, GROUP_BYTES, opened, check)
+
+
+class _Parquet:
+    def __init__(self, stream: BinaryIO, schema: pa.Schema, codec: str) -> None:
         from pyarrow import parquet as pq
 
-        _by_column(table, lambda part, to: pq.write_table(part, to, compression=codec), stream)
+        self._codec = codec
+        try:
+            self._file = pq.ParquetWriter(stream, schema, compression=codec)
+        except pa.ArrowException as error:
+            raise self._refused(schema.empty_table(), error) from error
 
-    return writer
+    def write(self, table: pa.Table) -> None:
+        try:
+            self._file.write_table(table, row_group_size=max(1, table.num_rows))
+        except (pa.ArrowNotImplementedError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise self._refused(table, error) from error
+
+    def _refused(self, table: pa.Table, error: pa.ArrowException) -> ExecutionError | SchemaError:
+        """The error that names the column that Arrow cannot write."""
+        from pyarrow import parquet as pq
+
+        with suppress(pa.ArrowException):
+            self._file.close()
+        for name in table.column_names:
+            try:
+                pq.write_table(table.select([name]), pa.BufferOutputStream())
+            except pa.ArrowException as inner:
+                return SchemaError(
+                    f"the column {name!r} of the Arrow type {table.schema.field(name).type} "
+                    f"cannot be written: {inner}",
+                    hint="write_ipc can hold every column",
+                )
+        return ExecutionError(f"the table cannot be written: {error}")
+
+    def close(self) -> None:
+        self._file.close()
 
 
-def ipc_writer(compression: str | None = None) -> Writer:
+def ipc_format(compression: str | None = None) -> Format:
     """Arrow's file format. Raises: PlanError for an unknown compression."""
     codec = _codec(compression, _IPC_CODECS)
     options = pa.ipc.IpcWriteOptions(compression=None if codec == "none" else codec)
 
-    def writer(table: pa.Table, stream: BinaryIO) -> None:
-        with pa.ipc.new_file(stream, table.schema, options=options) as file:
-            file.write_table(table)
+    def opened(stream: BinaryIO, name: str, schema: pa.Schema) -> FileWriter:
+        return _Ipc(pa.ipc.new_file(stream, schema, options=options))
 
-    return writer
+    return Format("arrow", _BATCH_ROWS, BATCH_BYTES, opened)
 
 
-def csv_writer(schema: Schema, target: str, delimiter: str = ",", header: bool = True) -> Writer:
-    """Delimited text. Raises: SchemaError for a column that is not of scalars, PlanError."""
+class _Ipc:
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, table: pa.Table) -> None:
+        self._file.write_table(table.combine_chunks())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def csv_format(delimiter: str = ",", header: bool = True) -> Format:
+    """Delimited text. Raises: PlanError for what is no delimiter."""
     if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n':
         raise PlanError(f"delimiter={delimiter!r} must be one ASCII character, not a quote")
+
+    def opened(stream: BinaryIO, name: str, schema: pa.Schema) -> FileWriter:
+        return _Csv(stream, name, schema, delimiter, header)
+
+    return Format("csv", _BATCH_ROWS, BATCH_BYTES, opened, _check_scalars)
+
+
+def _check_scalars(schema: Schema) -> None:
     for name in schema.columns:
         if schema.holds_records(name):
             raise SchemaError(
@@ -132,33 +157,69 @@ def csv_writer(schema: Schema, target: str, delimiter: str = ",", header: bool =
                 hint=f"write_parquet can; or write table.drop({name!r})",
             )
 
-    def writer(table: pa.Table, stream: BinaryIO) -> None:
+
+class _Csv:
+    def __init__(
+        self, stream: BinaryIO, name: str, schema: pa.Schema, delimiter: str, header: bool
+    ) -> None:
+        self._text, self._delimiter = _Text(stream, name), delimiter
+        self._schema, self._header = schema, header
+
+    def write(self, table: pa.Table) -> None:
         from pyarrow import csv as pacsv
 
-        options = pacsv.WriteOptions(include_header=header, delimiter=delimiter)
-        with _text(stream, target) as text:
-            pacsv.write_csv(_written_out(table), text, options)
+        options = pacsv.WriteOptions(include_header=self._header, delimiter=self._delimiter)
+        pacsv.write_csv(_written_out(table), self._text.stream, options)
+        self._header = False
 
-    return writer
+    def close(self) -> None:
+        if self._header:
+            self.write(self._schema.empty_table())
+        self._text.close()
 
 
-def json_writer(target: str) -> Writer:
+def json_format() -> Format:
     """One object on each line."""
 
-    def writer(table: pa.Table, stream: BinaryIO) -> None:
+    def opened(stream: BinaryIO, name: str, schema: pa.Schema) -> FileWriter:
+        return _Json(stream, name)
+
+    return Format("json", _BATCH_ROWS, BATCH_BYTES, opened)
+
+
+class _Json:
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self._text = _Text(stream, name)
+
+    def write(self, table: pa.Table) -> None:
         table = flattened(table)
         kinds = schema_from_arrow(table.schema, "the table")
         has_records = kinds.columns != kinds.names
-        with _text(stream, target) as text:
-            for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
-                columns = [_plain(batch.column(name), kind).to_pylist() for name, kind in kinds]
-                for row in zip(*columns, strict=True):
-                    record = dict(zip(kinds.names, row, strict=True))
-                    if has_records:
-                        record = _nested_object(record)
-                    text.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
+            columns = [_plain(batch.column(name), kind).to_pylist() for name, kind in kinds]
+            for row in zip(*columns, strict=True):
+                record = dict(zip(kinds.names, row, strict=True))
+                if has_records:
+                    record = _nested_object(record)
+                self._text.stream.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
 
-    return writer
+    def close(self) -> None:
+        self._text.close()
+
+
+class _Text:
+    """A stream, compressed where the file's name says so."""
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self.stream: Any = stream
+        self._packed: gzip.GzipFile | None = None
+        if name.lower().endswith(COMPRESSED):
+            # Without name and time, so that equal tables give equal files.
+            self.stream = self._packed = gzip.GzipFile("", "wb", 6, stream, mtime=0)
+
+    def close(self) -> None:
+        if self._packed is not None:
+            self._packed.close()
 
 
 def _nested_object(record: dict[str, Any]) -> dict[str, Any]:
@@ -178,34 +239,6 @@ def _codec(compression: str | None, known: tuple[str, ...]) -> str:
     if codec not in known:
         raise PlanError(f"compression={compression!r}", hint=f"known are {', '.join(known)}")
     return codec
-
-
-@contextmanager
-def _text(stream: BinaryIO, target: str) -> Iterator[Any]:
-    """The stream, compressed where the name says so."""
-    if not target.lower().endswith(COMPRESSED):
-        yield stream
-        return
-    # Without name and time, so that equal tables give equal files.
-    with gzip.GzipFile("", "wb", 6, stream, mtime=0) as packed:
-        yield packed
-
-
-def _by_column(table: pa.Table, write: Callable[[pa.Table, Any], None], stream: BinaryIO) -> None:
-    """Write; where Arrow cannot, name the column."""
-    try:
-        write(table, stream)
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        for name in table.column_names:
-            try:
-                write(table.select([name]), pa.BufferOutputStream())
-            except pa.ArrowException as inner:
-                raise SchemaError(
-                    f"the column {name!r} of the Arrow type {table.schema.field(name).type} "
-                    f"cannot be written: {inner}",
-                    hint="write_ipc can hold every column",
-                ) from error
-        raise ExecutionError(f"the table cannot be written: {error}") from error
 
 
 def _written_out(table: pa.Table) -> pa.Table:

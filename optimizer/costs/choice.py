@@ -64,7 +64,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Choice:
-    """The setting that was chosen, what the plan costs in it, and why."""
+    """The setting that was chosen, what the plan costs in it, and why.
+
+    `file_byte`: seconds to read a byte of a cache file.
+    """
 
     setting: Setting
     work: PlanWork
@@ -74,6 +77,7 @@ class Choice:
     decisions: tuple[Decision, ...]
     seconds: float
     others: tuple[tuple[Setting, float], ...] = field(default=())
+    file_byte: float = 0.0
 
 
 def choose(
@@ -159,7 +163,10 @@ def _completed(
     seconds = cost.total_seconds + (0.0 if asked.running else start_seconds(machine, setting))
     if program is not None:
         seconds += _measured_difference(work, cost, machine, setting, program)
-    return Choice(setting, work, cost, met, reductions, tuple(decisions), seconds)
+    file_byte = 1 / machine["disk_read"] + 1 / machine["ipc"]
+    return Choice(
+        setting, work, cost, met, reductions, tuple(decisions), seconds, file_byte=file_byte
+    )
 
 
 def _measured_difference(

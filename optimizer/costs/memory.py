@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil
 
 from scalops.optimizer.cost import BROADCAST_BYTES
 from scalops.optimizer.costs.plan_work import PlanWork, StageWork
@@ -54,8 +55,13 @@ def held(work: PlanWork, setting: Setting) -> Held:
             room, taken = room - own, taken + own
             cached[stage.makes] = own / size if size else 1.0
             missing[stage.makes] = size - own
-    buffers = setting.threads * sum(s.buffer_bytes for s in stages)
+    buffers = sum(s.buffer_bytes * _threads(s, setting) for s in stages)
     return Held(taken + min(buffers, room), cached, missing, spilled)
+
+
+def _threads(stage: StageWork, setting: Setting) -> int:
+    """Threads of one worker that compute at once: no more than it has blocks."""
+    return min(setting.threads, max(1, ceil(stage.blocks / max(1, setting.workers))))
 
 
 def left_by_caches(memory: float) -> float:

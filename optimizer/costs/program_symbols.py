@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from scalops.algebra.errors import ConfigError
+from scalops.algebra.figures import seconds_text
 from scalops.optimizer.costs.curves import Measured
 from scalops.optimizer.costs.machine import Machine
 from scalops.optimizer.costs.plan_work import PlanWork
@@ -53,7 +54,8 @@ def program_symbols(
     R are the records of the table that was sampled, or `records`. P is the work of all stages of an
     iteration, on the `setting`'s threads of one machine, by record. D is what the first iterations
     and the caches before them take beyond the others, by record of the largest sample; of a table
-    in memory, at least what the machine's disk and Arrow IPC take. M is what the setting's
+    in memory, at least what the machine's disk and Arrow IPC take; at most what a cache file takes,
+    its writing shared out over the iterations. M is what the setting's
     memory holds of what is held. A: bytes of the partial results over the machine's link and its
     additions, and a message. B: those of the environment over the link, and a message. L: what a
     second worker added in the short runs beyond A and B, or the machine's hop where that is more.
@@ -69,7 +71,8 @@ def program_symbols(
     own, planned = rates.loops[index], work.loops[index]
     known = rates.records if records is None else records
     passed = _passed(rates, own, known, setting.threads)
-    load = _load(rates, own, machine, setting.threads)
+    times = planned.iterations if iterations is None else iterations
+    load = _load(rates, own, machine, setting.threads, times)
     held = setting.memory / rates.held_bytes if rates.held_bytes > 0 else math.inf
     partial = sum(work.stages[s].partial_bytes for s in planned.stages)
     aggregate = machine["message"] + partial * (1 / machine["link"] + 1 / machine["add"])
@@ -78,7 +81,7 @@ def program_symbols(
     level = max(machine["hop"], more.seconds - aggregate - broadcast)
     symbols = Symbols(
         known, passed.seconds / known, load.each.seconds, max(1.0, held), aggregate, broadcast,
-        level, planned.iterations if iterations is None else iterations, price,
+        level, times, price,
     )  # fmt: skip
     measured = (("map", passed), ("load", load.each))
     spreads = {
@@ -130,7 +133,26 @@ class _Load:
     note: str = ""
 
 
-def _load(rates: ProgramRates, loop: LoopRates, machine: Machine, threads: int) -> _Load:
+def _load(
+    rates: ProgramRates, loop: LoopRates, machine: Machine, threads: int, iterations: float
+) -> _Load:
+    """What short runs show of it, or a cache file's reading where that takes less."""
+    made = _made_again(rates, loop, machine, threads)
+    size = rates.held_bytes
+    read = size * (1 / machine["disk_read"] + 1 / machine["ipc"] / threads)
+    each = read + size / machine["disk_write"] / max(1.0, iterations)
+    if rates.in_memory or made.is_bound or not 0 < each < made.each.seconds:
+        return made
+    names = ("disk_read", "ipc", "disk_write")
+    return _Load(
+        Measured(each, _spread(machine, *names)),
+        rates=names,
+        note="D: from a cache file, its writing included. To load a record from its source again"
+        f" takes {seconds_text(made.each.seconds)}.",
+    )
+
+
+def _made_again(rates: ProgramRates, loop: LoopRates, machine: Machine, threads: int) -> _Load:
     """What short runs show of it.
 
     In proportion to the largest sample: the slope between samples may be far too low, as a group of

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from scalops.cli import calibrate_command, cluster_commands, whatif_command
+from scalops.cli.convert_command import convert
 from scalops.cli.failures import ended_by_term, user_code
 from scalops.cli.loading import choose_program, execute_file, split_program
 from scalops.cli.options import (
@@ -411,5 +412,5 @@ cli.add_command(
         _Alone(list, whatif_command.alone),
     )
 )
-for _command in cluster_commands.COMMANDS:
+for _command in (convert, *cluster_commands.COMMANDS):
     cli.add_command(_command)

@@ -15,7 +15,7 @@ import numpy as np
 
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
-from scalops.engine.backends import TableInfo
+from scalops.engine.backends import TableInfo, Take
 from scalops.engine.blocks import Block
 from scalops.engine.collective import (
     BROADCAST_BYTES,
@@ -230,6 +230,13 @@ class LockstepBackend:
                 found.update(own)
             self._gathered[stage] = found
         return self._gathered[stage].get(partition, [])
+
+    def stream(self, stage: int, take: Take) -> None:
+        """As several ranks do it: each has its own partitions first."""
+        found = together([s.results(stage) for s in self.shares])
+        parts = {p: own for own in found for p in own.sizes()}
+        for partition, own in sorted(parts.items()):
+            take(own.drained(partition))
 
     def commit(self, iteration: int) -> None:
         pass

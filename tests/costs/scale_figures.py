@@ -66,14 +66,14 @@ def draw(
 ) -> list[Path]:
     """Write the figures, with a panel for each item; their paths."""
     return [
-        _figure(folder / "time-over-machines.svg", times, _time),
-        _figure(folder / "cost-over-machines.svg", costs, _cost),
-        _figure(folder / "caching-over-data.svg", [caching], _caching),
-        _figure(folder / "regimes.svg", regimes, _regimes),
+        figure(folder / "time-over-machines.svg", times, _time),
+        figure(folder / "cost-over-machines.svg", costs, _cost),
+        figure(folder / "caching-over-data.svg", [caching], _caching),
+        figure(folder / "regimes.svg", regimes, _regimes),
     ]
 
 
-def _figure(path: Path, items: Sequence[Any], panel: Callable[[Axes, Any], None]) -> Path:
+def figure(path: Path, items: Sequence[Any], panel: Callable[[Axes, Any], None]) -> Path:
     """One file: a panel for each item, in rows of two at most."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -81,14 +81,14 @@ def _figure(path: Path, items: Sequence[Any], panel: Callable[[Axes, Any], None]
     columns = min(2, len(items))
     rows = -(-len(items) // columns)
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        figure = Figure((4.1 * columns if columns > 1 else 5.6, 3.0 * rows), layout="constrained")
+        made = Figure((4.1 * columns if columns > 1 else 5.6, 3.0 * rows), layout="constrained")
         for i, item in enumerate(items):
-            axes = figure.add_subplot(rows, columns, i + 1)
+            axes = made.add_subplot(rows, columns, i + 1)
             panel(axes, item)
             if i % columns:
                 axes.set_ylabel("")
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Date": None, "Creator": None})
+        made.savefig(path, metadata={"Date": None, "Creator": None})
     return path
 
 

@@ -11,7 +11,7 @@ from scalops.algebra.errors import ConfigError
 from scalops.engine.collective import Ranks
 from scalops.engine.neutral import Neutral
 from scalops.optimizer.costs.curves import Measured, curve, measured
-from scalops.optimizer.costs.machine import Machine
+from scalops.optimizer.costs.machine import Machine, Rate
 from scalops.optimizer.costs.plan_work import LoopWork, PlanWork, StageWork
 from scalops.optimizer.costs.prediction import (
     fitted_overhead,
@@ -32,6 +32,7 @@ from scalops.optimizer.costs.program_symbols import ProgramSymbols, program_symb
 from scalops.optimizer.costs.setting import Setting
 
 MACHINE = Machine.of(2, 1 << 30)
+SLOW_DISK = Machine.of(2, MACHINE.memory, [Rate("disk_read", 1e6, "bytes/s", "", "measured")])
 RECORDS, PARTITIONS = 64_000.0, 64
 UPDATE, FIXED, EACH, SERIAL = 1e-4, 2e-4, 1e-6, 0.25  # seconds; of one thread
 COMMAND, MORE, CONTENTION, MOVED = 5e-4, 3e-3, 1.1, 2e-6
@@ -172,7 +173,7 @@ def test_symbols_are_those_of_the_laws(rates: ProgramRates) -> None:
     loop = LoopWork(3, 20.0, True, (1, 2), environment_bytes=1e6)
     work = PlanWork(stages, _loops(loop), ())
     setting = Setting(1, None, 80.0 * 32_000)
-    made = program_symbols(rates, work, MACHINE, setting)
+    made = program_symbols(rates, work, SLOW_DISK, setting)
     s = made.symbols
     assert (s.records, s.iterations) == (RECORDS, 20.0)
     assert s.map == pytest.approx((stage_seconds(RECORDS, 1) + 5e-5) / RECORDS)
@@ -206,11 +207,13 @@ def test_what_cannot_be_told_apart_from_nothing_is_not_measured() -> None:
     assert made.unsure == {"load", "level"}  # on workers nothing was run
 
 
-def symbols_of(rates: ProgramRates, records: float | None = None) -> ProgramSymbols:
+def symbols_of(
+    rates: ProgramRates, records: float | None = None, machine: Machine = MACHINE
+) -> ProgramSymbols:
     """The symbols of the loop, of little partial results."""
     stages = {n: StageWork(n, RECORDS, 8.0, "memory", ()) for n in (1, 2)}
     work = PlanWork(stages, _loops(LoopWork(3, 20.0, True, (1, 2))), ())
-    return program_symbols(rates, work, MACHINE, Setting(1, None, 1e9), records=records)
+    return program_symbols(rates, work, machine, Setting(1, None, 1e9), records=records)
 
 
 def loading(seconds: float, off: float = 0.0) -> ProgramRates:
@@ -226,10 +229,19 @@ def loading(seconds: float, off: float = 0.0) -> ProgramRates:
 
 
 def test_a_file_that_is_decoded_whole_for_each_sample_is_no_load_of_nothing() -> None:
-    made = symbols_of(loading(0.1))  # as of a Parquet file of one group of rows
+    made = symbols_of(loading(0.1), machine=SLOW_DISK)  # as of Parquet with one group of rows
     assert made.symbols.load == pytest.approx(0.1 / (RECORDS / 4))
     assert made.spreads["load"] == pytest.approx(0.5)
-    assert "load" not in symbols_of(loading(0.1), RECORDS / 4).unsure
+    assert "load" not in symbols_of(loading(0.1), RECORDS / 4, SLOW_DISK).unsure
+
+
+def test_what_a_cache_file_gives_sooner_is_not_loaded_again() -> None:
+    made = symbols_of(loading(0.1))
+    read = 1 / MACHINE["disk_read"] + 1 / MACHINE["ipc"]
+    written = 1 / MACHINE["disk_write"] / 20  # iterations
+    assert made.symbols.load == pytest.approx(80 * (read + written))
+    assert made.by_rates["load"] == ("disk_read", "ipc", "disk_write")
+    assert made.notes["load"].startswith("D: from a cache file")
 
 
 def test_a_load_within_noise_is_a_bound() -> None:

@@ -150,7 +150,7 @@ def test_of_two_caches_the_dear_one_is_held_where_memory_is_short() -> None:
     held = made.neutral.held
     assert held[dear.makes] == pytest.approx(dear.held_bytes, rel=1e-6)
     assert sum(held.values()) <= memory
-    assert "caches, 5.12 MB for 3 MB" in str(made.decisions[0])
+    assert "caches, 5.12 MB for 2.81 MB" in str(made.decisions[0])
     runs = runs_of(work)
     assert max(runs.values()) == 30
     with so.session(memory=memory):

@@ -33,7 +33,7 @@ def lockstep(size: int) -> Factory:
 
     def make(memory: int | None = None) -> Host:
         backend = LockstepBackend(size, memory=memory)
-        return Host(backend, lambda: sum(b.held for b in backend.budgets), spills=True)
+        return Host(backend, lambda: sum(b.held for b in backend.budgets))
 
     return make
 
@@ -52,7 +52,7 @@ def simulated(size: int) -> Factory:
             hosted = [h for m in simulation.hub.machines() for h in m._shares._ranks.values()]
             return sum(h.budget.held for h in hosted)
 
-        return Host(backend, held, spills=True)
+        return Host(backend, held)
 
     return make
 

@@ -10,8 +10,11 @@ import pyarrow as pa
 import pytest
 
 from scalops.engine.columns import Array, SparseColumn
+from scalops.engine.kernels import counting, key_words, matching
 from scalops.engine.kernels.keys import Key
 from scalops.engine.kernels.matching import KeyIndex, Matches, Pairs, in_turn
+from scalops.engine.memory import MemoryBudget
+from scalops.engine.spilled_memory import Room
 from tests.engine.plans import pool
 from tests.quick import quick
 
@@ -193,12 +196,50 @@ def test_pairs_are_the_same_in_pieces(outer: bool) -> None:
         assert found == whole
 
 
-def test_memory_is_asked_for_before_it_is_taken() -> None:
-    asked: list[int] = []
-    for held in (np.arange(1000), np.arange(1000) // 2, np.arange(1000) * 10**12):
-        index = KeyIndex([(held, None)], 1000, reserve=asked.append)
-        assert sum(asked) == index.bytes >= 4000
-        asked.clear()
+_KEYS = {
+    "by value": np.arange(1000),
+    "by value twice": np.arange(1000) // 2,
+    "hashed": np.arange(1000) * 10**12,
+    "hashed twice": np.arange(1000) // 2 / 7,
+    "text": pa.array([f"{i // 2}" for i in range(1000)]),
+}
+
+
+@pytest.mark.parametrize("name", _KEYS)
+@pytest.mark.parametrize("limit", [None, 2_000, 0])
+@pytest.mark.parametrize("nulls_equal", [False, True])
+def test_an_index_takes_no_more_memory_than_there_is(
+    name: str, limit: int | None, nulls_equal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has no room lies in files; what is counted is what it holds."""
+    for module in (counting, key_words, matching):
+        chunk = "CHUNK" if module is key_words else "_CHUNK"
+        monkeypatch.setattr(module, chunk, 300)
+    monkeypatch.setattr(matching, "_PART_ROWS", 100)
+    held, budget = _KEYS[name], MemoryBudget(limit)
+    valid = np.arange(1000) % 5 > 0
+    index = KeyIndex([(held, valid)], 1000, nulls_equal, memory=Room(budget, "index"))
+    assert budget.held == index.bytes
+    assert budget.peak <= (1 << 60 if limit is None else limit)
+    assert (budget.spilled > 0) == (limit is not None)
+    own = [v if ok else None for v, ok in zip(held.tolist(), valid, strict=True)]
+    nulls = [-1 if v is None else v for v in own]
+    assert partners(index, [(held, valid)], 1000) == expected(*[nulls if nulls_equal else own] * 2)
+    index.keep(Room(budget, "kept"))
+    index.forget(Room(budget, "kept"))
+    assert budget.held == index.bytes
+    assert partners(index, [(held, valid)], 1000) == expected(*[nulls if nulls_equal else own] * 2)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_counting_in_pieces_is_counting_at_once(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = _rng.integers(-1, size, 1000)
+    expected_order = np.argsort(ids, kind="stable")[np.count_nonzero(ids < 0) :]
+    for chunk, limit in ((1 << 18, None), (64, 0), (1000, 0)):
+        monkeypatch.setattr(counting, "_CHUNK", chunk)
+        ends, order = counting.sorted_by_id(ids, size, Room(MemoryBudget(limit), "order"))
+        assert np.array_equal(order, expected_order)
+        assert np.array_equal(ends, np.searchsorted(np.sort(ids[ids >= 0]), np.arange(size + 1)))
 
 
 def test_keys_that_collide_are_told_apart() -> None:

@@ -173,37 +173,53 @@ def test_parquet_refuses_vectors_of_no_elements() -> None:
     assert so.read_ipc("a.ipc").count().collect() == 3
 
 
-def break_off(error: BaseException) -> Any:
-    def writer(table: pa.Table, stream: Any) -> None:
-        stream.write(b"half of it")
-        stream.flush()
-        raise error
+class Broken:
+    """A writer of files that fails in the middle of one."""
 
-    return writer
+    def __init__(self, stream: Any, error: BaseException) -> None:
+        self._stream, self._error = stream, error
+
+    def write(self, table: pa.Table) -> None:
+        self._stream.write(b"half of it")
+        self._stream.flush()
+        raise self._error
+
+    def close(self) -> None:
+        raise AssertionError("whoever has failed has nothing to close")
+
+
+def breaking_off(error: BaseException) -> writers.Format:
+    """A format none of whose files is ever complete."""
+    return writers.Format("bin", 1, 1, lambda stream, name, schema: Broken(stream, error))
 
 
 @pytest.mark.parametrize(
     "error", [ValueError("x"), KeyboardInterrupt(), SystemExit(), MemoryError()]
 )
 @pytest.mark.parametrize("before", [None, b"what was there"])
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
 def test_failure_leaves_nothing_and_touches_nothing(
-    error: BaseException, before: bytes | None
+    error: BaseException, before: bytes | None, folder: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    path = Path("a/b.bin" if folder else "a")
     if before is not None:
-        Path("a.bin").write_bytes(before)
-    with pytest.raises(type(error)):
-        writers.write(pa.table({"a": [1]}), os.path.abspath("a.bin"), break_off(error))
-    assert os.listdir() == ([] if before is None else ["a.bin"])
-    assert before is None or Path("a.bin").read_bytes() == before
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(before)
+    monkeypatch.setattr(writers, "json_format", lambda: breaking_off(error))
+    table = so.table({"a": [1]})
+    options: dict[str, Any] = {"max_rows_per_file": 1, "overwrite": True} if folder else {}
+    expected = so.OutOfMemoryError if isinstance(error, MemoryError) else type(error)
+    with pytest.raises(expected):
+        table.write_json("a", **options)
+    assert os.listdir() == ([] if before is None else ["a"])
+    assert before is None or path.read_bytes() == before
 
 
-def test_failure_of_the_system_is_named() -> None:
+def test_failure_of_the_system_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(writers, "json_format", lambda: breaking_off(full))
     with pytest.raises(so.ExecutionError, match=r"a\.bin cannot be written: No space left"):
-        writers.write(
-            pa.table({"a": [1]}),
-            os.path.abspath("a.bin"),
-            break_off(OSError(28, "No space left on device")),
-        )
+        so.table({"a": [1]}).write_json("a.bin")
     assert os.listdir() == []
 
 
@@ -237,9 +253,8 @@ def test_destination_that_cannot_be_is_refused_before_the_plan_runs(writer: str)
             getattr(table, writer)(path)
         assert error.value.location is not None
         assert error.value.location.file == __file__
-    for odd, message in (("s3://b/a", "writing to s3:// is not supported"), (3, "a path is a")):
-        with pytest.raises(so.PlanError, match=message):
-            getattr(table, writer)(odd)
+    with pytest.raises(so.PlanError, match="a path is a"):
+        getattr(table, writer)(3)
     assert not calls
     assert sorted(os.listdir()) == ["folder", "pipe"]
 

@@ -146,7 +146,9 @@ def profile(iterations: int) -> dict[str, Any]:
                 "rows": 500,
                 "bytes": 20_000,
                 "hits": 27,
-                "again": 9,
+                "again": 3,
+                "file_bytes": 4_000,
+                "file_reads": 6,
             }
         ],
         "moved": {"to_workers": 64, "to_driver": 640, "between_workers": 0, "total": 704},
@@ -154,4 +156,5 @@ def profile(iterations: int) -> dict[str, Any]:
         "peak_bytes": 20_000,
         "memory": {"t1": 20_000},
         "lost": [],
+        "files": {},
     }

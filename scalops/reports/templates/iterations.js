@@ -78,10 +78,12 @@ function timeline(loop) {
 
 function cachesView(caches) {
   return [element("h2", {}, "Caches"), element("div", { class: "scroll" }, element("table", {},
-    element("tr", {}, ["table", "partitions held", "bytes", "read from memory", "made again"]
+    element("tr", {}, ["table", "partitions held", "bytes", "read from memory", "in a cache file",
+      "read from it", "made again"]
       .map((name, i) => element("th", { class: i ? "number" : null }, name))),
     caches.map((c) => element("tr", {}, element("th", {}, `t${c.table}`),
-      [`${c.held} of ${c.partitions}`, bytesText(c.bytes), countText(c.hits), countText(c.again)]
+      [`${c.held} of ${c.partitions}`, bytesText(c.bytes), countText(c.hits),
+        bytesText(c.file_bytes || 0), countText(c.file_reads || 0), countText(c.again)]
         .map((text) => element("td", { class: "number" }, text))))))];
 }
 

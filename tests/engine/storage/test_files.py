@@ -69,12 +69,6 @@ def test_file_uri_is_a_path(folder: Path) -> None:
     assert numbers(read_csv((folder / "a b.csv").as_uri())) == [7]
 
 
-@pytest.mark.parametrize("path", ["s3://bucket/a.csv", "hdfs://host/a", "file://host/a.csv"])
-def test_other_places_are_not_built_yet(path: str) -> None:
-    with pytest.raises(PlanError, match="not supported yet"):
-        read_csv(path)
-
-
 @pytest.mark.parametrize("path", [3, b"a.csv", [], [b"a.csv"], None])
 def test_what_is_no_path_is_refused(path: Any) -> None:
     with pytest.raises(PlanError):

@@ -217,10 +217,10 @@ def test_unread_column_is_not_decoded(write: Write) -> None:
     path = write("a.parquet", 5_000, x=np.arange(5_000.0), y=np.arange(5_000))
     chunk = pq.ParquetFile(path).metadata.row_group(0).column(0)
     start = chunk.dictionary_page_offset or chunk.data_page_offset
-    source = read_parquet(path)
     data = bytearray(path.read_bytes())
     data[start : start + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
     path.write_bytes(data)
+    source = read_parquet(path)
     np.testing.assert_array_equal(whole(source, ("y",)).columns["y"], np.arange(5_000))
     with pytest.raises(DataError, match=r"a\.parquet cannot be read as Parquet") as error:
         whole(source, ("x",))

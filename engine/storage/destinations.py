@@ -1,0 +1,216 @@
+"""Where tables are written: new files beside their destination, which take its place when all of
+them are complete."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO, Protocol
+
+from scalops.algebra.errors import ExecutionError
+from scalops.engine.storage.filesystems import located
+from scalops.engine.storage.uploads import RemoteFile, RemoteFolder
+
+_HERE = -100  # AT_FDCWD: paths are those of this process
+_EXCHANGE = 2  # RENAME_EXCHANGE
+
+
+class Destination(Protocol):
+    """A file or folder to be written as a whole; what was there stays until `commit`.
+
+    Its methods raise OSError for what the system refuses.
+    """
+
+    @property
+    def title(self) -> str:
+        """For messages: its path or URI."""
+
+    def open(self, name: str) -> BinaryIO:
+        """A new file: in a folder the one of this path within, with its folders; else the file.
+
+        Who opens it closes it; it is complete when it has been closed.
+        """
+
+    def commit(self) -> None:
+        """Put what was written in place, all at once."""
+
+    def abort(self) -> None:
+        """Remove what was written. After `commit` there is nothing to remove."""
+
+
+@contextmanager
+def named(title: str) -> Iterator[None]:
+    """Turn what the system refuses into an ExecutionError that says what cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ExecutionError(f"{title} cannot be written: {reason}") from error
+
+
+class _Synced:
+    """A file that is on disk when it has been closed."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def close(self) -> None:
+        if not self._stream.closed:
+            with self._stream:
+                self._stream.flush()
+                os.fsync(self._stream.fileno())
+
+
+class LocalFile:
+    """A file of this machine's file system."""
+
+    def __init__(self, target: str) -> None:
+        self.title = target
+        folder, name = os.path.split(target)
+        self._folder = folder
+        self._temporary = _beside(folder, name)
+
+    def open(self, name: str) -> BinaryIO:
+        return _synced(open(self._temporary, "xb"))
+
+    def commit(self) -> None:
+        if os.path.exists(self.title):
+            os.chmod(self._temporary, stat.S_IMODE(os.stat(self.title).st_mode))
+        os.replace(self._temporary, self.title)
+        _sync(self._folder)
+
+    def abort(self) -> None:
+        with suppress(OSError):
+            os.unlink(self._temporary)
+
+
+class LocalFolder:
+    """A folder of this machine's file system.
+
+    One that is there already is replaced: at once where the system can exchange two names (Linux,
+    on most file systems), else for a moment neither of the two is there.
+    """
+
+    def __init__(self, target: str) -> None:
+        self.title = target
+        self._parent, name = os.path.split(target)
+        self._temporary = _beside(self._parent, name)
+        self._folders: list[str] = []
+
+    def open(self, name: str) -> BinaryIO:
+        path = os.path.join(self._temporary, name)
+        folder = os.path.dirname(path)
+        if folder not in self._folders[-1:]:
+            os.makedirs(folder, exist_ok=True)
+            self._folders.append(folder)
+        return _synced(open(path, "xb"))
+
+    def commit(self) -> None:
+        os.makedirs(self._temporary, exist_ok=True)  # no file was written
+        for folder in self._folders:
+            _sync(folder)
+        _sync(self._temporary)
+        if os.path.isdir(self.title):
+            os.chmod(self._temporary, stat.S_IMODE(os.stat(self.title).st_mode))
+            self._replace()
+        else:
+            os.rename(self._temporary, self.title)
+        _sync(self._parent)
+
+    def _replace(self) -> None:
+        if _exchanged(self._temporary, self.title):
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            return
+        old = f"{self._temporary}.old"
+        os.rename(self.title, old)
+        try:
+            os.rename(self._temporary, self.title)
+        except OSError:
+            os.rename(old, self.title)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+    def abort(self) -> None:
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def destination(path: object, filesystem: Any, is_folder: bool, overwrite: bool) -> Destination:
+    """Where a table is to be written. Raises: PlanError and DataError as `located` does;
+    ExecutionError where nothing can be written."""
+    store, target = located(path, filesystem)
+    if store is not None:
+        return RemoteFolder(store, target, overwrite) if is_folder else RemoteFile(store, target)
+    return local_folder(target, overwrite) if is_folder else local_file(target)
+
+
+def local_file(target: str) -> LocalFile:
+    """The file at a path. Raises: ExecutionError where nothing can be written."""
+    target = os.path.realpath(target)
+    if os.path.isdir(target):
+        raise ExecutionError(
+            f"{target} is a folder, not a file",
+            hint="give the file a name; a folder of files is written with max_rows_per_file= or"
+            " partition_by=",
+        )
+    if os.path.lexists(target) and not stat.S_ISREG(os.stat(target).st_mode):
+        raise ExecutionError(f"{target} is not a regular file")
+    _check_parent(target)
+    return LocalFile(target)
+
+
+def local_folder(target: str, overwrite: bool) -> LocalFolder:
+    """The folder at a path. Raises: ExecutionError where it is not empty and not to be replaced,
+    or where nothing can be written."""
+    target = os.path.realpath(target)
+    if os.path.lexists(target) and not os.path.isdir(target):
+        raise ExecutionError(f"{target} is a file, not a folder", hint="choose another name")
+    _check_parent(target)
+    with named(target):
+        if os.path.isdir(target) and os.listdir(target) and not overwrite:
+            raise ExecutionError(
+                f"the folder {target} is not empty",
+                hint="choose another, or replace all that is in it: overwrite=True",
+            )
+    return LocalFolder(target)
+
+
+def _check_parent(target: str) -> None:
+    folder = os.path.dirname(target)
+    if not os.path.isdir(folder):
+        raise ExecutionError(f"{target} cannot be written: there is no folder {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ExecutionError(f"{target} cannot be written: permission denied for {folder}")
+
+
+def _beside(folder: str, name: str) -> str:
+    """A new hidden name in the same folder."""
+    return os.path.join(folder, f".{name[:200]}.{secrets.token_hex(6)}.tmp")
+
+
+def _synced(stream: BinaryIO) -> BinaryIO:
+    return _Synced(stream)  # type: ignore[return-value]
+
+
+def _sync(folder: str) -> None:
+    with suppress(OSError):  # not every file system can sync a folder
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _exchanged(one: str, other: str) -> bool:
+    """Whether the system has exchanged two names, at once."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    return rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0

@@ -14,9 +14,11 @@ from benchmarks import (
     kmeans,
     logistic_regression,
     matching,
+    memory_curve,
     mixture,
     newton,
     opaque,
+    out_of_core,
     overhead,
     pagerank,
     prediction,
@@ -64,6 +66,8 @@ def main() -> None:
     )
     trees.main([] if full else ["--megabytes", "1", "--ranks", "2", "8", "16", "--rounds", "2"])
     curve.main([] if full else ["--megabytes", "16", "--pings", "200", "--rounds", "2"])
+    out_of_core.main([] if full else ["--rows", "500000", "--memory", "100000000"])
+    memory_curve.main([] if full else ["--memory", "50000000", "--times", "0.5", "1", "2"])
     few = ["--quick", "--programs", "logistic regression", "groups", "PageRank"]
     prediction.main([] if full else few)
     choice.main([] if full else ["--programs", "logistic", "--rounds", "2"])

@@ -70,6 +70,17 @@ class _Extents:
 _extents = _Extents()
 
 
+class _Mapped(mmap.mmap):
+    """Says that its range is gone before the system may give the addresses to another: weak
+    references to it die after that."""
+
+    start = 0
+
+    def __del__(self, gone: deque[int] = _extents.gone) -> None:
+        if self.start:
+            gone.append(self.start)
+
+
 def is_spilled(column: ColumnData) -> bool:
     """Whether a column (or a mask) lies in files, and takes nothing of the budget."""
     if isinstance(column, np.ndarray):
@@ -111,14 +122,14 @@ class FileMemory:
         size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         try:
             os.posix_fallocate(self._descriptor, self._end, size)
-            made = mmap.mmap(self._descriptor, size, offset=self._end)
+            made = _Mapped(self._descriptor, size, offset=self._end)
         except OSError as error:
             raise no_room(self._folder, size, self._end, error) from error
         self._end += size
         whole: Array = np.frombuffer(made, np.uint8)
         start = int(whole.__array_interface__["data"][0])
         _extents.add(start, size)
-        finalize(made, _extents.gone.append, start)
+        made.start = start
         return whole
 
 

@@ -21,6 +21,7 @@ from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.matching import KeyIndex
 from scalops.engine.packed_lists import PackedLists
 from scalops.engine.pipelines.base import Identity, own_bytes
+from scalops.engine.relations.positions import rows_at
 from scalops.engine.relations.whole import Columns
 from scalops.engine.spilled_memory import Room
 
@@ -68,7 +69,7 @@ class TakenColumns(Columns):
         """The records of these numbers; Arrow's, if they may be null."""
         column, _ = self.whole(name)
         if isinstance(column, np.ndarray):
-            return column.take(rows, axis=0)
+            return rows_at(column, rows)
         if isinstance(column, SparseColumn):
             return column.take(rows)
         chosen = rows if isinstance(rows, pa.Array) else pa.array(rows)

@@ -13,7 +13,7 @@ from scalops.engine.blocks import Array, Block, block_rows, partition_bounds
 from scalops.engine.columns import blank, sliced, taken
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.pipelines.base import Identity, Stored, derived
-from scalops.engine.relations.positions import Positions, taken_by
+from scalops.engine.relations.positions import Positions, rows_at, taken_by
 from scalops.engine.spilled_memory import Room
 
 
@@ -143,7 +143,7 @@ class Side:
             return self.table.at(name, self.positions.numbers[start:stop])
         values, mask = whole
         places = self.positions.places[start:stop]
-        made = values.take(places, axis=0)
+        made = rows_at(values, places)
         known = None if there is None else there[start:stop]
         if mask is not None:
             own = mask.take(places)

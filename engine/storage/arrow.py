@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from scalops.algebra.dtypes import ArrayType, ListType, SparseType
 from scalops.algebra.errors import DataError
 from scalops.algebra.schema import Schema
+from scalops.engine.block_memory import MEMORY
 from scalops.engine.blocks import Array, Block, ColumnData
 from scalops.engine.columns import SparseColumn, arrow_type
 from scalops.engine.storage.arrow_nested import (
@@ -69,7 +70,17 @@ def to_column(
         valid = np.concatenate(list(whole))
     if len(parts) == 1:
         return parts[0], valid
-    return np.concatenate([np.empty((0, *kind.shape), kind.numpy), *parts]), valid
+    return _in_one(parts, kind), valid
+
+
+def _in_one(parts: Sequence[Array], kind: ArrayType) -> Array:
+    """The numbers of consecutive records, in memory that is used again."""
+    rows = sum(map(len, parts))
+    if not all(part.flags.c_contiguous for part in parts):  # a tensor with its axes exchanged
+        return np.concatenate([np.empty((0, *kind.shape), kind.numpy), *parts])
+    made = MEMORY.take(rows * kind.size * kind.numpy.itemsize).view(kind.numpy)
+    whole: Array = made.reshape(rows, *kind.shape)
+    return np.concatenate(parts, out=whole) if rows else whole
 
 
 def _plain(chunk: pa.Array, kind: ArrayType, where: str) -> pa.Array:

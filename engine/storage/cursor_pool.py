@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any, Generic, Protocol, TypeVar
 
-MAX_IDLE_CURSORS = 8
+# One for each thread that may read at once; more would only hold memory.
+MAX_CURSORS = max(2, os.cpu_count() or 2)
 Taken = TypeVar("Taken")
 
 
@@ -61,6 +63,7 @@ class CursorPool(Generic[Taken]):
         """`make` is given the spans, the columns and the rows of a block."""
         self._spans, self._make = spans, make
         self._idle: list[Cursor[Taken]] = []
+        self._lent = 0
         self._lock = Lock()
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -86,6 +89,7 @@ class CursorPool(Generic[Taken]):
 
     def _borrow(self, row: int, columns: tuple[str, ...], batch_rows: int) -> Cursor[Taken]:
         with self._lock:
+            self._lent += 1
             fitting = [
                 (distance, number)
                 for number, cursor in enumerate(self._idle)
@@ -95,15 +99,26 @@ class CursorPool(Generic[Taken]):
             ]
             if fitting:
                 return self._idle.pop(min(fitting)[1])
+            surplus = self._surplus()
+        for cursor in surplus:
+            cursor.close()
         return self._make(self._spans, columns, batch_rows)
 
     def _give_back(self, cursor: Cursor[Taken], intact: bool) -> None:
-        if not intact or not self._spans or cursor.position == self._spans[-1].stop:
-            cursor.close()
-            return
+        is_done = not intact or not self._spans or cursor.position == self._spans[-1].stop
         with self._lock:
-            self._idle.append(cursor)
-            surplus = self._idle[:-MAX_IDLE_CURSORS]
-            del self._idle[:-MAX_IDLE_CURSORS]
-        for cursor in surplus:
+            self._lent -= 1
+            if not is_done:
+                self._idle.append(cursor)
+            surplus = self._surplus()
+        for other in surplus:
+            other.close()
+        if is_done:
             cursor.close()
+
+    def _surplus(self) -> list[Cursor[Taken]]:
+        """Take out the idle ones that were given back first, as many as there are too many."""
+        count = min(len(self._idle), max(0, len(self._idle) + self._lent - MAX_CURSORS))
+        taken = self._idle[:count]
+        del self._idle[:count]
+        return taken

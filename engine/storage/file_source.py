@@ -288,8 +288,8 @@ def _inspected(
         raise SchemaError(
             f"hive_schema names {unknown}; the folders of {files[0].path} hold {list(keys)}"
         )
-    wanted = None if columns is None else [name for name in columns if name not in keys]
-    contents = format.inspect(files, wanted)
+    wanted = [name for name in columns or () if name not in keys]
+    contents = format.inspect(files, wanted or None)  # of none JSON could not infer anything
     if not keys:
         return contents, None
     hive = hive_columns(files, keys, contents.schema, hive_schema or {})

@@ -16,9 +16,11 @@ from scalops.algebra.schema import FIELD
 from scalops.engine.storage.arrow_records import flattened
 from scalops.engine.storage.files import File, reading
 
-# Row groups are read through buffers of this size, one per column. With pre_buffer, or without
-# a buffer size, Arrow would hold the whole row group.
-READ_BUFFER_BYTES = 1 << 20
+# Row groups are read through buffers, one per column. With pre_buffer, or without a buffer size,
+# Arrow would hold the whole row group.
+MOST_BUFFER_BYTES = 1 << 20
+LEAST_BUFFER_BYTES = 64 << 10
+BUFFERS_BYTES = 16 << 20  # of all columns together, while they have more than the least
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,11 @@ def opened(file: File) -> Iterator[Any]:
         parquet.close(force=True)
 
 
-def _open(file: File) -> Any:
+def _open(file: File, columns: int = 1) -> Any:
+    buffer = max(LEAST_BUFFER_BYTES, min(MOST_BUFFER_BYTES, BUFFERS_BYTES // max(1, columns)))
     with reading(file.path, "Parquet"):
         source = file.path if file.store is None else file.open_input()
-        return pq.ParquetFile(source, pre_buffer=False, buffer_size=READ_BUFFER_BYTES)
+        return pq.ParquetFile(source, pre_buffer=False, buffer_size=buffer)
 
 
 class Cursor:
@@ -105,8 +108,9 @@ class Cursor:
         group = self._groups[bisect_right(self._starts, row) - 1]
         if self._file is None or self._path != group.file.path:
             self.close()
-            self._file, self._path = _open(group.file), group.file.path
-        with reading(group.file.path, "Parquet"):
+            self._file = _open(group.file, len(self.columns))
+            self._path = group.file.path
+        with reading(group.file.path, _form(group)):
             if group.index >= self._file.num_row_groups:
                 raise _changed(group)
             self._batches = self._file.iter_batches(
@@ -122,7 +126,7 @@ class Cursor:
         assert self._group is not None
         batch = self._rest
         if batch is None:
-            with reading(self._group.file.path, "Parquet"):
+            with reading(self._group.file.path, _form(self._group)):
                 batch = next(self._batches, None)
                 batch = batch if batch is None else flattened(batch)
         if batch is None or len(batch) == 0 or self.position + len(batch) > self._group.stop:
@@ -131,6 +135,11 @@ class Cursor:
         taken = batch.slice(0, most)
         self.position += len(taken)
         return taken
+
+
+def _form(group: RowGroup) -> str:
+    """What is being read, for the reader of a message."""
+    return f"Parquet (row group {group.index})"
 
 
 def _changed(group: RowGroup) -> DataError:

@@ -62,6 +62,8 @@ def pruned(source: FileSource, conditions: Sequence[Condition]) -> FileSource | 
         useful.update(found)
     if not useful:
         return None
+    if groups is not None:
+        files = np.isin(np.arange(len(files)), [inner.group_files[i] for i in groups])
     used = tuple(c for c in asked if c in useful)
     kept = _kept_contents(contents, inner, files, groups)
     pruning = Pruning((*known, *used), "", _share(source, inner, files, groups))

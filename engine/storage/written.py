@@ -53,7 +53,7 @@ class TableFiles:
             raise SchemaError(
                 f"all columns are in partition_by={list(partition_by)}: nothing is left to write"
                 " into the files",
-                hint="a column of the files can be added by with_column()",
+                hint="a column of the files can be added by with_columns()",
             )
         self._schema = Schema(fields)
         form.check(self._schema)

@@ -121,7 +121,7 @@ class _Summary(NamedTuple):
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON document.")
 @click.pass_context
-def convert(ctx: click.Context, **values: Any) -> None:
+def convert(ctx: click.Context, /, **values: Any) -> None:
     """Read files, a glob or a folder (IN, several are one table), and write them to OUT in a format
     that is read fast: Arrow IPC for .arrow, .ipc and .feather, Parquet for .parquet.
 

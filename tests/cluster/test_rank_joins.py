@@ -12,7 +12,7 @@ import pytest
 
 import scalops as so
 from scalops.algebra import operators as op
-from scalops.algebra.errors import ExecutionError, OutOfMemoryError
+from scalops.algebra.errors import ExecutionError
 from scalops.algebra.relations import Join, JoinKind
 from scalops.engine import blocks
 from scalops.engine import physical_relations as pr
@@ -60,7 +60,8 @@ class Ranks(LockstepBackend):
         number = self.shares[0].stages[stage].sink.number  # type: ignore[attr-defined]
         tables = [s.runtime.tables[number] for s in self.shares]
         if isinstance(tables[0], PartitionedIndex):
-            self.held[number] = [t.records.count for t in tables if isinstance(t, PartitionedIndex)]
+            made = [t for t in tables if isinstance(t, PartitionedIndex)]
+            self.held[number] = [sum(r.count for r in t.records) for t in made]
         return info
 
 
@@ -239,8 +240,7 @@ def test_matches_that_find_no_room_are_spilled(monkeypatch: pytest.MonkeyPatch) 
     wide = Plan(replace(made.plan, outputs=(*made.plan.outputs, ("v", 1, "v"))))
     assert_same([wide], 2, ALWAYS, 40_000)
     assert len(written) > 10
-    with pytest.raises(OutOfMemoryError, match=r"needs .* the budget is 100 B"):
-        assert_same([wide], 2, ALWAYS, 100)
+    assert_same([wide], 2, ALWAYS, 100)
 
 
 def test_a_function_of_probing_records_is_not_called_twice() -> None:

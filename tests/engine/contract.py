@@ -305,10 +305,10 @@ class BackendContract:
             host = factory(memory)
             host.backend.start(exchanged(SOURCE, pp.Properties(40, "range")))
             host.backend.exchange(0)
-            found: list[Any] = []
-            host.backend.stream(1, lambda blocks: found.extend(map(bits, blocks)))
-            expected = [bits(b) for part in fetched(host.backend, 1) for b in part]
-            assert found == expected
+            found: list[Block] = []
+            host.backend.stream(1, found.extend)
+            expected = [b for part in fetched(host.backend, 1) for b in part]
+            assert bits(found) == bits(expected)
             host.backend.stop()
             assert host.held() == 0
 

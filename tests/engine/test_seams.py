@@ -164,7 +164,7 @@ def test_seam_every_holder_asks_the_budget() -> None:
     run([iterated(t), t.repartition(4).sum(lambda r: r.x)], 2, budget)
     asked = {owner.rstrip("0123456789 "): size for owner, size in budget.by.items()}
     assert set(asked) == {"cache", "exchange", "kernel buffers", "partials of stage"}
-    assert asked["cache"] == asked["exchange"]
+    assert 2 * asked["cache"] == asked["exchange"]  # as it comes and as it stays
     assert source.bytes * 0.9 < asked["cache"] < source.bytes * 1.1
     assert asked["partials of stage"] >= WIDTH * 8
     assert budget.held == 0

@@ -147,7 +147,7 @@ def test_memory_beyond_the_budget_is_bounded() -> None:
     limit = 2_000_000
     for made in (table.sort("k"), table.distinct(), table.repartition(5)):
         budget = MemoryBudget(limit)
-        run([made.count()], 2, budget)
+        run([made.sum(lambda r: r.v * r.k)], 2, budget)
         assert budget.spilled > 28_000_000
         assert budget.peak <= limit + memory.LEAST_WORKING
         assert budget.held == 0

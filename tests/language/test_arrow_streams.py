@@ -221,7 +221,7 @@ def addresses(column: Any) -> list[int]:
 def test_numbers_in_memory_are_not_copied(form: str) -> None:
     values = np.arange(1_000.0)
     arrow = pa.table({"v": values})
-    data: Any = {
+    data = {
         "arrow": lambda: arrow,
         "chunks": lambda: pa.concat_tables([arrow, arrow.slice(10)]),
         "batch": lambda: arrow.to_batches()[0],

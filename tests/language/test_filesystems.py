@@ -65,7 +65,7 @@ def test_folders_are_written_and_replaced_as_a_whole(tmp_path: Path, name: str) 
     ]
     with pytest.raises(so.ExecutionError, match=f"://.*{folder} is not empty .*overwrite=True"):
         table.write_parquet(folder, partition_by="year", filesystem=filesystem)
-    with pytest.raises(so.ExecutionError, match="is a folder, not a file .*give the file a name"):
+    with pytest.raises(so.ExecutionError, match=r"is a folder, not a file .*give the file a name"):
         table.write_parquet(folder, filesystem=filesystem)
     some = table.filter(lambda r: r.year < 2022)
     some.write_parquet(folder, partition_by="year", filesystem=filesystem, overwrite=True)

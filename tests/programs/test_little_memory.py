@@ -29,7 +29,7 @@ def in_memory(path: Path) -> tuple[Any, int]:
 
 def bytes_read(returned: Any) -> int:
     """Of files as they lie on disk, of tables in memory as they lie there."""
-    nodes = []
+    nodes: list[Any] = []
     for leaf in take_leaves(returned):
         if isinstance(leaf, so.Loop):
             nodes.append(leaf.loop_plan)

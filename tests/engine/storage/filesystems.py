@@ -120,16 +120,18 @@ Place = tuple[str, Any]
 PLACES: dict[str, Callable[[Path], Place]] = {
     "file URI": lambda folder: (folder.as_uri(), None),
     "local": lambda folder: (str(folder), fs.LocalFileSystem()),
-    "subtree": lambda folder: (folder.name, fs.SubTreeFileSystem(str(folder.parent), _LOCAL)),
+    "subtree": lambda folder: (folder.name, _subtree(folder.parent, fs.LocalFileSystem())),
     "fsspec local": lambda folder: (str(folder), fsspec.filesystem("file")),
     "memory URI": lambda folder: (_in_memory(folder), None),
     "memory": lambda folder: ("data", memory_of(folder)),
-    "memory subtree": lambda folder: ("data", _subtree(memory_of(folder))),
+    "memory subtree": lambda folder: (
+        "data",
+        _subtree("/", fs.PyFileSystem(fs.FSSpecHandler(memory_of(folder)))),
+    ),
     "mock": lambda folder: ("data", mock_of(folder)),
     "handler": lambda folder: (folder.name, failing(folder.parent)[0]),
     "no times": lambda folder: (folder.name, failing(folder.parent, tells_time=False)[0]),
 }
-_LOCAL = fs.LocalFileSystem()
 
 
 def _in_memory(folder: Path) -> str:
@@ -137,5 +139,5 @@ def _in_memory(folder: Path) -> str:
     return "memory://data"
 
 
-def _subtree(memory: Any) -> fs.FileSystem:
-    return fs.SubTreeFileSystem("/", fs.PyFileSystem(fs.FSSpecHandler(memory)))
+def _subtree(base: str | Path, whole: fs.FileSystem) -> fs.FileSystem:
+    return fs.SubTreeFileSystem(str(base), whole)

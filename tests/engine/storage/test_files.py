@@ -87,12 +87,6 @@ def test_folder_without_such_files_names_the_suffix(folder: Path) -> None:
         read_parquet(folder)
 
 
-def test_folders_that_hold_values_in_their_name_are_refused(folder: Path) -> None:
-    (folder / "year=2020").mkdir()
-    with pytest.raises(PlanError, match="year=2020"):
-        read_csv(folder)
-
-
 def test_title_is_short(folder: Path) -> None:
     assert read_csv(folder / "a.csv").title == "a.csv"
     assert read_csv(str(folder / "*.csv")).title == "*.csv"

@@ -77,9 +77,11 @@ MAKERS: dict[str, Callable[[Rng, int, bool], Any]] = {
     "lists": lambda rng, rows, nulls: lists(
         rng, rows, nulls, lambda n: lists(rng, n, nulls, lambda m: pa.array(texts(rng, m, True)))
     ),
-    "list_view": lambda rng, rows, nulls: lists(
-        rng, rows, nulls, lambda n: numbers(rng, n, "i8", False)
-    ).cast(pa.list_view(pa.int64())),
+    "list_view": lambda rng, rows, nulls: pa.ListViewArray.from_arrays(
+        pa.array(np.arange(rows, dtype=np.int32)[::-1]),
+        pa.array(np.ones(rows, np.int32)),
+        numbers(rng, rows, "i8", False),
+    ),
     "record": lambda rng, rows, nulls: pa.StructArray.from_arrays(
         [numbers(rng, rows, "i8", nulls), vectors(rng, rows, 2), pa.array(texts(rng, rows, nulls))],
         ["a", "b", "c"],

@@ -79,7 +79,7 @@ def expected(text: str, bits: int = 18) -> list[tuple[Any, ...]]:
         words, tag = head.split(), ""
         if words and (words[-1][0] == "'" or head[-1] != " "):
             tag = words.pop().removeprefix("'")
-        label, weight, base, *_ = [*map(float, words), *(None, 1.0, 0.0)[len(words) :]]
+        numbers: list[float | None] = [*map(float, words), *(None, 1.0, 0.0)[len(words) :]]
         x: dict[int, float] = {}
         for space in spaces:
             named, seed, scale = space[:1].strip(), 0, 1.0
@@ -91,7 +91,7 @@ def expected(text: str, bits: int = 18) -> list[tuple[Any, ...]]:
                 name, _, value = feature.partition(":")
                 index = number(name, seed) % 2**bits
                 x[index] = x.get(index, 0.0) + scale * float(value or 1)
-        found.append((label, weight, base, tag, x))
+        found.append((*numbers, tag, x))
     return found
 
 
@@ -291,7 +291,7 @@ def vw_lines(draw: Callable[..., Any]) -> str:
         for _ in range(draw(st.integers(0, 4))):
             text += draw(blanks) + draw(names) + draw(numbers)
         text += draw(st.sampled_from(["", " "]))
-    return text
+    return str(text)
 
 
 @repeated(3)

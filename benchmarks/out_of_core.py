@@ -17,6 +17,7 @@ the process held before. Goals: ours from IPC at most 1.6 x the disk and 0.85 x 
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import os
 import shutil
@@ -270,7 +271,8 @@ def scan(data: Data, name: str, form: str) -> None:
 
 def dask(data: Data) -> None:
     """dask.delayed over parts of the memmap, one graph for each pass, on its threads."""
-    from dask import compute, delayed
+    library = importlib.import_module("dask")
+    compute, delayed = library.compute, library.delayed
 
     y, parts = np.fromfile(data.path("y.raw")), data.slices()
 
@@ -288,10 +290,10 @@ def dask(data: Data) -> None:
 
 def spark(data: Data, memory: int) -> None:
     """An RDD of blocks that are kept by DISK_ONLY, in Spark's own format."""
-    from pyspark import StorageLevel
-    from pyspark.sql import SparkSession
-
-    builder = SparkSession.builder.master(f"local[{os.cpu_count()}]")
+    level = importlib.import_module("pyspark").StorageLevel.DISK_ONLY
+    builder = importlib.import_module("pyspark.sql").SparkSession.builder.master(
+        f"local[{os.cpu_count()}]"
+    )
     settings = {
         "spark.driver.memory": f"{max(1024, memory >> 20)}m",
         "spark.ui.enabled": "false",
@@ -309,7 +311,7 @@ def spark(data: Data, memory: int) -> None:
         return np.array(x[lo:hi]), np.fromfile(folder / "y.raw")[lo:hi]
 
     parts = data.slices()
-    kept = context.parallelize(parts, len(parts)).map(read).persist(StorageLevel.DISK_ONLY)
+    kept = context.parallelize(parts, len(parts)).map(read).persist(level)
     kept.count()
 
     def fold(w: Any) -> tuple[Any, float]:
@@ -396,9 +398,9 @@ def main(arguments: list[str] | None = None) -> list[Cold]:
     """Run and print."""
     given_arguments = sys.argv[1:] if arguments is None else arguments
     if given_arguments[:1] == ["--child"]:
-        name, folder, *numbers = given_arguments[1:]
+        name, where, *numbers = given_arguments[1:]
         rows, columns, memory = map(int, numbers)
-        WAYS[name](Data(Path(folder), rows, columns), memory)
+        WAYS[name](Data(Path(where), rows, columns), memory)
         return []
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=6_000_000)

@@ -283,7 +283,7 @@ def _table(table: pp.PhysicalTable) -> Display:
 def _titled(table: pp.PhysicalTable) -> Display:
     match table:
         case pp.TableScan(source=source, columns=columns):
-            shown = ", ".join(columns)
+            shown = ", ".join(columns) or "no columns"
             if len(columns) > 8:
                 shown = f"{', '.join(columns[:3])}, …, {columns[-1]} ({len(columns)} columns)"
             pruned = getattr(source, "pruned_text", None)

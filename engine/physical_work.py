@@ -148,6 +148,14 @@ def rows_of_block(schema: Schema) -> int:
     return block_rows(schema)
 
 
+def partitions_in_group(scan: pp.TableScan) -> float:
+    """Partitions that lie in one group of rows of a file, which is decoded from its beginning on;
+    1 where each can be read alone."""
+    groups = getattr(getattr(scan.source, "contents", None), "groups", ())
+    partitions = len(partition_bounds(int(scan.source.likely_rows), scan.source.schema))
+    return max(1.0, partitions / len(groups)) if groups else 1.0
+
+
 def blocks_of(schema: Schema, rows: float) -> float:
     """Blocks in which so many records of this schema lie."""
     return float(-(-rows // block_rows(schema)))

@@ -32,6 +32,7 @@ from scalops.options import AUTO, Options
 # Measured between workers of this machine, which share its memory: a network is another thing.
 BETWEEN_WORKERS = ("hop", "message", "link", "command", "worker_start")
 _MOST_EXPANDED = 16  # times the bytes of a file that its records may take in memory
+_LITTLE = 64 << 20  # bytes
 _MOST_COUNTS = 32  # numbers of workers that are compared, of a cluster that has more
 
 
@@ -97,8 +98,10 @@ def decide(
 
 def _is_large(physical: PhysicalPlan, options: Options) -> bool:
     """Whether what is made of the sources may need more memory than there is."""
-    scans = {t.source for s in physical.stages for t in find((s,), TableScan)}
-    size = sum(float(source.bytes) for source in scans)
+    scans = {id(t.source): t.source for s in physical.stages for t in find((s,), TableScan)}
+    size = sum(float(source.bytes) for source in scans.values())
+    if options.memory is None and _MOST_EXPANDED * size < _LITTLE:
+        return False  # to ask the machine takes as long as such a plan
     return _MOST_EXPANDED * size > (options.memory or usable_memory())
 
 

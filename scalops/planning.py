@@ -215,10 +215,18 @@ def _replanner(decided: Decided, options: Options, placed: Placement | None = No
     return replan_or_go_on(Replanner(decided.choice, decided.reads, options.fan_in, placed))
 
 
+_RELEASE_BYTES = 64 << 20  # that are copied out of it before the pool gives back what is unused
+
+
 def arrow_table(blocks: list[Any], schema: Schema) -> pa.Table:
     """Records as the user gets them."""
+    copied = 0
     for block in blocks:
         for name, values in block.columns.items():
             if isinstance(values, np.ndarray) and values.base is not None and not is_own(values):
                 block.columns[name] = values.copy()  # the result is no view of a user's array
+                copied += values.nbytes
+        if copied > _RELEASE_BYTES:  # else Arrow's pool keeps what files were decoded into
+            pa.default_memory_pool().release_unused()
+            copied = 0
     return blocks_to_table((b for b in blocks if b.rows), schema)

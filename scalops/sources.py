@@ -1,4 +1,8 @@
-"""Tables from files and from memory."""
+"""Tables from files and from memory.
+
+Readers take `filesystem`, an object of pyarrow.fs or of fsspec in which their paths lie; without
+it a path is a local one or a URI.
+"""
 
 from __future__ import annotations
 
@@ -166,7 +170,8 @@ def load(
     """A table of files in the format that their suffix names; `options` are those of its reader.
 
     .csv .tsv .parquet .pq .ipc .arrow .feather .json .jsonl .ndjson .txt .libsvm .svm .svmlight
-    .vw; text also with .gz behind.
+    .vw; text also with .gz behind. As for every reader, paths are local ones or URIs (file, s3, gs,
+    hdfs, abfs, and what fsspec knows), or lie in `filesystem`, one of pyarrow.fs or fsspec.
     """
     location = user_location()
     try:
@@ -339,7 +344,7 @@ def read_ipc(
     hive_partitioning: bool | None = None,
     hive_schema: HiveSchema = None,
 ) -> Table:
-    """A table of Arrow IPC files (Feather 2), which are mapped into memory."""
+    """A table of Arrow IPC files (Feather 2)."""
     return _scan(
         storage.read_ipc,
         path,

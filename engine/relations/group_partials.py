@@ -40,6 +40,7 @@ from scalops.engine.relations.group_parts import (
 )
 from scalops.engine.spilled_memory import Room
 
+SMALL_BYTES = 1 << 14  # what is less is not counted
 MOST_BITS = 10  # of the hash: more parts than 1,024 are not made
 GroupsOf = Callable[[Sequence[Vector], int], tuple[Groups, Array]]
 
@@ -118,7 +119,9 @@ class Merger:
 
     def kept(self, partial: Partials) -> Partials:
         """The same, to be kept for some time: in memory if there is room."""
-        if isinstance(partial, Parted) or not partial.count or partial.room is not None:
+        if isinstance(partial, Parted) or partial.room is not None:
+            return partial
+        if partial.bytes < SMALL_BYTES:
             return partial
         return self._in_room(partial, Room(self._budget, self._owner))
 

@@ -37,8 +37,16 @@ CODE_BYTES = 8  # of a record: the number of its group
 
 def places(position: int, first: int, rows: int) -> Array:
     """int64[rows]: those of consecutive records, from row `first` of a partition on."""
-    begin = (position << ROW_BITS) + first
-    return np.arange(begin, begin + rows, dtype=np.int64)
+    return _following((position << ROW_BITS) + first, rows)
+
+
+def _following(first: int, rows: int) -> Array:
+    return np.arange(first, first + rows, dtype=np.int64)
+
+
+def _is_following(own: Array) -> bool:
+    """Whether places, which rise, follow one another."""
+    return int(own[-1]) - int(own[0]) + 1 == len(own)
 
 
 class Records:
@@ -55,7 +63,8 @@ class Records:
         self._schema, self._keys = schema, keys
         self._placed = Schema((*schema.fields, (PLACE, INT64)))
         self._budget, self._owner, self._resident = budget, owner, resident
-        self._held: dict[int, tuple[Array, Block]] = {}
+        # By the first place; None: the others follow it.
+        self._held: dict[int, tuple[Array | None, Block]] = {}
         self._parts: _Parts | None = None
         self._lock = threading.Lock()
 
@@ -65,12 +74,22 @@ class Records:
             self._opened().add(own, block)
 
     def _is_held(self, own: Array, block: Block) -> bool:
-        size = own_bytes(block, self._resident)
+        first, kept = int(own[0]), None if _is_following(own) else own
+        size = self._held_bytes(kept, block)
         with self._lock:
             if self._parts is not None or not self._budget.room(size, self._owner):
                 return False
-            self._held[int(own[0])] = own, Block(block.rows, dict(block.columns), block.valid)
+            self._held[first] = kept, Block(block.rows, dict(block.columns), block.valid)
             return True
+
+    def _held_bytes(self, own: Array | None, block: Block) -> int:
+        return own_bytes(block, self._resident) + (0 if own is None else int(own.nbytes))
+
+    def _drained(self) -> Iterator[tuple[Array, Block]]:
+        """What is held, with all places, in table order; nothing of it is left."""
+        for first in sorted(self._held):
+            own, block = self._held.pop(first)
+            yield _following(first, block.rows) if own is None else own, block
 
     def _opened(self) -> _Parts:
         with self._lock:
@@ -80,22 +99,23 @@ class Records:
 
     def whole(self) -> tuple[Array, Block] | None:
         """All places and records, in table order; None where that finds no room."""
-        blocks = [self._held[first] for first in sorted(self._held)]
-        rows = sum(b.rows for _, b in blocks)
-        again = sum(b.bytes for _, b in blocks) if len(blocks) > 1 else 0
-        if self._parts is not None or not self._budget.room(again + CODE_BYTES * rows, self._owner):
+        held = [block for _, block in self._held.values()]
+        rows = sum(b.rows for b in held)
+        again = sum(b.bytes for b in held) if len(held) > 1 else 0
+        size = again + 2 * CODE_BYTES * rows
+        if self._parts is not None or not self._budget.room(size, self._owner):
             return None
-        self._held.clear()
+        blocks = list(self._drained())
         own = np.concatenate([np.zeros(0, np.int64), *(p for p, _ in blocks)])
         return own, concatenate([b for _, b in blocks], self._schema)
 
     def parts(self) -> Iterator[tuple[Array, Block]]:
         """The places and records of each part, in table order; the memory is given back."""
         parts = self._opened()
-        for first in sorted(self._held):
-            own, block = self._held.pop(first)
+        for own, block in self._drained():
             parts.add(own, block)
-            self._budget.release(self._owner, own_bytes(block, self._resident))
+            kept = None if _is_following(own) else own
+            self._budget.release(self._owner, self._held_bytes(kept, block))
         room = Room(self._budget, f"{self._owner}, a part")
         try:
             for block in parts.drained(room):

@@ -210,7 +210,7 @@ class Firsts:
     def _compare(self, flags: Array, units: Iterable[Block]) -> None:
         with claimed(self._budget, self._owner, 6 * self._most):
             for unit, new in firsts_in_units(units, self._schema, self._kinds):
-                flags[unit.columns[PLACE][new]] = True  # type: ignore[index]
+                flags[unit.columns[PLACE][new]] = True
 
 
 def firsts_in_units(

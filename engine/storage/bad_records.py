@@ -13,7 +13,7 @@ from scalops.algebra.errors import PlanError
 from scalops.algebra.operators import Scan
 
 OnError = Literal["raise", "skip", "null"]
-_SHOWN = 3
+SHOWN = 3  # first bad records of a chunk whose reasons are kept
 _MOST_CHARACTERS = 1000  # of a reason, which quotes the field; this may be a whole file
 
 logger = logging.getLogger("scalops")
@@ -34,6 +34,22 @@ def checked_mode(on_error: str) -> OnError:
     if on_error not in ("raise", "skip", "null"):
         raise PlanError(f'on_error={on_error!r} must be "raise", "skip" or "null"')
     return on_error  # type: ignore[return-value]
+
+
+@dataclass
+class Sifted:
+    """Numbers of lines: of those that can be read, with their `texts`; of bad ones, which with
+    emptied fields may be among them; and of those that may be either."""
+
+    readable: list[int] = field(default_factory=list)
+    texts: list[bytes] = field(default_factory=list)
+    bad: list[int] = field(default_factory=list)
+    unsure: list[int] = field(default_factory=list)
+
+    def keep(self, number: int, text: bytes) -> None:
+        """A line that can be read as `text`."""
+        self.readable.append(number)
+        self.texts.append(text)
 
 
 @dataclass(frozen=True)
@@ -60,7 +76,7 @@ class BadRecords:
         """Those of the chunk of a file that begins at byte `begin`."""
         with self._lock:
             if found and len(found) > self._chunks.get((file, begin), (0, []))[0]:
-                shown = [replace(r, reason=_shortened(r.reason)) for r in found[:_SHOWN]]
+                shown = [replace(r, reason=_shortened(r.reason)) for r in found[:SHOWN]]
                 self._chunks[file, begin] = len(found), shown
 
     def given_up(self) -> list[Any]:
@@ -78,7 +94,7 @@ class BadRecords:
         for item in items:
             match item:
                 case [int(file), int(begin), int(count), list(first)]:
-                    known = [_record(r) for r in first[:_SHOWN]]
+                    known = [_record(r) for r in first[:SHOWN]]
                 case _:
                     raise ValueError("bad records that make no sense")
             with self._lock:
@@ -96,7 +112,7 @@ class BadRecords:
             chunks = sorted(self._chunks.items())
             self._chunks.clear()
         first = [record for _, (_, records) in chunks for record in records]
-        return sum(count for _, (count, _) in chunks), first[:_SHOWN]
+        return sum(count for _, (count, _) in chunks), first[:SHOWN]
 
 
 def _shortened(reason: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -13,12 +13,14 @@ import pyarrow.csv as pacsv
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Block
 from scalops.engine.storage.arrow import block_of, to_column
-from scalops.engine.storage.bad_records import Unreadable
+from scalops.engine.storage.bad_records import Sifted, Unreadable
+from scalops.engine.storage.csv_sifting import sifted
 from scalops.engine.storage.files import File
 from scalops.engine.storage.lines import encoding_hint
 
 # Null is not NaN: "nan" is a number.
 _NULLS = [t for t in pacsv.ConvertOptions().null_values if "nan" not in t.lower()]
+_NULL_BYTES = frozenset(text.encode() for text in _NULLS)
 _HALF, _SINGLE = pa.float16(), pa.float32()
 _MOST_BYTES = 2**31 - 1  # Arrow's limit for one block of text
 
@@ -59,6 +61,14 @@ class CsvParser:
         found = {name: pa.nulls(1, self.types[name]) for name in columns}
         found.update(self._readable(names, line, tuple(n for n in columns if n in names)))
         return block_of({n: to_column(a, self.schema[n], n) for n, a in found.items()}, 1)
+
+    def sift(
+        self, file: int, lines: Sequence[bytes], columns: tuple[str, ...], fill: bool
+    ) -> Sifted:
+        """Lines by whether they can be read; see `csv_sifting`."""
+        names = self.names[file]
+        types = {name: self.types[name] for name in columns or names[:1]}
+        return sifted(lines, self.delimiter.encode(), names, types, _NULL_BYTES, fill)
 
     def lines(self, data: bytes) -> list[bytes]:
         """Lines end at "\\n", "\\r\\n" or "\\r"; empty ones are no records."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any, Generic, Protocol, TypeVar
@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 # One for each thread that may read at once; more would only hold memory.
 MAX_CURSORS = max(2, os.cpu_count() or 2)
 Taken = TypeVar("Taken")
+Given = TypeVar("Given", covariant=True)
 
 
 class Span(Protocol):
@@ -20,7 +21,7 @@ class Span(Protocol):
     def stop(self) -> int: ...
 
 
-class Cursor(Protocol[Taken]):
+class Cursor(Protocol[Given]):
     """Reads some columns forward from `position`; used by one reader at a time."""
 
     columns: tuple[str, ...]
@@ -35,8 +36,8 @@ class Cursor(Protocol[Taken]):
         """Go to a row."""
         ...
 
-    def take(self, rows: int) -> list[Taken]:
-        """The next `rows` records; there must be as many."""
+    def take(self, rows: int) -> Iterable[Given]:
+        """The next `rows` records, in parts to be used one by one; there must be as many."""
         ...
 
     def check(self) -> None:

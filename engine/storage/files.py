@@ -216,14 +216,6 @@ def _title(count: int, shown: str, first: str) -> str:
     return name if count == 1 else f"{name} and {count - 1} more"
 
 
-def local_path(path: object, doing: str = "reading from") -> str:
-    """A path of this machine's file system. Raises: PlanError for any other."""
-    store, local = located(path)
-    if store is not None:
-        raise PlanError(f"{store.shown(local)}: {doing} it needs a path of this machine")
-    return local
-
-
 def _expand(path: str, suffixes: tuple[str, ...]) -> list[str]:
     if os.path.isdir(path):
         found = _in_folder(path, suffixes)

@@ -28,6 +28,7 @@ _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)  # not a drive
 # Arrow's URIs have options behind a "?"; any other one belongs to a pattern.
 _OPTIONS = re.compile(r"\?([A-Za-z_]\w*=[^/?]*)$")
 _ARROW = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
+_SAME = {"s3a": "s3", "s3n": "s3"}  # Hadoop's schemes for the same store
 _NAMES = {"gcs": "gs"}  # the usual schemes of Arrow's type names
 BUCKETS = ("s3", "gs", "gcs", "abfs", "abfss")  # whose paths begin with a bucket, not with "/"
 
@@ -170,7 +171,7 @@ def located(path: object, filesystem: Any = None) -> tuple[Store | None, str]:
         return _given(filesystem, text, match)
     if match is None:
         return None, os.path.expanduser(text)
-    scheme, rest = match[1].lower(), match[2]
+    scheme, rest = _SAME.get(match[1].lower(), match[1].lower()), match[2]
     if scheme == "file":
         host, slash, local = rest.partition("/")
         if host not in ("", "localhost"):

@@ -24,10 +24,11 @@ from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Array, Block, ColumnData
 from scalops.engine.columns import taken
 from scalops.engine.storage.arrow import to_column, type_to_arrow
+from scalops.engine.storage.bad_records import Sifted
 from scalops.engine.storage.files import File
 from scalops.engine.storage.hive_keys import keys_of
 from scalops.engine.storage.partitions import Partition, pieces
-from scalops.engine.storage.text_contents import LineParser, TextContents
+from scalops.engine.storage.text_contents import LineParser, Sifter, TextContents
 from scalops.engine.storage.type_names import SCALAR_NAMES
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -72,9 +73,7 @@ class HiveColumns:
         counts = np.array([count for _, count in runs], np.int64)
         return {name: _repeated(*self.values[name], files, counts) for name in names}
 
-    def added(
-        self, block: Block, columns: Sequence[str], runs: Sequence[tuple[int, int]]
-    ) -> Block:
+    def added(self, block: Block, columns: Sequence[str], runs: Sequence[tuple[int, int]]) -> Block:
         """The block with those of the columns that are the folders'; `runs` as in `columns`."""
         found = self.columns([n for n in columns if n in self.schema], runs)
         valid = {n: mask for n, (_, mask) in found.items() if mask is not None}
@@ -206,6 +205,13 @@ class HiveParser:
     def lines(self, data: bytes) -> list[bytes]:
         """The lines with their ends."""
         return self.parser.lines(data)
+
+    def sift(
+        self, file: int, lines: Sequence[bytes], columns: tuple[str, ...], fill: bool
+    ) -> Sifted | None:
+        """As the inner parser does, if it does."""
+        own = tuple(n for n in columns if n not in self.hive.schema)
+        return self.parser.sift(file, lines, own, fill) if isinstance(self.parser, Sifter) else None
 
     def _with(
         self, file: int, columns: tuple[str, ...], make: Callable[[tuple[str, ...]], Block]

@@ -231,11 +231,9 @@ class BatchCursor:
         if self._open is not None:
             self._open.check()
 
-    def take(self, rows: int) -> list[Part]:
-        """The next `rows` records; there must be as many."""
-        return list(self._parts(self.position + rows))
-
-    def _parts(self, stop: int) -> Iterator[Part]:
+    def take(self, rows: int) -> Iterator[Part]:
+        """The next `rows` records, each part to be read before the next; there must be as many."""
+        stop = self.position + rows
         while self.position < stop:
             batch = self._batches[bisect_right(self._starts, self.position) - 1]
             file = self._file_of(batch)
@@ -250,7 +248,7 @@ class BatchCursor:
     def _file_of(self, batch: Batch) -> OpenFile:
         if self._open is None or self._open.file != batch.file:
             self.check()
-            # The one before stays open as long as parts of it are to be read.
+            self.close()
             self._open = OpenFile(batch.file, self.columns, batch.footer)
         return self._open
 

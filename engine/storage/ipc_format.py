@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -144,51 +144,68 @@ class IpcContents:
         with self._cursors.cursor(partition.start, columns, block_rows) as cursor:
             for start in bounds:
                 stop = min(start + block_rows, partition.stop)
-                parts = cursor.take(stop - start)
-                yield self._block(parts, start, stop, columns)
-                del parts
+                yield self._block(cursor.take(stop - start), start, stop, columns)
             cursor.check()
 
-    def _block(self, parts: list[Part], start: int, stop: int, columns: tuple[str, ...]) -> Block:
+    def _block(
+        self, parts: Iterable[Part], start: int, stop: int, columns: tuple[str, ...]
+    ) -> Block:
         path = self._path(start, stop) or f"{self.files[0].path} and others"
-        found: dict[str, tuple[ColumnData, Array | None]] = {}
-        others = []
-        for name in columns:
-            numbers = _numbers(parts, name, self.schema[name])
-            if numbers is not None:
-                found[name] = numbers, None
-            else:
-                others.append(name)
-        for name in others:
-            chunks = [part.array(name, others) for part in parts]
-            where = f"column {name!r} of {path}"
-            values, valid = to_column(chunks, self.schema[name], where)
-            decoded = any(part.is_decoded(name) for part in parts)
-            found[name] = _owned(values) if decoded else _ordered(values), valid
-        return block_of({name: found[name] for name in columns}, stop - start)
+        made = {
+            name: _Column(name, self.schema[name], stop - start, f"column {name!r} of {path}")
+            for name in columns
+        }
+        for part in parts:  # each is read before the next one's file is opened
+            others = [name for name in columns if part.numbers(name) is None]
+            for column in made.values():
+                column.add(part, others)
+        return block_of({name: column.made() for name, column in made.items()}, stop - start)
 
 
-def _numbers(parts: list[Part], name: str, kind: ArrayType) -> Array | None:
-    """A column that is nothing but numbers, read to where it stays; None for others."""
-    places = [part.numbers(name) for part in parts]
-    if None in places:
-        return None
-    width = kind.numpy.itemsize * kind.size
-    rows = sum(part.rows for part in parts)
-    into = MEMORY.take(rows * width)
-    at = 0
-    for part, numbers in zip(parts, places, strict=True):
-        assert numbers is not None
-        if numbers.row_bytes != width:
-            return None
-        part.fill(into[at : at + part.rows * width], numbers)
-        at += part.rows * width
-    return into.view(kind.numpy).reshape(rows, *kind.shape)
+class _Column:
+    """A column of a block while it is put together, part by part."""
 
+    def __init__(self, name: str, kind: ArrayType, rows: int, where: str) -> None:
+        self._name, self._kind, self._where = name, kind, where
+        self._chunks: list[pa.Array] = []
+        self._is_decoded = False
+        self._row_bytes = 0 if self._stays_arrow else kind.numpy.itemsize * kind.size
+        self._bytes = MEMORY.take(rows * self._row_bytes)
+        self._valid: Array | None = None
+        self._rows, self._at = rows, 0
 
-def _ordered(values: ColumnData) -> ColumnData:
-    """An array in C order, as every block has them: a tensor may lie with its axes exchanged."""
-    return np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values
+    @property
+    def _stays_arrow(self) -> bool:
+        return self._kind.is_arrow or self._kind.is_sparse
+
+    def add(self, part: Part, others: list[str]) -> None:
+        """Read the next rows; `others` are the columns that are more than numbers."""
+        numbers = part.numbers(self._name)
+        if self._stays_arrow:
+            self._chunks.append(part.array(self._name, others))
+            self._is_decoded |= part.is_decoded(self._name)
+            return
+        first, self._at = self._at, self._at + part.rows
+        if numbers is not None and numbers.row_bytes == self._row_bytes:
+            part.fill(self._bytes[first * self._row_bytes : self._at * self._row_bytes], numbers)
+            return
+        values, valid = to_column([part.array(self._name, others)], self._kind, self._where)
+        self._values[first : self._at] = values
+        if valid is not None:
+            if self._valid is None:
+                self._valid = np.ones(self._rows, bool)
+            self._valid[first : self._at] = valid
+
+    @property
+    def _values(self) -> Array:
+        return self._bytes.view(self._kind.numpy).reshape(self._rows, *self._kind.shape)
+
+    def made(self) -> tuple[ColumnData, Array | None]:
+        """The column, and which of its values are not null."""
+        if not self._stays_arrow:
+            return self._values, self._valid
+        values, valid = to_column(self._chunks, self._kind, self._where)
+        return _owned(values) if self._is_decoded else values, valid
 
 
 def _owned(values: ColumnData) -> ColumnData:

@@ -103,9 +103,12 @@ def chunks_beginning(file: File, first: int, start: int, stop: int) -> Iterator[
     All of a compressed file belongs to the range that holds its first byte; it is streamed.
     """
     if not is_compressed(file):
-        begin, data = lines_beginning(file, first, start, stop)
-        if data:
-            yield begin, data
+        while start < stop:
+            end = min(stop, start + _STREAMED_BYTES)
+            begin, data = lines_beginning(file, first, start, end)
+            if data:
+                yield begin, data
+            start = max(end, begin + len(data))  # no other line begins before
         return
     if start > 0:
         return
@@ -130,11 +133,16 @@ def chunks_beginning(file: File, first: int, start: int, stop: int) -> Iterator[
 
 
 def _check_size(file: File, size: int) -> None:
+    """Raise DataError unless an open file of this size is the one that was inspected.
+
+    Of a file that is not local the time is asked for once, when a run begins.
+    """
     if size != file.size:
         raise DataError(
             f"{file.path} changed after the table was made: {file.size} bytes then, {size} now",
             hint="make a new table",
         )
+    file.check_local()
 
 
 def line_number(file: File, position: int) -> int:

@@ -109,7 +109,8 @@ class Footers:
     ) -> list[Extent]:
         """What is known of a column, by (file, row group), these in file order."""
         found: list[Extent] = []
-        at, metadata, place, unit = -1, None, None, None
+        at, place, unit = -1, None, None
+        metadata: Any = None
         for file, group in groups:
             if file != at:
                 at, metadata = file, self.of(file)

@@ -168,7 +168,7 @@ class ParquetContents:
         with self._cursors.cursor(partition.start, columns, block_rows) as cursor:
             for start in bounds:
                 stop = min(start + block_rows, partition.stop)
-                yield self._block(cursor.take(stop - start), start, stop, columns)
+                yield self._block(list(cursor.take(stop - start)), start, stop, columns)
             cursor.check()
 
     def _block(

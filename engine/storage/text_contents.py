@@ -7,15 +7,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from io import BytesIO
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import numpy as np
 
 from scalops.algebra.errors import DataError
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Block, concatenate
-from scalops.engine.storage.bad_records import BadRecord, BadRecords, OnError, Unreadable
+from scalops.engine.storage.bad_records import (
+    SHOWN,
+    BadRecord,
+    BadRecords,
+    OnError,
+    Sifted,
+    Unreadable,
+)
 from scalops.engine.storage.byte_ranges import ByteRanges
 from scalops.engine.storage.files import File
 from scalops.engine.storage.lines import COMPRESSED, line_number, sampled
@@ -37,6 +46,17 @@ class LineParser(Protocol):
 
     def lines(self, data: bytes) -> list[bytes]:
         """The lines with their ends."""
+        ...
+
+
+@runtime_checkable
+class Sifter(Protocol):
+    """A parser that tells most bad lines without parsing them one by one."""
+
+    def sift(
+        self, file: int, lines: Sequence[bytes], columns: tuple[str, ...], fill: bool
+    ) -> Sifted | None:
+        """Lines by whether they can be read; with `fill` bad ones can, with fields emptied."""
         ...
 
 
@@ -100,9 +120,75 @@ class TextContents:
                 )
                 raise unreadable_line(self.files[file], begin + offset, error) from error
             found: list[BadRecord] = []
-            blocks = self._halved(file, begin, lines, columns, error, found)
+            whole = self._sifted(file, begin, lines, columns, found)
+            if whole is None:
+                found = []
+                blocks = self._halved(file, begin, lines, columns, error, found)
             self.bad.note(file, begin, found)
-            return blocks
+            return blocks if whole is None else [whole]
+
+    def _sifted(
+        self,
+        file: int,
+        begin: int,
+        lines: Sequence[bytes],
+        columns: tuple[str, ...],
+        found: list[BadRecord],
+    ) -> Block | None:
+        """The records of lines of which some are bad, parsed in one go but for doubtful ones;
+        None where the parser cannot tell."""
+        fill = self.on_error == "null"
+        told = (
+            self.parser.sift(file, lines, columns, fill)
+            if isinstance(self.parser, Sifter)
+            else None
+        )
+        if told is None:
+            return None
+        starts = np.cumsum([begin, *map(len, lines)]).tolist()
+        try:
+            blocks = [self.parser.parse(file, b"".join(told.texts), columns)]
+        except Unreadable:
+            return None
+        order = list(told.readable)
+        if blocks[0].rows != len(order):
+            return None
+        for first, run in _runs(told.unsure, lines):
+            made = self._tried(file, starts[first], run, columns, found)
+            order += [first] * sum(block.rows for block in made)
+            blocks += made
+        found += [BadRecord(file, starts[number], "") for number in told.bad]
+        found.sort(key=lambda record: record.position)
+        number_at = dict(zip(starts, range(len(lines)), strict=False))
+        for i, record in enumerate(found[:SHOWN]):
+            if not record.reason:
+                reason = self._reason(file, lines[number_at[record.position]], columns)
+                if reason is None:  # not bad after all
+                    return None
+                found[i] = replace(record, reason=reason)
+        chosen = Schema(tuple((name, self.schema[name]) for name in columns))
+        return concatenate(blocks, chosen).take(np.argsort(np.array(order), kind="stable"))
+
+    def _tried(
+        self,
+        file: int,
+        begin: int,
+        lines: Sequence[bytes],
+        columns: tuple[str, ...],
+        found: list[BadRecord],
+    ) -> list[Block]:
+        try:
+            return [self.parser.parse(file, b"".join(lines), columns)]
+        except Unreadable as error:
+            return self._halved(file, begin, lines, columns, error, found)
+
+    def _reason(self, file: int, line: bytes, columns: tuple[str, ...]) -> str | None:
+        """Why a line is bad; None if it is not."""
+        try:
+            self.parser.parse(file, line, columns)
+        except Unreadable as error:
+            return error.reason
+        return None
 
     def _halved(
         self,
@@ -141,6 +227,15 @@ class TextContents:
             what = what.replace("was", "were").replace("has", "have")
         more = f" and {count - len(shown)} more" if count > len(shown) else ""
         return f"{count} record{'s' * (count > 1)} {what}: {'; '.join(shown)}{more}"
+
+
+def _runs(numbers: Sequence[int], lines: Sequence[bytes]) -> Iterator[tuple[int, Sequence[bytes]]]:
+    """Lines that follow each other, of those of these numbers, with the number of the first."""
+    first = 0
+    for i, number in enumerate(numbers):
+        if i + 1 == len(numbers) or numbers[i + 1] != number + 1:
+            yield numbers[first], lines[numbers[first] : number + 1]
+            first = i + 1
 
 
 def _split(lines: Sequence[bytes], likely: int | None) -> list[Sequence[bytes]]:

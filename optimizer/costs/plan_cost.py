@@ -123,7 +123,8 @@ def _missing(
     """What a cached table of which `size` bytes are not held takes when it is first made, and what
     these take whenever they are read.
 
-    What is made again is not made when the table first is: that ends where memory does. A cache
+    What is made again is not made when the table first is: that ends where memory does. Where each
+    thread reads every second partition of a group of rows it decodes those between, too. A cache
     file is written then, and read as an Arrow IPC file is: the same copies, by the same rate.
     """
     setting, machine = costing.setting, costing.machine
@@ -132,7 +133,8 @@ def _missing(
     if stage.makes not in setting.neutral.filed:
         beside = cost.steady.total - max(cost.disk, cost.computing) + cost.computing
         begun = replace(cost, first=cost.first.times(1 - share))
-        return begun, Again(share, share * cost.disk, share * beside)
+        skipped = min(costing.threads(stage), stage.in_group)
+        return begun, Again(share, share * cost.disk, share * beside * skipped)
     on_disk = size * costing.on_one_disk
     written = cost.first + Times(load=on_disk / machine["disk_write"])
     decoded = size / machine["ipc"] / costing.threads(stage)

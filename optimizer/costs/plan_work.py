@@ -16,7 +16,13 @@ from scalops.algebra.tree import Node, find
 from scalops.engine import physical_plan as pp
 from scalops.engine import physical_relations as pr
 from scalops.engine.physical_running import SummarizeRuns
-from scalops.engine.physical_work import blocks_of, environment_bytes, leaves_of, times_of
+from scalops.engine.physical_work import (
+    blocks_of,
+    environment_bytes,
+    leaves_of,
+    partitions_in_group,
+    times_of,
+)
 from scalops.engine.stage_operators import operators_of
 from scalops.optimizer.cardinality import least_known
 from scalops.optimizer.cost import Provenance
@@ -82,7 +88,8 @@ class StageWork:
     they have room. `index_bytes` of an indexed side of a join go to every worker if they are few,
     else to the one that each key belongs to; so do the bytes of the records that an index is
     `probed` with, by the index's number. `leaves` is 0 where the run tells. `buffer_bytes` are
-    those of one thread's kernels.
+    those of one thread's kernels. `in_group` partitions of its source are decoded from one
+    beginning on, so that threads which share them skip what others decode.
     """
 
     stage: int
@@ -106,6 +113,7 @@ class StageWork:
     blocks: float = 1.0
     leaves: int = 0
     buffer_bytes: float = 0.0
+    in_group: float = 1.0
     provenance: Provenance = "estimated"
 
     @property
@@ -257,6 +265,9 @@ def stage_work(stage: pp.Stage, rows: TableRows) -> StageWork:
         blocks=sum(blocks[t] for t in read_tables),
         leaves=_leaves(stage, tables),
         buffer_bytes=stage_buffers(stage),
+        in_group=max(
+            (partitions_in_group(t) for t in tables if isinstance(t, pp.TableScan)), default=1.0
+        ),
         provenance=least_known(o.provenance for o in operators),
     )
 

@@ -102,7 +102,7 @@ def _is_in(part: Call) -> Condition | None:
     (found,) = part.arguments
     if not isinstance(found, Call) or found.function.name != "equal" or len(found.type.shape) != 1:
         return None
-    sides = [a.arguments[0] if _is_reshape(a) else a for a in found.arguments]
+    sides = [_unshaped(a) for a in found.arguments]
     columns = [a for a in sides if isinstance(a, Column) and not a.type.shape]
     items = [a.value for a in sides if isinstance(a, Constant)]
     if len(columns) != 1 or len(items) != 1 or not isinstance(items[0], np.ndarray):
@@ -111,8 +111,8 @@ def _is_in(part: Call) -> Condition | None:
     return _made(columns[0], "is_in", values, part) if len(values) <= _MOST_ITEMS else None
 
 
-def _is_reshape(e: Expression) -> bool:
-    return isinstance(e, Call) and e.function.name == "reshape"
+def _unshaped(e: Expression) -> Expression:
+    return e.arguments[0] if isinstance(e, Call) and e.function.name == "reshape" else e
 
 
 def _made(

@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 
 import scalops as so
 from scalops.deciding import Decided, decide
+from scalops.engine.cluster.job_settings import JobSettings
+from scalops.engine.cluster.messages import decode, encode
 from scalops.engine.neutral import Neutral
 from scalops.engine.spill_folder import free_disk
 from scalops.optimizer.costs.choice import Asked, choose
@@ -152,6 +154,13 @@ def test_free_disk_is_that_of_the_folder(tmp_path: Path) -> None:
         assert free_disk("/dev/shm") == 0  # memory
 
 
+def test_workers_are_told() -> None:
+    settings = JobSettings(Neutral(2, filed=frozenset((3, 1))))
+    begin = settings.begin(1, 0, 1, careful=False)
+    assert frozenset(begin.filed) == {1, 3}
+    assert decode(encode(begin)) == begin
+
+
 # The costs.
 
 
@@ -277,3 +286,20 @@ def test_analyze_counts_what_comes_from_the_file(folder: Path) -> None:
     assert cache["file_bytes"] >= 8 * ROWS * (COLUMNS + 1) - cache["bytes"]
     with so.session(memory="1GB", threads=1):
         assert np.array_equal(computed(folder).collect(), few)
+
+
+def test_groups_of_rows_that_threads_share_are_decoded_by_each(folder: Path) -> None:
+    large = folder / "large.parquet"
+    if not large.exists():
+        table = pyarrow.parquet.read_table(folder / "t.parquet")
+        pyarrow.parquet.write_table(table, large, row_group_size=ROWS)
+    works = [
+        plan_work(plan(job_of(descent(so.read_parquet(path), COLUMNS)), jit=False))
+        for path in (folder / "t.parquet", large)
+    ]
+    for threads, factor in ((1, 1), (2, 2)):
+        small, wide = (
+            plan_cost(work, MACHINE, Setting(threads, None, 0.0)).loops[0].steady.load
+            for work in works
+        )
+        assert wide == pytest.approx(factor * small, rel=0.1)

@@ -33,12 +33,12 @@ WAYS = {"block by block": 1e9, "as a whole": 0.0}
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of at most 64 records, and parts of 20 KB, which are cut again."""
+    """Blocks of at most 64 records, and parts of 50 KB, which are cut again."""
     monkeypatch.setattr(blocks, "MAX_BLOCK_ROWS", 64)
     monkeypatch.setattr(blocks, "MIN_PARTITION_BYTES", 1)
     monkeypatch.setattr(groups, "SMALL_BYTES", 0)
     monkeypatch.setattr(dealt, "SMALL_BYTES", 1 << 10)
-    monkeypatch.setattr(group_parts, "LEAST_PART", 20_000)
+    monkeypatch.setattr(group_parts, "LEAST_PART", 50_000)
     monkeypatch.setattr(group_partials, "MOST_BITS", 3)
     monkeypatch.setattr(group_records, "PART_BITS", 2)
 
@@ -67,9 +67,8 @@ def same(node: Any, limit: int, sizes: tuple[int, ...] = (1, 3)) -> None:
 
 CASES = [
     ("numbers", "many", "block by block", "1 KB"),
-    ("choices", "all distinct", "block by block", "64 KB"),
+    ("choices", "few", "block by block", "64 KB"),
     ("products", "many", "as a whole", "1 KB"),
-    ("choices", "few", "as a whole", "64 KB"),
 ]
 EVERY = [case for case in product(PARTS, KEYS, WAYS, BUDGETS) if case not in CASES]
 
@@ -79,7 +78,7 @@ def test_every_fold(
     part: str, keys: str, way: str, budget: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(groups, "WHOLE_SHARE", WAYS[way])
-    table = source(300, keys, seed=4)
+    table = source(200, keys, seed=4)
     same(grouped(table, ["k"], PARTS[part](table)), BUDGETS[budget])
 
 
@@ -87,7 +86,7 @@ KEYS_BY_TYPE = keys_by_type(300, 60)
 TYPES = ["string", "float64", "sparse", *KEYS_BY_TYPE]
 
 
-@pytest.mark.parametrize(("kind", "way"), quick(product(dict.fromkeys(TYPES), WAYS), 4))
+@pytest.mark.parametrize(("kind", "way"), quick(product(dict.fromkeys(TYPES), WAYS), 2))
 def test_keys_of_every_type(kind: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(groups, "WHOLE_SHARE", WAYS[way])
     monkeypatch.setattr(group_parts, "LEAST_PART", 500)
@@ -100,7 +99,7 @@ def test_keys_of_every_type(kind: str, way: str, monkeypatch: pytest.MonkeyPatch
     same(grouped(table, ["k"], folds), 1_000)
 
 
-@pytest.mark.parametrize("limit", [1_000, 20_000])
+@pytest.mark.parametrize("limit", quick([20_000, 1_000], 1))
 def test_a_group_of_most_records_and_many_of_one(
     limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +120,7 @@ def test_random_queries(run: int) -> None:
                   "x": rng.normal(size=rows)})  # fmt: skip
     queries = [
         t.group_by("k").agg(s=so.sum("x"), m=so.mean("x"), n=so.n_unique("j")),
-        t.group_by("k", "j").agg(q=so.quantile("x", 0.3), v=so.var("x")),
+        t.group_by("k", "j").agg(q=so.quantile(0.3, "x"), v=so.var("x")),
         t.with_columns(c=so.cumsum("x", over="k"), d=so.cummax("x", over=["k", "j"])),
         t.with_columns(c=so.cumsum("x", reverse=True), d=so.cumprod("x", reverse=True, over="j")),
         t.filter(lambda r: r.x > 0).group_by("k").agg(f=so.first("x"), a=so.argmax("x", "j")),
@@ -151,7 +150,7 @@ def test_a_group_that_finds_no_room_is_named(monkeypatch: pytest.MonkeyPatch) ->
     k[1_000:] = 4
     t = so.table({"k": k, "x": np.zeros(9_000)})
     query = applied(last_two, so.table({"k": np.arange(9)}), t, gives={"n": INT64, "t": FLOAT64})
-    with pytest.raises(so.ScalopsError, match=r"last_two .* key is 4 take 13.*KB") as caught:
+    with pytest.raises(so.ScalopsError, match=r"last_two\(\) .* key is 4 take 130 KB") as caught:
         made(query.plan, 1_000)
     assert "so.session(memory=...)" in str(caught.value)
 
@@ -164,12 +163,12 @@ def test_a_loop_over_groups_that_stay() -> None:
     def ranked(limit: int | None) -> Any:
         with so.session(memory=limit, processes=0):
 
-            @so.loop(so.env(ranks=ranks), range(4))
+            @so.loop({"ranks": ranks}, range(4))
             def iterated(env: Any) -> Any:
-                there = edges.join(env.ranks, left_on="a", right_on="id")
+                there = edges.join(env["ranks"], left_on="a", right_on="id")
                 sums = there.group_by("b").agg(rank=so.sum("rank"))
-                env.ranks = sums.map(lambda r: so.row(id=r.b, rank=0.1 + r.rank / 9))
+                return {"ranks": sums.map(lambda r: {"id": r.b, "rank": 0.1 + r.rank / 9})}
 
-            return iterated.collect().ranks
+            return iterated.collect()["ranks"]
 
     assert ranked(1_000).equals(ranked(None))

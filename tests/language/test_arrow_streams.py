@@ -221,13 +221,14 @@ def addresses(column: Any) -> list[int]:
 def test_numbers_in_memory_are_not_copied(form: str) -> None:
     values = np.arange(1_000.0)
     arrow = pa.table({"v": values})
-    data = {
+    makers: dict[str, Any] = {
         "arrow": lambda: arrow,
         "chunks": lambda: pa.concat_tables([arrow, arrow.slice(10)]),
         "batch": lambda: arrow.to_batches()[0],
         "polars": lambda: pl.from_arrow(arrow),
         "pandas": lambda: pandas.DataFrame({"v": values}),
-    }[form]()
+    }
+    data = makers[form]()
     expected = [values.__array_interface__["data"][0]]
     if form == "chunks":
         expected.append(expected[0] + 80)

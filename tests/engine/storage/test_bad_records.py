@@ -11,6 +11,7 @@ import pytest
 
 from scalops.algebra.errors import DataError, ScalopsError
 from scalops.engine.storage import FileSource, read_csv, read_json, read_libsvm, read_text
+from scalops.engine.storage.text_contents import TextContents
 from tests.engine.storage.reading import to_table, whole
 from tests.quick import quick
 
@@ -117,3 +118,28 @@ def test_random_damage_never_shows_an_error_that_is_not_ours(
             pass
     if on_error != "raise" and not name.endswith(".gz"):
         assert passed >= 9
+
+
+FIELDS = (
+    "1", "-2", "", " 3", "+4", "0x1F", "1.5", "1e3", ".5", "5.", "nan", "-inf", "NULL", "n/a", "x",
+    "12345678901234567890", "300", "é", '"6"', "7 7", "-", "1_0", "true", "2020-01-01", "\t8",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", quick(range(20), 1))
+@pytest.mark.parametrize("on_error", ["skip", "null"])
+def test_lines_told_by_their_form_are_those_that_the_parser_tells(
+    seed: int, on_error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows = [",".join(rng.choice(FIELDS, rng.choice([4, 4, 4, 4, 3, 5]))) for _ in range(150)]
+    contents = "\n".join(["a,b,c,d", *rows, ""]).encode()
+    types = {"a": "int8", "b": "float64", "c": "string", "d": "uint64"}
+
+    def read() -> tuple[list[Any], str | None]:
+        source = csv(contents, column_types=types, on_error=on_error)
+        return to_table(source).to_pylist(), source.bad_records()
+
+    told = read()
+    monkeypatch.setattr(TextContents, "_sifted", lambda *_: None)
+    assert str(told) == str(read())

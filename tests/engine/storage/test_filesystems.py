@@ -304,6 +304,7 @@ def test_options_of_s3_uris_and_the_environment(monkeypatch: pytest.MonkeyPatch)
     expected = ["eu-west-1", "http://127.0.0.1:9", "http", "user", "hidden"]
     assert [options[name] for name in chosen] == expected
     assert "hidden" not in repr(store)
+    assert located("s3a://user:hidden@bucket/a?scheme=http&anonymous=false") == (store, "bucket/a")
     again = pickle.loads(pickle.dumps(store))
     assert (again, again.filesystem) == (store, store.filesystem)
 

@@ -16,7 +16,7 @@ from scalops.algebra.errors import SchemaError
 from scalops.engine.storage import FileSource, read_csv, read_parquet
 from tests.engine.storage.reading import to_table
 
-WRITERS: dict[str, Callable[[pa.Table, Path], None]] = {
+WRITERS: dict[str, Callable[[pa.Table, Path], object]] = {
     "parquet": lambda t, path: pq.write_table(t, path, row_group_size=3),
     "ipc": lambda t, path: _ipc(t, path),
     "csv": lambda t, path: path.write_text(
@@ -78,7 +78,7 @@ def test_records_are_those_of_duckdb_and_arrow(tmp_path: Path) -> None:
     table = to_table(read_parquet(sales(tmp_path))).sort_by("x")
     arrow = ds.dataset(tmp_path, partitioning="hive", format="parquet").to_table().sort_by("x")
     assert table.to_pylist() == arrow.to_pylist()
-    found = duckdb.sql(
+    found = duckdb.execute(
         f"select x, year, city from read_parquet('{tmp_path}/**/*.parquet',"
         " hive_partitioning=true) order by x"
     ).fetchall()
@@ -163,7 +163,9 @@ def test_the_folder_wins_over_a_column_of_the_file_in_its_type(tmp_path: Path) -
     pq.write_table(
         pa.table({"year": pa.array([1], pa.int16()), "x": [1]}), tmp_path / "year=none" / "a.pq"
     )
-    with pytest.raises(SchemaError, match=r"year=none/a\.pq .* the file's own column 'year' is int"):
+    with pytest.raises(
+        SchemaError, match=r"year=none/a\.pq .* the file's own column 'year' is int"
+    ):
         read_parquet(tmp_path)
 
 
@@ -172,11 +174,11 @@ def test_bad_records_of_text_keep_the_folders_values(tmp_path: Path) -> None:
         (tmp_path / f"year={year}").mkdir()
         (tmp_path / f"year={year}" / "a.csv").write_text(lines)
     kept = {"skip": ([1, 3], [1, 2]), "null": ([1, None, 3], [1, 1, 2])}
-    for mode, (x, year) in kept.items():
+    for mode, (x, years) in kept.items():
         source = read_csv(tmp_path, column_types={"x": "int64"}, on_error=mode)
         found = to_table(source)
         assert found.column("x").to_pylist() == x
-        assert found.column("year").to_pylist() == year
+        assert found.column("year").to_pylist() == years
         assert "1 record" in str(source.bad_records())
 
 

@@ -3,6 +3,8 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from scalops.engine.blocks import Block
 from scalops.engine.output_memory import is_own
 from scalops.engine.storage import FileSource, Partition, block_to_batch, ipc_cursor, read_ipc
 from scalops.engine.storage.ipc_columns import BatchReader
+from scalops.engine.storage.ipc_layout import Layout, layout_of
 from scalops.engine.storage.read_ahead import RangeReader
 from tests.engine.storage.reading import to_table
 from tests.quick import repeated
@@ -112,7 +115,7 @@ def cut(rng: Rng, table: pa.Table) -> list[pa.RecordBatch]:
     """Batches of any length, also of none."""
     rows = len(table)
     bounds = sorted({0, rows, *rng.integers(0, rows + 1, int(rng.integers(0, 5))).tolist()})
-    parts = [table.slice(a, b - a) for a, b in zip(bounds, bounds[1:], strict=False)]
+    parts = [table.slice(a, b - a) for a, b in pairwise(bounds)]
     parts.insert(int(rng.integers(len(parts) + 1)), table.slice(0, 0))
     return [part.combine_chunks().to_batches()[0] if len(part) else empty(part) for part in parts]
 
@@ -181,10 +184,10 @@ def test_few_columns_read_little(write: Write, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_kept_blocks_stay_and_others_give_their_memory_back(write: Write) -> None:
-    rows, width = 40_000, 100
+    rows, width = 12_000, 100
     values = np.arange(float(rows * width)).reshape(rows, width)
     column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), width)
-    source = read_ipc(write("a.arrow", pa.table({"v": column}).to_batches(15_000)))
+    source = read_ipc(write("a.arrow", pa.table({"v": column}).to_batches(5_000)))
     blocks = [b for p in source.partitions() for b in source.read(p, ("v",))]
     found = [b.columns["v"] for b in blocks]
     np.testing.assert_array_equal(np.concatenate(found), values)
@@ -312,11 +315,10 @@ def test_batch_of_another_length_than_its_header_told_is_an_error(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = read_ipc(write("a.arrow", pa.table({"x": np.arange(100)}).to_batches()))
-    real = ipc_cursor.layout_of
 
-    def other(header: bytes, at: int, size: int) -> Any:
-        layout = real(header, at, size)
-        return type(layout)(layout.rows + 1, layout.compressed, layout.nodes, layout.buffers)
+    def other(header: bytes, at: int, size: int) -> Layout:
+        layout = layout_of(header, at, size)
+        return replace(layout, rows=layout.rows + 1)
 
     monkeypatch.setattr(ipc_cursor, "layout_of", other)
     with pytest.raises(DataError, match="has not the 100 rows of its header"):

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from scalops.algebra.errors import DataError, PlanError
 from scalops.engine.storage import FileSource, Partition, read_text
+from scalops.engine.storage import lines as text_lines
+from scalops.engine.storage.files import File
 from tests.engine.storage.reading import layout, to_table
 from tests.quick import repeated
 
@@ -200,3 +202,19 @@ def test_likely_rows_is_near() -> None:
         assert text("1234567\n" * 50_000, name).likely_rows > 100
     assert text("1234567\n" * 50_000).likely_rows == pytest.approx(50_000)
     assert text("").likely_rows == 0
+
+
+def test_long_range_is_read_in_chunks_of_whole_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_lines, "_STREAMED_BYTES", 100)
+    texts = [f"{i:03d}" * (1 + 97 * (i % 7 == 3)) for i in range(60)]
+    path = tmp_path / "a.txt"
+    path.write_bytes("".join(text + "\n" for text in texts).encode()[:-1])
+    file = File.at(str(path))
+    for start in (0, 1, 150, 700):
+        chunks = list(text_lines.chunks_beginning(file, 0, start, file.size))
+        assert max(len(data) for _, data in chunks) <= 100 + 295
+        begin, whole = text_lines.lines_beginning(file, 0, start, file.size)
+        assert chunks[0][0] == begin
+        assert b"".join(data for _, data in chunks) == whole

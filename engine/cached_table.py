@@ -170,7 +170,7 @@ class CachedTable(Stored):
                 size = own_bytes(block, self._pipeline.resident)
                 if size and not self._reserved(taken, size):
                     self._budget.release(self._owner, taken)
-                    self._write(worker, partition, chain(held, [block], blocks))
+                    self._write(partition, chain(held, [block], blocks))
                     return
                 block.identity = (next(identities),)
                 held.append(block)
@@ -183,13 +183,13 @@ class CachedTable(Stored):
         """Take room for `size` more of a partition of which `taken` bytes are held already."""
         return self._may_hold(taken + size) and self._budget.reserve(size, self._owner, self._left)
 
-    def _write(self, worker: int, partition: int, blocks: Iterable[Block]) -> None:
+    def _write(self, partition: int, blocks: Iterable[Block]) -> None:
         """Put a partition into the file; where the disk is full, it will be made again."""
         file = self._file
         if file is None or partition in self._filed:
             return
         try:
-            self._filed[partition] = filed = file.write(blocks, worker)
+            self._filed[partition] = filed = file.write(blocks)
         except SpillError as error:
             self._file = None  # what it has already is read on
             so_what = f"a cached table is made again in each iteration: {error}"
@@ -209,7 +209,7 @@ class CachedTable(Stored):
         self.is_complete = False
         while self._sizes and not self._may_hold(0):
             partition = max(self._sizes)
-            self._write(0, partition, self._held[partition])
+            self._write(partition, self._held[partition])
             del self._held[partition]
             self._budget.release(self._owner, self._sizes.pop(partition))
 

@@ -42,20 +42,46 @@ class Batch(NamedTuple):
 class SpillFile:
     """Blocks of one schema on disk, read in any order; threads may share it."""
 
-    def __init__(self, schema: Schema, folder: str | None = None) -> None:
+    def __init__(self, schema: Schema, folder: str | None = None, lane_bytes: int = 0) -> None:
         """In the folder for spill files, unless another is given.
 
-        Raises: SpillError where no file can be made there.
+        With `lane_bytes` each thread writes to places of so many bytes, so that its blocks lie one
+        behind the other. Raises: SpillError where no file can be made there.
         """
-        self._schema, self._end = schema, 0
+        self._schema, self._end, self._lane_bytes = schema, 0, lane_bytes
         self._lock = threading.Lock()
+        self._lanes: dict[int, tuple[int, int]] = {}  # by thread: from where to where
         self.descriptor, self._folder = nameless_file(folder)
-        self.close = weakref.finalize(self, os.close, self.descriptor)
+        self._open = [self.descriptor]
+        self._own = threading.local()
+        self.close = weakref.finalize(self, _close, self._open)
 
     @property
     def bytes(self) -> int:
         """How long it is."""
         return self._end
+
+    def _place(self, size: int) -> int:
+        """Where to write so many bytes."""
+        with self._lock:
+            at, end = self._lanes.get(threading.get_ident(), (0, 0))
+            if at + size > end:
+                at, end = self._end, self._end + max(size, self._lane_bytes)
+                self._end = end
+            self._lanes[threading.get_ident()] = at + size, end
+            return at
+
+    def _reader(self) -> int:
+        """This thread's descriptor: what the system reads ahead follows each one's place."""
+        found: int | None = getattr(self._own, "descriptor", None)
+        if found is None:
+            try:
+                found = os.open(f"/proc/self/fd/{self.descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+                self._open.append(found)
+            except OSError:  # none may be opened: the common one does
+                found = self.descriptor
+            self._own.descriptor = found
+        return found
 
     def write(self, block: Block) -> Batch:
         """Append a block. Raises: SpillError where the disk is full, or fails."""
@@ -63,8 +89,7 @@ class SpillFile:
         contents = [np.frombuffer(msgpack.packb(piece.header), np.uint8), *piece.buffers]
         parts = tuple(int(c.nbytes) for c in contents)
         size = sum(map(_padded, parts))
-        with self._lock:
-            at, self._end = self._end, self._end + size
+        at = self._place(size)
         checksum, place = 0, at
         for content in contents:
             checksum = crc32(content.data, checksum)
@@ -80,11 +105,6 @@ class SpillFile:
                 left, at = left[written:], at + written
         except OSError as error:
             raise no_room(self._folder, len(left), at, error) from error
-
-    def expect(self, at: int, size: int) -> None:
-        """Let the system read `size` bytes from `at` on while other things are done."""
-        if at < self._end:
-            os.posix_fadvise(self.descriptor, at, size, os.POSIX_FADV_WILLNEED)
 
     def read(self, batch: Batch, memory: Array | None = None) -> Block:
         """A block again, which shows `memory` (uint8[batch.size]) where it is given.
@@ -109,7 +129,7 @@ class SpillFile:
         end = batch.at + batch.size
         while left:
             try:
-                count = os.preadv(self.descriptor, [left], at)
+                count = os.preadv(self._reader(), [left], at)
             except OSError as error:
                 raise self._damaged(batch, str(error.strerror)) from error
             if count == 0:  # the last buffer's padding was never written
@@ -125,6 +145,11 @@ class SpillFile:
             hint="run it again; if it happens again, look at that disk or choose another:"
             " so.session(spill=...)",
         )
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _padded(size: int) -> int:

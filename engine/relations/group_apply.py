@@ -164,7 +164,7 @@ class ApplyGroups(Relation):
     def _called(self, groups: Groups, run: Run, room: Room) -> list[Block]:
         """What the function gives, run of groups by run of groups, kept in a room."""
         values = [python_value(present(e, self.runtime)) for e in self._values]
-        runner, made = self.runtime.runner, []
+        runner, made = self.runtime.runner, list[Block]()
         if runner is not None:
             slots, name = runner.slots(values), self._name_of(groups)
 

@@ -32,6 +32,7 @@ from scalops.engine.spilled_memory import Room
 
 PLACE = HIDDEN + "place"  # the column that says where a record stands in the table
 ROW_BITS = 40  # of a place: the others are the partition's position
+LEAST_BITS = 2  # by which a part is cut again: by more where it is much too large
 CODE_BYTES = 8  # of a record: the number of its group
 
 
@@ -141,12 +142,13 @@ class _Parts:
         budget: MemoryBudget,
         owner: str,
         before: int = 0,
+        bits: int = PART_BITS,
     ) -> None:
-        """`before` bits of the hash are the same for all of them."""
+        """`before` bits of the hash are the same for all of them; the next `bits` tell the part."""
         self._schema, self._keys, self._before = schema, keys, before
         self._budget, self._owner = budget, owner
         self._owner = owner
-        self._bits = min(PART_BITS, HASH_BITS - before)
+        self._bits = min(bits, HASH_BITS - before)
         self._file = SpillFile(schema, budget.folder)
         self._batches: list[_Batches] = [[] for _ in range(1 << self._bits)]
 
@@ -182,12 +184,13 @@ class _Parts:
                 blocks = (self._file.read(b) for _, b in batches)
                 yield filled(blocks, rows, self._schema, room)
             else:
-                yield from self._again(batches).drained(room)
+                bits = min(PART_BITS, LEAST_BITS + (size // most).bit_length())
+                yield from self._again(batches, bits).drained(room)
 
-    def _again(self, batches: _Batches) -> _Parts:
+    def _again(self, batches: _Batches, bits: int) -> _Parts:
         """The records of a part in parts of its own."""
         before = self._before + self._bits
-        made = _Parts(self._schema, self._keys, self._budget, self._owner, before)
+        made = _Parts(self._schema, self._keys, self._budget, self._owner, before, bits)
         for _, batch in batches:
             block = self._file.read(batch)
             own = block.columns.pop(PLACE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import threading
 from pathlib import Path
@@ -10,6 +11,7 @@ from scalops.algebra.errors import OutOfMemoryError
 from scalops.algebra.explain import bytes_text
 
 FREE_SHARE = 0.6  # of what is free: the budget where none is given
+WORKING_BYTES = 256 << 20
 LEAST_FREE = 1 / 16  # of what was free: with less left the system may end the process
 LOOK_BYTES = 64 << 20  # as often the machine is asked what is left
 
@@ -27,8 +29,23 @@ _FILES = {
 
 
 def usable_memory() -> int:
-    """Bytes that all plans of this machine together may hold, if nothing else is said."""
-    return int(FREE_SHARE * free_memory())
+    """Bytes that all plans of this machine together may hold, if nothing else is said.
+
+    WORKING_BYTES are left to what no budget counts: what is read and decoded, and what allocators
+    keep of it.
+    """
+    free = free_memory()
+    return int(min(FREE_SHARE * free, max(free - WORKING_BYTES, free / 8)))
+
+
+def give_back() -> None:
+    """Give the system what the allocators keep for later: memory is short."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of the GNU C library
+    if trim is not None:
+        trim(0)
 
 
 def free_memory() -> int:

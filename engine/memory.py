@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 from scalops.algebra.errors import OutOfMemoryError
 from scalops.algebra.explain import bytes_text
+from scalops.engine.free_memory import give_back
 
 WORKING_SHARE = 1 / 8  # of the limit: what a step may take beyond it where it cannot go on without
+TRIM_BYTES = 64 << 20  # spilled: as often the allocators are asked to keep nothing for later
 LEAST_WORKING = 16 << 20  # bytes: and so much in any case
 
 
@@ -29,6 +31,7 @@ class MemoryBudget:
         self._held: dict[str, int] = {}
         self._lock = threading.Lock()
         self.refused = 0
+        self._kept = 0  # bytes spilled since the allocators gave back what they keep
         self.peak = self.spilled = 0  # bytes held at most, and those that found no room
         self._peaks: dict[str, int] = {}
         self._spilled: dict[str, int] = {}
@@ -63,6 +66,12 @@ class MemoryBudget:
         with self._lock:
             self.spilled += size
             self._spilled[owner] = self._spilled.get(owner, 0) + size
+            self._kept += size
+            trims = self._kept >= TRIM_BYTES
+            if trims:
+                self._kept = 0
+        if trims:
+            give_back()
 
     def spilled_by(self) -> dict[str, int]:
         """Bytes that have gone to disk, by owner."""

@@ -15,13 +15,14 @@ from zlib import crc32
 
 import msgpack
 import numpy as np
+import pyarrow as pa
 
 from scalops.algebra.explain import bytes_text
 from scalops.algebra.schema import Schema
 from scalops.engine.block_codec import blocks_of_piece, piece_of_blocks
 from scalops.engine.blocks import Block
 from scalops.engine.collective import Piece
-from scalops.engine.columns import Array
+from scalops.engine.columns import Array, ColumnData, SparseColumn
 from scalops.engine.memory import MemoryBudget
 from scalops.engine.pipelines.base import Stored
 from scalops.engine.spill_folder import SpillError, nameless_file, no_room
@@ -156,6 +157,21 @@ def _padded(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
+def detached(block: Block) -> Block:
+    """The same records in arrays of their own, in the same layout."""
+    columns = {n: _copied(c) for n, c in block.columns.items()}
+    return Block(block.rows, columns, {n: m.copy() for n, m in block.valid.items()})
+
+
+def _copied(column: ColumnData) -> ColumnData:
+    if isinstance(column, np.ndarray):
+        return column.copy(order="K")
+    if isinstance(column, SparseColumn):
+        parts = column.indptr.copy(), column.indices.copy(), column.values.copy()
+        return SparseColumn(*parts, column.dimension)
+    return pa.concat_arrays([column, column.slice(0, 0)])  # of two arrays it makes a third
+
+
 Kept: TypeAlias = "Block | Batch"
 
 
@@ -183,13 +199,16 @@ class SpilledBlocks:
         self._budget.count_spilled(batch.size, self._owner)
         return batch
 
-    def add_parts(self, parts: Sequence[Block]) -> list[Kept]:
-        """Keep views of one block: all of them in memory or none, for each holds the whole."""
+    def add_parts(self, parts: Sequence[Block], detach: bool = False) -> list[Kept]:
+        """Keep views of one block: all of them in memory or none, for each holds the whole.
+
+        With `detach` they become arrays of their own, so that each can be given back alone.
+        """
         if self._budget.room(sum(p.bytes for p in parts), self._owner):
-            return list(parts)
+            return list(map(detached, parts) if detach else parts)
         batches = list(map(self._opened().write, parts))
-        self._budget.count_spilled(sum(b.size for b in batches), self._owner)
-        return batches  # type: ignore[return-value]
+        self._budget.count_spilled(sum(b.size for b in batches))
+        return list(batches)
 
     def get(self, kept: Kept) -> Block:
         """A block that was kept."""

@@ -37,7 +37,7 @@ from scalops.engine.kernels.keys import first_of_equals
 from scalops.engine.memory import LEAST_WORKING, WORKING_SHARE, MemoryBudget
 from scalops.engine.pipelines.base import HeldTable, Stored
 from scalops.engine.relations.routing import cut_to
-from scalops.engine.spill import Kept, SpilledBlocks, SpilledTable
+from scalops.engine.spill import Kept, SpilledBlocks, SpilledTable, detached
 from scalops.engine.spilled_memory import Room, is_spilled
 
 UNLIMITED_BUCKET = 16 << 20  # where no budget says what a bucket may take
@@ -106,7 +106,8 @@ class Sorter:
                 if rows:
                     made = sorted_block(found, self._sink, self._schema)
                     del found
-                    yield from cut_to(made)
+                    # A piece that stays in memory must not hold the whole bucket.
+                    yield from map(detached, cut_to(made))
             return
         buckets, spilled = self._shared_out(held, blocks, size, rows)
         for bucket in buckets:
@@ -155,7 +156,7 @@ def shared_out(
         for _, splits, own in by_target(unit, targets(unit, at), [0] * count):
             ends = np.cumsum([0, *(rows for _, rows in splits)]).tolist()
             runs = [own.slice(a, b) for a, b in pairwise(ends)]
-            for (target, _), kept in zip(splits, spilled.add_parts(runs), strict=True):
+            for (target, _), kept in zip(splits, spilled.add_parts(runs, detach=True), strict=True):
                 parts[target].append(kept)
         at += unit.rows
     return parts

@@ -207,7 +207,7 @@ class SpilledBlocks:
         if self._budget.room(sum(p.bytes for p in parts), self._owner):
             return list(map(detached, parts) if detach else parts)
         batches = list(map(self._opened().write, parts))
-        self._budget.count_spilled(sum(b.size for b in batches))
+        self._budget.count_spilled(sum(b.size for b in batches), self._owner)
         return list(batches)
 
     def get(self, kept: Kept) -> Block:

@@ -311,12 +311,9 @@ if not _TYPE_CHECKING:
             value = getattr(_import_module(_MODULE_OF[name]), name)
             globals()[name] = value
             return value
-        # Nobody looks for a private name but tools; not_yet is asked for while it is imported.
-        if name != "not_yet" and not name.startswith("_"):
-            not_yet = _import_module("scalops.not_yet")
-            if name in not_yet.FUNCTIONS:
-                not_yet.refuse(f"so.{name}")
-            raise not_yet.no_such(name, __all__)
+        # Nobody looks for a private name but tools; other_words is asked for while it is imported.
+        if name != "other_words" and not name.startswith("_"):
+            raise _import_module("scalops.other_words").no_such(name, __all__)
         raise AttributeError(f"module 'scalops' has no attribute {name!r}")
 
     def __dir__() -> list[str]:

@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 from scalops.algebra.errors import TraceError, user_location
 from scalops.algebra.schema import Schema
 from scalops.capture import function_location
-from scalops.not_yet import refuse_method
 from scalops.rows import Associative, Udf
 from scalops.tracing import current
 from scalops.value import Value
@@ -72,7 +71,6 @@ class NoRecords:
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_") and not name[1:].isdigit():
             raise AttributeError(name)
-        refuse_method("Table", name)
         if name not in self.columns:
             if name in _OTHER_WORDS:
                 raise AttributeError(f"a Table has no {name!r}; use {_OTHER_WORDS[name]}")

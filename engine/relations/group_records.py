@@ -17,6 +17,7 @@ import numpy as np
 from scalops.algebra.dtypes import INT64
 from scalops.algebra.schema import HIDDEN, Schema
 from scalops.engine.blocks import Array, Block, concatenate
+from scalops.engine.free_memory import give_back
 from scalops.engine.memory import MemoryBudget
 from scalops.engine.pipelines.base import own_bytes
 from scalops.engine.relations.group_parts import (
@@ -33,6 +34,7 @@ from scalops.engine.spilled_memory import Room
 PLACE = HIDDEN + "place"  # the column that says where a record stands in the table
 ROW_BITS = 40  # of a place: the others are the partition's position
 LEAST_BITS = 2  # by which a part is cut again: by more where it is much too large
+WORK = 4  # times a part's bytes: what is needed to group it
 CODE_BYTES = 8  # of a record: the number of its group
 
 
@@ -117,7 +119,9 @@ class Records:
             parts.add(own, block)
             kept = None if _is_following(own) else own
             self._budget.release(self._owner, self._held_bytes(kept, block))
-        room = Room(self._budget, f"{self._owner}, a part")
+        give_back()  # what was held: the budget has given it to others by now
+        room, work = Room(self._budget, f"{self._owner}, a part"), f"{self._owner}, work"
+        self._budget.room(WORK * (part_bytes(self._budget) or 0), work)
         try:
             for block in parts.drained(room):
                 own = block.columns.pop(PLACE)
@@ -127,6 +131,7 @@ class Records:
                 self._budget.release(room.owner)
         finally:
             self._budget.release(room.owner)
+            self._budget.release(work)
 
 
 _Batches = list[tuple[int, Batch]]  # (first place, where it is in the file)

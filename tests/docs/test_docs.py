@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 import scalops as so
-from scalops import not_yet
 from scalops.algebra import errors
 from scalops.optimizer.phases import PHASES
 from scalops.options import Options
@@ -73,13 +72,6 @@ def test_readme_is_short_and_its_example_too() -> None:
     example = next(b for b in blocks(text) if b.language == "python")
     assert len(text.splitlines()) <= 150
     assert len(example.text.splitlines()) <= 30
-
-
-def test_readme_names_all_that_is_not_yet_built() -> None:
-    _, _, text = (ROOT / "README.md").read_text(encoding="utf-8").partition("Not yet")
-    words = set(re.findall(r"`(?:so\.)?(\w+)`", text))
-    assert not set(not_yet.TABLE_METHODS) - words
-    assert not set(not_yet.FUNCTIONS) - words
 
 
 def test_architecture_is_one_page() -> None:

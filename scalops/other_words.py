@@ -1,18 +1,10 @@
-"""What the language has and this version has not: a PlanError that says so, never a surprise."""
+"""What others have under another name, or not as a function, and how it is done here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import NoReturn
 
-from scalops.algebra.errors import PlanError, user_location
-
-TABLE_METHODS: tuple[str, ...] = ()
-
-FUNCTIONS: tuple[str, ...] = ()
-
-# What others have under another name, or not as a function, and how it is done here.
 _OTHER_WORDS = {
     **dict.fromkeys(("nunique", "count_distinct"), "so.n_unique(c)"),
     "median": "so.quantile(0.5, c)",
@@ -42,18 +34,3 @@ def no_such(name: str, names: Sequence[str] = ()) -> AttributeError:
     return AttributeError(
         f"module 'scalops' has no attribute {name!r}{instead}", name=name, obj=None
     )
-
-
-def refuse(what: str) -> NoReturn:
-    """Raise the PlanError of something that is not built yet."""
-    raise PlanError(
-        f"{what} is not yet built",
-        location=user_location(),
-        hint="the README lists what works in this version",
-    )
-
-
-def refuse_method(owner: str, name: str) -> None:
-    """Raise for a method that the language has and this version has not."""
-    if name in TABLE_METHODS:
-        refuse(f"{owner}.{name}")

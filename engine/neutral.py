@@ -15,9 +15,9 @@ class Neutral:
     stages whose partial results the driver adds up. `held`: bytes that a cached table may take of
     each worker's memory (or this process's), by its number; one that is not named takes what
     is there. `filed`: cached tables, by number, whose rest goes to a cache file, written while the
-    table is first made; of others the rest is made again in each iteration. `broadcast`: bytes up to which the held side of a join is sent whole to all workers,
-    by its table's number; for others the engine's limit holds. `processes`: stages that fold on
-    processes.
+    table is first made; of others the rest is made again in each iteration. `broadcast`: bytes up
+    to which the held side of a join is sent whole to all workers, by its table's number; for others
+    the engine's limit holds. `processes`: stages that fold on processes.
     """
 
     workers: int = 0

@@ -170,9 +170,7 @@ class KeyIndex:
         return Matches(first, self._ends.take(ids + 1) - first, self._order)
 
 
-def looked_up(
-    index: KeyIndex, keys: Sequence[Key], rows: int, run: Run, memory: Room
-) -> Matches:
+def looked_up(index: KeyIndex, keys: Sequence[Key], rows: int, run: Run, memory: Room) -> Matches:
     """The matches of records, found on threads; they lie in this memory."""
     first = memory.empty(rows, index.place_type)
     counts = None if index.unique else memory.empty(rows, index.place_type)
@@ -247,9 +245,7 @@ class _ByValue:
     def keep(self, memory: Room) -> None:
         """As of the index."""
 
-    def unique_table(
-        self, rows: int, run: Run, memory: Room
-    ) -> tuple[Array | None, Array | None]:
+    def unique_table(self, rows: int, run: Run, memory: Room) -> tuple[Array | None, Array | None]:
         """Ids and no table, or no ids and positions by id if no two records have one."""
         narrow = position_type(rows)
         table = memory.full(self.size, -1, narrow)

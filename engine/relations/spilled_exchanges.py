@@ -308,7 +308,11 @@ class Spilled:
 
     def _table(self, parts: Iterable[Iterable[Block]], schema: Schema, size: int) -> Stored:
         kept = SpilledBlocks(self._budget, self._owner, schema)
-        made = [[kept.add(b) for b in settled(part, schema)] for part in parts]
+        # Where memory is short a block must not hold those beside it.
+        apart = self._blocks.file is not None
+        made = [
+            [k for b in settled(part, schema) for k in kept.add_parts([b], apart)] for part in parts
+        ]
         if kept.file is not None:
             return SpilledTable(made, kept, size)
         return HeldTable([[kept.get(k) for k in part] for part in made], size)

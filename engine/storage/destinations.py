@@ -4,6 +4,7 @@ them are complete."""
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import secrets
 import shutil
@@ -14,7 +15,7 @@ from typing import Any, BinaryIO, Protocol
 
 from scalops.algebra.errors import ExecutionError
 from scalops.engine.storage.filesystems import located
-from scalops.engine.storage.uploads import RemoteFile, RemoteFolder
+from scalops.engine.storage.uploads import RemoteFile, RemoteFolder, filled_meanwhile
 
 _HERE = -100  # AT_FDCWD: paths are those of this process
 _EXCHANGE = 2  # RENAME_EXCHANGE
@@ -95,12 +96,14 @@ class LocalFile:
 class LocalFolder:
     """A folder of this machine's file system.
 
-    One that is there already is replaced: at once where the system can exchange two names (Linux,
-    on most file systems), else for a moment neither of the two is there.
+    With `overwrite` one that is there already is replaced: at once where the system can exchange
+    two names (Linux, on most file systems), else for a moment neither of the two is there. Without,
+    only an empty one gives way, also if another has appeared meanwhile.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, overwrite: bool) -> None:
         self.title = target
+        self._overwrite = overwrite
         self._parent, name = os.path.split(target)
         self._temporary = _beside(self._parent, name)
         self._folders: list[str] = []
@@ -120,9 +123,14 @@ class LocalFolder:
         _sync(self._temporary)
         if os.path.isdir(self.title):
             os.chmod(self._temporary, stat.S_IMODE(os.stat(self.title).st_mode))
+        try:
+            os.rename(self._temporary, self.title)  # refused by the system unless it is empty
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            if not self._overwrite:
+                raise filled_meanwhile(self.title) from error
             self._replace()
-        else:
-            os.rename(self._temporary, self.title)
         _sync(self._parent)
 
     def _replace(self) -> None:
@@ -154,13 +162,14 @@ def destination(path: object, filesystem: Any, is_folder: bool, overwrite: bool)
 def local_file(target: str) -> LocalFile:
     """The file at a path. Raises: ExecutionError where nothing can be written."""
     target = os.path.realpath(target)
-    if os.path.isdir(target):
+    mode = _mode(target)
+    if mode is not None and stat.S_ISDIR(mode):
         raise ExecutionError(
             f"{target} is a folder, not a file",
             hint="give the file a name; a folder of files is written with max_rows_per_file= or"
             " partition_by=",
         )
-    if os.path.lexists(target) and not stat.S_ISREG(os.stat(target).st_mode):
+    if mode is not None and not stat.S_ISREG(mode):
         raise ExecutionError(f"{target} is not a regular file")
     _check_parent(target)
     return LocalFile(target)
@@ -170,7 +179,8 @@ def local_folder(target: str, overwrite: bool) -> LocalFolder:
     """The folder at a path. Raises: ExecutionError where it is not empty and not to be replaced,
     or where nothing can be written."""
     target = os.path.realpath(target)
-    if os.path.lexists(target) and not os.path.isdir(target):
+    mode = _mode(target)
+    if mode is not None and not stat.S_ISDIR(mode):
         raise ExecutionError(f"{target} is a file, not a folder", hint="choose another name")
     _check_parent(target)
     with named(target):
@@ -179,7 +189,17 @@ def local_folder(target: str, overwrite: bool) -> LocalFolder:
                 f"the folder {target} is not empty",
                 hint="choose another, or replace all that is in it: overwrite=True",
             )
-    return LocalFolder(target)
+    return LocalFolder(target, overwrite)
+
+
+def _mode(target: str) -> int | None:
+    """What there is at a path, as `os.stat` says; None for nothing, and where it cannot be known.
+
+    Raises: ExecutionError for links that lead nowhere.
+    """
+    with named(target), suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        return os.stat(target).st_mode
+    return None
 
 
 def _check_parent(target: str) -> None:

@@ -56,6 +56,7 @@ class RemoteFolder:
         """Raises: ExecutionError for a file, and for a folder that is not to be replaced."""
         self.title = store.shown(path)
         self._uploads, self._path = _Uploads(store, self.title), path
+        self._overwrite = overwrite
         self._temporary = _beside(path)
         self._names: list[str] = []
         if self._uploads.is_file(path):
@@ -75,6 +76,8 @@ class RemoteFolder:
     def commit(self) -> None:
         uploads = self._uploads
         old = uploads.files_of(self._path)
+        if old and not self._overwrite:
+            raise filled_meanwhile(self.title)
         new = [posixpath.join(self._path, name) for name in self._names]
         uploads.make_folder(self._path)
         for name, path in zip(self._names, new, strict=True):
@@ -92,6 +95,14 @@ class RemoteFolder:
     def abort(self) -> None:
         self._uploads.abort()
         self._uploads.remove_folder(self._temporary)
+
+
+def filled_meanwhile(title: str) -> ExecutionError:
+    """The error of a folder that another has put files into while the plan ran."""
+    return ExecutionError(
+        f"the folder {title} was filled by another while the plan ran; it is left as it is",
+        hint="choose another, or replace all that is in it: overwrite=True",
+    )
 
 
 def _beside(path: str) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,28 @@ def test_a_folder_with_something_in_it_is_kept_unless_told_otherwise() -> None:
     assert os.listdir() == ["out"]
 
 
+@pytest.mark.parametrize("place", ["out", "memory://filled/out"])
+def test_a_folder_that_another_fills_meanwhile_is_left_alone(place: str) -> None:
+    first = table(9)
+    second = destinations.destination(place, None, is_folder=True, overwrite=False)
+    first.write_parquet(place, max_rows_per_file=5)
+    with closing(second.open("part-00000.parquet")) as file:
+        file.write(b"second")
+    with pytest.raises(so.ExecutionError, match="filled by another while the plan ran; it is left"):
+        second.commit()
+    second.abort()
+    assert so.read_parquet(place).columns == first.columns
+    assert so.read_parquet(place).count().collect() == 9
+    assert os.listdir() == (["out"] if place == "out" else [])
+
+
+def test_links_that_lead_in_a_circle_are_no_destination() -> None:
+    os.symlink("loop", "loop")
+    for path in ("loop", "loop/"):
+        with pytest.raises(so.ExecutionError, match=r"loop cannot be written: Too many levels"):
+            table(9).write_parquet(path)
+
+
 @pytest.mark.parametrize("swaps", [True, False], ids=["exchanged", "renamed twice"])
 def test_a_folder_may_be_written_over_what_is_read(
     swaps: bool, monkeypatch: pytest.MonkeyPatch
@@ -212,7 +235,7 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(
     before, rename = files("out"), os.rename
 
     def refuse(one: str, other: str) -> None:
-        if other.endswith("/out") and not one.endswith(".old"):
+        if not one.endswith(".old") and other.endswith("/out") and not os.path.exists(other):
             raise OSError(13, "Permission denied")
         rename(one, other)
 

@@ -244,6 +244,11 @@ class CachedTable(Stored):
     def stays(self) -> bool:
         return len(self._held) >= len(self._own)
 
+    def turns(self) -> bool:
+        if self.stays():
+            return False
+        return self.all_made() or self._pipeline.turns()
+
     def whole(self, name: str) -> Vector | None:
         return self._pipeline.whole(name)  # as of a source in memory, whose arrays are held
 

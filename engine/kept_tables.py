@@ -169,6 +169,11 @@ class KeptSource:
         return float(self.rows)
 
     @property
+    def any_order(self) -> bool:
+        """Whether some blocks are on disk: they are read in any order at the same cost."""
+        return not self.is_away and not self.table.is_held
+
+    @property
     def stays(self) -> bool:
         """Whether all blocks are in memory, so that to go on reading one costs none."""
         return self.table.is_held

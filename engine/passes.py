@@ -20,6 +20,7 @@ from scalops.engine import physical_plan as pp
 from scalops.engine import progress
 from scalops.engine.backends import StageFailure
 from scalops.engine.blocks import Block, block_rows
+from scalops.engine.kept_values import KeptValues
 from scalops.engine.kernels.folds import FoldSet, Partial
 from scalops.engine.kernels.kernel import Kernel
 from scalops.engine.physical_compiled import CompiledAggregate
@@ -54,7 +55,8 @@ class Reduction:
         assert isinstance(sink, pp.TreeAggregate)
         self.stages: tuple[int, ...] = (stage.number,)
         self.number, self.pipeline, self._runtime = stage.number, pipeline, runtime
-        self._folds = FoldSet(sink.folds, runtime.slots, runner)
+        kept = KeptValues(runtime.budget, f"values that stage {stage.number} keeps")
+        self._folds = FoldSet(sink.folds, runtime.slots, runner, kept)
         arguments = over_source(sink.map, self._folds.arguments)
         self._kernel = Kernel(arguments, rows or block_rows(pipeline.schema), transient=True)
         self._compiled: CompiledFolds | None = None
@@ -185,7 +187,8 @@ class Pass:
         several errors that of the first task is raised, so tasks begin again where one fails.
         """
         self._sweeps += 1
-        if self._sweeps % 2 or not self._may_turn or _base(self._reductions[0].pipeline).stays():
+        turns = self._may_turn and _base(self._reductions[0].pipeline).turns()
+        if self._sweeps % 2 or not turns:
             run(task, count)
             return
         try:

@@ -24,10 +24,12 @@ from scalops.engine.blocks import Block
 from scalops.engine.collective import Piece
 from scalops.engine.columns import Array, ColumnData, SparseColumn
 from scalops.engine.memory import MemoryBudget
-from scalops.engine.pipelines.base import Stored
+from scalops.engine.pipelines.base import HeldTable, Stored, own_bytes
 from scalops.engine.spill_folder import SpillError, nameless_file, no_room
 
 ALIGNMENT = 64  # bytes: of each buffer in a batch
+_PADDING = memoryview(bytes(ALIGNMENT))
+_AT_ONCE = 1024  # buffers that one call of the system writes
 
 
 class Batch(NamedTuple):
@@ -86,26 +88,42 @@ class SpillFile:
 
     def write(self, block: Block) -> Batch:
         """Append a block. Raises: SpillError where the disk is full, or fails."""
-        piece = piece_of_blocks([block])
-        contents = [np.frombuffer(msgpack.packb(piece.header), np.uint8), *piece.buffers]
-        parts = tuple(int(c.nbytes) for c in contents)
-        size = sum(map(_padded, parts))
-        at = self._place(size)
-        checksum, place = 0, at
-        for content in contents:
-            checksum = crc32(content.data, checksum)
-            self._put(content, place)
-            place += _padded(content.nbytes)
-        return Batch(at, size, parts, block.rows, checksum)
+        return self.write_all([block])[0]
 
-    def _put(self, content: Array, at: int) -> None:
-        left = content.data
+    def write_all(self, blocks: Sequence[Block]) -> list[Batch]:
+        """Append blocks one behind the other, all at once. Raises: SpillError as `write`."""
+        written: list[tuple[int, tuple[int, ...], int]] = []
+        buffers: list[memoryview] = []
+        for block in blocks:
+            piece = piece_of_blocks([block])
+            contents = [np.frombuffer(msgpack.packb(piece.header), np.uint8), *piece.buffers]
+            parts, checksum = tuple(int(c.nbytes) for c in contents), 0
+            for content, size in zip(contents, parts, strict=True):
+                checksum = crc32(content.data, checksum)
+                buffers += (content.data, _PADDING[: _padded(size) - size])
+            written.append((sum(map(_padded, parts)), parts, checksum))
+        at = self._place(sum(size for size, _, _ in written))
+        self._put([b for b in buffers if b], at)
+        found = []
+        for block, (size, parts, checksum) in zip(blocks, written, strict=True):
+            found.append(Batch(at, size, parts, block.rows, checksum))
+            at += size
+        return found
+
+    def _put(self, buffers: list[memoryview], at: int) -> None:
+        first = 0
         try:
-            while left:
-                written = os.pwrite(self.descriptor, left, at)
-                left, at = left[written:], at + written
+            while first < len(buffers):
+                written = os.pwritev(self.descriptor, buffers[first : first + _AT_ONCE], at)
+                at += written
+                while first < len(buffers) and written >= len(buffers[first]):
+                    written -= len(buffers[first])
+                    first += 1
+                if written:
+                    buffers[first] = buffers[first][written:]
         except OSError as error:
-            raise no_room(self._folder, len(left), at, error) from error
+            left = sum(map(len, buffers[first:]))
+            raise no_room(self._folder, left, at, error) from error
 
     def read(self, batch: Batch, memory: Array | None = None) -> Block:
         """A block again, which shows `memory` (uint8[batch.size]) where it is given.
@@ -133,10 +151,10 @@ class SpillFile:
                 count = os.preadv(self._reader(), [left], at)
             except OSError as error:
                 raise self._damaged(batch, str(error.strerror)) from error
-            if count == 0:  # the last buffer's padding was never written
+            if count == 0:
                 break
             left, at = left[count:], at + count
-        if end - at >= ALIGNMENT:
+        if left:
             raise self._damaged(batch, f"it ends {bytes_text(end - at)} before")
 
     def _damaged(self, batch: Batch, why: str) -> SpillError:
@@ -191,13 +209,21 @@ class SpilledBlocks:
         self._lock = threading.Lock()
         self.file: SpillFile | None = None
 
-    def add(self, block: Block) -> Kept:
-        """Keep a block, which has exactly the schema's columns."""
-        if self._budget.room(block.bytes, self._owner):
+    def add(self, block: Block, resident: frozenset[int] = frozenset()) -> Kept:
+        """Keep a block, which has exactly the schema's columns.
+
+        Views of arrays that are there anyway (`resident`: see `own_bytes`) take nothing; such
+        blocks cannot be `drained`, which gives back what they would take.
+        """
+        size = own_bytes(block, resident) if resident else block.bytes
+        if (resident and not size) or self._budget.room(size, self._owner):
             return block
-        batch = self._opened().write(block)
-        self._budget.count_spilled(batch.size, self._owner)
-        return batch
+        return self._written([block])[0]
+
+    def _written(self, blocks: Sequence[Block]) -> list[Batch]:
+        batches = self._opened().write_all(blocks)
+        self._budget.count_spilled(sum(b.size for b in batches), self._owner)
+        return batches
 
     def add_parts(self, parts: Sequence[Block], detach: bool = False) -> list[Kept]:
         """Keep views of one block: all of them in memory or none, for each holds the whole.
@@ -206,9 +232,18 @@ class SpilledBlocks:
         """
         if self._budget.room(sum(p.bytes for p in parts), self._owner):
             return list(map(detached, parts) if detach else parts)
-        batches = list(map(self._opened().write, parts))
-        self._budget.count_spilled(sum(b.size for b in batches), self._owner)
-        return list(batches)
+        return list(self._written(parts))
+
+    def make_room(self, parts: Sequence[list[Kept]], size: int) -> None:
+        """Spill blocks that are in memory, until the budget has so many bytes left."""
+        for part in parts:
+            for i, kept in enumerate(part):
+                left = self._budget.left
+                if left is None or left >= size:
+                    return
+                if isinstance(kept, Block):
+                    (part[i],) = self._written([kept])
+                    self._budget.release(self._owner, kept.bytes)
 
     def get(self, kept: Kept) -> Block:
         """A block that was kept."""
@@ -225,6 +260,12 @@ class SpilledBlocks:
             if isinstance(last, Block):
                 self._budget.release(self._owner, last.bytes)
             yield self.get(last)
+
+    def table(self, parts: Sequence[list[Kept]], source_bytes: int) -> Stored:
+        """The table of blocks that were kept, by partition."""
+        if self.file is not None:
+            return SpilledTable(parts, self, source_bytes)
+        return HeldTable([[self.get(k) for k in part] for part in parts], source_bytes)
 
     def _opened(self) -> SpillFile:
         with self._lock:
@@ -254,3 +295,6 @@ class SpilledTable(Stored):
     def held(self, partition: int) -> list[Block] | None:
         found = [kept for kept in self._parts[partition] if isinstance(kept, Block)]
         return found if len(found) == len(self._parts[partition]) else None
+
+    def turns(self) -> bool:
+        return not all(isinstance(kept, Block) for part in self._parts for kept in part)

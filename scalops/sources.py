@@ -16,11 +16,9 @@ import pyarrow as pa
 
 from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import (
-    DataError,
     PlanError,
     ScalopsError,
     SchemaError,
-    text_of,
     user_location,
 )
 from scalops.algebra.operators import Scan
@@ -91,11 +89,10 @@ def from_arrow(data: Any) -> Table:
     except ScalopsError:
         raise
     except Exception as error:
-        raise DataError(
-            f"the Arrow stream of a {type(data).__name__} cannot be read:"
-            f" {type(error).__name__}: {text_of(error)}",
-            location=location,
-        ) from error
+        failed = storage.unreadable_stream(type(data).__name__, error)
+        if isinstance(failed, ScalopsError):
+            failed.location = location
+        raise failed from error
     return _scan(storage.MemorySource.of_arrow, arrow)
 
 

@@ -14,6 +14,7 @@ from scalops.algebra.errors import DataError
 from scalops.algebra.expressions import Expression
 from scalops.algebra.folds import Fold, OpaqueAggregate, Transition
 from scalops.algebra.segment_folds import Segment
+from scalops.engine.kept_values import KeptValues
 from scalops.engine.kernels import fold_forms, kept_folds, order_folds
 from scalops.engine.kernels.fold_forms import Form, Partial
 from scalops.engine.kernels.kernel import Vector
@@ -136,8 +137,14 @@ class FoldSet:
     """
 
     def __init__(
-        self, folds: Sequence[Fold], slots: Sequence[Any] = (), runner: ProcessRunner | None = None
+        self,
+        folds: Sequence[Fold],
+        slots: Sequence[Any] = (),
+        runner: ProcessRunner | None = None,
+        kept: KeptValues | None = None,
     ) -> None:
+        """Values that are kept until the end lie in `kept`; None: in memory."""
+        self.kept = kept
         shared: dict[Fold, list[int]] = {}
         for i, fold in enumerate(folds):
             shared.setdefault(fold.computation, []).append(i)
@@ -151,6 +158,9 @@ class FoldSet:
             self.arguments.extend(kernel.fold.arguments)
             self._spans.append((start, len(self.arguments)))
         forms = [(i, kernel.form) for i, kernel in enumerate(self._kernels)]
+        for _, form in forms:
+            if kept is not None and isinstance(form, order_folds.Pieces):
+                form.kept = kept
         self._added = [(i, form) for i, form in forms if isinstance(form, Added)]
 
     @property
@@ -172,6 +182,12 @@ class FoldSet:
         """Bind driver values."""
         for kernel in self._kernels:
             kernel.bind(slots, version)
+        self.forget()
+
+    def forget(self) -> None:
+        """Give back the memory of values that were kept: the pass has ended here."""
+        if self.kept is not None:
+            self.kept.forget()
 
     def blank(self) -> list[Partial]:
         """A leaf over no records."""
@@ -205,4 +221,5 @@ class FoldSet:
             own = kernel.parts(partial, [self._folds[m] for m in members])
             for m, value in zip(members, own, strict=True):
                 values[m] = value
+        self.forget()
         return tuple(values)

@@ -30,11 +30,11 @@ def copied(values: ColumnData) -> ColumnData:
 class Listed(Pieces):
     """All values that are not null, in table order."""
 
-    def compact(self, values: ColumnData, *, fresh: bool) -> ColumnData:
-        return copied(values) if fresh else values
+    def taken(self, values: ColumnData) -> ColumnData:
+        return copied(values)
 
     def whole(self, partial: Partial) -> Any:
-        values = self._together(partial or [])
+        values = self.together(partial or [])
         kind = self.fold.type
         assert isinstance(kind, ListType)
         return lists_of(values, np.array([0, len(values)]), kind)[0].as_py()

@@ -71,7 +71,7 @@ def _encoded(values: pa.Array) -> Array:
     return np.asarray(indices).astype(np.int64)
 
 
-def _bits(values: Array) -> Array:
+def bits_of(values: Array) -> Array:
     """Numbers in which equal values have equal bits."""
     if values.dtype.kind == "f":
         values = values + values.dtype.type(0)  # -0.0 + 0.0 is 0.0
@@ -80,7 +80,7 @@ def _bits(values: Array) -> Array:
 
 
 def _fixed_bytes(column: Array) -> pa.Array:
-    bits = _bits(column)
+    bits = bits_of(column)
     if bits.ndim == 1:
         return pa.array(bits)
     rows = len(bits)
@@ -112,7 +112,7 @@ def _sparse_bytes(column: SparseColumn) -> pa.Array:
     ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(stored)])[column.indptr]
     parts = np.empty((int(stored.sum()), 2), np.uint64)
     parts[:, 0] = column.indices[stored]
-    parts[:, 1] = _bits(column.values[stored])
+    parts[:, 1] = bits_of(column.values[stored])
     return _variable_bytes(np.diff(ends), parts)
 
 

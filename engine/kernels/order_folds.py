@@ -11,7 +11,14 @@ import pyarrow.compute as pc
 from scalops.algebra.folds import Fold
 from scalops.algebra.sparse import SparseVector
 from scalops.engine.blocks import Block
-from scalops.engine.columns import ColumnData, SparseColumn, concatenated, filtered
+from scalops.engine.columns import ColumnData, SparseColumn, filtered
+from scalops.engine.kept_values import (
+    COUNTED_BYTES,
+    FULL_BYTES,
+    KeptValues,
+    is_plain,
+    words_of,
+)
 from scalops.engine.kernels.fold_forms import Form, Partial, known
 from scalops.engine.kernels.kernel import Vector
 from scalops.engine.kernels.keys import first_of_equals
@@ -92,53 +99,76 @@ def value_at(vector: Vector, at: int) -> Any:
 class Pieces(Form):
     """Columns of values, in order; those of similar size are put together as they come.
 
-    So that a value is copied as often as the logarithm of their number, not once a block.
+    So that a value is copied as often as the logarithm of their number, not once a block. Pieces
+    that are not small lie in `kept`, which counts them.
     """
+
+    def __init__(self, fold: Fold) -> None:
+        super().__init__(fold)
+        self.kept = KeptValues()
 
     def block(self, vectors: Sequence[Vector], rows: int) -> Partial:
         values = known(vectors[0])
-        return [self.compact(values, fresh=True)] if len(values) else None
+        return [self.kept.keep(self.taken(values))] if len(values) else None
 
     def merge(self, left: Partial, right: Partial) -> Partial:
         made = list(left)
         for piece in right:
             made.append(piece)
-            while len(made) > 1 and len(made[-2]) <= 2 * len(made[-1]):
+            while len(made) > 1 and self.is_one(made[-2], made[-1]):
                 last = made.pop()
-                made[-1] = self.compact(self._together([made[-1], last]), fresh=False)
+                made[-1] = self.together([made[-1], last])
         return made
 
-    def _together(self, pieces: Sequence[ColumnData]) -> ColumnData:
-        return concatenated(pieces, self.fold.arguments[0].type)
+    def is_one(self, piece: ColumnData, other: ColumnData) -> bool:
+        """Whether consecutive pieces become one: each is small, or too small to be counted."""
+        if piece.nbytes < COUNTED_BYTES:
+            return True
+        return len(piece) <= 2 * len(other) and piece.nbytes + other.nbytes <= FULL_BYTES
 
-    def compact(self, values: ColumnData, *, fresh: bool) -> ColumnData:
-        """What is kept of values; `fresh` ones may lie in a block's buffer."""
+    def together(self, pieces: Sequence[ColumnData]) -> ColumnData:
+        """Consecutive pieces as one."""
+        return self.kept.joined(pieces, self.fold.arguments[0].type)
+
+    def taken(self, values: ColumnData) -> ColumnData:
+        """What is kept of values, which may lie in a block's buffer."""
         raise NotImplementedError
 
 
 class Distinct(Pieces):
     """How many values differ: NaN is one value, and 0.0 and -0.0 are one."""
 
-    def compact(self, values: ColumnData, *, fresh: bool) -> ColumnData:
+    def taken(self, values: ColumnData) -> ColumnData:
+        if isinstance(values, np.ndarray) and is_plain(values):
+            return words_of(values)
         kinds = (("value", self.fold.arguments[0].type),)
         return filtered(values, first_of_equals(Block(len(values), {"value": values}), kinds))
+
+    def is_one(self, piece: ColumnData, other: ColumnData) -> bool:
+        return len(piece) <= 2 * len(other)
+
+    def together(self, pieces: Sequence[ColumnData]) -> ColumnData:
+        return self.kept.distinct(pieces, self.fold.arguments[0].type)
 
     def whole(self, partial: Partial) -> Any:
         if partial is None:
             return None
-        return len(self.compact(self._together(partial), fresh=False))
+        return self.kept.count(partial, self.fold.arguments[0].type)
 
 
 class Quantile(Pieces):
     """np.quantile of all values, which are held until the end."""
 
-    def compact(self, values: ColumnData, *, fresh: bool) -> ColumnData:
-        return values.copy() if fresh else values
+    def taken(self, values: ColumnData) -> ColumnData:
+        assert isinstance(values, np.ndarray)
+        return values.copy()
 
     def whole(self, partial: Partial) -> Any:
         if partial is None:
             return None
-        values = self._together(partial)
+        values = self.together(partial)
+        assert isinstance(values, np.ndarray)
         if values.dtype == bool:
             values = values.view(np.uint8)
-        return np.quantile(values, dict(self.fold.parameters)["q"], axis=0)
+        q, own = dict(self.fold.parameters)["q"], bool(values.flags.writeable)
+        return np.quantile(values, q, axis=0, overwrite_input=own)

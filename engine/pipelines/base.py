@@ -136,6 +136,10 @@ class Stored:
         """Whether all blocks are in memory, so that to go on reading one costs none."""
         return False
 
+    def turns(self) -> bool:
+        """Whether some blocks are read from disk, and partitions in any order at the same cost."""
+        return False
+
     def chosen(self, partition: int, worker: int, names: tuple[str, ...]) -> Iterator[Block]:
         """The blocks with at least these columns."""
         return self.blocks(partition, worker)
@@ -225,6 +229,10 @@ class Pipeline:
         """Whether its columns are in memory anyway, those of all blocks together."""
         return False
 
+    def turns(self) -> bool:
+        """As of a stored table."""
+        return False
+
     def is_everywhere(self) -> bool:
         """Whether every rank can compute all partitions, for less than to be told of them."""
         return False
@@ -267,6 +275,9 @@ class ScanPipeline(Pipeline):
         source = self._node.source
         return bool(getattr(source, "stays", getattr(source, "in_memory", False)))
 
+    def turns(self) -> bool:
+        return bool(getattr(self._node.source, "any_order", False))
+
     def blocks(self, partition: int, worker: int) -> Iterator[Block]:
         try:
             read = self._node.source.read(self._partitions[partition], self._node.columns)
@@ -289,6 +300,9 @@ class Over(Pipeline):
     def __init__(self, schema: Schema, source: Pipeline, runtime: Runtime) -> None:
         super().__init__(schema, source.resident)
         self.source, self.runtime = source, runtime
+
+    def turns(self) -> bool:
+        return self.source.turns()
 
     def partitions(self) -> int:
         return self.source.partitions()
@@ -325,6 +339,9 @@ class StoredPipeline(Pipeline):
 
     def stays(self) -> bool:
         return self.table.stays()
+
+    def turns(self) -> bool:
+        return self.table.turns()
 
     def is_everywhere(self) -> bool:
         return self.table.is_everywhere()

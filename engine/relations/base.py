@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from scalops.engine import physical_plan as pp
 from scalops.engine.blocks import Block
 from scalops.engine.collective import Program
 from scalops.engine.passes import in_partition
-from scalops.engine.pipelines.base import HeldTable, Pipeline, Runtime, Stored, own_bytes
+from scalops.engine.pipelines.base import Pipeline, Runtime, Stored
 from scalops.engine.relations.gathering import own_partitions
+from scalops.engine.spill import Kept, SpilledBlocks
 from scalops.engine.spilled_memory import Room
 from scalops.engine.threads import Task
 
@@ -48,30 +51,35 @@ class Relation:
     def forget(self) -> None:
         """Drop what is kept of earlier iterations: what it spares is done again."""
 
-    def received(self, run: Run) -> list[list[Block]]:
-        """The pipeline's blocks by partition, all in memory: those of the rank's own."""
-        pipeline, budget = self.pipeline, self.runtime.budget
-        parts: list[list[Block]] = [[] for _ in range(pipeline.partitions())]
+
+class Hold(Relation):
+    """The records as they come; those that the budget has no room for lie in a file."""
+
+    def make(self, run: Run) -> Program[Stored]:
+        yield from ()
+        pipeline = self.pipeline
+        kept = SpilledBlocks(self.runtime.budget, self.owner, pipeline.schema)
+        parts: list[list[Kept]] = [[] for _ in range(pipeline.partitions())]
         active = own_partitions(pipeline, self.runtime.ranks)
+        names = {n: n for n in pipeline.schema.names}
 
         def task(worker: int, index: int) -> None:
             partition = active[index]
             with in_partition(partition):
                 for block in pipeline.blocks(partition, worker):
-                    budget.require(own_bytes(block, pipeline.resident), self.owner)
-                    parts[partition].append(Block(block.rows, dict(block.columns), block.valid))
+                    own = _without_gaps(block.chosen(names))
+                    parts[partition].append(kept.add(own, pipeline.resident))
 
         run(task, len(active))
-        return parts
-
-
-class Hold(Relation):
-    """The records as they come."""
-
-    def make(self, run: Run) -> Program[Stored]:
-        yield from ()
-        pipeline = self.pipeline
-        made = HeldTable(self.received(run), pipeline.source_bytes)
+        made = kept.table(parts, pipeline.source_bytes)
         if not self.runtime.ranks.is_alone:
             made.homes = [pipeline.home(p) for p in range(pipeline.partitions())]
         return made
+
+
+def _without_gaps(block: Block) -> Block:
+    """The same records in arrays laid out as a file gives them back."""
+    for name, values in block.columns.items():
+        if isinstance(values, np.ndarray) and not values.flags.forc:
+            block.columns[name] = values.copy(order="K")
+    return block

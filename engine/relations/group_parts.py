@@ -29,6 +29,7 @@ PART_SHARE = 1 / 16  # of the budget: what is worked on at once; that takes a fe
 LEAST_PART = 1 << 20  # bytes: smaller parts are not worth their files
 PART_BITS = 6  # of the hash: 64 parts where it is not known how many there should be
 HASH_BITS = 64
+CODED_SHARE = 4  # of a part: equal values are found in so much less at once, by hash tables
 
 
 def part_bytes(budget: MemoryBudget) -> int | None:
@@ -36,6 +37,15 @@ def part_bytes(budget: MemoryBudget) -> int | None:
     if budget.limit is None:
         return None
     return max(LEAST_PART, int(PART_SHARE * budget.limit))
+
+
+def coded_bytes(budget: MemoryBudget) -> int | None:
+    """How many bytes of values may be looked through for equal ones at once.
+
+    Hash tables and codes take up to 20 times as much. None where memory is unlimited.
+    """
+    most = part_bytes(budget)
+    return None if most is None else max(LEAST_PART, most // CODED_SHARE)
 
 
 def hashes_of(keys: Sequence[Vector], rows: int) -> Array:

@@ -68,7 +68,7 @@ class Records:
         self._budget, self._owner, self._resident = budget, owner, resident
         # By the first place; None: the others follow it.
         self._held: dict[int, tuple[Array | None, Block]] = {}
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
         self._lock = threading.Lock()
 
     def add(self, own: Array, block: Block) -> None:
@@ -94,10 +94,10 @@ class Records:
             own, block = self._held.pop(first)
             yield _following(first, block.rows) if own is None else own, block
 
-    def _opened(self) -> _Parts:
+    def _opened(self) -> Parts:
         with self._lock:
             if self._parts is None:
-                self._parts = _Parts(self._placed, self._keys, self._budget, self._owner)
+                self._parts = Parts(self._placed, self._keys, self._budget, self._owner)
             return self._parts
 
     def whole(self) -> tuple[Array, Block] | None:
@@ -137,7 +137,7 @@ class Records:
 _Batches = list[tuple[int, Batch]]  # (first place, where it is in the file)
 
 
-class _Parts:
+class Parts:
     """Records in a file, by part: the hash of their keys tells which."""
 
     def __init__(
@@ -148,11 +148,15 @@ class _Parts:
         owner: str,
         before: int = 0,
         bits: int = PART_BITS,
+        most: int | None = None,
     ) -> None:
-        """`before` bits of the hash are the same for all of them; the next `bits` tell the part."""
+        """`before` bits of the hash are the same for all of them; the next `bits` tell the part.
+
+        A part has at most `most` bytes; None: as many as the budget allows.
+        """
         self._schema, self._keys, self._before = schema, keys, before
         self._budget, self._owner = budget, owner
-        self._owner = owner
+        self._most = part_bytes(budget) if most is None else most
         self._bits = min(bits, HASH_BITS - before)
         self._file = SpillFile(schema, budget.folder)
         self._batches: list[_Batches] = [[] for _ in range(1 << self._bits)]
@@ -175,7 +179,7 @@ class _Parts:
 
     def drained(self, room: Room) -> Iterator[Block]:
         """The records of each part, smaller ones where it is too large, in table order."""
-        most = part_bytes(self._budget)
+        most = self._most
         total = sum(b.size for batches in self._batches for _, b in batches)
         for number in range(len(self._batches)):
             batches, self._batches[number] = sorted(self._batches[number]), []
@@ -192,10 +196,11 @@ class _Parts:
                 bits = min(PART_BITS, LEAST_BITS + (size // most).bit_length())
                 yield from self._again(batches, bits).drained(room)
 
-    def _again(self, batches: _Batches, bits: int) -> _Parts:
+    def _again(self, batches: _Batches, bits: int) -> Parts:
         """The records of a part in parts of its own."""
         before = self._before + self._bits
-        made = _Parts(self._schema, self._keys, self._budget, self._owner, before, bits)
+        own = self._schema, self._keys, self._budget, self._owner
+        made = Parts(*own, before, bits, self._most)
         for _, batch in batches:
             block = self._file.read(batch)
             own = block.columns.pop(PLACE)

@@ -44,12 +44,11 @@ from scalops.engine.relations.gathering import own_partitions
 from scalops.engine.relations.routing import Arrivals, Run, cut_to, routed
 from scalops.engine.relations.spilled_exchanges import (
     Sorter,
-    bucket_bytes,
-    claimed,
     firsts_in_units,
     in_units,
+    working,
 )
-from scalops.engine.spill import Kept, SpilledBlocks, SpilledTable
+from scalops.engine.spill import Kept, SpilledBlocks
 
 BUCKET_BYTES = 16 << 20  # of a bucket, which is in memory two or three times
 _MOST_BUCKETS = 1 << 15
@@ -201,10 +200,7 @@ class _Exchange:
         parts: list[list[Kept]] = [[] for _ in range(count)]
         for target in arrivals.targets:
             parts[target].extend(map(kept.add, settled(arrivals.blocks(target), schema)))
-        size = self._pipeline.source_bytes
-        if kept.file is not None:
-            return SpilledTable(parts, kept, size)
-        return HeldTable([[kept.get(k) for k in part] for part in parts], size)
+        return kept.table(parts, self._pipeline.source_bytes)
 
     def _by_range(self, held: Held, count: int) -> Program[Stored]:
         ends = [stop for _, stop in near_equal(sum(held.rows), count)]
@@ -247,13 +243,14 @@ class _Exchange:
             return by_target(block, sort_targets(block, first, bounds, sink, keys), homes)
 
         arrivals, rows = yield from self._routed(held.runs(sharing), held.schema, homes, held)
-        sorter = Sorter(self._budget, self._owner, sink, held.schema)
         kept = self._blocks(kept_schema)
         parts: dict[int, list[Kept]] = {}
         for bucket in arrivals.targets:
             own, blocks = arrivals.kept(bucket)
             if own:
-                parts[bucket] = list(map(kept.add, sorter.in_order(own, blocks)))
+                with working(self._budget, self._owner, [own], blocks) as work:
+                    sorter = Sorter(self._budget, self._owner, work, sink, held.schema)
+                    parts[bucket] = list(map(kept.add, sorter.in_order(own, blocks)))
         in_order = Held(parts, kept, kept_schema, rows, homes)
         return (yield from self._by_range(in_order, count))
 
@@ -304,13 +301,13 @@ class _Exchange:
         self, arrivals: Arrivals, kinds: Schema, homes: Sequence[int]
     ) -> Iterator[tuple[int, Piece]]:
         """For each home of records in a bucket, which are first: [bucket, runs], bits."""
-        most = bucket_bytes(self._budget)
         for bucket in arrivals.targets:
             runs, found = arrivals.runs(bucket), list[Array]()
             if not runs:
                 continue
-            with claimed(self._budget, self._owner, 6 * most):
-                units = in_units(arrivals.blocks(bucket), kinds, most)
+            own, blocks = arrivals.kept(bucket)
+            with working(self._budget, self._owner, [own], blocks) as work:
+                units = in_units(blocks.drained(own), kinds, work.bucket)
                 found = [new for _, new in firsts_in_units(units, kinds, kinds)]
             first = np.concatenate(found)
             ends = np.cumsum([rows for _, _, rows in runs])

@@ -27,7 +27,14 @@ from scalops.engine.physical_running import SummarizeRuns
 from scalops.engine.pipelines.base import Pipeline, Runtime, Stored, own_bytes
 from scalops.engine.relations.base import Relation
 from scalops.engine.relations.gathering import own_partitions
-from scalops.engine.relations.group_parts import give_back, kept
+from scalops.engine.relations.group_partials import MOST_BITS
+from scalops.engine.relations.group_parts import (
+    by_part,
+    coded_bytes,
+    give_back,
+    hashes_of,
+    kept,
+)
 from scalops.engine.spilled_memory import Room
 from scalops.engine.threads import Task
 from scalops.engine.value_codec import decode_value, encode_value
@@ -216,14 +223,34 @@ class Summaries(Relation):
     # The scan.
 
     def _united(self, over: Keys, found: dict[int, _Partition]) -> dict[int, Array]:
-        """For each partition the numbers of its groups among those of all partitions."""
-        order = sorted(found)
-        schema = self._schema(over)
-        keys = [found[p].groups[over].keys for p in order]
-        codes = _codes(_joined(keys, schema), schema)
-        ends = np.cumsum([0, *(k.rows for k in keys)])
-        parts = {p: codes[ends[i] : ends[i + 1]] for i, p in enumerate(order)}
-        return {p: kept(part, self._room) for p, part in parts.items()}
+        """For each partition the numbers of its groups among those of all partitions.
+
+        Where they are many they are numbered part by part, by the hashes of their keys.
+        """
+        schema, room = self._schema(over), self._room
+        keys = {p: found[p].groups[over].keys for p in sorted(found)}
+        most = coded_bytes(self.runtime.budget)
+        size = sum(k.bytes for k in keys.values())
+        bits = 0 if most is None else min(MOST_BITS, (-(-size // most) - 1).bit_length())
+        if bits <= 0:
+            codes = _codes(_joined(list(keys.values()), schema), schema)
+            ends = np.cumsum([0, *(k.rows for k in keys.values())])
+            parts = {p: codes[ends[i] : ends[i + 1]] for i, p in enumerate(keys)}
+            return {p: kept(part, room) for p, part in parts.items()}
+        made = {p: room.empty(k.rows, np.int64) for p, k in keys.items()}
+        cut = {p: _cut(k, schema, bits, room) for p, k in keys.items()}
+        first = 0
+        for part in range(1 << bits):
+            rows = {p: order[starts[part] : starts[part + 1]] for p, (order, starts) in cut.items()}
+            own = [keys[p].only(schema.names).take(r) for p, r in rows.items()]
+            codes = _codes(concatenate(own, schema), schema) + first
+            at = 0
+            for p, r in rows.items():
+                made[p][r] = codes[at : at + len(r)]
+                at += len(r)
+            first = 1 + int(codes.max(initial=first - 1))
+        give_back([order for order, _ in cut.values()], room)
+        return made
 
     def _scan(
         self,
@@ -287,6 +314,13 @@ def held_in(room: Room, blocks: Iterable[Block], resident: frozenset[int]) -> It
 def _joined(blocks: Sequence[Block], schema: Schema) -> Block:
     """These columns of all records as one block."""
     return concatenate([b.only(schema.names) for b in blocks], schema)
+
+
+def _cut(keys: Block, schema: Schema, bits: int, room: Room) -> tuple[Array, list[int]]:
+    """A partition's groups by the first bits of their hashes, and where each part's begin."""
+    own = [(keys.columns[n], keys.valid.get(n)) for n in schema.names]
+    order, starts = by_part(hashes_of(own, keys.rows), 0, bits)
+    return room.column(order.astype(np.min_scalar_type(keys.rows))), starts.tolist()
 
 
 def _codes(block: Block, schema: Schema) -> Array:

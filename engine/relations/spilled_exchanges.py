@@ -9,9 +9,10 @@ bit of the result: the order, and which of equal records is the first, are those
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
-from typing import TypeAlias
+from math import ceil, exp, log
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -34,14 +35,16 @@ from scalops.engine.exchanges import (
     splitters,
 )
 from scalops.engine.kernels.keys import first_of_equals
-from scalops.engine.memory import LEAST_WORKING, WORKING_SHARE, MemoryBudget
-from scalops.engine.pipelines.base import HeldTable, Stored
+from scalops.engine.memory import LEAST_WORKING, MemoryBudget
+from scalops.engine.pipelines.base import Stored
 from scalops.engine.relations.routing import cut_to
-from scalops.engine.spill import Kept, SpilledBlocks, SpilledTable, detached
+from scalops.engine.spill import Kept, SpilledBlocks, detached
 from scalops.engine.spilled_memory import Room, is_spilled
 
-UNLIMITED_BUCKET = 16 << 20  # where no budget says what a bucket may take
-FAN_OUT = 256  # buckets that records are shared out to at once
+MOST_WORKING = 256 << 20  # bytes: what a larger budget is better kept for
+UNLIMITED_WORKING = 96 << 20  # where no budget says what there is
+FAN_OUT = 4096  # buckets that records are shared out to at once
+RUN_BYTES = 64 << 10  # of a bucket in each unit, at least: a disk reads shorter ones slowly
 _SAMPLES = 32  # keys for each bucket of a sort
 _MOST_LEVELS = 4  # of buckets by hash: what these do not tell apart is equal, or nearly so
 
@@ -49,19 +52,53 @@ _MOST_LEVELS = 4  # of buckets by hash: what these do not tell apart is equal, o
 Targets: TypeAlias = Callable[[Block, int], Array]
 
 
-def bucket_bytes(budget: MemoryBudget) -> int:
-    """What a bucket has: up to six times as much is in memory while it is sorted, or compared."""
-    if budget.limit is None:
-        return UNLIMITED_BUCKET
-    return max(int(WORKING_SHARE * budget.limit), LEAST_WORKING) // 6
+class Work(NamedTuple):
+    """Memory to sort in, or to compare: `bytes` that are claimed for as long as it takes."""
+
+    bytes: int
+
+    @property
+    def bucket(self) -> int:
+        """What a bucket has; one may have twice as much, of which three copies are in memory."""
+        return -(-self.bytes // 6)
+
+    @property
+    def unit(self) -> int:
+        """What is shared out at once, with keys, their order and the records in that order."""
+        return self.bytes // 5
+
+    def fan_out(self, size: int) -> int:
+        """To how many buckets so many bytes are shared out: to all that they need, or to as many
+        again and again where the runs of a unit would be short."""
+        wanted = max(2, -(-size // self.bucket))
+        most = max(2, min(FAN_OUT, self.unit // RUN_BYTES))
+        levels = ceil(log(wanted, most) - 1e-9)
+        return min(most, max(2, ceil(exp(log(wanted) / levels) - 1e-9)))
+
+
+def working_bytes(budget: MemoryBudget, size: int) -> int:
+    """What it takes to sort, or to compare, so many bytes, if the budget can spare it."""
+    limit = budget.limit
+    most = UNLIMITED_WORKING if limit is None else max(LEAST_WORKING, limit // 2)
+    return min(most, MOST_WORKING, 3 * size)
 
 
 @contextmanager
-def claimed(budget: MemoryBudget, owner: str, size: int) -> Iterator[None]:
-    """Hold `size` bytes for a while. Raises: OutOfMemoryError."""
-    budget.require(size, owner)
+def working(
+    budget: MemoryBudget, owner: str, parts: Sequence[list[Kept]], blocks: SpilledBlocks
+) -> Iterator[Work]:
+    """Claim what it takes to sort or compare these records, some of which go to the file for it.
+
+    Raises: OutOfMemoryError.
+    """
+    size = working_bytes(budget, sum(map(kept_bytes, parts)))
+    if not budget.room(size, owner):
+        if size > LEAST_WORKING:
+            blocks.make_room(parts, size)
+            size = min(size, max(LEAST_WORKING, budget.left or 0))
+        budget.require(size, owner)
     try:
-        yield
+        yield Work(size)
     finally:
         budget.release(owner, size)
 
@@ -75,8 +112,10 @@ def in_units(blocks: Iterable[Block], schema: Schema, most: int) -> Iterator[Blo
     size = 0
     for block in blocks:
         if waiting and size + block.bytes > most:
-            yield concatenate(waiting, schema)
+            whole = concatenate(waiting, schema)
             waiting, size = [], 0
+            yield whole
+            del whole
         waiting.append(block)
         size += block.bytes
     if waiting:
@@ -91,23 +130,24 @@ def kept_bytes(held: Iterable[Kept]) -> int:
 class Sorter:
     """Puts records into the order of a SortRows sink, any number of them."""
 
-    def __init__(self, budget: MemoryBudget, owner: str, sink: pp.SortRows, schema: Schema) -> None:
-        """`schema` is that of the records, keys included."""
-        self._budget, self._owner, self._sink, self._schema = budget, owner, sink, schema
+    def __init__(
+        self, budget: MemoryBudget, owner: str, work: Work, sink: pp.SortRows, schema: Schema
+    ) -> None:
+        """`schema` is that of the records, keys included; `work` stays claimed meanwhile."""
+        self._budget, self._owner, self._work = budget, owner, work
+        self._sink, self._schema = sink, schema
         self._keys = sort_schema(sink, schema)
-        self._most = bucket_bytes(budget)
 
     def in_order(self, held: list[Kept], blocks: SpilledBlocks) -> Iterator[Block]:
         """The records in order, the columns that are kept of them; nothing of `held` is left."""
         size, rows = kept_bytes(held), sum(k.rows for k in held)
-        if size <= 2 * self._most or rows == 1:
-            with claimed(self._budget, self._owner, min(3 * size, 6 * self._most)):
-                found = list(blocks.drained(held))
-                if rows:
-                    made = sorted_block(found, self._sink, self._schema)
-                    del found
-                    # A piece that stays in memory must not hold the whole bucket.
-                    yield from map(detached, cut_to(made))
+        if size <= 2 * self._work.bucket or rows == 1:
+            found = list(blocks.drained(held))
+            if rows:
+                made = sorted_block(found, self._sink, self._schema)
+                del found
+                # A piece that stays in memory must not hold the whole bucket.
+                yield from map(detached, cut_to(made))
             return
         buckets, spilled = self._shared_out(held, blocks, size, rows)
         for bucket in buckets:
@@ -118,17 +158,17 @@ class Sorter:
     ) -> tuple[list[list[Kept]], SpilledBlocks]:
         """The records of each bucket; all are in the order in which they were."""
         # Of wide records a sample has few, for all of it is in memory.
-        count = max(2, min(-(-size // self._most), FAN_OUT, 4 * self._most * rows // size))
-        samples = max(2, min(_SAMPLES, 4 * self._most * rows // (size * count)))
-        with claimed(self._budget, self._owner, 5 * self._most):
-            bounds = splitters(self._sampled(held, blocks, count, samples), self._sink, count)
+        records = 4 * self._work.bucket * rows // size
+        count = max(2, min(self._work.fan_out(size), records))
+        samples = max(2, min(_SAMPLES, records // count))
+        bounds = splitters(self._sampled(held, blocks, count, samples), self._sink, count)
 
-            def targets(unit: Block, first: int) -> Array:
-                return sort_targets(unit, first, bounds, self._sink, self._keys)
+        def targets(unit: Block, first: int) -> Array:
+            return sort_targets(unit, first, bounds, self._sink, self._keys)
 
-            spilled = SpilledBlocks(self._budget, self._owner, self._schema)
-            units = in_units(blocks.drained(held), self._schema, self._most)
-            return shared_out(units, count, targets, spilled), spilled
+        spilled = SpilledBlocks(self._budget, self._owner, self._schema)
+        units = in_units(blocks.drained(held), self._schema, self._work.unit)
+        return shared_out(units, count, targets, spilled), spilled
 
     def _sampled(self, held: list[Kept], blocks: SpilledBlocks, count: int, each: int) -> Block:
         """Keys of records at places that follow from how many there are."""
@@ -168,10 +208,10 @@ def shared_out(
 class Firsts:
     """Finds which records are the first of those that are equal in some columns."""
 
-    def __init__(self, budget: MemoryBudget, owner: str, kinds: Schema) -> None:
-        self._budget, self._owner, self._kinds = budget, owner, kinds
+    def __init__(self, budget: MemoryBudget, owner: str, work: Work, kinds: Schema) -> None:
+        """`work` stays claimed meanwhile."""
+        self._budget, self._owner, self._work, self._kinds = budget, owner, work, kinds
         self._schema = Schema((*kinds.fields, (PLACE, INT64)))
-        self._most = bucket_bytes(budget)
 
     def mark(self, flags: Array, parts: Sequence[Sequence[Kept]], blocks: SpilledBlocks) -> None:
         """Set `flags`, bool[rows], for these records; they stay as they are."""
@@ -191,27 +231,22 @@ class Firsts:
     def _mark(
         self, flags: Array, found: Iterable[Block], kept: SpilledBlocks, size: int, level: int
     ) -> None:
-        units = in_units(found, self._schema, self._most)
-        if size <= 2 * self._most or level == _MOST_LEVELS:
-            self._compare(flags, units)
+        if size <= 2 * self._work.bucket or level == _MOST_LEVELS:
+            for unit, new in firsts_in_units(
+                in_units(found, self._schema, self._work.bucket), self._schema, self._kinds
+            ):
+                flags[unit.columns[PLACE][new]] = True
             return
-        count = max(2, min(-(-size // self._most), FAN_OUT))
-        names = self._kinds.names
+        count, names = self._work.fan_out(size), self._kinds.names
 
         def targets(unit: Block, first: int) -> Array:
             return distinct_targets(unit.only(names), count, level)
 
-        with claimed(self._budget, self._owner, 4 * self._most):
-            buckets = shared_out(units, count, targets, kept)
-        for bucket in buckets:
+        units = in_units(found, self._schema, self._work.unit)
+        for bucket in shared_out(units, count, targets, kept):
             own = kept_bytes(bucket)
             inner = SpilledBlocks(self._budget, self._owner, self._schema)
             self._mark(flags, kept.drained(bucket), inner, own, level + 1)
-
-    def _compare(self, flags: Array, units: Iterable[Block]) -> None:
-        with claimed(self._budget, self._owner, 6 * self._most):
-            for unit, new in firsts_in_units(units, self._schema, self._kinds):
-                flags[unit.columns[PLACE][new]] = True
 
 
 def firsts_in_units(
@@ -257,6 +292,9 @@ class Spilled:
         for part in self._parts:
             yield from self._blocks.drained(part)
 
+    def _working(self) -> AbstractContextManager[Work]:
+        return working(self._budget, self._owner, self._parts, self._blocks)
+
     def repartitioned(self, required: pp.Properties, count: int, size: int) -> Stored:
         """Records in the partitions of a layout: contiguous ranges, or by hash of keys."""
         if required.layout != "hash":
@@ -265,10 +303,9 @@ class Spilled:
         def targets(unit: Block, first: int) -> Array:
             return hash_targets(unit, required.keys, count)
 
-        most = bucket_bytes(self._budget)
         spilled = SpilledBlocks(self._budget, self._owner, self._schema)
-        with claimed(self._budget, self._owner, 4 * most):
-            units = in_units(self._drained(), self._schema, most)
+        with self._working() as work:
+            units = in_units(self._drained(), self._schema, work.unit)
             parts = shared_out(units, count, targets, spilled)
         return self._table((spilled.drained(p) for p in parts), self._schema, size)
 
@@ -276,16 +313,18 @@ class Spilled:
         """All records by the keys, in as many partitions as there are."""
         kept = Schema(tuple((n, self._schema[n]) for n in sink.kept), self._schema.bare)
         count, rows = len(self._parts), self.rows
-        whole = [k for part in self._parts for k in part]
-        self._parts.clear()
-        sorter = Sorter(self._budget, self._owner, sink, self._schema)
-        return self._dealt(sorter.in_order(whole, self._blocks), kept, rows, count, size)
+        with self._working() as work:
+            whole = [k for part in self._parts for k in part]
+            self._parts.clear()
+            sorter = Sorter(self._budget, self._owner, work, sink, self._schema)
+            return self._dealt(sorter.in_order(whole, self._blocks), kept, rows, count, size)
 
     def distinct(self, columns: Sequence[str], room: Room, size: int) -> Stored:
         """The first of equal records among all partitions, each in its own."""
         kinds = Schema(compared(self._schema, columns))
         flags = room.full(self.rows, False, bool)
-        Firsts(self._budget, self._owner, kinds).mark(flags, self._parts, self._blocks)
+        with self._working() as work:
+            Firsts(self._budget, self._owner, work, kinds).mark(flags, self._parts, self._blocks)
         at = 0
 
         def firsts(part: list[Kept]) -> Iterator[Block]:
@@ -313,9 +352,7 @@ class Spilled:
         made = [
             [k for b in settled(part, schema) for k in kept.add_parts([b], apart)] for part in parts
         ]
-        if kept.file is not None:
-            return SpilledTable(made, kept, size)
-        return HeldTable([[kept.get(k) for k in part] for part in made], size)
+        return kept.table(made, size)
 
 
 def _ranges(blocks: Iterator[Block], counts: Sequence[int]) -> Iterator[Iterator[Block]]:

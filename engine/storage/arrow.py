@@ -59,8 +59,9 @@ def to_column(
         return to_sparse(chunks, kind, where), None
     if kind.is_arrow:
         return _joined([_plain(chunk, kind, where) for chunk in chunks], kind, where)
+    chunks = [_decoded(chunk, where) for chunk in chunks]
     parts = [_values(chunk, kind, where) for chunk in chunks]
-    masks = [_mask(chunk) if _has_null(chunk) else None for chunk in chunks]
+    masks = [_mask(chunk) if chunk.null_count else None for chunk in chunks]
     valid: Array | None = None
     if any(mask is not None for mask in masks):
         whole = (
@@ -88,6 +89,8 @@ def _plain(chunk: pa.Array, kind: ArrayType, where: str) -> pa.Array:
         return plain_lists(chunk, kind, where, to_column)
     try:
         return _plain_string(chunk)
+    except pa.ArrowIndexError as error:
+        raise _damaged_dictionary(where) from error
     except pa.ArrowInvalid as error:
         raise _too_much_text(where) from error
 
@@ -115,22 +118,28 @@ def _plain_string(chunk: pa.Array) -> pa.Array:
     return chunk if chunk.type == pa.string() else chunk.cast(pa.string())
 
 
-def _has_null(chunk: pa.Array) -> bool:
-    if pa.types.is_dictionary(chunk.type):  # whose values may hold one too
-        return bool(chunk.null_count or chunk.dictionary.null_count)
-    return bool(chunk.null_count)
+def _decoded(chunk: pa.Array, where: str) -> pa.Array:
+    """Without a dictionary, whose values may hold nulls too."""
+    if not pa.types.is_dictionary(chunk.type):
+        return chunk
+    try:
+        return chunk.dictionary_decode()
+    except pa.ArrowIndexError as error:
+        raise _damaged_dictionary(where) from error
+
+
+def _damaged_dictionary(where: str) -> DataError:
+    return DataError(
+        f"{where} has an index outside of its dictionary", hint="the data are damaged: write again"
+    )
 
 
 def _mask(chunk: pa.Array) -> Array:
-    if pa.types.is_dictionary(chunk.type):
-        chunk = chunk.dictionary_decode()
     mask: Array = chunk.is_valid().to_numpy(zero_copy_only=False)
     return mask
 
 
 def _values(chunk: pa.Array, kind: ArrayType, where: str) -> Array:
-    if pa.types.is_dictionary(chunk.type):
-        chunk = chunk.dictionary_decode()
     if isinstance(chunk, pa.ExtensionArray):
         axes = tensor_axes(chunk.type)
         stored = kind.with_shape(*(chunk.type.shape))

@@ -3,6 +3,7 @@ kept once, in memory where it is small, else in a spill file."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,8 @@ from scalops.engine.storage.spooled_source import SpooledSource
 MOST_IN_MEMORY = 16 << 20  # bytes of a stream
 
 _TRACEBACK = ". Detail: Python exception"  # what Arrow adds of a producer in Python
+# The last line of it, for what ends programs. Arrow's C streams keep the text alone.
+_ENDING = re.compile(r"(KeyboardInterrupt|SystemExit)(?:: (.*))?")
 
 
 def is_lazy(data: Any) -> bool:
@@ -40,7 +43,12 @@ def source_of_stream(data: Any, folder: str | None = None) -> MemorySource | Spo
     SpillError where the disk is full.
     """
     name = type(data).__name__
-    reader = _told(name, lambda: pa.RecordBatchReader.from_stream(data))
+    # One of Arrow's raises what its producer does; through a C stream, all becomes text.
+    reader = (
+        data
+        if isinstance(data, pa.RecordBatchReader)
+        else _told(name, lambda: pa.RecordBatchReader.from_stream(data))
+    )
     flat = flat_schema(reader.schema, "memory")
     schema = schema_from_arrow(flat, "memory")
     batches = _batches(reader, name)
@@ -76,7 +84,7 @@ def _batches(reader: pa.RecordBatchReader, name: str) -> Iterator[pa.RecordBatch
         except ScalopsError:
             raise
         except Exception as error:
-            raise _unreadable(name, error, number) from error
+            raise unreadable_stream(name, error, number) from error
         yield batch
         number += 1
 
@@ -87,15 +95,28 @@ def _told(name: str, make: Any) -> Any:
     except ScalopsError:
         raise
     except Exception as error:
-        raise _unreadable(name, error) from error
+        raise unreadable_stream(name, error) from error
 
 
-def _unreadable(name: str, error: Exception, batches: int = 0) -> DataError:
+def unreadable_stream(name: str, error: Exception, batches: int = 0) -> BaseException:
+    """What to raise for a stream of a `name` that fails after some batches.
+
+    A DataError; but a KeyboardInterrupt or SystemExit of a producer in Python is one again.
+    """
+    _, hidden, detail = text_of(error).partition(_TRACEBACK)
+    ending = _ENDING.fullmatch(detail.strip().rpartition("\n")[2]) if hidden else None
+    if ending is not None:
+        return KeyboardInterrupt() if ending[1] == "KeyboardInterrupt" else _exit(ending[2])
     where = f" after {batches} batch{'es' * (batches > 1)}" if batches else ""
     return DataError(
         f"the Arrow stream of a {name} cannot be read{where}: {type(error).__name__}:"
         f" {text_of(error).partition(_TRACEBACK)[0]}"
     )
+
+
+def _exit(text: str | None) -> SystemExit:
+    """What `sys.exit` raises for a code that has become text."""
+    return SystemExit(int(text) if text and re.fullmatch(r"-?\d+", text) else text)
 
 
 def _blocks(batches: Iterator[pa.RecordBatch], schema: Schema) -> Iterator[Block]:

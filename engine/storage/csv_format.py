@@ -31,6 +31,19 @@ from scalops.engine.storage.type_names import SCALAR_NAMES
 HEAD_BYTES = 1 << 20
 
 
+def check_delimiter(delimiter: object) -> None:
+    """Raises: PlanError for what is no delimiter, or occurs in values that have no quotes."""
+    one = isinstance(delimiter, str) and len(delimiter) == 1 and delimiter.isascii()
+    if not one or str(delimiter) in '"\r\n\0':
+        raise PlanError(f"delimiter={delimiter!r} must be one ASCII character, not a quote")
+    if str(delimiter).isalnum() or str(delimiter) in "+-.":
+        raise PlanError(
+            f"delimiter={delimiter!r} cannot be told from the values: numbers and truth values are"
+            " written with letters, digits, '+', '-' and '.'",
+            hint="usual are ',', ';', '|' and '\\t'",
+        )
+
+
 @dataclass(frozen=True)
 class CsvFormat:
     """Options as the user gave them; see `read_csv`."""
@@ -54,8 +67,7 @@ class CsvFormat:
         on_error: str = "raise",
     ) -> CsvFormat:
         """Check the options. Raises: PlanError, SchemaError for types that there are not."""
-        if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n':
-            raise PlanError(f"delimiter={delimiter!r} must be one ASCII character, not a quote")
+        check_delimiter(delimiter)
         if isinstance(column_names, str) or (column_names is not None and not column_names):
             raise PlanError(f"column_names={column_names!r} must be a list of names")
         types = {name: str(kind) for name, kind in (column_types or {}).items()}

@@ -40,6 +40,8 @@ class FileContents(Protocol):
     @property
     def likely_rows(self) -> float: ...
     @property
+    def any_order(self) -> bool: ...
+    @property
     def digest(self) -> str: ...
 
     def partitions(self, schema: Schema) -> list[Partition]:
@@ -146,6 +148,11 @@ class FileSource:
     @property
     def rows(self) -> int | None:
         return self.contents.rows
+
+    @property
+    def any_order(self) -> bool:
+        """Whether partitions are read in any order at the same cost: nothing before them is."""
+        return self.contents.any_order
 
     @property
     def likely_rows(self) -> float:

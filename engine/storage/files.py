@@ -55,6 +55,8 @@ class File:
             raise DataError(f"{path} is a folder, not a file")
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{path} is not a regular file", hint="copy its contents to one")
+        if status.st_size == 0:
+            _check_empty(path)
         return cls(path, status.st_size, status.st_mtime_ns)
 
     @classmethod
@@ -90,10 +92,14 @@ class File:
         """The bytes as a stream of Arrow's, to read from anywhere; raises as `open` does."""
         return pa.OSFile(self.path) if self.store is None else self.store.open_input(self.within)
 
-    def check_unchanged(self) -> None:
-        """Raise DataError if the file is gone or its size or time of change is another."""
+    def check_unchanged(self, sampled: bool = True) -> None:
+        """Raise DataError if the file is gone or its size or time of change is another.
+
+        Where a filesystem tells no time the sample is compared, with `sampled`; else the size
+        alone.
+        """
         if self.store is not None:
-            self._compare(self.store, self.store.info(self.within))
+            self._compare(self.store, self.store.info(self.within), sampled)
             return
         try:
             now = os.stat(self.path)
@@ -110,7 +116,11 @@ class File:
         if self.store is None:
             self.check_unchanged()
 
-    def _compare(self, store: Store, info: FileInfo) -> None:
+    def check_read(self) -> None:
+        """As `check_unchanged`, of what has just been read: one call of a store, no sample."""
+        self.check_unchanged(sampled=False)
+
+    def _compare(self, store: Store, info: FileInfo, sampled: bool = True) -> None:
         """Raise DataError unless what a filesystem tells now is what it told then."""
         from pyarrow.fs import FileType
 
@@ -120,6 +130,8 @@ class File:
             )
         if info.type != FileType.File or info.size != self.size:
             raise self._changed(info.size)
+        if self.sample and not sampled:
+            return
         now = File.remote(store, info)
         if (now.mtime, now.sample) != (self.mtime, self.sample):
             raise self._changed(self.size)
@@ -144,6 +156,16 @@ def check_unchanged(files: Sequence[File]) -> None:
         infos = store.infos([file.within for file in theirs])
         for file, info in zip(theirs, infos, strict=True):
             file._compare(store, info)
+
+
+def _check_empty(path: str) -> None:
+    """Raise DataError if a file of 0 bytes has some, as those that a system makes up have."""
+    with reading(path), open(path, "rb") as stream:
+        if stream.read(1):
+            raise DataError(
+                f"{path} is not a regular file on disk: it is told to have 0 bytes, and has more",
+                hint="copy its contents to one",
+            )
 
 
 @contextmanager

@@ -78,15 +78,22 @@ class Store:
     def __hash__(self) -> int:
         return hash(self.prefix)
 
-    def __reduce__(self) -> tuple[object, ...]:
+    @property
+    def is_in_process(self) -> bool:
+        """Whether its files lie in the memory of this process alone."""
         own = fsspec_of(self.filesystem)
         while own is not None:
             if "memory" in _protocols(own):
-                raise PlanError(
-                    f"workers cannot read {self.prefix}, which lies in the memory of this process",
-                    hint="run without workers, or copy the files to a filesystem that all reach",
-                )
+                return True
             own = getattr(own, "fs", None)
+        return False
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self.is_in_process:
+            raise PlanError(
+                f"workers cannot read {self.prefix}, which lies in the memory of this process",
+                hint="run without workers, or copy the files to a filesystem that all reach",
+            )
         try:
             made = pickle.dumps(self.filesystem)
         except Exception as error:  # whatever another's __reduce__ raises

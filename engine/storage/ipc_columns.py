@@ -147,9 +147,12 @@ class BatchReader:
             else:
                 own.append(self._read(place.buffer + 2, begin, end))
         buffers = [None if bits is None else pa.py_buffer(bits), *map(pa.py_buffer, own)]
-        return pa.Array.from_buffers(
+        made = pa.Array.from_buffers(
             kind, last - first, buffers, -1 if nulls else 0, first - base, children
         )
+        if nulls and (made.null_count > nulls or (len(made) == length and made.null_count != nulls)):
+            raise OSError(f"a column is told to have {nulls} nulls, and has others")
+        return made
 
     def _starts(self, buffer: int, kind: np.dtype[Any], base: int, last: int) -> Array:
         """Where the values of the rows base..last-1 begin, and the end of the last one.

@@ -137,7 +137,7 @@ class OpenFile:
 
     def check(self) -> None:
         """Raise DataError if the file is not any more what it was when the table was made."""
-        self.file.check_local()
+        self.file.check_read()
 
     def is_current(self) -> bool:
         """Whether the file of this name is still the one that is open here."""
@@ -222,7 +222,7 @@ class BatchCursor:
         """Go to a row. Raises: DataError if the open file has changed."""
         self.position = row
         if self._open is not None:
-            self._open.check()
+            self._open.file.check_local()
             if not self._open.is_current():
                 self.close()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import pyarrow as pa
+
 from scalops.algebra.errors import DataError
 from scalops.engine.storage.files import File, reading
 from scalops.engine.storage.ipc_layout import batch_places, layout_of
@@ -39,6 +41,21 @@ def _way_out(start: bytes) -> str:
     if start[:4] == b"PAR1":
         return "it is a Parquet file: use read_parquet"
     return "read_csv and read_text read text"
+
+
+def check_sizes(schema: pa.Schema) -> None:
+    """Raise OSError for arrays of a negative size, which Arrow takes from a damaged footer."""
+    for field in schema:
+        waiting = [field.type]
+        while waiting:
+            kind = waiting.pop()
+            sizes = [kind.list_size] if pa.types.is_fixed_size_list(kind) else []
+            if isinstance(kind, pa.BaseExtensionType):
+                sizes += getattr(kind, "shape", [])
+                waiting.append(kind.storage_type)
+            if min(sizes, default=0) < 0:
+                raise OSError(f"the footer is damaged: column {field.name!r} is of type {kind}")
+            waiting += [kind.field(i).type for i in range(kind.num_fields)]
 
 
 def headers_of(file: File, footer: bytes) -> Iterator[tuple[int, int, int, bool]]:

@@ -23,7 +23,7 @@ from scalops.engine.storage.arrow_records import flat_schema
 from scalops.engine.storage.cursor_pool import CursorPool
 from scalops.engine.storage.files import File, other_columns, reading
 from scalops.engine.storage.ipc_cursor import FORM, Batch, BatchCursor, Part
-from scalops.engine.storage.ipc_footer import footer_of, headers_of
+from scalops.engine.storage.ipc_footer import check_sizes, footer_of, headers_of
 from scalops.engine.storage.partitions import Partition, pieces
 
 
@@ -45,6 +45,7 @@ class IpcFormat:
             digest.update(footer)
             with reading(file.path, FORM), file.open_input() as stream:
                 found = pa.ipc.open_file(stream).schema
+                check_sizes(found)
                 own = schema_from_arrow(flat_schema(found, file.path), file.path, columns)
             if schema is None:
                 schema = own
@@ -76,6 +77,11 @@ class IpcContents:
     @property
     def rows(self) -> int:
         return self._offsets[-1]
+
+    @property
+    def any_order(self) -> bool:
+        """Whether no batch is decoded as a whole."""
+        return not any(batch.compressed for batch in self.batches)
 
     @property
     def likely_rows(self) -> float:

@@ -85,16 +85,18 @@ def lines_beginning(file: File, first: int, start: int, stop: int) -> tuple[int,
     """
     with opened(file) as stream:
         _check_size(file, stream.seek(0, 2))
-        begin = first
+        begin, data = first, b""
         if start > first:
             stream.seek(start - 1)
             stream.readline()
             begin = stream.tell()
-        if begin >= stop:
-            return begin, b""
-        stream.seek(begin)
-        data = stream.read(stop - begin)
-        return begin, data if data.endswith(b"\n") else data + stream.readline()
+        if begin < stop:
+            stream.seek(begin)
+            data = stream.read(stop - begin)
+            data = data if data.endswith(b"\n") else data + stream.readline()
+    # After reading: what is given was read before a change, all of it.
+    file.check_read()
+    return begin, data
 
 
 def chunks_beginning(file: File, first: int, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
@@ -126,6 +128,7 @@ def chunks_beginning(file: File, first: int, start: int, stop: int) -> Iterator[
                 if data and not data.endswith(b"\n"):
                     data += stream.readline()
             if not data:
+                file.check_read()
                 return
             yield begin, data
             begin += len(data)
@@ -135,7 +138,7 @@ def chunks_beginning(file: File, first: int, start: int, stop: int) -> Iterator[
 def _check_size(file: File, size: int) -> None:
     """Raise DataError unless an open file of this size is the one that was inspected.
 
-    Of a file that is not local the time is asked for once, when a run begins.
+    One that is not local is asked for its time after it was read.
     """
     if size != file.size:
         raise DataError(

@@ -47,7 +47,12 @@ def _open(file: File, columns: int = 1) -> Any:
     buffer = max(LEAST_BUFFER_BYTES, min(MOST_BUFFER_BYTES, BUFFERS_BYTES // max(1, columns)))
     with reading(file.path, "Parquet"):
         source = file.path if file.store is None else file.open_input()
-        return pq.ParquetFile(source, pre_buffer=False, buffer_size=buffer)
+        return pq.ParquetFile(
+            source,
+            pre_buffer=False,
+            buffer_size=buffer,
+            page_checksum_verification=True,  # where a writer has left checksums
+        )
 
 
 class Cursor:
@@ -75,7 +80,8 @@ class Cursor:
 
     def move(self, row: int) -> None:
         """Go to a row, decoding again only what must be."""
-        self.check()
+        if self._group is not None:  # a store is asked at the end: what is read lies between
+            self._group.file.check_local()
         if self.distance(row) is None:
             self._start_group(row)
         while self.position < row:
@@ -94,7 +100,7 @@ class Cursor:
     def check(self) -> None:
         """Raise DataError if the open file is not what it was when the table was made."""
         if self._file is not None and self._group is not None:
-            self._group.file.check_local()
+            self._group.file.check_read()
 
     def close(self) -> None:
         """Close the file."""
@@ -107,7 +113,9 @@ class Cursor:
         """Open the row group that holds `row`, at its first row."""
         group = self._groups[bisect_right(self._starts, row) - 1]
         if self._file is None or self._path != group.file.path:
+            self.check()
             self.close()
+            group.file.check_unchanged()
             self._file = _open(group.file, len(self.columns))
             self._path = group.file.path
         with reading(group.file.path, _form(group)):
@@ -129,12 +137,41 @@ class Cursor:
             with reading(self._group.file.path, _form(self._group)):
                 batch = next(self._batches, None)
                 batch = batch if batch is None else flattened(batch)
+            if batch is not None:
+                _check_texts(batch, self._group)
         if batch is None or len(batch) == 0 or self.position + len(batch) > self._group.stop:
             raise _changed(self._group)
         self._rest = batch.slice(most) if most < len(batch) else None
         taken = batch.slice(0, most)
         self.position += len(taken)
         return taken
+
+
+def _check_texts(batch: pa.RecordBatch, group: RowGroup) -> None:
+    """Raise DataError for a column whose strings are not UTF-8: Arrow decodes them unseen."""
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        if not _holds_text(field.type):
+            continue
+        try:
+            column.validate(full=True)
+        except (pa.ArrowInvalid, pa.ArrowIndexError) as error:
+            name = field.name.replace(FIELD, ".")
+            raise DataError(
+                f"{group.file.path}: column {name!r} of row group {group.index} is damaged: {error}",
+                hint="write the file again; strings are UTF-8",
+            ) from error
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    """Whether a type is one of strings, or of lists or a dictionary of them."""
+    types = pa.types
+    if types.is_dictionary(kind) or types.is_list(kind) or types.is_large_list(kind):
+        return _holds_text(kind.value_type)
+    return any(is_it(kind) for is_it in (types.is_string, types.is_large_string, _is_view))
+
+
+def _is_view(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string_view(kind))
 
 
 def _form(group: RowGroup) -> str:

@@ -102,6 +102,7 @@ class Footers:
         """The footer of file number `file`. Raises: DataError where it cannot be read again."""
         if file < len(self._kept):
             return self._kept[file]
+        self.files[file].check_local()
         return parsed(self.files[file], footer(self.files[file]))
 
     def extents(

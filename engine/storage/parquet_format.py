@@ -90,6 +90,11 @@ class ParquetContents:
         return self.offsets[-1]
 
     @property
+    def any_order(self) -> bool:
+        """A row group is decoded from its beginning on."""
+        return False
+
+    @property
     def likely_rows(self) -> float:
         return self.offsets[-1]
 

@@ -81,6 +81,11 @@ class TextContents:
         return None
 
     @property
+    def any_order(self) -> bool:
+        """Parsing takes longer than the disk, and compressed text is read from its beginning."""
+        return False
+
+    @property
     def likely_rows(self) -> float:
         return self._ranges.likely_rows
 

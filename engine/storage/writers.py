@@ -18,6 +18,7 @@ from scalops.algebra.errors import ExecutionError, PlanError, SchemaError
 from scalops.algebra.schema import FIELD, Schema
 from scalops.engine.storage.arrow_records import flattened
 from scalops.engine.storage.arrow_types import schema_from_arrow
+from scalops.engine.storage.csv_format import check_delimiter
 from scalops.engine.storage.lines import COMPRESSED
 
 _PARQUET_CODECS = ("none", "snappy", "gzip", "brotli", "zstd", "lz4")
@@ -133,13 +134,22 @@ class _Ipc:
 
 def csv_format(delimiter: str = ",", header: bool = True) -> Format:
     """Delimited text. Raises: PlanError for what is no delimiter."""
-    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n':
-        raise PlanError(f"delimiter={delimiter!r} must be one ASCII character, not a quote")
+    check_delimiter(delimiter)
+
+    def check(schema: Schema) -> None:
+        _check_scalars(schema)
+        for name, kind in schema:
+            if delimiter in " :" and kind.name.startswith("timestamp"):
+                raise SchemaError(
+                    f"write_csv cannot hold the column {name!r} of {kind} with"
+                    f" delimiter={delimiter!r}, which is in the text of a time",
+                    hint="usual are ',', ';', '|' and '\\t'",
+                )
 
     def opened(stream: BinaryIO, name: str, schema: pa.Schema) -> FileWriter:
         return _Csv(stream, name, schema, delimiter, header)
 
-    return Format("csv", _BATCH_ROWS, BATCH_BYTES, opened, _check_scalars)
+    return Format("csv", _BATCH_ROWS, BATCH_BYTES, opened, check)
 
 
 def _check_scalars(schema: Schema) -> None:

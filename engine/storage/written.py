@@ -56,6 +56,7 @@ class TableFiles:
                 hint="a column of the files can be added by with_columns()",
             )
         self._schema = Schema(fields)
+        self._whole = Schema((*fields, *self._keys))
         form.check(self._schema)
         self._form, self._new = form, destination
         self._most = max_rows_per_file
@@ -84,7 +85,7 @@ class TableFiles:
         """Put the files in place. Raises: ExecutionError, naming what the system refuses."""
         assert self._files is not None
         with named(self._destination.title):
-            self._files.close(at_least_one=not self._keys)
+            self._files.close(self._whole)
             self._destination.commit()
 
     def abort(self) -> None:
@@ -131,6 +132,8 @@ class _Files:
 
     def add(self, folder: str, block: Block) -> None:
         """Records that follow, in a folder within."""
+        if not block.rows:
+            return
         if folder != self._folder:
             self._close()
             self._folder, self._number = folder, 0
@@ -188,10 +191,10 @@ class _Files:
             self._open = None
         self._rows = 0
 
-    def close(self, at_least_one: bool) -> None:
-        """End the last file; of no records too, if there is to be one."""
-        if at_least_one and self._folder is None:
-            self._folder = ""
+    def close(self, columns: Schema) -> None:
+        """End the last file. If there was no record, one file without any tells the columns."""
+        if self._folder is None:
+            self._schema, self._arrow = columns, schema_to_arrow(columns)
             self._opened()
         self._close()
 
@@ -241,6 +244,14 @@ def _checked_keys(schema: Schema, names: Sequence[str]) -> list[tuple[str, Array
         if kind.shape or kind.is_list or kind.is_sparse:
             raise SchemaError(
                 f"partition_by: the column {name!r} of {kind} does not hold single values"
+            )
+        if not name or name.startswith((".", "_")):
+            raise SchemaError(
+                f"partition_by: no folder can be named after the column {name!r}: readers pass"
+                " over names that begin with '.' or '_'"
+                if name
+                else "partition_by: no folder can be named after the column '', which has no name",
+                hint="give it another name: rename()",
             )
         found.append((name, kind))
     if len(set(names)) < len(names):

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
@@ -20,6 +20,7 @@ import click
 from scalops.cli.failures import ended_by_term, own_command
 
 if TYPE_CHECKING:
+    from scalops.engine.storage.files import File
     from scalops.table import Table
 
 _FORMATS = ("csv", "tsv", "json", "text", "libsvm", "vw", "parquet", "ipc")
@@ -27,6 +28,7 @@ _TARGETS = {
     "ipc": (".ipc", ".arrow", ".feather"),
     "parquet": (".parquet", ".pq"),
 }
+_MOST_FEATURES = 2**31 - 1
 _COUNTED = re.compile(r"(.*?)(\d+)")
 # Arguments of readers, and the options that give them.
 _OPTIONS = {
@@ -98,12 +100,14 @@ class _Summary(NamedTuple):
 )
 @click.option(
     "--n-features",
-    type=int,
+    type=click.IntRange(1, _MOST_FEATURES),
     help="Elements of the vectors of libsvm, or of vw, whose names are indices then.",
 )
 @click.option("--zero-based", is_flag=True, default=None, help="Indices of libsvm count from 0.")
 @click.option(
-    "--bits", type=int, help="Hash names of vw to vectors of 2**BITS elements.  [default: 18]"
+    "--bits",
+    type=click.IntRange(1, 30),
+    help="Hash names of vw to vectors of 2**BITS elements.  [default: 18]",
 )
 @click.option(
     "--constant", is_flag=True, default=None, help="Add Vowpal Wabbit's constant feature."
@@ -131,9 +135,9 @@ def convert(ctx: click.Context, /, **values: Any) -> None:
     to = _target(values["target"], values["to"], ctx)
     options = _reader_options(values, ctx)
     vectors = dict(_vector(text, ctx) for text in values["vectors"])
-    if os.path.lexists(values["target"]) and not values["force"]:
-        raise click.UsageError(f"{values['target']} is there already: --force replaces it", ctx)
+    _check_compression(values["compression"], to, ctx)
     with own_command("Interrupted: nothing is written"), ended_by_term():
+        _check_target(values["target"], values["force"], ctx)
         done = _converted(values, to, options, vectors, ctx)
     click.echo(_as_json(done) if values["as_json"] else _as_text(done))
 
@@ -160,10 +164,62 @@ def _reader_options(values: dict[str, Any], ctx: click.Context) -> dict[str, Any
         given["column_names"] = _names(given["column_names"])
     if "column_types" in given:
         pairs = (_pair(text, "--type", "score=float64", ctx) for text in given["column_types"])
-        given["column_types"] = dict(pairs)
-    if given.get("delimiter") == "\\t":
-        given["delimiter"] = "\t"
+        given["column_types"] = _known_types(dict(pairs), ctx)
+    if "delimiter" in given:
+        from scalops.engine.storage.csv_format import check_delimiter
+
+        given["delimiter"] = given["delimiter"].replace("\\t", "\t")
+        with _option("--delimiter", ctx):
+            check_delimiter(given["delimiter"])
     return given
+
+
+@contextmanager
+def _option(name: str, ctx: click.Context) -> Iterator[None]:
+    """Turn what is wrong with the value of an option into a usage error."""
+    from scalops.algebra.errors import ScalopsError
+
+    try:
+        yield
+    except ScalopsError as error:
+        error.location = None  # no line of a program
+        raise click.BadParameter(str(error), ctx, param_hint=name) from error
+
+
+def _known_types(types: dict[str, str], ctx: click.Context) -> dict[str, str]:
+    from scalops.written_types import EXPECTED, written_type
+
+    for name, kind in types.items():
+        if written_type(kind) is None:
+            raise click.BadParameter(
+                f"{name}={kind}: there is no such type; {EXPECTED}", ctx, param_hint="--type"
+            )
+    return types
+
+
+def _check_compression(codec: str | None, to: str, ctx: click.Context) -> None:
+    from scalops.engine.storage.writers import ipc_format, parquet_format
+
+    if codec is not None:
+        with _option("--compression", ctx):
+            (ipc_format if to == "ipc" else parquet_format)(codec)
+
+
+def _check_target(target: str, force: bool, ctx: click.Context) -> None:
+    """That OUT outlives this process, and is not there or to be replaced."""
+    from pyarrow.fs import FileType
+
+    from scalops.engine.storage.filesystems import located
+
+    store, path = located(target)
+    if store is not None and store.is_in_process:
+        raise click.UsageError(f"OUT is {target}, which would be gone when this command ends", ctx)
+    if force:
+        return
+    there = os.path.lexists(path) if store is None else store.info(path).type != FileType.NotFound
+    if there:
+        shown = target if store is None else store.shown(path)
+        raise click.UsageError(f"{shown} is there already: --force replaces it", ctx)
 
 
 def _names(text: str) -> list[str]:
@@ -217,8 +273,10 @@ def _converted(
     # On workers, of which each may have other files, there is nothing to gain.
     with Session({"workers": 0, "processes": 0}, COMMAND_LINE), _warnings() as skipped:
         read = _read(values, options, ctx)
+        _check_apart(_source(read).files, target, ctx)
         with watched(read, values["progress"], sys.stderr) as table:
-            made = table.assemble(**vectors) if vectors else table
+            with _option("--vector", ctx):
+                made = table.assemble(**vectors) if vectors else table
             getattr(made, f"write_{to}")(target, **_writer_options(values))
         records, size = _written(target, to)
     return _Summary(
@@ -258,6 +316,24 @@ def _read(values: dict[str, Any], options: dict[str, Any], ctx: click.Context) -
     columns = None if values["columns"] is None else _names(values["columns"])
     plan = reader(path, columns=columns, **options).plan
     return Table(replace(plan, location=None))  # no line of a program
+
+
+def _check_apart(files: Sequence[File], target: str, ctx: click.Context) -> None:
+    """That OUT is none of the files that are read, nor a folder of theirs."""
+    from scalops.engine.storage.filesystems import located
+
+    store, path = located(target)
+    for file in files:
+        if file.store is None and store is None:
+            own, other = os.path.realpath(file.path), os.path.realpath(path)
+        elif file.store is not None and file.store == store:
+            own, other = file.within, path
+        else:
+            continue
+        if f"{own}/".startswith(f"{other.rstrip('/')}/"):
+            raise click.UsageError(
+                f"OUT is {target}, and {file.path} is read from there: write to another place", ctx
+            )
 
 
 def _written(target: str, to: str) -> tuple[int, int]:

@@ -90,12 +90,12 @@ def test_a_full_disk_says_where_and_how_much(monkeypatch: pytest.MonkeyPatch) ->
     file.write(block_of(100))
     known = os.pwrite
 
-    def full(descriptor: int, content: Any, at: int) -> int:
+    def full(descriptor: int, contents: Any, at: int) -> int:
         if at > 5_000:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return known(descriptor, content[: 5_001 - at], at)
+        return known(descriptor, contents[0][: 5_001 - at], at)
 
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "pwritev", full)
     with pytest.raises(SpillError, match=r"cannot take .* behind 5 KB: No space left") as caught:
         file.write(block_of(100))
     assert isinstance(caught.value, ExecutionError)
@@ -103,8 +103,11 @@ def test_a_full_disk_says_where_and_how_much(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_writes_may_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    pwrite, preadv = os.pwrite, os.preadv
-    monkeypatch.setattr(os, "pwrite", lambda fd, content, at: pwrite(fd, content[:100], at))
+    def ends_within(fd: int, contents: Any, at: int) -> int:  # the second or third of them
+        return os.pwrite(fd, b"".join(contents[:3])[:100], at)
+
+    preadv = os.preadv
+    monkeypatch.setattr(os, "pwritev", ends_within)
     monkeypatch.setattr(os, "preadv", lambda fd, into, at: preadv(fd, [into[0][:100]], at))
     file, block = SpillFile(SCHEMA), block_of(50)
     assert bits(file.read(file.write(block))) == bits(block)

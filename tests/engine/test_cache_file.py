@@ -6,13 +6,17 @@ import os
 import warnings
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+import scalops as so
 from scalops.algebra.dtypes import FLOAT64, INT64, ArrayType, SparseType
 from scalops.algebra.schema import Schema
+from scalops.engine import storage
 from scalops.engine.blocks import Block
 from scalops.engine.cached_table import CachedTable
 from scalops.engine.columns import SparseColumn
@@ -163,7 +167,7 @@ def test_a_full_disk_makes_the_plan_slower(monkeypatch: pytest.MonkeyPatch) -> N
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "pwritev", full)
     expected, _, _ = table(None, Neutral())
     with pytest.warns(RuntimeWarning, match="made again in each iteration.*No space left"):
         cached, made, _ = table(0, FILED)
@@ -190,3 +194,42 @@ def test_two_partitions_of_one_thread_do_not_lie_in_each_other() -> None:
     for filed in cached._filed.values():
         places = [(b.at, b.at + b.size) for b, _ in filed.batches]
         assert all(end <= start for (_, end), (start, _) in pairwise(places))
+
+
+def test_every_other_pass_over_what_is_on_disk_begins_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.arange(200_000 * 8.0).reshape(-1, 8)
+    so.table({"x": x}).write_ipc(tmp_path / "x.ipc")
+    read: list[int] = []
+    blocks = CachedTable.blocks
+
+    def noted(self: CachedTable, partition: int, worker: int) -> Iterator[Block]:
+        read.append(partition)
+        return blocks(self, partition, worker)
+
+    monkeypatch.setattr(CachedTable, "blocks", noted)
+    t = so.read_ipc(tmp_path / "x.ipc")
+
+    @so.loop(np.zeros(8), range(3))
+    def total(w: Any, i: Any) -> Any:
+        return w + t.map(lambda r: r.x * (1 + w[0] * 0)).sum(lambda r: r)
+
+    sums, directions = [], []
+    for memory in ("1GB", "1MB"):
+        read.clear()
+        with so.session(memory=memory, threads=1, jit=False):
+            sums.append(total.collect())
+        directions.append([int(np.sign(own[-1] - own[0])) for own in np.reshape(read, (3, -1))])
+    assert directions == [[1, 1, 1], [1, -1, 1]]
+    np.testing.assert_array_equal(sums[0], sums[1])
+    np.testing.assert_array_equal(sums[0], 3 * x.sum(0))
+
+
+def test_a_row_group_is_not_decoded_for_each_of_its_partitions(tmp_path: Path) -> None:
+    table = so.table({"x": np.arange(10.0)})
+    table.write_parquet(tmp_path / "x.parquet")
+    table.write_ipc(tmp_path / "x.ipc")
+    table.write_ipc(tmp_path / "z.ipc", compression="zstd")
+    found = [storage.reader_of(f)(f).any_order for f in sorted(map(str, tmp_path.iterdir()))]
+    assert found == [True, False, False]

@@ -24,7 +24,8 @@ KEYS = ("k", "i", "p", "f", "g", "b", "s", "d")
 @pytest.fixture
 def small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Buckets of a few records, so that they are divided again and again."""
-    monkeypatch.setattr(spilled_exchanges, "bucket_bytes", lambda budget: 3_000)
+    monkeypatch.setattr(spilled_exchanges, "working_bytes", lambda budget, size: 18_000)
+    monkeypatch.setattr(spilled_exchanges, "RUN_BYTES", 1)
     monkeypatch.setattr(spilled_exchanges, "FAN_OUT", 3)
 
 
@@ -113,7 +114,7 @@ def test_equal_keys_are_divided_by_place(key: Any) -> None:
 
 
 def test_records_larger_than_a_bucket_are_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spilled_exchanges, "bucket_bytes", lambda budget: 2_000)
+    monkeypatch.setattr(spilled_exchanges, "working_bytes", lambda budget, size: 12_000)
     rng = np.random.default_rng(1)
     texts = ["x" * int(n) + str(i) for i, n in enumerate(rng.integers(0, 9_000, 60))]
     table = so.table({"k": rng.integers(0, 20, 60), "s": texts})

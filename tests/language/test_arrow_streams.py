@@ -191,6 +191,38 @@ def test_a_producer_that_fails_is_a_data_error_at_the_line(
     assert error.value.location.file.endswith(Path(__file__).name)
 
 
+class Producer:
+    """Speaks Arrow's C stream, of which pyarrow keeps the text of errors alone."""
+
+    def __init__(self, reader: pa.RecordBatchReader) -> None:
+        self.reader = reader
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.reader.__arrow_c_stream__(requested_schema)
+
+
+class Frame(Producer):
+    """The same, of which nothing is made while it is read."""
+
+    def __dataframe__(self) -> None: ...
+
+
+@pytest.mark.parametrize("form", [lambda reader: reader, Producer, Frame])
+@pytest.mark.parametrize(
+    "ending", [KeyboardInterrupt(), SystemExit(3), SystemExit("over"), SystemExit()], ids=repr
+)
+def test_what_ends_a_program_is_no_data_error(form: Any, ending: BaseException) -> None:
+    batch = pa.record_batch({"a": [1, 2]})
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield batch
+        raise ending
+
+    with pytest.raises(type(ending)) as error:
+        so.from_arrow(form(pa.RecordBatchReader.from_batches(batch.schema, batches())))
+    assert getattr(error.value, "code", None) == getattr(ending, "code", None)
+
+
 def test_types_are_refused_before_anything_is_read() -> None:
     def batches() -> Iterator[pa.RecordBatch]:
         raise AssertionError("read")

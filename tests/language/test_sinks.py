@@ -91,6 +91,20 @@ def test_every_column_comes_back(name: str, rows: int) -> None:
     assert_same(back, table)
 
 
+def test_delimiters_that_occur_in_values_are_refused() -> None:
+    table = so.table({"f": [-1.5e-30, np.inf], "i": [12, 3]})
+    table.write_csv("a.csv")
+    for delimiter in ("1", ".", "a", "-", "+", "e", "\0", "", 5):
+        for call in (table.write_csv, so.read_csv):
+            with pytest.raises(so.PlanError, match=f"delimiter={re.escape(repr(delimiter))} "):
+                call("a.csv", delimiter=delimiter)  # type: ignore[operator]
+    for delimiter in (" ", ":"):
+        table.write_csv("b.csv", delimiter=delimiter)
+        assert_same(so.read_csv("b.csv", delimiter=delimiter), table)
+        with pytest.raises(so.SchemaError, match="'t_s' of timestamp.* in the text of a time"):
+            so.table(scalars()).select("t_s").write_csv("b.csv", delimiter=delimiter)
+
+
 @pytest.mark.parametrize("rows", [ROWS, 0])
 @pytest.mark.parametrize(("name", "delimiter"), [("a.csv", ","), ("a.csv.gz", ";")])
 def test_scalars_come_back_through_csv(name: str, delimiter: str, rows: int) -> None:

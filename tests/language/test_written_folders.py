@@ -130,11 +130,27 @@ def test_files_are_split_by_records() -> None:
     assert list(files("one")) == ["part-00000.json"]
 
 
-def test_no_records_leave_a_file_with_the_columns_or_no_folder_of_a_key() -> None:
-    table().limit(0).write_parquet("out", max_rows_per_file=9)
-    assert pq.read_table("out").column_names == ["year", "x", "name", "n"]
-    table().limit(0).write_parquet("keys", partition_by="year")
-    assert os.listdir("keys") == []
+@pytest.mark.parametrize("form", WRITERS)
+def test_no_records_leave_a_file_with_the_columns(form: str) -> None:
+    # A filter gives blocks without records, limit() gives no block.
+    for i, none in enumerate((table(20).filter(lambda r: r.n > 99), table(20).limit(0))):
+        write(none, form, f"{i}.{form}")
+        write(none, form, f"{i}", max_rows_per_file=9)
+        write(none, form, f"{i}_keys", partition_by="year")
+        kinds = {"column_types": none.schema} if form in ("csv", "json") else {}
+        for path in (f"{i}.{form}", f"{i}", f"{i}_keys"):
+            found = getattr(so, f"read_{form}")(path, **kinds)
+            assert found.count().collect() == 0
+            assert dict(found.schema) == dict(none.schema)
+        assert os.listdir(f"{i}_keys") == [f"part-00000.{WRITERS[form]}"]
+
+
+@pytest.mark.parametrize("name", ["_k", ".j", ""])
+def test_keys_whose_folders_readers_pass_over_are_refused(name: str) -> None:
+    t = so.table({name: [1, 2], "v": [1.0, 2.0]})
+    with pytest.raises(so.SchemaError, match=f"no folder can be named after the column '{name}'"):
+        t.write_parquet("out", partition_by=name)
+    assert os.listdir() == []
 
 
 def test_bytes_depend_on_the_records_alone(monkeypatch: pytest.MonkeyPatch) -> None:

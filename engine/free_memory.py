@@ -105,6 +105,19 @@ def _along(root: Path, path: str, first: bool) -> list[int]:
     return found
 
 
+def require_free(size: int, what: str, hint: str) -> None:
+    """For `size` bytes that no budget gives. Raises: OutOfMemoryError where less is left."""
+    if size < LOOK_BYTES:
+        return
+    left = free_memory()
+    if size > left:
+        raise OutOfMemoryError(
+            f"{what} needs about {bytes_text(size)} of memory at once;"
+            f" {bytes_text(left)} are left",
+            hint=hint,
+        )
+
+
 class FreeMemory:
     """The machine's memory, for what no budget counts: the table that a job returns."""
 

@@ -7,7 +7,7 @@ order, is the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from scalops.algebra.dtypes import INT64, ArrayType
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Block
 from scalops.engine.columns import Array, ColumnData, concatenated, filtered, sliced
+from scalops.engine.free_memory import give_back
 from scalops.engine.kernels.keys import bits_of, first_of_equals
 from scalops.engine.memory import MemoryBudget
 from scalops.engine.relations.group_parts import coded_bytes
@@ -23,6 +24,7 @@ from scalops.engine.spilled_memory import Room, is_spilled
 
 COUNTED_BYTES = 1 << 16  # what is less is not counted: there are few such pieces
 FULL_BYTES = 1 << 18  # of a piece with which no other is put together, unless it must be
+_TRIM_BYTES = 1 << 22  # put together: the allocators are asked to keep nothing for later
 _CHUNK = 1 << 16  # values that are moved at once
 _VALUE = "value"
 
@@ -44,8 +46,11 @@ class KeptValues:
         """Values in memory of their own, to be kept: themselves, or the same in a file."""
         return values if values.nbytes < COUNTED_BYTES else self._room.column(values)
 
-    def joined(self, pieces: Sequence[ColumnData], kind: ArrayType) -> ColumnData:
-        """The values of consecutive pieces as one, which nobody else has; they are given back."""
+    def joined(self, pieces: list[ColumnData], kind: ArrayType) -> ColumnData:
+        """The values of consecutive pieces as one, which nobody else has.
+
+        The pieces are given back: the list is empty afterwards, so that they go.
+        """
         size = sum(int(p.nbytes) for p in pieces)
         if size < COUNTED_BYTES:
             made = concatenated(pieces, kind)
@@ -54,10 +59,13 @@ class KeptValues:
             made = room.joined(pieces, kind) if len(pieces) > 1 else pieces[0]
         if len(pieces) > 1:
             self._drop(*pieces)
+        pieces.clear()
+        if size >= _TRIM_BYTES:
+            give_back()  # what earlier pieces took: the budget has given it to others by now
         return made
 
-    def distinct(self, pieces: Sequence[ColumnData], kind: ArrayType) -> ColumnData:
-        """The values that differ, of pieces; these are given back.
+    def distinct(self, pieces: list[ColumnData], kind: ArrayType) -> ColumnData:
+        """The values that differ, of pieces, which are given back as by `joined`.
 
         NaN is one value, and 0.0 and -0.0 are one. The order of values does not matter.
         """
@@ -68,17 +76,18 @@ class KeptValues:
         found = [self.keep(own) for own in self._by_part(pieces, kind)]
         return self.joined(found, kind)
 
-    def count(self, pieces: Sequence[ColumnData], kind: ArrayType) -> int:
-        """How many values differ, of pieces; these are given back."""
+    def count(self, pieces: list[ColumnData], kind: ArrayType) -> int:
+        """How many values differ, of pieces, which are given back as by `joined`."""
         if all(is_plain(p) for p in pieces) or self._is_small(pieces):
             return len(self.distinct(pieces, kind))
         return sum(len(own) for own in self._by_part(pieces, kind))
 
-    def _distinct_words(self, pieces: Sequence[ColumnData], kind: ArrayType) -> Array:
+    def _distinct_words(self, pieces: list[ColumnData], kind: ArrayType) -> Array:
         """Of words: sorted, and moved up, where they lie."""
+        is_one = len(pieces) == 1
         words = self.joined(pieces, kind)
         assert isinstance(words, np.ndarray)
-        if len(pieces) == 1 or not len(words):
+        if is_one:
             return words
         words.sort()
         count = moved_up(words)
@@ -92,17 +101,19 @@ class KeptValues:
         assert isinstance(kept, np.ndarray)
         return kept
 
-    def _is_small(self, pieces: Sequence[ColumnData]) -> bool:
+    def _is_small(self, pieces: list[ColumnData]) -> bool:
         most = coded_bytes(self._budget)
         return most is None or sum(int(p.nbytes) for p in pieces) <= most
 
-    def _by_part(self, pieces: Sequence[ColumnData], kind: ArrayType) -> Iterator[ColumnData]:
+    def _by_part(self, pieces: list[ColumnData], kind: ArrayType) -> Iterator[ColumnData]:
         """The values that differ, part by part of their hashes, which lie in a file meanwhile."""
         schema = Schema(((_VALUE, kind), (PLACE, INT64)))
         most = coded_bytes(self._budget) or 0
         parts = Parts(schema, [_VALUE], self._budget, self._owner, most=most)
         at = 0
-        for piece in pieces:
+        pieces.reverse()
+        while pieces:
+            piece = pieces.pop()
             step = max(1, len(piece) * FULL_BYTES // max(1, int(piece.nbytes)))
             for start in range(0, len(piece), step):
                 own = sliced(piece, start, min(start + step, len(piece)))

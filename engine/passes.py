@@ -138,6 +138,10 @@ class Reduction:
         """Keep the folds' values."""
         self.results = self._folds.finish(combined)
 
+    def forget(self) -> None:
+        """Give back what the folds have kept."""
+        self._folds.forget()
+
 
 class Pass:
     """A pass for reductions whose tables have the same partitions, over the same base."""
@@ -233,6 +237,11 @@ class Pass:
         """Bind what the folds read. Blocks wait for the end of a leaf only where they may."""
         for reduction in self._reductions:
             reduction.begin(may_wait)
+
+    def forget(self) -> None:
+        """Give back what the folds have kept: another rank has it all."""
+        for reduction in self._reductions:
+            reduction.forget()
 
     def conclude(self, wholes: Sequence[Leaf]) -> None:
         """Keep the folds' values, given what each reduction's tree gives."""

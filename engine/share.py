@@ -201,7 +201,9 @@ class Share:
 
     def _folded(self, made: Pass) -> Program[None]:
         wholes = yield from self._rank_pass(made).folded(self._run(*made.stages))
-        if wholes is not None:
+        if wholes is None:
+            made.forget()
+        else:
             made.conclude(wholes)
 
     def _rank_pass(self, made: Pass) -> RankPass:

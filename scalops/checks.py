@@ -7,11 +7,7 @@ is compared with the plain Python function on a few real records.
 
 from __future__ import annotations
 
-import dis
 from collections.abc import Iterator, MutableMapping
-from functools import partial
-from itertools import pairwise
-from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -23,13 +19,13 @@ from scalops.algebra.operators import Aggregate, Job, Loop, Operator, Scan
 from scalops.algebra.tree import Node, find, walk
 from scalops.branches import KeyFunction
 from scalops.engine.opaque.calls import bind, describe
-from scalops.engine.opaque.flat_results import Flattened
 from scalops.engine.opaque.records import Record, flat_values, nested_record, take_all_apart
 from scalops.engine.witness.interpreter import Interpreter, Starts, same_value
 from scalops.group_maps import GroupTrace
 from scalops.law_checks import TRIPLES, check_reduce
+from scalops.null_questions import asks_for_none
 from scalops.plain_values import HasNoPlainForm, MetNull, apart, comparing
-from scalops.rows import RowFunction, Udf, sample_arguments
+from scalops.rows import RowFunction, sample_arguments
 from scalops.value import Value
 
 CHECK_ROWS = 8
@@ -93,7 +89,7 @@ def _compare(function: RowFunction, inputs: tuple[Operator, ...], interpreter: I
     plain = bind(function.captured, slots)
     evaluate = interpreter.evaluator(function.outputs)
     samples = sample_arguments(interpreter, inputs, CHECK_ROWS, lambda v: v)
-    if _may_hold_null(inputs[0]) and _asks_for_none(plain):
+    if _may_hold_null(inputs[0]) and asks_for_none(plain):
         # The first null may come after the sample, and `is None` cannot be seen in a trace.
         samples = [*samples, *_with_nulls(samples[:1], inputs[0])]
     for arguments in samples:
@@ -101,7 +97,7 @@ def _compare(function: RowFunction, inputs: tuple[Operator, ...], interpreter: I
             flat_values(a) if isinstance(a, Record) else {"value": a} for a in arguments
         )
         nulls = any(v is None for v in (*slots, *(v for r in records for v in r.values())))
-        if nulls and not _asks_for_none(plain):
+        if nulls and not asks_for_none(plain):
             continue  # plain Python has no null
         try:
             traced = evaluate(records)
@@ -141,42 +137,6 @@ def _with_nulls(samples: list[tuple[Any, ...]], table: Operator) -> list[tuple[A
             else:
                 made.append((None, *rest))
     return made
-
-
-def _asks_for_none(function: Any) -> bool:
-    """Whether a function, or one of the user's that it calls by name, holds `x is None`."""
-    waiting, seen = [function], set()
-    while waiting:
-        found: Any = waiting.pop()
-        if isinstance(found, (partial, Udf, Flattened)):
-            found = found.function if isinstance(found, Udf) else found.func
-        if isinstance(found, MethodType):
-            found = found.__func__
-        if isinstance(found, FunctionType) and not (found.__module__ or "").startswith("scalops."):
-            code = found.__code__
-            waiting.extend(found.__globals__.get(name) for name in code.co_names)
-            waiting.extend(c.cell_contents for c in found.__closure__ or () if _is_filled(c))
-        elif isinstance(found, CodeType):
-            code = found
-        else:
-            continue
-        if code in seen:
-            continue
-        seen.add(code)
-        steps = list(dis.get_instructions(code))
-        if any("JUMP" in s.opname and s.opname.endswith("NONE") for s in steps):
-            return True
-        if any(a.argval is None and b.opname == "IS_OP" for a, b in pairwise(steps)):
-            return True
-        waiting.extend(code.co_consts)
-    return False
-
-
-def _is_filled(cell: CellType) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False
 
 
 def _plain(

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from scalops.algebra.dtypes import INT64, ListType
+from scalops.algebra.explain import bytes_text
 from scalops.algebra.folds import Fold
 from scalops.engine.columns import (
     Array,
@@ -21,12 +22,17 @@ from scalops.engine.columns import (
     filtered,
     taken,
 )
+from scalops.engine.free_memory import require_free
 from scalops.engine.kernels.grouped_forms import GroupedForm, Partial, extremes, flat, known
 from scalops.engine.kernels.grouping import Groups, group_rows
 from scalops.engine.kernels.kept_folds import lists_of, scattered, together
 from scalops.engine.kernels.kernel import Vector
 
 NOWHERE = -1
+_HINT = (
+    "group by more keys, so that each group has fewer records, filter() records, or fold the whole"
+    " table without groups: that goes on in files; or use a machine with more memory"
+)
 _MOST_PIECES = 8  # of values of which those that differ are wanted
 
 
@@ -161,8 +167,13 @@ def _comparable(by: ColumnData) -> tuple[Array, Array | None]:
 
 
 class Kept(GroupedForm):
-    """[(groups, vectors), ...]: records in table order, with the group of each."""
+    """[(groups, vectors), ...]: records in table order, with the group of each.
 
+    What is kept lies in files where the budget has no room, but what groups that are worked on at
+    once have kept is arranged in memory: that takes `WORK` times as much.
+    """
+
+    WORK = 3.0
     nulls = False  # whether records with nulls are kept
 
     def block(self, groups: Groups, vectors: Sequence[Vector]) -> Partial:
@@ -182,7 +193,13 @@ class Kept(GroupedForm):
         return [_of_groups(owners, vectors, rows, count) for owners, vectors in partial]
 
     def together(self, partial: Partial, count: int) -> tuple[Groups, list[Vector]]:
-        """All records that are kept, in table order."""
+        """All records that are kept, in table order.
+
+        Raises: OutOfMemoryError where arranging them needs more memory than is left.
+        """
+        kept = sum(int(o.nbytes) + sum(int(v.nbytes) for v, _ in own) for o, own in partial)
+        word, size = self.fold.word, int(self.WORK * kept)
+        require_free(size, f"{word} of {count} groups, which keep {bytes_text(kept)}", _HINT)
         owners = np.concatenate([np.zeros(0, np.int64), *(o for o, _ in partial)])
         kinds = [a.type for a in self.fold.arguments]
         return Groups(owners, count), together([v for _, v in partial], kinds)
@@ -190,6 +207,8 @@ class Kept(GroupedForm):
 
 class Distinct(Kept):
     """How many values differ: NaN is one value, and 0.0 and -0.0 are one."""
+
+    WORK = 8.0
 
     def _compact(self, groups: Groups, vectors: list[Vector]) -> tuple[Array, list[Vector]]:
         ids = (groups.ids, None)

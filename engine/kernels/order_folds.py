@@ -112,12 +112,17 @@ class Pieces(Form):
         return [self.kept.keep(self.taken(values))] if len(values) else None
 
     def merge(self, left: Partial, right: Partial) -> Partial:
-        made = list(left)
-        for piece in right:
-            made.append(piece)
+        made, rest = left[:], right[::-1]
+        # Whoever holds the partials must not hold pieces whose memory was given back.
+        left.clear()
+        right.clear()
+        while rest:
+            made.append(rest.pop())
             while len(made) > 1 and self.is_one(made[-2], made[-1]):
                 last = made.pop()
-                made[-1] = self.together([made[-1], last])
+                pair = [made.pop(), last]
+                del last
+                made.append(self.together(pair))
         return made
 
     def is_one(self, piece: ColumnData, other: ColumnData) -> bool:
@@ -126,8 +131,8 @@ class Pieces(Form):
             return True
         return len(piece) <= 2 * len(other) and piece.nbytes + other.nbytes <= FULL_BYTES
 
-    def together(self, pieces: Sequence[ColumnData]) -> ColumnData:
-        """Consecutive pieces as one."""
+    def together(self, pieces: list[ColumnData]) -> ColumnData:
+        """Consecutive pieces as one; the list is empty afterwards."""
         return self.kept.joined(pieces, self.fold.arguments[0].type)
 
     def taken(self, values: ColumnData) -> ColumnData:
@@ -147,7 +152,7 @@ class Distinct(Pieces):
     def is_one(self, piece: ColumnData, other: ColumnData) -> bool:
         return len(piece) <= 2 * len(other)
 
-    def together(self, pieces: Sequence[ColumnData]) -> ColumnData:
+    def together(self, pieces: list[ColumnData]) -> ColumnData:
         return self.kept.distinct(pieces, self.fold.arguments[0].type)
 
     def whole(self, partial: Partial) -> Any:

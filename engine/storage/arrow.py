@@ -171,8 +171,10 @@ def _scalars(chunk: pa.Array, dtype: np.dtype[Any]) -> Array:
         plain = pc.fill_null(chunk, False) if chunk.null_count else chunk
         bools: Array = plain.to_numpy(zero_copy_only=False)
         return bools
-    if dtype.kind == "M" and chunk.type.unit != np.datetime_data(dtype)[0]:
-        chunk = chunk.cast(pa.timestamp(np.datetime_data(dtype)[0]))  # Parquet has no seconds
+    if dtype.kind == "M":
+        unit = np.datetime_data(dtype)[0]
+        if pa.types.is_date(chunk.type) or chunk.type.unit != unit:  # Parquet has no seconds
+            chunk = chunk.cast(pa.timestamp(unit))
     # The buffer itself: to_numpy would turn integers with nulls into floats.
     whole = np.frombuffer(chunk.buffers()[1], dtype, chunk.offset + len(chunk))
     values: Array = whole[chunk.offset :]

@@ -33,7 +33,8 @@ _NUMBERS = {
 def type_from_arrow(kind: pa.DataType) -> ArrayType | None:
     """Our type of an Arrow type; None where there is none yet.
 
-    A timestamp in UTC loses its zone, one in another zone has no type here.
+    A timestamp in UTC loses its zone, one in another zone has no type here. A date is the
+    timestamp[s] at which it begins.
     """
     if kind in _NUMBERS:
         return ArrayType(_NUMBERS[kind])
@@ -44,6 +45,8 @@ def type_from_arrow(kind: pa.DataType) -> ArrayType | None:
     if pa.types.is_timestamp(kind):
         utc = kind.tz is None or kind.tz.lower() in _UTC
         return ArrayType(f"timestamp[{kind.unit}]") if utc else None
+    if pa.types.is_date(kind):
+        return ArrayType("timestamp[s]")
     if pa.types.is_duration(kind):
         return ArrayType(f"duration[{kind.unit}]")
     if pa.types.is_fixed_size_list(kind):
@@ -138,7 +141,7 @@ def _way_out(kind: pa.DataType) -> str:
         return "lists may hold numbers, strings, timestamps, vectors and such lists"
     if types.is_decimal(kind):
         return "cast it to float64"
-    if types.is_date(kind) or types.is_timestamp(kind):
+    if types.is_timestamp(kind):
         return "cast it to a timestamp without zone"
     if types.is_null(kind):
         return "it holds nulls only: give it a type"

@@ -84,13 +84,15 @@ class CsvParser:
             table = self._parsed(names, data, columns)
         except (pa.ArrowException, OverflowError, UnicodeDecodeError) as error:
             raise self._explained(file, str(error)) from error
-        if b'"' in data:
-            count = _lines(data)
-            if table.num_rows != count or (count == 1 and self._leaves_quote_open(data)):
-                raise Unreadable(
-                    ": a quoted value goes on in the next line, which is not supported yet",
-                    "check the quotes of this line, or replace the line breaks in the texts",
-                )
+        # A line is judged by itself: rows that are as many as lines end where these do, and what
+        # the parser lets be open is the end of the last one.
+        if b'"' in data and (
+            table.num_rows != _lines(data) or self._leaves_quote_open(_last_line(data))
+        ):
+            raise Unreadable(
+                ": a quoted value goes on in the next line, which is not supported yet",
+                "check the quotes of this line, or replace the line breaks in the texts",
+            )
         return table
 
     def _parsed(
@@ -144,8 +146,16 @@ class CsvParser:
         return {name: table.column(name) for name in columns} if table.num_rows == 1 else {}
 
     def _leaves_quote_open(self, line: bytes) -> bool:
-        opening = (b'"', self.delimiter.encode() + b'"')
-        return line.count(b'"') % 2 == 1 and (line.startswith(opening[0]) or opening[1] in line)
+        """Whether a field that begins with a quote has no end; quotes elsewhere are text."""
+        delimiter, at = self.delimiter.encode(), 0
+        while True:
+            if line.startswith(b'"', at):
+                at = _end_of_quoted(line, at + 1)
+                if at < 0:
+                    return True
+            at = line.find(delimiter, at) + 1
+            if at == 0:
+                return False
 
     def _explained(self, file: int, message: str) -> Unreadable:
         made = self._reason(file, message)
@@ -182,6 +192,19 @@ _KINDS = {"double": "float64", "float": "float32"}
 
 def _lines(data: bytes) -> int:
     return sum(map(bool, data.splitlines()))
+
+
+def _last_line(data: bytes) -> bytes:
+    """The last one that is not empty, without its end."""
+    text = data.rstrip(b"\r\n")
+    return text[max(text.rfind(b"\n"), text.rfind(b"\r")) + 1 :]
+
+
+def _end_of_quoted(line: bytes, at: int) -> int:
+    """Where the quote of a value is that goes on at `at`, a double one being text; -1: nowhere."""
+    while (at := line.find(b'"', at)) >= 0 and line.startswith(b'""', at):
+        at += 2
+    return at
 
 
 def _type_for(text: str) -> str:

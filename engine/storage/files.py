@@ -7,7 +7,7 @@ import io
 import os
 import stat
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +64,7 @@ class File:
         """A file of another filesystem, as that describes it. Raises: DataError."""
         from pyarrow.fs import FileType
 
-        path = store.shown(info.path)
+        path = store.name_of(info.path)
         if info.type != FileType.File:
             raise DataError(f"{path} is not a regular file", hint="copy its contents to one")
         if info.size is None:
@@ -256,7 +256,7 @@ def _expand(path: str, suffixes: tuple[str, ...]) -> list[str]:
     any_hidden = any(part.startswith("_") and glob.has_magic(part) for part in written)
     matches = [
         match
-        for match in sorted(glob.glob(path, recursive=True))
+        for match in sorted(_matching(path))
         if any_hidden
         or not any(part.startswith("_") and part not in written for part in Path(match).parts)
     ]
@@ -270,7 +270,39 @@ def _expand(path: str, suffixes: tuple[str, ...]) -> list[str]:
             found.append(match)
         elif "**" not in path:  # which names the files of subfolders itself
             found += _expand(match, suffixes)
+    if not found:
+        raise DataError(f"only folders match {path!r}{_folder(path)}", hint="name the files")
     return found
+
+
+def _matching(pattern: str) -> set[str]:
+    """What a pattern matches. "**" stands for folders, not for links to them, which may lead in
+    a circle or to files that are found anyway."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return set(glob.glob(pattern))
+    at = parts.index("**")
+    rest = os.path.join(*parts[at + 1 :]) if parts[at + 1 :] else "*"
+    starts = glob.glob(os.path.join(*parts[:at])) if at else [""]
+    found: set[str] = set()
+    for start in starts:
+        for folder, folders, _ in os.walk(start or "."):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            below = folder if start else os.path.relpath(folder).removeprefix(".")
+            found |= _matching(os.path.join(glob.escape(below), rest))
+    return _once(found)
+
+
+def _once(paths: Iterable[str]) -> set[str]:
+    """The paths, of those that lead to one name in one real folder the shortest alone."""
+    folders: dict[str, str] = {}
+    found: dict[tuple[str, str], str] = {}
+    for path in sorted(paths, key=lambda path: (path.count(os.sep), path)):
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        found.setdefault((folders[folder], name), path)
+    return set(found.values())
 
 
 def _folder(path: str) -> str:

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from scalops.algebra.errors import DataError, PlanError, ScalopsError, text_of
 from scalops.engine.storage.byte_streams import RemoteBytes
+from scalops.engine.storage.masking import masked, without_secrets, without_users
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo
@@ -43,10 +44,6 @@ _S3_FLAGS = (
 # Google's client goes on for 15 minutes unless it is told otherwise.
 _GCS_RETRY_SECONDS = 20
 
-_USER = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
-_SECRET = re.compile(
-    r"(?i)(?<=[?&])([\w-]*(?:secret|token|password|signature|key|sig)[\w-]*=)[^&\s'\"]+"
-)
 _DENIED = re.compile(
     r"(?i)access.?denied|permission|forbidden|unauthori[sz]ed|credential|invalid.?access"
     r"|signature.?does|\b40[13]\b|anonymous caller"
@@ -106,6 +103,10 @@ class Store:
     def shown(self, path: str) -> str:
         """The URI of a path within, without secrets."""
         return without_secrets(self.prefix + path)
+
+    def name_of(self, path: str) -> str:
+        """The URI of a path where there is a file, so that other files have other ones."""
+        return without_users(self.prefix + path)
 
     def infos(self, paths: Sequence[str]) -> list[FileInfo]:
         """What there is at paths within, as it is now. Raises: DataError."""
@@ -183,7 +184,7 @@ def located(path: object, filesystem: Any = None) -> tuple[Store | None, str]:
         host, slash, local = rest.partition("/")
         if host not in ("", "localhost"):
             raise PlanError(
-                f"{text}: file://{host}/ is another host's",
+                f"{without_secrets(text)} is another host's",
                 hint="write file:/// for files of this one",
             )
         return None, unquote(slash + local)
@@ -216,7 +217,7 @@ def _given(filesystem: Any, text: str, uri: re.Match[str] | None) -> tuple[Store
     own = filesystem if _is_fsspec(filesystem) else fsspec_of(filesystem)
     if own is None and not isinstance(filesystem, fs.FileSystem):
         raise PlanError(
-            f"filesystem={without_secrets(repr(filesystem))} is no filesystem",
+            f"filesystem={masked(repr(filesystem))} is no filesystem",
             hint="pass one of pyarrow.fs or of fsspec; of a URI leave filesystem= out",
         )
     if uri is not None and (own is None or uri[1].lower() not in _protocols(own)):
@@ -288,6 +289,7 @@ def _by_arrow(scheme: str, rest: str) -> tuple[Store, str]:
     authority, _, path = rest.partition("/")
     query = options[1] if options else ""
     shown = without_secrets(f"{scheme}://{rest}")
+    _check_port(authority.rpartition("@")[2], shown, scheme)
     try:
         if scheme == "s3":
             filesystem, root = _s3(authority, query)
@@ -305,6 +307,18 @@ def _by_arrow(scheme: str, rest: str) -> tuple[Store, str]:
     if scheme in BUCKETS:
         return Store(filesystem, f"{scheme}://"), inner.lstrip("/")
     return Store(filesystem, without_secrets(f"{scheme}://{authority}")), inner or "/"
+
+
+def _check_port(host: str, shown: str, scheme: str) -> None:
+    """Raise PlanError for what no host or bucket has behind it, before anybody tells of it."""
+    _, colon, port = host.partition(":")
+    if colon and not host.startswith("[") and (scheme in BUCKETS or not port.isdecimal()):
+        shown = shown.replace(f":{port}", ":***", 1)
+        raise PlanError(
+            f"{shown}: what is behind ':' is no port",
+            hint="a user and password are written in front of '@', with %2F for '/' and %40 for"
+            " '@'; better give them by the environment or filesystem=",
+        )
 
 
 def _from_uri(scheme: str, authority: str, query: str) -> tuple[Any, str]:
@@ -418,7 +432,7 @@ def failed(shown: str, error: BaseException) -> DataError:
 def told(error: BaseException) -> str:
     """The first line of what an error says, without secrets."""
     lines = text_of(error).strip().splitlines() or [type(error).__name__]
-    return without_secrets(lines[0].strip())
+    return masked(lines[0].strip())
 
 
 def what_to_do(error: BaseException) -> str | None:
@@ -434,8 +448,3 @@ def what_to_do(error: BaseException) -> str | None:
     if isinstance(error, (ConnectionError, TimeoutError)) or _UNREACHED.search(text):
         return "check the network and the endpoint, then run again"
     return None
-
-
-def without_secrets(text: str) -> str:
-    """A text of URIs without their users, passwords, keys and signatures."""
-    return _SECRET.sub(r"\1***", _USER.sub("", text))

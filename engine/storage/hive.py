@@ -1,7 +1,8 @@
 """Hive partitions: columns whose values are the names of folders, one value for each file.
 
 A folder `year=2024` gives its files the column `year`. Types are found over all values: int64, else
-float64, else timestamps (`2024-01-31`, also with a time), else string; whole numbers beyond int64
+float64, else timestamps (`2024-01-31`, also with a time, of the unit that its digits need), else
+string; whole numbers beyond int64
 stay strings, because float64 would make different ones equal. The value
 `__HIVE_DEFAULT_PARTITION__`, and an empty one, is null.
 """
@@ -34,11 +35,16 @@ from scalops.engine.storage.type_names import SCALAR_NAMES
 NULL = "__HIVE_DEFAULT_PARTITION__"
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _WHOLE = re.compile(r"[-+]?\d+")
-_TIME = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2})?)?")
+_TIME = r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}%s)?)?"
+_FRACTIONS = (("ms", 3), ("us", 6), ("ns", 9))  # the most digits of each unit
 _FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("int64", _WHOLE),
     ("float64", _NUMBER),
-    ("timestamp[s]", _TIME),
+    ("timestamp[s]", re.compile(_TIME % "")),
+    *(
+        (f"timestamp[{unit}]", re.compile(_TIME % rf"(\.\d{{1,{digits}}})?"))
+        for unit, digits in _FRACTIONS
+    ),
 )
 
 
@@ -133,6 +139,12 @@ def hive_columns(
     """
     fields = []
     for name, given in texts.items():
+        if name not in types and own.holds_records(name):
+            raise SchemaError(
+                f"{files[0].path} lies in a folder {name}={given[0]}; the file's own column "
+                f"{name!r} holds records",
+                hint=f'give hive_partitioning=False, or hive_schema={{"{name}": "string"}}',
+            )
         kind = _written(name, types[name]) if name in types else own.types.get(name)
         fields.append((name, _inferred(given) if kind is None else kind))
         if kind is not None:
@@ -277,7 +289,8 @@ class HiveRows:
 
 def in_folders(contents: Any, hive: HiveColumns) -> Any:
     """The contents of files with the columns that their folders hold, behind their own."""
-    own = tuple(field for field in contents.schema if field[0] not in hive.schema)
+    hidden = {n for name in hive.schema.names for n in contents.schema.fields_of(name)}
+    own = tuple(field for field in contents.schema if field[0] not in hidden)
     schema = Schema((*own, *hive.schema))
     digest = hashlib.blake2b(f"{contents.digest} {hive.digest}".encode(), digest_size=16)
     if isinstance(contents, TextContents):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -28,6 +28,7 @@ from scalops.engine.storage.text_contents import (
 from scalops.engine.storage.type_names import FORMS, type_named
 
 HEAD_BYTES = 1 << 20
+_MOST_LISTS = 50  # in each other, in one column
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,19 @@ class JsonFormat:
         file = parser.files[index]
         data = head(file, start, HEAD_BYTES)
         lines = parser.lines(data)
-        try:
+
+        def inferred(data: bytes) -> pa.Table:
             table = parser.inferred(data)
+            _check_lists(table, columns)
+            return table
+
+        try:
+            table = inferred(data)
         except Unreadable as error:
             if self.on_error != "raise":
-                table = parser.inferred(b"".join(_readable(parser, lines)))
+                table = inferred(b"".join(_readable(inferred, lines)))
             else:
-                offset, error = first_unreadable(parser.inferred, lines, error)
+                offset, error = first_unreadable(inferred, lines, error)
                 raise unreadable_line(file, start + offset, error) from error
         given = parser.schema.types
         first = _first_keys(lines)
@@ -134,20 +141,33 @@ def _with_items(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def _readable(parser: JsonParser, lines: list[bytes]) -> list[bytes]:
+def _check_lists(table: pa.Table, columns: Sequence[str] | None) -> None:
+    """Raise Unreadable for a wanted column of too many lists in each other."""
+    for field in table.schema:
+        kind, depth = field.type, 0
+        while is_list(kind):
+            kind, depth = kind.value_type, depth + 1
+        if depth > _MOST_LISTS and (columns is None or field.name in columns):
+            raise Unreadable(
+                f": column {field.name!r} is nested {depth:,} deep; at most {_MOST_LISTS} is read",
+                "name the columns that are wanted by columns=",
+            )
+
+
+def _readable(inferred: Callable[[bytes], object], lines: list[bytes]) -> list[bytes]:
     """Those of the lines that are objects and fit together, from the first on."""
     if not lines:
         return []
     try:
-        parser.inferred(b"".join(lines))
+        inferred(b"".join(lines))
         return lines
     except Unreadable:
         if len(lines) == 1:
             return []
     middle = len(lines) // 2
-    left, right = _readable(parser, lines[:middle]), _readable(parser, lines[middle:])
+    left, right = _readable(inferred, lines[:middle]), _readable(inferred, lines[middle:])
     try:
-        parser.inferred(b"".join([*left, *right]))
+        inferred(b"".join([*left, *right]))
         return [*left, *right]
     except Unreadable:  # they do not fit together
         return left or right

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pajson
@@ -26,6 +27,8 @@ _FAILURES = (pa.ArrowException, OverflowError, UnicodeDecodeError)
 _ROW = re.compile(r"in row (\d+)")
 _CHANGED = re.compile(r"Column\(/([^/)]*)[^)]*\) changed from (\w+) to (\w+)")
 _MOST_BYTES = 2**31 - 1
+_MOST_DEPTH = 250  # of lists and objects in each other: Arrow goes down the stack with them
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ class JsonParser:
         try:
             if len(data) > _MOST_BYTES:
                 raise OverflowError("a line or range of more than 2 GiB")
+            if any(_depth(line) > _MOST_DEPTH for line in _long_lines(data)):
+                raise OverflowError("a line is nested too deep")
             table = pajson.read_json(
                 pa.BufferReader(data),
                 pajson.ReadOptions(use_threads=False, block_size=len(data) + 1),
@@ -128,8 +133,14 @@ class JsonParser:
     def _explained(self, file: int, line: bytes, columns: tuple[str, ...]) -> Unreadable:
         """What is wrong with one line."""
         one = "there must be one object on each line"
+        depth = _depth(line)
+        if depth > _MOST_DEPTH:
+            return Unreadable(
+                f" is nested {depth:,} deep; at most {_MOST_DEPTH:,} is read", "make it flatter"
+            )
+        flaws: list[str] = []
         try:
-            found = json.loads(line)
+            found = _loaded(line, flaws)
         except UnicodeDecodeError:
             hint = encoding_hint(self.files[file])
             return Unreadable(f": {_shown(line)} is not UTF-8 text", hint)
@@ -137,6 +148,8 @@ class JsonParser:
             return Unreadable(f": {_shown(line)} is not JSON: {error}", one)
         if not isinstance(found, dict):
             return Unreadable(f" holds {_shown(found)}, not an object", one)
+        if flaws:
+            return Unreadable(f": {flaws[0]}", "correct the line")
         for name in columns:
             try:
                 self._block(line, (name,), "")
@@ -158,6 +171,53 @@ class JsonParser:
 
 class _Misfit(Exception):
     """Lines that are no objects of these types."""
+
+
+def _loaded(line: bytes, flaws: list[str]) -> Any:
+    """A line as Python's own reader has it, which takes what Arrow refuses: that is put down in
+    `flaws`. Raises: ValueError, UnicodeDecodeError, RecursionError."""
+
+    def paired(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                flaws.append(f"the key {_shown(name)} stands twice in one object")
+            found[name] = value
+        return found
+
+    def number(text: str) -> float:
+        if np.isinf(float(text)):
+            flaws.append(f"the number {text} is beyond float64")
+        return float(text)
+
+    found = json.loads(line, object_pairs_hook=paired, parse_float=number)
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start : error.end]
+        flaws.append(f"{half!r} is half of a pair of surrogates, which is no character")
+    return found
+
+
+def _long_lines(data: bytes) -> list[bytes]:
+    """The lines that are long enough to be nested too deep."""
+    if len(data) <= 2 * _MOST_DEPTH:
+        return []
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+    bounds = np.concatenate([[-1], ends, [len(data)]])
+    (long,) = np.nonzero(np.diff(bounds) > 2 * _MOST_DEPTH)
+    return [data[bounds[i] + 1 : bounds[i + 1]] for i in long]
+
+
+def _depth(line: bytes) -> int:
+    """How many lists and objects lie in each other; exact where it may be too many."""
+    most = line.count(b"[") + line.count(b"{")
+    if most <= _MOST_DEPTH:
+        return most
+    marks = np.frombuffer(_TEXT.sub(b"", line), np.uint8)
+    opening = (marks == ord("[")) | (marks == ord("{"))
+    closing = (marks == ord("]")) | (marks == ord("}"))
+    return int(np.cumsum(opening.astype(np.int64) - closing).max(initial=0))
 
 
 def _records(data: bytes) -> list[bytes]:

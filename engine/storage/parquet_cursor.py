@@ -156,8 +156,9 @@ def _check_texts(batch: pa.RecordBatch, group: RowGroup) -> None:
             column.validate(full=True)
         except (pa.ArrowInvalid, pa.ArrowIndexError) as error:
             name = field.name.replace(FIELD, ".")
+            where = f"{group.file.path}: column {name!r} of row group {group.index}"
             raise DataError(
-                f"{group.file.path}: column {name!r} of row group {group.index} is damaged: {error}",
+                f"{where} is damaged: {error}",
                 hint="write the file again; strings are UTF-8",
             ) from error
 

@@ -15,11 +15,10 @@ from scalops.algebra.errors import PlanError
 from scalops.engine.storage.file_source import FileSource
 from scalops.engine.storage.files import Paths, find_files
 from scalops.engine.storage.lines import COMPRESSED
+from scalops.engine.storage.masking import without_secrets
 
 
-def read_parquet(
-    path: Paths, columns: Sequence[str] | None = None, **of_files: Any
-) -> FileSource:
+def read_parquet(path: Paths, columns: Sequence[str] | None = None, **of_files: Any) -> FileSource:
     """Parquet files: a path, a list of paths, a pattern or a folder."""
     from scalops.engine.storage.parquet_format import ParquetFormat
 
@@ -148,8 +147,8 @@ def reader_of(paths: Paths, filesystem: Any = None) -> Callable[..., FileSource]
         reader = READERS.get(suffix)
         if reader is None or (reader in _BINARY and name.lower().endswith(COMPRESSED)):
             raise PlanError(
-                f"no reader for {name}: {Path(name).suffix or 'a name without suffix'!r} is not "
-                "known",
+                f"no reader for {without_secrets(name)}:"
+                f" {Path(name).suffix or 'a name without suffix'!r} is not known",
                 hint=f"known are {', '.join(READERS)}, those of text also with {COMPRESSED}",
             )
         found.setdefault(reader, name)

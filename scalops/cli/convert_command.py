@@ -154,7 +154,16 @@ def _target(path: str, to: str | None, ctx: click.Context) -> str:
         if suffix in suffixes:
             return name
     known = ", ".join(s for suffixes in _TARGETS.values() for s in suffixes)
-    raise click.UsageError(f"OUT is {path}: give it one of the suffixes {known}, or give --to", ctx)
+    raise click.UsageError(
+        f"OUT is {_shown(path)}: give it one of the suffixes {known}, or give --to", ctx
+    )
+
+
+def _shown(path: str) -> str:
+    """A path or URI without secrets."""
+    from scalops.engine.storage.masking import without_secrets
+
+    return without_secrets(path)
 
 
 def _reader_options(values: dict[str, Any], ctx: click.Context) -> dict[str, Any]:
@@ -213,13 +222,14 @@ def _check_target(target: str, force: bool, ctx: click.Context) -> None:
 
     store, path = located(target)
     if store is not None and store.is_in_process:
-        raise click.UsageError(f"OUT is {target}, which would be gone when this command ends", ctx)
+        raise click.UsageError(
+            f"OUT is {_shown(target)}, which would be gone when this command ends", ctx
+        )
     if force:
         return
     there = os.path.lexists(path) if store is None else store.info(path).type != FileType.NotFound
     if there:
-        shown = target if store is None else store.shown(path)
-        raise click.UsageError(f"{shown} is there already: --force replaces it", ctx)
+        raise click.UsageError(f"{_shown(target)} is there already: --force replaces it", ctx)
 
 
 def _names(text: str) -> list[str]:
@@ -280,7 +290,7 @@ def _converted(
             getattr(made, f"write_{to}")(target, **_writer_options(values))
         records, size = _written(target, to)
     return _Summary(
-        target, records, _source(read).bytes, size, perf_counter() - begin, tuple(skipped)
+        _shown(target), records, _source(read).bytes, size, perf_counter() - begin, tuple(skipped)
     )
 
 
@@ -332,7 +342,9 @@ def _check_apart(files: Sequence[File], target: str, ctx: click.Context) -> None
             continue
         if f"{own}/".startswith(f"{other.rstrip('/')}/"):
             raise click.UsageError(
-                f"OUT is {target}, and {file.path} is read from there: write to another place", ctx
+                f"OUT is {_shown(target)}, and {file.path} is read from there: write to another"
+                " place",
+                ctx,
             )
 
 

@@ -20,6 +20,7 @@ from scalops.engine.witness.interpreter import Interpreter
 from scalops.planning import plan
 from tests.engine.joins import KEYS, KINDS, Plan, arrow, assert_agree, column, engine, join, source
 from tests.engine.plans import bits, calc, column_of, job_of, run, sinks
+from tests.quick import crossed
 
 ONE_SIDED = ("semi", "anti")
 
@@ -30,8 +31,7 @@ def tables() -> tuple[so.Table, so.Table]:
     return source(36, 1).repartition(4), source(24, 2)
 
 
-@pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize("kind", KINDS[:-1])
+@pytest.mark.parametrize(("kind", "key"), crossed(KINDS[:-1], KEYS, one_in=2))
 def test_agrees_with_the_interpreter(
     tables: tuple[so.Table, so.Table], kind: JoinKind, key: str
 ) -> None:
@@ -177,7 +177,8 @@ def test_agrees_with_duckdb(kind: JoinKind) -> None:
     duckdb = pytest.importorskip("duckdb")
     a, b = arrow(150, 18), arrow(90, 19)
     left, right = so.from_arrow(a), so.from_arrow(b)
-    for key in ("int", "wide", "string", "time", "bool", "float"):
+    keys = ("int", "wide", "string", "time", "bool", "float")
+    for key in keys[:1] if kind == "cross" else keys:
         made = join(left, right, kind, [key], columns=["row"])
         on = "" if kind == "cross" else f"on a.{key} = b.{key}"
         columns = "a.row" if kind in ONE_SIDED else "a.row, b.row"

@@ -110,7 +110,7 @@ def test_random_joins(run: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tables_over_joins_in_parts(parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folds, prefixes, caches and other joins over a side that is searched in parts."""
     in_parts(monkeypatch, parts)
-    left, right = source(30, 10), source(20, 11)
+    left, right = source(24, 10), source(18, 11)
     first = so.Table(join(changed(left), changed(right), "left", ["int"]).plan).cache()
     second = join(first, changed(source(12, 3)), "inner", ["string"], columns=["row"])
     made = so.Table(second.plan)
@@ -128,7 +128,7 @@ def test_joins_with_a_side_that_stays(
     kind: JoinKind, cost: int, memory: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(meeting, "SORT_COST", cost)
-    assert_same_with([shrinking(source(90, 1), source(60, 2), kind, ["int"])], memory)
+    assert_same_with([shrinking(source(60, 1), source(40, 2), kind, ["int"])], memory)
 
 
 @pytest.mark.parametrize("weighted", quick([True, False], 1))

@@ -16,7 +16,7 @@ from scalops.engine.kernels.matching import KeyIndex, Matches, Pairs, in_turn
 from scalops.engine.memory import MemoryBudget
 from scalops.engine.spilled_memory import Room
 from tests.engine.plans import pool
-from tests.quick import quick
+from tests.quick import crossed, quick
 
 _rng = np.random.default_rng(5)
 
@@ -205,9 +205,9 @@ _KEYS = {
 }
 
 
-@pytest.mark.parametrize("name", _KEYS)
-@pytest.mark.parametrize("limit", [None, 2_000, 0])
-@pytest.mark.parametrize("nulls_equal", [False, True])
+@pytest.mark.parametrize(
+    ("nulls_equal", "limit", "name"), crossed([False, True], [None, 2_000, 0], _KEYS)
+)
 def test_an_index_takes_no_more_memory_than_there_is(
     name: str, limit: int | None, nulls_equal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

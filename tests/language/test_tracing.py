@@ -464,6 +464,47 @@ def test_a_default_argument_that_is_none_is_no_reason_to_refuse() -> None:
     assert listed(table.map(scaled)) == [2.0, None, 6.0]
 
 
+def begins_with_nothing(r: Any) -> Any:
+    kept = None
+    for v in (3.0, 7.0):
+        one = r["a"] != v
+        kept = one if kept is None else kept & one
+    return kept
+
+
+def fills_in_a_branch(r: Any) -> Any:
+    kept = None
+    for v in (3.0, 7.0):
+        if kept is not None:
+            kept &= r["a"] != v
+        else:
+            kept = r["a"] != v
+    return kept
+
+
+@pytest.mark.parametrize("f", [begins_with_nothing, fills_in_a_branch])
+def test_variables_of_its_own_may_be_none_where_records_have_nulls(f: Any) -> None:
+    table = so.table({"a": nulls([None, 1.0, 3.0])})
+    assert listed(table.filter(f), "a") == [1.0]
+
+
+def test_variables_that_hold_columns_are_asked() -> None:
+    def asks(r: Any) -> Any:
+        a = r.a
+        return True if a is None else a != 3.0
+
+    def asks_in_a_loop(r: Any) -> Any:
+        kept = True
+        for name in ("k", "a"):
+            kept = r[name] if kept is True else kept
+        return True if kept is None else kept != 3.0
+
+    table = so.table({"a": nulls([None, 1.0, 3.0]), "k": nulls([None, 1.0, 3.0])})
+    for f in (asks, asks_in_a_loop):
+        with pytest.raises(so.TraceError, match="gives True when called plainly and None when"):
+            table.filter(f).collect()
+
+
 def test_a_plain_call_that_raises_is_an_error() -> None:
     def f(r: Any) -> Any:
         return r.a.expression and r.a

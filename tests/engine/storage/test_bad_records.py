@@ -2,6 +2,7 @@
 
 import gzip
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,3 +144,91 @@ def test_lines_told_by_their_form_are_those_that_the_parser_tells(
     told = read()
     monkeypatch.setattr(TextContents, "_sifted", lambda *_: None)
     assert str(told) == str(read())
+
+
+GOOD = (
+    "1,2.5,a",
+    '2,,"b, c"',
+    '3,4,"say ""x"""',
+    '4,1e3,5"',
+    "-5,0,",
+    '"6","7.5",a"b"',
+    '7,8,"a"b"c',
+)
+BAD = (
+    '1,2,"a', 'x"', '"', '1,"2,b', "1,2", "1,2,c,d", "x,1,c", "1,y,c", '1,2,""c"d,"', '1,2,c"d,"e',
+    '"1,2,c', '1,2,"a""', ',,"', "1,2,\xff",
+)  # fmt: skip
+
+
+def fields_of(line: str) -> list[str] | None:
+    """The fields of one line, told letter by letter; None where a quoted one has no end."""
+    fields, inside, fresh, at = [""], False, True, 0
+    while at < len(line):
+        letter = line[at]
+        if inside and line[at : at + 2] == '""':
+            fields[-1] += '"'
+            at += 1
+        elif inside and letter == '"':
+            inside = False
+        elif fresh and letter == '"':
+            inside, fresh = True, False
+        elif not inside and letter == ",":
+            fields.append("")
+            fresh = True
+        else:
+            fields[-1] += letter
+            fresh = False
+        at += 1
+    return None if inside else fields
+
+
+def record_of(line: str) -> tuple[dict[str, Any], bool]:
+    """The record of a line by itself, with null in what cannot be read, and whether it is bad."""
+    fields = fields_of(line)
+    if fields is None:
+        return dict.fromkeys("nfs"), True
+    found: dict[str, Any] = dict.fromkeys("nfs")
+    bad = len(fields) != 3
+    for name, kind, text in zip("nfs", (int, float, str), fields, strict=False):
+        try:
+            empty = not text and kind is not str
+            found[name] = None if empty or "\xff" in text else kind(text)
+            bad = bad or "\xff" in text
+        except ValueError:
+            bad = True
+    return found, bad
+
+
+@pytest.mark.parametrize("seed", quick(range(100), 8))
+def test_each_line_is_judged_by_itself(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    lines = [GOOD[i] for i in rng.integers(0, len(GOOD), rng.integers(1, 120))]
+    for _ in range(rng.integers(1, 6)):
+        place = int(rng.integers(len(lines) + 1))
+        lines[place:place] = rng.choice(BAD, rng.integers(1, 4)).tolist()
+    contents = ("\n".join(["n,f,s", *lines]) + "\n" * int(rng.integers(2))).encode("latin-1")
+    types = {"n": "int64", "f": "float64", "s": "string"}
+    wanted = [record_of(line) for line in lines]
+    numbers = [i for i, (_, bad) in enumerate(wanted, 2) if bad]
+    for mode, records in (("skip", [r for r, bad in wanted if not bad]), ("null", wanted)):
+        source = csv(contents, column_types=types, on_error=mode)
+        source.forget_bad_records()
+        rows = [r[0] if isinstance(r, tuple) else r for r in records]
+        assert to_table(source).to_pylist() == rows
+        text = source.bad_records()
+        assert text is not None
+        assert text.startswith(f"{len(numbers)} record")
+        assert re.findall(r"a\.csv:(\d+)", text) == [str(n) for n in numbers[:3]]
+    with pytest.raises(DataError, match=rf"a\.csv:{numbers[0]}\b"):
+        whole(csv(contents, column_types=types))
+
+
+@pytest.mark.parametrize("bad", ['1,2,"a\nx"', '1,2,"a'])
+def test_quoted_line_break_in_the_head_does_not_blame_a_good_line(bad: str) -> None:
+    good = [f"{i},{i / 2},n{i}" for i in range(60)]
+    for place in range(60):
+        lines = [*good[:place], bad, *good[place:]]
+        source = csv("\n".join(["n,f,s", *lines]).encode(), on_error="skip")
+        assert to_table(source).column("s").to_pylist() == [f"n{i}" for i in range(60)]
+        assert f"a.csv:{place + 2}: a quoted value goes on" in str(source.bad_records())

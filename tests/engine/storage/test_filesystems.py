@@ -30,7 +30,8 @@ from scalops.engine.storage import (
     schema_to_arrow,
 )
 from scalops.engine.storage.files import File, find_files
-from scalops.engine.storage.filesystems import located, told, without_secrets
+from scalops.engine.storage.filesystems import located, told
+from scalops.engine.storage.masking import without_secrets
 from tests.engine.storage.filesystems import PLACES, failing, memory_of, mock_of
 from tests.quick import quick
 
@@ -324,6 +325,52 @@ def test_secrets_are_not_shown() -> None:
     assert shown == "s3://b/x?secret_key=***&region=eu&X-Amz-Signature=***"
     assert without_secrets("s3://b/key=5/token=a.csv") == "s3://b/key=5/token=a.csv"
     assert told(OSError("bad https://u:p@h/x\nmore")) == "bad https://h/x"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("s3://b:SECRET/x.csv", "s3://b:***/x.csv"),
+        ("s3://user:SEC/RET@b/x.csv", "s3://user:***@b/x.csv"),
+        ("'s3://b/x.csv#SECRET'", "'s3://b/x.csv#***'"),
+        ("s3://b/x#SECRET", "s3://b/x#***"),
+        ("s3://b/part#1.csv", "s3://b/part#1.csv"),
+        ("hdfs://h:9000/data@v1/x.csv", "hdfs://h:9000/data@v1/x.csv"),
+        ("https://[::1]:900/x", "https://[::1]:900/x"),
+        ("<Broken token=SECRET1>", "<Broken token=***>"),
+        ("Own(key='A b', n=2)", "Own(key=***, n=2)"),
+        ("{'secret_key': 'abc', 'x': 1}", "{'secret_key': ***, 'x': 1}"),
+        ("no secret=a1/b2+c password = p", "no secret=*** password = ***"),
+        ("s3://b/key=5/x.csv, key == 3", "s3://b/key=5/x.csv, key == 3"),
+    ],
+)
+def test_what_may_be_a_secret_is_not_told(text: str, expected: str) -> None:
+    assert told(OSError(text)) == expected
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *(f"{scheme}://b:SECRET/x.csv" for scheme in ("s3", "gs", "hdfs", "abfs", "http", "foo")),
+        "s3://u:SEC/SECRET@b/x.csv",
+        "s3://b:12345/x.SECRET",
+        "file://u:SECRET@h/x.csv",
+        "memory://a.csv#SECRET",
+    ],
+)
+def test_malformed_uris_keep_their_secrets(uri: str) -> None:
+    with pytest.raises((PlanError, DataError)) as error:
+        read_csv(uri)
+    assert "SECRET" not in str(error.value).replace("x.SECRET", "")
+    assert "12345" not in str(error.value)
+
+
+def test_objects_of_other_fragments_are_other_files(folder: Path) -> None:
+    memory = memory_of(folder)
+    for name in ("#1", "#2"):
+        memory.pipe_file(f"/fragments/a.csv{name}", b"a\n1\n")
+    files = [File.remote(*_stored(f"/fragments/a.csv{name}", memory)) for name in ("#1", "#2")]
+    assert files[0].path != files[1].path
 
 
 def test_plan_text_follows_path_size_time_or_sample(folder: Path) -> None:

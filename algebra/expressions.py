@@ -6,6 +6,7 @@ one value per record follows from its leaves: a `Column` is per record, all othe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 ITERATIONS = "@iterations"
 CONVERGED = "@converged"
 _SHAPES = "shapes and types are those of one record"
+_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d(:\d\d){0,2}(\.\d{1,9})?)?", re.ASCII)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -203,9 +205,17 @@ class Call(Expression):
                 *(a.any_type for a in self.arguments), **dict(self.parameters)
             )
         except (TypeError, ValueError, IndexError) as error:
-            raise TraceError(
-                str(error), location=self.location, hint=_SHAPES if self._shaped(error) else None
-            ) from None
+            hint = _SHAPES if self._shaped(error) else self._as_time()
+            raise TraceError(str(error), location=self.location, hint=hint) from None
+
+    def _as_time(self) -> str | None:
+        """How to write a constant string that stands for a time beside timestamps."""
+        kinds = [a.any_type for a in self.arguments]
+        if not any(isinstance(k, ArrayType) and k.name.startswith("timestamp") for k in kinds):
+            return None
+        texts = [a.value for a in self.arguments if isinstance(a, Constant)]
+        times = (str(t) for t in texts if isinstance(t, str) and _TIME.fullmatch(t))
+        return next((f'write np.datetime64("{time}")' for time in times), None)
 
     def _shaped(self, error: Exception) -> bool:
         """Whether shapes are what is wrong, not the kind of an argument."""

@@ -112,8 +112,7 @@ def require_free(size: int, what: str, hint: str) -> None:
     left = free_memory()
     if size > left:
         raise OutOfMemoryError(
-            f"{what} needs about {bytes_text(size)} of memory at once;"
-            f" {bytes_text(left)} are left",
+            f"{what} needs about {bytes_text(size)} of memory at once; {bytes_text(left)} are left",
             hint=hint,
         )
 

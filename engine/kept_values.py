@@ -160,4 +160,5 @@ def moved_up(words: Array) -> int:
 
 
 def _distinct(values: ColumnData, kind: ArrayType) -> ColumnData:
-    return filtered(values, first_of_equals(Block(len(values), {_VALUE: values}), ((_VALUE, kind),)))
+    block = Block(len(values), {_VALUE: values})
+    return filtered(values, first_of_equals(block, ((_VALUE, kind),)))

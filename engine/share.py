@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from scalops.algebra.errors import OutOfMemoryError
 from scalops.algebra.schema import Schema
 from scalops.engine import physical_plan as pp
 from scalops.engine.backends import TableInfo, Take
@@ -29,6 +30,7 @@ from scalops.engine.relations.compiled import RELATIONS, relation
 from scalops.engine.relations.gathering import own_partitions, runs_by_home
 from scalops.engine.relations.partitioned_index import PartitionedIndex, probed_by
 from scalops.engine.relations.state import state_table
+from scalops.engine.spill_folder import SpillError
 from scalops.engine.stacked import NullsFound, Stacks, stacks_of
 from scalops.engine.streaming import Results, stream
 from scalops.engine.threads import Task
@@ -354,8 +356,10 @@ class Share:
         own = self._relations[stage]
         try:
             made = yield from self.prepared(own.make(self._run(stage)), {stage: own.pipeline})
-        except BaseException:
+        except BaseException as error:
             self._budget.release(owner)
+            if isinstance(error, (SpillError, OutOfMemoryError)):
+                error.location = error.location or sink.location
             raise
         self.runtime.tables[sink.number] = made
         count = made.partitions()

@@ -80,9 +80,9 @@ def nameless_file(folder: str | None = None) -> tuple[int, str]:
             os.unlink(path)
             return descriptor, place
     except OSError as error:
-        raise SpillError(
-            f"no spill file can be made in {place}: {error.strerror}", hint=HINT
-        ) from error
+        gone = isinstance(error, FileNotFoundError)
+        reason = "there is no such folder (any more)" if gone else error.strerror
+        raise SpillError(f"no spill file can be made in {place}: {reason}", hint=HINT) from error
 
 
 def no_room(folder: str, size: int, end: int, error: OSError) -> SpillError:

@@ -114,6 +114,6 @@ def _repeatable(lowering: Lowering, side: _Side, table: pp.PhysicalTable) -> pp.
     if isinstance(table, pp.StoredTable):
         return table
     number = lowering.number()
-    lowering.run(side.node, table, pr.HoldTable(number))
+    lowering.run(side.node, table, pr.HoldTable(number, location=side.node.location))
     properties = pp.Properties(table.delivered.partitions, layout="range")
     return pp.StoredTable(number, table.schema, properties)

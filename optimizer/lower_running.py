@@ -43,7 +43,7 @@ def _repeatable(lowering: Lowering, node: Cumulate, below: pp.PhysicalTable) -> 
     """
     if any(isinstance(n, (ex.Opaque, pp.CallBatches)) for n in walk(below)):
         number = lowering.number()
-        lowering.run(node, below, pr.HoldTable(number))
+        lowering.run(node, below, pr.HoldTable(number, location=node.location))
         properties = pp.Properties(below.delivered.partitions, layout="range")
         return pp.StoredTable(number, below.schema, properties)
     if any(not scan.source.in_memory for scan in find((below,), pp.TableScan)):

@@ -277,7 +277,7 @@ class Lowering:
             case op.Distinct(source=source, columns=columns):
                 below = self.table(source)
                 number = self.number()
-                self.run(node, below, pp.DistinctRows(number, columns))
+                self.run(node, below, pp.DistinctRows(number, columns, location=node.location))
                 return self.keep(node, pp.StoredTable(number, node.schema))
             case op.Explode(source=source, names=names, index=index):
                 below = self.table(source)
@@ -331,7 +331,8 @@ class Lowering:
         if [n for n, _ in outputs] != list(below.schema.names):
             below = pp.Compute(below, tuple(dict(outputs).items()), location=node.location)
         number = self.number()
-        sink = pp.SortRows(number, tuple(names), node.descending, kept.names)
+        keys = tuple(names)
+        sink = pp.SortRows(number, keys, node.descending, kept.names, location=node.location)
         self.run(node, below, sink)
         return pp.StoredTable(number, kept, pp.Properties(layout="range"))
 
@@ -342,7 +343,7 @@ class Lowering:
         if below.delivered.satisfies(required):
             return below
         number = self.number()
-        stage = self.stage(below, pp.Exchange(number, required))
+        stage = self.stage(below, pp.Exchange(number, required, location=node.location))
         self._emit(self._tokens(node), pp.RunStage(stage))
         return pp.StoredTable(number, below.schema, required)
 

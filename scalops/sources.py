@@ -79,6 +79,7 @@ def from_arrow(data: Any) -> Table:
         raise SchemaError(
             f"so.from_arrow takes an object with __arrow_c_stream__, not a {type(data).__name__}",
             location=location,
+            hint=_way_to_arrow(data),
         )
     if storage.is_lazy(stream):
         from scalops.session import current_session
@@ -94,6 +95,13 @@ def from_arrow(data: Any) -> Table:
             failed.location = location
         raise failed from error
     return _scan(storage.MemorySource.of_arrow, arrow)
+
+
+def _way_to_arrow(data: Any) -> str | None:
+    """What makes an Arrow stream of an object that has none."""
+    if type(data).__module__.startswith("polars") and hasattr(data, "collect"):
+        return "a lazy frame has no records yet: collect() it first"
+    return None
 
 
 def _stream(data: Any) -> Any:

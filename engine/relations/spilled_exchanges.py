@@ -44,7 +44,7 @@ from scalops.engine.spilled_memory import Room, is_spilled
 MOST_WORKING = 256 << 20  # bytes: what a larger budget is better kept for
 UNLIMITED_WORKING = 96 << 20  # where no budget says what there is
 FAN_OUT = 4096  # buckets that records are shared out to at once
-RUN_BYTES = 64 << 10  # of a bucket in each unit, at least: a disk reads shorter ones slowly
+RUN_BYTES = 32 << 10  # of a bucket in each unit, at least: a disk reads shorter ones slowly
 _SAMPLES = 32  # keys for each bucket of a sort
 _MOST_LEVELS = 4  # of buckets by hash: what these do not tell apart is equal, or nearly so
 

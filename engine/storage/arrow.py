@@ -152,8 +152,8 @@ def _values(chunk: pa.Array, kind: ArrayType, where: str) -> Array:
             size = chunk.type.list_size
             chunk = chunk.values.slice(chunk.offset * size, len(chunk) * size)
         _refuse_nulls(chunk, where)
-        return _scalars(chunk, kind.numpy).reshape(rows, *kind.shape)
-    return _scalars(chunk, kind.numpy)
+        return _scalars(chunk, kind.numpy, where).reshape(rows, *kind.shape)
+    return _scalars(chunk, kind.numpy, where)
 
 
 def _refuse_nulls(chunk: pa.Array, where: str) -> None:
@@ -164,7 +164,7 @@ def _refuse_nulls(chunk: pa.Array, where: str) -> None:
         )
 
 
-def _scalars(chunk: pa.Array, dtype: np.dtype[Any]) -> Array:
+def _scalars(chunk: pa.Array, dtype: np.dtype[Any], where: str) -> Array:
     if len(chunk) == 0:
         return np.empty(0, dtype)
     if dtype == np.bool_:
@@ -172,15 +172,26 @@ def _scalars(chunk: pa.Array, dtype: np.dtype[Any]) -> Array:
         bools: Array = plain.to_numpy(zero_copy_only=False)
         return bools
     if dtype.kind == "M":
-        unit = np.datetime_data(dtype)[0]
-        if pa.types.is_date(chunk.type) or chunk.type.unit != unit:  # Parquet has no seconds
-            chunk = chunk.cast(pa.timestamp(unit))
+        chunk = _in_unit(chunk, np.datetime_data(dtype)[0], where)
     # The buffer itself: to_numpy would turn integers with nulls into floats.
     whole = np.frombuffer(chunk.buffers()[1], dtype, chunk.offset + len(chunk))
     values: Array = whole[chunk.offset :]
     if chunk.null_count:
         values = np.where(_mask(chunk), values, np.zeros((), dtype))
     return values
+
+
+def _in_unit(chunk: pa.Array, unit: str, where: str) -> pa.Array:
+    """Dates and times as timestamps of this unit: Parquet has no seconds."""
+    if not pa.types.is_date(chunk.type) and chunk.type.unit == unit:
+        return chunk
+    try:
+        return chunk.cast(pa.timestamp(unit))
+    except pa.ArrowInvalid as error:  # a date64 has milliseconds, which should make whole days
+        raise DataError(
+            f"{where} cannot be read as timestamp[{unit}]: {error}",
+            hint='cast it to pa.timestamp("ms") first',
+        ) from error
 
 
 def to_arrow(values: ColumnData, valid: Array | None, kind: ArrayType) -> pa.Array:

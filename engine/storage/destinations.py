@@ -6,7 +6,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO, Protocol
 
 from scalops.algebra.errors import ExecutionError
 from scalops.engine.storage.filesystems import located
+from scalops.engine.storage.hidden_names import HiddenName
 from scalops.engine.storage.uploads import RemoteFile, RemoteFolder, filled_meanwhile
 
 _HERE = -100  # AT_FDCWD: paths are those of this process
@@ -75,22 +75,24 @@ class LocalFile:
 
     def __init__(self, target: str) -> None:
         self.title = target
-        folder, name = os.path.split(target)
-        self._folder = folder
-        self._temporary = _beside(folder, name)
+        self._hidden = HiddenName(target)
 
     def open(self, name: str) -> BinaryIO:
-        return _synced(open(self._temporary, "xb"))
+        return _synced(self._hidden.make_file())
 
     def commit(self) -> None:
+        temporary = self._hidden.path
         if os.path.exists(self.title):
-            os.chmod(self._temporary, stat.S_IMODE(os.stat(self.title).st_mode))
-        os.replace(self._temporary, self.title)
-        _sync(self._folder)
+            os.chmod(temporary, stat.S_IMODE(os.stat(self.title).st_mode))
+        os.replace(temporary, self.title)
+        _sync(os.path.dirname(self.title))
+        self._hidden.free()
+        self._hidden.remove_left()
 
     def abort(self) -> None:
         with suppress(OSError):
-            os.unlink(self._temporary)
+            os.unlink(self._hidden.path)
+        self._hidden.free()
 
 
 class LocalFolder:
@@ -104,12 +106,12 @@ class LocalFolder:
     def __init__(self, target: str, overwrite: bool) -> None:
         self.title = target
         self._overwrite = overwrite
-        self._parent, name = os.path.split(target)
-        self._temporary = _beside(self._parent, name)
+        self._hidden = HiddenName(target)
         self._folders: list[str] = []
 
     def open(self, name: str) -> BinaryIO:
-        path = os.path.join(self._temporary, name)
+        self._hidden.make_folder()
+        path = os.path.join(self._hidden.path, name)
         folder = os.path.dirname(path)
         if folder not in self._folders[-1:]:
             os.makedirs(folder, exist_ok=True)
@@ -117,37 +119,41 @@ class LocalFolder:
         return _synced(open(path, "xb"))
 
     def commit(self) -> None:
-        os.makedirs(self._temporary, exist_ok=True)  # no file was written
+        self._hidden.make_folder()  # if no file was written
+        temporary = self._hidden.path
         for folder in self._folders:
             _sync(folder)
-        _sync(self._temporary)
+        _sync(temporary)
         if os.path.isdir(self.title):
-            os.chmod(self._temporary, stat.S_IMODE(os.stat(self.title).st_mode))
+            os.chmod(temporary, stat.S_IMODE(os.stat(self.title).st_mode))
         try:
-            os.rename(self._temporary, self.title)  # refused by the system unless it is empty
+            os.rename(temporary, self.title)  # refused by the system unless it is empty
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             if not self._overwrite:
                 raise filled_meanwhile(self.title) from error
-            self._replace()
-        _sync(self._parent)
+            self._replace(temporary)
+        _sync(os.path.dirname(self.title))
+        self._hidden.free()
+        self._hidden.remove_left()
 
-    def _replace(self) -> None:
-        if _exchanged(self._temporary, self.title):
-            shutil.rmtree(self._temporary, ignore_errors=True)
+    def _replace(self, temporary: str) -> None:
+        if _exchanged(temporary, self.title):
+            shutil.rmtree(temporary, ignore_errors=True)
             return
-        old = f"{self._temporary}.old"
+        old = f"{temporary}.old"
         os.rename(self.title, old)
         try:
-            os.rename(self._temporary, self.title)
+            os.rename(temporary, self.title)
         except OSError:
             os.rename(old, self.title)
             raise
         shutil.rmtree(old, ignore_errors=True)
 
     def abort(self) -> None:
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        shutil.rmtree(self._hidden.path, ignore_errors=True)
+        self._hidden.free()
 
 
 def destination(path: object, filesystem: Any, is_folder: bool, overwrite: bool) -> Destination:
@@ -208,11 +214,6 @@ def _check_parent(target: str) -> None:
         raise ExecutionError(f"{target} cannot be written: there is no folder {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ExecutionError(f"{target} cannot be written: permission denied for {folder}")
-
-
-def _beside(folder: str, name: str) -> str:
-    """A new hidden name in the same folder."""
-    return os.path.join(folder, f".{name[:200]}.{secrets.token_hex(6)}.tmp")
 
 
 def _synced(stream: BinaryIO) -> BinaryIO:

@@ -83,18 +83,18 @@ class JsonFormat:
         data = head(file, start, HEAD_BYTES)
         lines = parser.lines(data)
 
-        def inferred(data: bytes) -> pa.Table:
+        def checked(data: bytes) -> pa.Table:
             table = parser.inferred(data)
             _check_lists(table, columns)
             return table
 
         try:
-            table = inferred(data)
+            table = checked(data)
         except Unreadable as error:
             if self.on_error != "raise":
-                table = inferred(b"".join(_readable(inferred, lines)))
+                table = checked(b"".join(_readable(checked, lines)))
             else:
-                offset, error = first_unreadable(inferred, lines, error)
+                offset, error = first_unreadable(checked, lines, error)
                 raise unreadable_line(file, start + offset, error) from error
         given = parser.schema.types
         first = _first_keys(lines)

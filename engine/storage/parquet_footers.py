@@ -139,8 +139,10 @@ _UNITS = {"milliseconds": "ms", "microseconds": "us", "nanoseconds": "ns"}
 
 
 def _unit(metadata: Any, place: int) -> str | None:
-    """The unit in which a file has a column of times; None for what is no timestamp."""
+    """The unit in which a file has a column of times or dates; None for what is neither."""
     text = str(metadata.schema.column(place).logical_type)
+    if text == "Date":
+        return "D"
     return next((unit for name, unit in _UNITS.items() if f"timeUnit={name}" in text), None)
 
 

@@ -15,6 +15,9 @@ import scalops as so
 from scalops.algebra.dtypes import ArrayType
 from scalops.engine import blocks
 from scalops.engine.kernels.running import FORMS
+from scalops.engine.memory import MemoryBudget
+from scalops.engine.relations import running as relation
+from tests.engine.plans import bits, run
 from tests.quick import crossed
 
 KINDS = ("cumsum", "cummin", "cummax", "cumprod")
@@ -169,6 +172,20 @@ def test_each_group_has_a_run_of_its_own(
     found = numbers(made(getattr(so, kind)("v", over="g", reverse=reverse), v=values, g=keys))
     expected = by_group(kind, keys.tolist(), values, reverse)
     np.testing.assert_allclose(found, expected, rtol=1e-11)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_many_groups_are_numbered_part_by_part(
+    small_blocks: int, reverse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(relation, "coded_bytes", lambda budget: asked.append(budget) or 500)
+    rng = np.random.default_rng(17)
+    keys, values = rng.integers(0, 400, 1500), rng.normal(size=1500)
+    found = numbers(made(so.cumsum("v", over="g", reverse=reverse), v=values, g=keys))
+    expected = by_group("cumsum", keys.tolist(), values, reverse)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    assert asked
 
 
 @pytest.mark.parametrize("groups", [2, 300])
@@ -347,3 +364,25 @@ def test_a_summary_leads_a_carry_where_the_records_would(kind: str) -> None:
         expected = form.scan(given, before[0])[-1]
         close = np.isclose(after[0], expected, rtol=1e-9, equal_nan=True)
         assert (close | ~known[0]).all()
+
+
+def test_what_is_held_for_two_passes_lies_in_a_file_without_room() -> None:
+    rng = np.random.default_rng(17)
+    data = {"x": rng.normal(size=(30_000, 20)), "s": rng.choice(["a", "bc", ""], 30_000).tolist()}
+
+    def held(limit: int | None) -> tuple[Any, MemoryBudget]:
+        given = so.table(data)
+        table = given.map_batches(lambda b: b, given.schema)
+        budget = MemoryBudget(limit)
+        (found,) = run([table.with_columns(c=so.cumsum("x"))], 2, budget)
+        assert budget.held == 0
+        return found, budget
+
+    expected, _ = held(None)
+    total = sum(b.columns["x"].sum(axis=0) for b in expected)
+    np.testing.assert_allclose(expected[-1].columns["c"][-1], total, rtol=1e-9)
+    for limit in (1, 1_000_000):
+        found, budget = held(limit)
+        assert [bits(b) for b in found] == [bits(b) for b in expected]
+        assert budget.spilled_by()["exchange 1"] > 3_000_000
+        assert budget.peaks().get("exchange 1", 0) <= limit

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import scipy.sparse as sp
 
 import scalops as so
+from scalops.algebra.dtypes import INT64
+from scalops.algebra.schema import Schema
 from scalops.engine import memory
+from scalops.engine.blocks import Block
 from scalops.engine.memory import MemoryBudget
 from scalops.engine.relations import spilled_exchanges
-from scalops.engine.spill import SpillFile
+from scalops.engine.spill import SpilledBlocks, SpillFile
 from tests.engine.grouped import source as every_type
 from tests.engine.plans import bits, run
 from tests.quick import quick
@@ -59,7 +63,7 @@ def ran(table: so.Table, limit: int | None) -> Any:
 
 
 @pytest.mark.usefixtures("small_buckets")
-@pytest.mark.parametrize("seed", quick(range(60), 6))
+@pytest.mark.parametrize("seed", quick(range(60), 3))
 def test_random_plans_give_the_same_bits_in_any_memory(seed: int) -> None:
     rng = np.random.default_rng(seed)
     table = plan_of(every_type(int(rng.integers(0, 400)), "few", seed), rng)
@@ -152,3 +156,60 @@ def test_memory_beyond_the_budget_is_bounded() -> None:
         assert budget.spilled > 28_000_000
         assert budget.peak <= limit + memory.LEAST_WORKING
         assert budget.held == 0
+
+
+def test_a_small_step_claims_little() -> None:
+    """What others hold beyond the budget leaves room for it."""
+    table = so.table({"k": np.random.default_rng(0).integers(0, 900, 6_000)})
+    for made in (table.distinct(), table.sort("k"), table.repartition(3)):
+        budget = MemoryBudget(1)
+        budget.beside = lambda: memory.LEAST_WORKING - (1 << 20)
+        run([made.sum("k")], 2, budget)
+        assert budget.peak <= 1 << 20
+
+
+def test_a_join_of_distinct_keys_needs_no_memory_to_spare() -> None:
+    rng, n = np.random.default_rng(0), 3_000
+    x = sp.random(n, 50, density=0.02, random_state=5, format="csr")
+    table = so.table({"k": rng.integers(0, n // 5, n), "x": x})
+    joined = table.join(table.distinct("k"), on="k", how="full").sort("k")
+    expected = [bits(b) for b in run([joined], 2, MemoryBudget(None))[0]]
+    assert [bits(b) for b in run([joined], 2, MemoryBudget(1))[0]] == expected
+
+
+@pytest.mark.parametrize(
+    ("work", "size", "levels"),
+    [
+        (16 << 20, 20 << 20, 1),
+        (16 << 20, 250 << 20, 1),
+        (16 << 20, 1 << 30, 2),
+        (45_000_000, 1_120_000_000, 1),
+        (256 << 20, 64 << 30, 1),
+    ],
+)
+def test_buckets_are_divided_as_seldom_as_runs_of_some_length_allow(
+    work: int, size: int, levels: int
+) -> None:
+    own, left, found = spilled_exchanges.Work(work), size, 0
+    while left > 2 * own.bucket:
+        count = own.fan_out(left)
+        assert 2 <= count <= spilled_exchanges.FAN_OUT
+        assert own.unit // count >= spilled_exchanges.RUN_BYTES
+        left, found = -(-left // count), found + 1
+    assert found == levels
+
+
+def test_held_records_make_room_to_work_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A larger budget gives larger buckets: a part of what it holds goes to the file for them."""
+    monkeypatch.setattr(spilled_exchanges, "LEAST_WORKING", 1_000)
+    budget = MemoryBudget(400_000)
+    blocks = SpilledBlocks(budget, "own", Schema((("k", INT64),)))
+    parts = [[blocks.add(Block(600, {"k": np.arange(600)})) for _ in range(100)]]
+    before = [bits(blocks.get(k)) for k in parts[0]]
+    with spilled_exchanges.working(budget, "own", parts, blocks) as work:
+        assert work.bytes == 200_000
+        assert budget.held <= 400_000
+        assert sum(isinstance(k, Block) for k in parts[0]) == 200_000 // 4_800
+    assert budget.held == 4_800 * (200_000 // 4_800)
+    assert [bits(b) for b in blocks.drained(parts[0])] == before
+    assert budget.held == 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -524,6 +525,21 @@ def array_changed_after_the_table_was_made() -> Any:
 @ends_in(so.SchemaError, "takes an object with __arrow_c_stream__, not a dict")
 def from_arrow_of_a_dict() -> Any:
     return so.from_arrow({"a": [1]})
+
+
+@ends_in(so.SchemaError, "not a LazyFrame", "collect() it first")
+def from_arrow_of_a_lazy_frame() -> Any:
+    return so.from_arrow(pl.LazyFrame({"a": [1]}))
+
+
+@ends_in(
+    so.TraceError,
+    "equal has no meaning for timestamp[s] and string",
+    'write np.datetime64("2024-01-17")',
+)
+def time_compared_with_a_string() -> Any:
+    days = so.table({"day": np.array(["2024-01-17"], "M8[s]")})
+    return days.filter(lambda r: r.day == "2024-01-17")
 
 
 @ends_in(so.SchemaError, "column 'a'", "struct<")

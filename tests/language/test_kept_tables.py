@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -177,3 +179,35 @@ def test_a_loop_reads_the_kept_table() -> None:
 
     model.collect()
     assert reads(source) == 0
+
+
+def _sorted(t: so.Table) -> so.Table:
+    return t.sort("k")
+
+
+def _joined(t: so.Table) -> so.Table:
+    return t.join(t.select("k", w=lambda r: r.v), on="k")
+
+
+def _grouped(t: so.Table) -> so.Table:
+    return t.group_by("k").agg(s=so.sum("v"))
+
+
+def _distinct(t: so.Table) -> so.Table:
+    return t.distinct()
+
+
+@pytest.mark.parametrize("call", [_sorted, _joined, _grouped, _distinct])
+def test_what_cannot_spill_names_the_line_of_its_operator(
+    call: Callable[[so.Table], so.Table], tmp_path: Path
+) -> None:
+    place = tmp_path / "gone"
+    place.mkdir()
+    keys = np.random.default_rng(0).permutation(5_000)
+    t = so.table({"k": keys, "v": keys / 2})
+    with so.session(memory="2KB", spill=str(place)):
+        place.rmdir()
+        with pytest.raises(so.ScalopsError, match=f"{place}: there is no such folder") as error:
+            call(t).collect()
+    assert error.value.location is not None
+    assert error.value.location.line == call.__code__.co_firstlineno + 1

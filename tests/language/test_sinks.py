@@ -1,5 +1,7 @@
 """Writers put a whole file in place or none, and reading it back gives the same table."""
 
+import errno
+import fcntl
 import gzip
 import json
 import os
@@ -17,6 +19,7 @@ import scipy.sparse as sp
 import scalops as so
 from scalops.algebra.errors import OutOfMemoryError
 from scalops.engine.storage import writers
+from scalops.engine.storage.hidden_names import HiddenName
 
 WRITERS = ("write_parquet", "write_ipc", "write_csv", "write_json")
 ROWS = 7
@@ -338,3 +341,62 @@ def test_written_file_is_one_name_only() -> None:
     for writer in WRITERS:
         getattr(so.table({"a": [1]}), writer)(Path(f"{writer}.bin"))
     assert sorted(os.listdir()) == sorted(f"{writer}.bin" for writer in WRITERS)
+
+
+@pytest.mark.parametrize("target", ["out.json", "out"])
+def test_what_killed_writers_left_is_removed_by_the_next(target: str, folder: Path) -> None:
+    dead, living, other = (HiddenName(str(folder / n)) for n in (target, target, "else.json"))
+    for hidden in (dead, living, other):
+        hidden.make_file().close()
+    dead_folder = HiddenName(str(folder / target))
+    dead_folder.make_folder()
+    (Path(dead_folder.path) / "part-00000.json").write_text("{")
+    for hidden in (dead, dead_folder, other):
+        hidden.free()  # as the system does where a process ends
+    old = Path(f"{dead.path}.old")
+    old.write_text("kept")
+    table = so.table({"v": np.arange(3)})
+    for _ in range(2):
+        if target == "out":
+            table.write_json(target, max_rows_per_file=2, overwrite=True)
+        else:
+            table.write_json(target)
+        left = {folder / target, Path(living.path), Path(other.path), old}
+        assert set(folder.iterdir()) == left
+    living.free()
+
+
+@pytest.mark.parametrize("make", ["make_file", "make_folder"])
+def test_a_name_that_another_takes_for_left_is_changed(
+    make: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other looks between the making of a file and its lock."""
+    hidden, other = (HiddenName(str(folder / "out.json")) for _ in range(2))
+    lock, before = fcntl.flock, hidden.path
+
+    def late(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        other.remove_left()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    made = getattr(hidden, make)()
+    assert hidden.path != before
+    assert list(folder.iterdir()) == [Path(hidden.path)]
+    other.remove_left()
+    assert Path(hidden.path).exists()
+    if made is not None:
+        made.close()
+    hidden.free()
+
+
+def test_without_locks_nothing_is_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    other = HiddenName(str(folder / "out.json"))
+    other.make_file().close()
+    so.table({"v": np.arange(3)}).write_json("out.json")
+    assert set(folder.iterdir()) == {folder / "out.json", Path(other.path)}
+    other.free()

@@ -37,6 +37,7 @@ def files(folder: Path) -> str:
                 "f": f,
                 "s": [f"s{n:02}" for n in at],
                 "t": pa.array(at * 86_400, pa.timestamp("s")),
+                "d": pa.array(at, pa.int32()).cast(pa.date32()),
                 "n": pa.array(at, mask=(at < 8) | (at % 5 == 0)),
                 "b": at < 10,
             }
@@ -75,6 +76,9 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
         (lambda r: r.s == "s17", 1),
         (lambda r: np.isin(r.s, ["s17", "x"]), 1),
         (lambda r: r.t < np.datetime64("1970-01-05"), 1),
+        (lambda r: r.d < np.datetime64("1970-01-05"), 1),
+        (lambda r: r.d == np.datetime64("1970-01-05T00:00:01"), 1),
+        (lambda r: r.d > np.datetime64("1970-02-09T23", "ms"), 0),
         (lambda r: so.is_null(r.n), 8),  # none of 16..19, of 36..39
         (lambda r: ~so.is_null(r.n), 8),
         (lambda r: r.n > -1, 8),

@@ -1,9 +1,12 @@
 """Arrow's types and arrays become columns and come back."""
 
+from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +15,7 @@ from scalops.algebra.dtypes import ArrayType
 from scalops.algebra.errors import DataError, SchemaError
 from scalops.algebra.schema import Schema
 from scalops.engine.blocks import Block
+from scalops.engine.storage import MemorySource, read_ipc, read_parquet
 from scalops.engine.storage.arrow import (
     block_to_batch,
     schema_from_arrow,
@@ -20,6 +24,7 @@ from scalops.engine.storage.arrow import (
     type_from_arrow,
     type_to_arrow,
 )
+from tests.engine.storage.reading import to_table
 
 SCALARS = [
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -77,6 +82,42 @@ def test_zone_is_dropped_if_it_is_utc() -> None:
     assert type_from_arrow(pa.timestamp("us", "Europe/Berlin")) is None
 
 
+DAYS = [date(1969, 12, 31), None, date(2024, 1, 17), date(9999, 12, 31), date(1, 1, 1)]
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.date64()])
+@pytest.mark.parametrize("days", [DAYS, DAYS[2:]])
+def test_dates_are_timestamps_in_memory_and_in_files(
+    kind: pa.DataType, days: list[date | None], tmp_path: Path
+) -> None:
+    array = pa.array(days, kind)
+    times = pa.array([None if d is None else datetime(d.year, d.month, d.day) for d in days])
+    table = pa.table(
+        {
+            "d": array,
+            "c": pa.chunked_array([array.slice(0, 1), array.slice(1)]),
+            "e": array.dictionary_encode(),
+            "l": pa.array([None if d is None else [d, d] for d in days], pa.list_(kind)),
+        }
+    )
+    wanted = times.cast(pa.timestamp("s")).to_pylist()
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    files = read_parquet(tmp_path / "a.parquet"), read_ipc(tmp_path / "a.arrow")
+    for source in (MemorySource.of_arrow(table), *files):
+        found = to_table(source)
+        assert found.schema.field("d").type == pa.timestamp("s")
+        assert [found.column(n).to_pylist() for n in "dce"] == [wanted] * 3
+        assert found.column("l").to_pylist() == [None if w is None else [w, w] for w in wanted]
+
+
+def test_date_with_a_part_of_a_day_is_refused() -> None:
+    odd = pa.array([5], pa.int64()).view(pa.date64())
+    with pytest.raises(DataError, match=r"column 'x' cannot be read as timestamp\[s\]"):
+        to_column(odd, ArrayType("timestamp[s]"), "column 'x'")
+
+
 @pytest.mark.parametrize(
     "kind",
     [
@@ -85,7 +126,7 @@ def test_zone_is_dropped_if_it_is_utc() -> None:
         pa.struct([("a", pa.int64())]),
         pa.map_(pa.string(), pa.int64()),
         pa.decimal128(10, 2),
-        pa.date32(),
+        pa.time32("s"),
         pa.binary(),
         pa.null(),
         pa.list_(pa.string(), 2),
@@ -238,3 +279,13 @@ def test_block_becomes_a_batch_of_its_schema() -> None:
 def test_vectors_that_are_absent_become_nulls() -> None:
     array = to_arrow(np.zeros((2, 2)), np.array([True, False]), ArrayType("float64", (2,)))
     assert array.to_pylist() == [[0.0, 0.0], None]
+
+
+@pytest.mark.parametrize("items", [["a", "b"], [1.0, 2.0]])
+def test_index_outside_of_a_dictionary_is_named(items: list[Any]) -> None:
+    indices = pa.array([0, 9], pa.int32())
+    column = pa.DictionaryArray.from_arrays(indices, pa.array(items), safe=False)
+    kind = type_from_arrow(pa.array(items).type)
+    assert kind is not None
+    with pytest.raises(DataError, match=r"column 'x' of a\.arrow has an index outside of its dict"):
+        to_column([column], kind, "column 'x' of a.arrow")

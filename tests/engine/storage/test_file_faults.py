@@ -200,3 +200,50 @@ def test_a_file_that_changed_is_not_read_again(tmp_path: Path, form: str) -> Non
     put(5)  # of the same size, as between two iterations of a loop
     with pytest.raises(DataError, match=rf"a\.{form} changed after the table was made"):
         whole(source)
+
+
+@pytest.mark.parametrize("change", ["cut", "longer", "gone"])
+def test_a_parquet_file_that_changed_between_iterations_is_called_so(
+    tmp_path: Path, change: str
+) -> None:
+    path = write(tmp_path, "a.parquet", x=list(range(300)))
+    source = read_parquet(path)
+    whole(source)
+    data = path.read_bytes()
+    if change == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(data[:-20] if change == "cut" else data + b"more")
+    wanted = "is gone since" if change == "gone" else "changed after"
+    with pytest.raises(DataError, match=rf"a\.parquet {wanted} the table was made"):
+        whole(source)
+
+
+def test_pages_are_compared_with_their_checksums(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    table = pa.table({"x": np.arange(1_000.0)})
+    options: dict[str, Any] = {"use_dictionary": False, "compression": "none"}
+    pq.write_table(table, path, write_page_checksum=True, **options)
+    start, size = pages(path, 0)
+    spoil(path, start + size - 80, 8)  # a value: without checksums it would be another
+    with pytest.raises(DataError, match=r"a\.parquet.*row group 0"):
+        whole(read_parquet(path))
+
+
+@pytest.mark.parametrize("kind", ["plain", "dictionary", "list", "record"])
+def test_text_that_is_not_utf8_is_named(tmp_path: Path, kind: str) -> None:
+    texts = pa.array([b"good", b"\xff\xfe"], pa.binary()).view(pa.string())
+    column = {
+        "plain": texts,
+        "dictionary": pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int32()), texts),
+        "list": pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), texts),
+        "record": pa.StructArray.from_arrays([texts], ["y"]),
+    }[kind]
+    path = write(tmp_path, "a.parquet", x=column)
+    with pytest.raises(DataError, match=r"a\.parquet: column 'x.*' of row group 0 .*UTF8"):
+        whole(read_parquet(path))
+
+
+def test_files_that_the_system_makes_up_are_refused() -> None:
+    with pytest.raises(DataError, match="/proc/cpuinfo is not a regular file on disk"):
+        so.read_text("/proc/cpuinfo")

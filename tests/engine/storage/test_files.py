@@ -185,3 +185,20 @@ def test_errors_of_other_code_pass_through() -> None:
 def test_pieces_pass_over_empty_files() -> None:
     assert list(pieces([0, 0, 5, 5, 9], 0, 9)) == [(1, 0, 5), (3, 0, 4)]
     assert list(pieces([0, 0], 0, 0)) == []
+
+
+def test_patterns_of_any_depth_follow_no_links_to_folders(tmp_path: Path) -> None:
+    inner = tmp_path / "s"
+    inner.mkdir()
+    for folder in (tmp_path, inner):
+        (folder / "x.csv").write_text("n\n1\n")
+    (inner / "up").symlink_to("..")
+    (inner / "same").symlink_to(".")
+    wanted = [str(inner / "x.csv"), str(tmp_path / "x.csv")]
+    for pattern in ("**/*.csv", "**/**/x.csv", "**"):
+        files, _ = find_files(tmp_path / pattern, (".csv",))
+        assert [file.path for file in files] == wanted
+    files, _ = find_files(tmp_path / "s" / "up" / "**" / "*.csv", (".csv",))
+    assert len(files) == 2  # a link that is written out
+    with pytest.raises(DataError, match="only folders match"):
+        find_files(tmp_path / "**" / "s", (".csv",))

@@ -210,6 +210,29 @@ def test_growing_file_is_noticed_while_reading() -> None:
         list(source.read(source.partitions()[0], ("n",)))
 
 
+@pytest.mark.parametrize("form", ["csv", "csv.gz", "parquet", "arrow"])
+def test_file_that_is_replaced_while_it_is_read_is_noticed(tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"a.{form}"
+
+    def put(value: int) -> None:
+        if form == "parquet":
+            pq.write_table(pa.table({"n": [value, value]}), path)
+        elif form == "arrow":
+            feather.write_feather(pa.table({"n": [value, value]}), str(path))
+        else:
+            text = f"n\n{value}\n{value}\n".encode()
+            path.write_bytes(gzip.compress(text, mtime=0) if form == "csv.gz" else text)
+        os.utime(path, ns=(value, value * 10**9))
+
+    put(1)
+    filesystem, handler = failing(tmp_path)
+    readers = {"parquet": read_parquet, "arrow": read_ipc}
+    source = readers.get(form, read_csv)(path.name, filesystem=filesystem)
+    handler.fail = lambda: put(2)  # of the same size, while the first bytes are read
+    with pytest.raises(DataError, match=rf"a\.{form} changed after the table was made"):
+        list(source.read(source.partitions()[0], ("n",)))
+
+
 class Unreachable(Exception):
     """As a store's client raises them: no OSError."""
 

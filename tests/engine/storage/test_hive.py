@@ -206,3 +206,22 @@ def test_digests_tell_folders_apart(tmp_path: Path) -> None:
     assert one.stamp != other.stamp
     assert one.inspected == other.inspected
     assert one.stamp != read_parquet(tmp_path / "1", hive_partitioning=False).stamp
+
+
+def test_a_folder_of_the_name_of_a_column_of_records(tmp_path: Path) -> None:
+    (tmp_path / "a=3").mkdir()
+    pq.write_table(pa.table({"a": [{"b": 1}], "v": [2]}), tmp_path / "a=3" / "f.parquet")
+    with pytest.raises(SchemaError, match=r"f\.parquet lies in a folder a=3.*holds records"):
+        read_parquet(tmp_path)
+    found = to_table(read_parquet(tmp_path, hive_schema={"a": "int64"}))
+    assert found.to_pylist() == [{"v": 2, "a": 3}]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_times_come_back_as_they_were_written(tmp_path: Path, unit: str) -> None:
+    times = np.array([1, 10**9 + 7], f"M8[{unit}]")
+    table = so.from_arrow(pa.table({"x": [0, 1], "t": times}))
+    table.write_parquet(tmp_path / "out", partition_by="t")
+    found = to_table(read_parquet(tmp_path / "out"))
+    assert found.column("t").type == pa.timestamp(unit)
+    assert found.sort_by("x").column("t").to_numpy().tolist() == times.tolist()

@@ -213,3 +213,32 @@ def test_stamp_is_that_of_the_contents_and_the_source_travels(write: Write) -> N
     copy: Any = pickle.loads(pickle.dumps(source))
     assert copy.stamp == source.stamp
     assert to_table(copy).equals(to_table(source))
+
+
+def spoiled(tmp_path: Path, column: pa.Array, before: bytes, after: bytes) -> Path:
+    """A file of one column with other bytes in its metadata."""
+    path = tmp_path / "a.arrow"
+    table = pa.table({"x": column})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
+        file.write_table(table)
+    data = path.read_bytes()
+    assert before in data
+    path.write_bytes(data.replace(before, after))
+    return path
+
+
+def test_list_of_a_negative_size_is_a_damaged_footer(tmp_path: Path) -> None:
+    column = pa.array([[0.5] * 3_333], pa.list_(pa.float64(), 3_333))
+    sizes = ((n).to_bytes(4, "little", signed=True) for n in (3_333, -5))
+    path = spoiled(tmp_path, column, *sizes)
+    with pytest.raises(DataError, match=r"a\.arrow .*the footer is damaged: column 'x'"):
+        read_ipc(path)
+
+
+@pytest.mark.parametrize("told", [5, 7])
+@pytest.mark.parametrize("values", [[1.5, None] * 6, ["a", None] * 6])
+def test_count_of_nulls_that_is_wrong(tmp_path: Path, values: list[Any], told: int) -> None:
+    nodes = ((12).to_bytes(8, "little") + n.to_bytes(8, "little") for n in (6, told))
+    source = read_ipc(spoiled(tmp_path, pa.array(values), *nodes))
+    with pytest.raises(DataError, match=rf"a\.arrow .* is told to have {told} nulls"):
+        whole(source)

@@ -109,6 +109,11 @@ def test_line_that_does_not_fit_is_named(bad: str, message: str) -> None:
     assert len(rows(of(text, column_types=types, on_error="skip"))) == 2
 
 
+def test_brackets_in_texts_are_not_nested() -> None:
+    text = "[{" * 2_000
+    assert rows(of(json.dumps({"a": text, "b": [1]})))[0]["a"] == text
+
+
 def test_value_behind_the_head_is_named() -> None:
     lines = [f'{{"a":{i},"b":"{i}"}}' for i in range(90_000)]
     lines[80_000] = '{"a":"x","b":"y"}'
@@ -128,7 +133,15 @@ def test_value_behind_the_head_is_named() -> None:
         (b"\x00\x01\xff", "a.json:1.* is not UTF-8"),
         (b'{"a":1}\n{"a":"\xff"}\n', "a.json:2.* is not UTF-8 text"),
         (b'{\n"a":1\n}\n', "a.json:1.* is not JSON"),
-        (b"[" * 100_000, "a.json:1.* is not JSON"),
+        (b"[" * 100_000, "a.json:1 is nested 100,000 deep; at most 250 is read"),
+        (b'{"b":1}\n{"a":' + b"[" * 2_000 + b"]" * 2_000 + b"}\n", "a.json:2 is nested 2,001 deep"),
+        (
+            b'{"b":1}\n{"a":' + b"[" * 60 + b"]" * 60 + b"}\n",
+            "a.json:2: column 'a' is nested 60 deep",
+        ),
+        (b'{"a":1}\n{"a":1,"a":2}\n', "a.json:2: the key 'a' stands twice in one object"),
+        (b'{"a":1}\n{"a":1e400}\n', "a.json:2: the number 1e400 is beyond float64"),
+        (b'{"a":"x"}\n{"a":"\\ud800"}\n', "a.json:2: .* is half of a pair of surrogates"),
         (b'{"a":1}\n{"a":"x"}\n', "a.json:2: column 'a' holds a string, before it held a number"),
         (b"PAR1\xff\n", "it is a Parquet file: use read_parquet"),
     ],

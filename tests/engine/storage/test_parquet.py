@@ -297,7 +297,7 @@ def test_file_replaced_by_a_shorter_one_is_noticed(write: Write) -> None:
     with pytest.raises(DataError, match=r"a\.parquet"):
         whole(source, ("x",))
     path.unlink()
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match="is gone since the table was made"):
         whole(source, ("x",))
 
 

@@ -208,7 +208,7 @@ class Kept(GroupedForm):
 class Distinct(Kept):
     """How many values differ: NaN is one value, and 0.0 and -0.0 are one."""
 
-    WORK = 16.0
+    WORK = 8.0
 
     def _compact(self, groups: Groups, vectors: list[Vector]) -> tuple[Array, list[Vector]]:
         ids = (groups.ids, None)

@@ -112,7 +112,9 @@ class Merger:
         fits = most is None or size <= most
         if fits and isinstance(left, Partial) and isinstance(right, Partial):
             _give_back(left, right)
-            return self._merged(left, right)
+            made = self._merged(left, right)
+            _empty(left, right)
+            return made
         parts = 1 if most is None else -(-size // most)
         bits = min(MOST_BITS, (parts - 1).bit_length())
         return self._by_part(left, right, max(bits, left.bits, right.bits))
@@ -173,6 +175,7 @@ class Merger:
         if isinstance(partial, Partial):
             yield from self._parts_of(partial, 0, bits, offset)
             _give_back(partial)
+            _empty(partial)
             return
         for own in _drained(partial):
             yield from self._parts_of(own, partial.bits, bits - partial.bits, offset)
@@ -208,6 +211,12 @@ def _give_back(*partials: Partial) -> None:
         if own.room is not None:
             give_back((own.keys, own.folds, own.numbers), own.room)
             own.room = None
+
+
+def _empty(*partials: Partial) -> None:
+    """Drop the columns of partials that are done: who still holds them holds no memory."""
+    for own in partials:
+        own.keys, own.folds, own.numbers = [], [], None
 
 
 def _taken(vector: Vector, rows: Array) -> Vector:

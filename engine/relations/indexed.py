@@ -169,7 +169,6 @@ class IndexFilter(_Indexed):
         sides = [Side(table, found.left, index.name)]
         return self._mapped(sink.made, found.rows, sides, outputs, room)
 
-
     def _chosen(self, count: int, run: Run, room: Room) -> Program[Pairing]:
         values, mask = (yield from collected(self, ["@kept"], run))[1]["@kept"]
 

@@ -16,6 +16,7 @@ import pytest
 
 import scalops as so
 from scalops import configuration
+from scalops.engine.memory import MemoryBudget
 from scalops.options import OPTIONS
 from tests.language.witness import line
 
@@ -23,6 +24,7 @@ from tests.language.witness import line
 VALUES: dict[str, tuple[Any, str, str, Any]] = {
     "threads": (3, "3", "3", 3),
     "memory": ("2GB", "2GB", '"2GB"', 2 * 10**9),
+    "spill": ("/", "/", '"/"', "/"),
     "opaque": ("error", "error", '"error"', "error"),
     "implicit_collect": (False, "no", "false", False),
     "processes": (2, "2", "2", 2),
@@ -96,12 +98,20 @@ def test_a_call_comes_before_the_session(total: Any) -> None:
         assert so.collect(total, threads=1, memory="2GB") == 6.0
 
 
-def test_a_call_gives_its_run_the_memory() -> None:
+def test_a_call_gives_its_run_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[int | None] = []
+    begin = MemoryBudget.__init__
+
+    def noted(self: MemoryBudget, limit: int | None = None, folder: str | None = None) -> None:
+        limits.append(limit)
+        begin(self, limit, folder)
+
+    monkeypatch.setattr(MemoryBudget, "__init__", noted)
     table = so.table({"a": np.arange(100.0)}).repartition(2)
-    with so.session(threads=1):
-        with pytest.raises(so.ExecutionError, match="the budget is 10 B"):
-            so.collect(table, memory=10)
+    with so.session(threads=1, memory="1GB"):
+        assert so.collect(table, memory=10).num_rows == 100
         assert so.collect(table).num_rows == 100
+    assert limits == [10, 10**9]
 
 
 @pytest.mark.parametrize(
@@ -166,6 +176,7 @@ def test_config_prints_a_table(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         ["option", "value", "source"],
         ["threads", "2", "session"],
         ["memory", str(512 * 2**20), "SCALOPS_MEMORY"],
+        ["spill", "None", "default"],
         ["opaque", "error", str(path)],
         ["implicit_collect", "True", "default"],
         ["processes", str(found["processes"]), "default"],

@@ -201,12 +201,6 @@ def a_fold_by_a_number(_: Path) -> Any:
     return T.sum(3)  # type: ignore[arg-type]
 
 
-@ends_in(so.ExecutionError, r"exchange \d+ needs \d+ B; the budget is 10 B")
-def a_budget_of_ten_bytes(_: Path) -> Any:
-    with so.session(memory=10):
-        return T.repartition(2).collect()
-
-
 @ends_in(so.SchemaError, r"repartition needs an int of at least 1, not 'two'")
 def a_repartition_by_a_word(_: Path) -> Any:
     return T.repartition("two")  # type: ignore[arg-type]

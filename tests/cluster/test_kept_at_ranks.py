@@ -15,6 +15,7 @@ import pytest
 import scalops as so
 from scalops.algebra.errors import OutOfMemoryError
 from scalops.algebra.operators import Cache
+from scalops.engine import memory
 from scalops.engine.cluster import job_shares, verbs
 from scalops.engine.cluster.session_workers import SessionWorkers
 from tests.cluster.simulated import exactly
@@ -257,9 +258,11 @@ def test_bad_records_are_reported_as_in_one_process(
 # Memory.
 
 
-def test_a_lack_of_memory_names_the_rank() -> None:
-    with simulated(settings={"memory": 150_000}), pytest.raises(OutOfMemoryError) as caught:
-        so.collect(records().select("k").join(records(), on="k").count())
+def test_a_lack_of_memory_names_the_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "LEAST_WORKING", 5_000)
+    given = records().group_by("k").apply(lambda rows: rows.select(["x"]), {"x": so.float64})
+    with simulated(settings={"memory": 60_000}), pytest.raises(OutOfMemoryError) as caught:
+        so.collect(given.count())
     assert "the budget of rank" in str(caught.value)
     assert "shared out among the workers" in str(caught.value)
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 import scalops as so
-from scalops.engine import blocks
+from scalops.engine import blocks, memory
 from scalops.engine.relations import dealt
 from tests.cluster.language_cases import CASES
 from tests.cluster.simulated import simulated_sessions
@@ -108,7 +108,8 @@ def test_an_error_may_have_a_text_of_any_length() -> None:
     assert "the record is {'v': 1.0}" in text
 
 
-def test_a_run_has_the_memory_that_its_call_gives() -> None:
+def test_a_run_has_the_memory_that_its_call_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "LEAST_WORKING", 10_000)
     with simulated_sessions(SimulatedHub), so.session(workers=RANKS):
         outcome_of = CASES["a_run_of_little_memory"](Path())
     assert outcome_of[0] == "refused"

@@ -226,13 +226,13 @@ def test_few_records_of_a_join_read_few_partitions() -> None:
 
 def test_matches_that_find_no_room_are_spilled(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[int] = []
-    original = SpillFile.write
+    original = SpillFile.write_all
 
-    def write(file: SpillFile, block: Block) -> Any:
-        written.append(block.rows)
-        return original(file, block)
+    def write_all(file: SpillFile, blocks: Sequence[Block]) -> Any:
+        written.extend(block.rows for block in blocks)
+        return original(file, blocks)
 
-    monkeypatch.setattr(SpillFile, "write", write)
+    monkeypatch.setattr(SpillFile, "write_all", write_all)
     left = so.table({"row": np.arange(200), "k": np.arange(200) % 40})
     right = so.table({"row": np.arange(40), "k": np.arange(40), "v": np.ones((40, 60))})
     made = join(left, changed(right), "inner", ["k"], columns=["k"])

@@ -50,7 +50,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
     found: list[tuple[Any, Any]] = []
 
     def execute(job: Any, plan: Any, decided: Any, options: Any, *rest: Any) -> list[Any]:
-        _, runner, _, _, _, workers, events, _ = rest
+        _, runner, _, _, _, workers, events, *_ = rest
         assert events is SILENT
         assert (workers is not None) == bool(decided.neutral.workers)
         found.append((workers, runner))

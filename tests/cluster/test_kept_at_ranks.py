@@ -259,10 +259,9 @@ def test_bad_records_are_reported_as_in_one_process(
 
 
 def test_a_lack_of_memory_names_the_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "LEAST_WORKING", 5_000)
-    given = records().group_by("k").apply(lambda rows: rows.select(["x"]), {"x": so.float64})
-    with simulated(settings={"memory": 60_000}), pytest.raises(OutOfMemoryError) as caught:
-        so.collect(given.count())
+    monkeypatch.setattr(memory, "LEAST_WORKING", 1_000)  # less than a step to sort takes
+    with simulated(settings={"memory": 15_000}), pytest.raises(OutOfMemoryError) as caught:
+        so.collect(records().sort("x").sum("k"))
     assert "the budget of rank" in str(caught.value)
     assert "shared out among the workers" in str(caught.value)
 

@@ -13,7 +13,7 @@ import pytest
 
 import scalops as so
 from scalops.engine import blocks, memory
-from scalops.engine.relations import dealt
+from scalops.engine.relations import dealt, group_parts
 from tests.cluster.language_cases import CASES
 from tests.cluster.simulated import simulated_sessions
 from tests.cluster.simulation import SimulatedHub
@@ -110,6 +110,7 @@ def test_an_error_may_have_a_text_of_any_length() -> None:
 
 def test_a_run_has_the_memory_that_its_call_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "LEAST_WORKING", 10_000)
+    monkeypatch.setattr(group_parts, "LEAST_PART", 1_000)
     with simulated_sessions(SimulatedHub), so.session(workers=RANKS):
         outcome_of = CASES["a_run_of_little_memory"](Path())
     assert outcome_of[0] == "refused"

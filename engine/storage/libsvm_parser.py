@@ -19,11 +19,16 @@ from scalops.engine.blocks import Array, Block, concatenate
 from scalops.engine.columns import SparseColumn
 from scalops.engine.storage.bad_records import Unreadable
 from scalops.engine.storage.files import File
-from scalops.engine.storage.number_text import cast_tokens, number_of, shown, token_texts
+from scalops.engine.storage.number_text import (
+    cached_parts,
+    cast_tokens,
+    number_of,
+    shown,
+    token_texts,
+)
 from scalops.engine.storage.text_contents import lines_with_ends
 
 LABEL, FEATURES = "y", "x"
-_CACHED_BYTES = 1 << 19
 _MOST_INDEX = 2**31 - 1
 
 _TOKEN, _BLANK, _END, _COLON = range(4)
@@ -52,14 +57,9 @@ class LibsvmParser:
 
     def parse(self, file: int, data: bytes, columns: tuple[str, ...]) -> Block:
         """Labels and features of all lines that are not empty. Raises: Unreadable."""
-        parts = []
-        start = 0
-        while start < len(data):
-            stop = data.find(b"\n", min(start + _CACHED_BYTES, len(data))) + 1 or len(data)
-            parts.append(self._part(data[start:stop], columns))
-            start = stop
+        parts = [self._part(part, columns) for part in cached_parts(data)]
         chosen = Schema(tuple((name, self.schema[name]) for name in columns))
-        return concatenate(parts, chosen) if parts else concatenate([], chosen)
+        return concatenate(parts, chosen)
 
     def rescue(self, file: int, line: bytes, columns: tuple[str, ...]) -> Block:
         """A record without label and features."""

@@ -1,8 +1,9 @@
-"""Numbers in text files: tokens of a chunk as Arrow numbers, and single ones with their errors."""
+"""Numbers in text files: tokens of a part as Arrow numbers, and single ones with their errors."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,16 @@ from scalops.engine.storage.bad_records import Unreadable
 
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf(inity)?|nan)", re.I)
 _SHOWN_BYTES = 40
+_CACHED_BYTES = 1 << 19  # of text that is taken apart at once: it stays in the processor's caches
+
+
+def cached_parts(data: bytes) -> Iterator[bytes]:
+    """The text in parts of whole lines that stay in the processor's caches."""
+    start = 0
+    while start < len(data):
+        stop = data.find(b"\n", min(start + _CACHED_BYTES, len(data))) + 1 or len(data)
+        yield data[start:stop]
+        start = stop
 
 
 def token_texts(data: bytes | bytearray, lengths: Array, separators: bytes) -> pa.Array:

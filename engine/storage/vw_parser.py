@@ -19,13 +19,12 @@ from scalops.engine.blocks import Array, Block, concatenate
 from scalops.engine.columns import SparseColumn
 from scalops.engine.storage.bad_records import Unreadable
 from scalops.engine.storage.files import File
-from scalops.engine.storage.number_text import shown, token_texts
+from scalops.engine.storage.number_text import cached_parts, shown, token_texts
 from scalops.engine.storage.text_contents import lines_with_ends
 from scalops.engine.storage.vw_hash import CONSTANT, hashes_of, numbers_of
 from scalops.engine.storage.vw_lines import LineRecords, VwRecords, hashed_index
 
 LABEL, WEIGHT, BASE, TAG, FEATURES = "y", "weight", "base", "tag", "x"
-_CACHED_BYTES = 1 << 19
 
 _TOKEN, _BLANK, _END, _COLON, _BAR, _CONTROL = range(6)
 _KIND = np.full(256, _TOKEN, np.uint8)
@@ -51,12 +50,7 @@ class VwParser:
 
     def parse(self, file: int, data: bytes, columns: tuple[str, ...]) -> Block:
         """The records of all lines that are not empty. Raises: Unreadable."""
-        parts = []
-        start = 0
-        while start < len(data):
-            stop = data.find(b"\n", min(start + _CACHED_BYTES, len(data))) + 1 or len(data)
-            parts.append(self._part(data[start:stop], columns))
-            start = stop
+        parts = [self._part(part, columns) for part in cached_parts(data)]
         chosen = Schema(tuple((name, self.schema[name]) for name in columns))
         return concatenate(parts, chosen)
 

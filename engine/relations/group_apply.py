@@ -218,8 +218,8 @@ class ApplyGroups(Relation):
             f"{captured.name} is given all records of a group at once; those of the group whose"
             f" key is {groups.key(largest)!r} take {bytes_text(sizes[largest])}: {error.found}",
             location=captured.location,
-            hint="give the session more memory: so.session(memory=...); or let the function have"
-            " less: choose columns by select(), fold the groups by agg(), or group by more keys",
+            hint=f"{error.hint}; or let the function have less: choose columns by select(), fold"
+            " the groups by agg(), or group by more keys",
         )
 
     def _function_of(self, worker: int, values: Sequence[Any]) -> Callable[..., Any]:

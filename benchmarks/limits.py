@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
+from benchmarks.cold import anonymous_bytes
+
 _GROUPS = Path("/sys/fs/cgroup")
 _EVERY = 0.02  # seconds between two looks at a process's memory
 
@@ -105,13 +107,3 @@ def run_limited(arguments: Sequence[str], limit: int, timeout: float | None = No
 def _watch(pid: int, peak: list[int], ended: threading.Event) -> None:
     while not ended.wait(_EVERY):
         peak[0] = max(peak[0], anonymous_bytes(pid))
-
-
-def anonymous_bytes(pid: int | str = "self") -> int:
-    """The memory of a process that is no page of a file: RssAnon and RssShmem of its status."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    found = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-    return sum(1024 * int(found.get(name, "0").split()[0]) for name in ("RssAnon", "RssShmem"))
